@@ -1,0 +1,37 @@
+# make demo, make test and make check work on a machine that has Python 3.11 and make, and nothing else.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: demo test check format constraints clean
+
+$(VENV)/.installed: constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(VENV)/.installed  ## the whole platform on a laptop; ARGS=--once ends after the searches
+	$(BIN)/mcp-assets demo $(ARGS)
+
+test: $(VENV)/.installed  ## every test; ARGS are pytest's
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed  ## lint, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints:  ## pin every dependency anew, by version and hash
+	$(BIN)/pip-compile --quiet --allow-unsafe --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --no-annotate --no-header --all-extras --all-build-deps --output-file constraints.txt pyproject.toml
+
+clean:  ## the virtual environment and the embedded stack's state
+	-$(BIN)/mcp-assets down
+	rm -rf $(VENV) .mcp

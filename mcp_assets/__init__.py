@@ -1,0 +1,1 @@
+"""mcp_assets: embeddings, relationship edges and consistency of an MCP workspace, as Dagster assets."""

@@ -1,0 +1,62 @@
+"""The command's entry: all groups in one Typer application, each kind of error with its exit code."""
+
+import signal
+
+import click
+import typer
+from pydantic import ValidationError
+
+from mcp_assets.cli import demo, entities, services
+from mcp_assets.cli.console import Exit, say_error
+from mcp_assets.embedded.stack import StackError
+from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
+from mcp_assets.settings import SettingsError
+from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.sync.load import LoadError
+
+app = typer.Typer(
+    name="mcp-assets",
+    help="Keeps embeddings of MCP tasks, pages and memories right: the stack, loading, publishing, searching.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+
+for command in (services.up, services.down, services.status, services.dev, services.env, services.doctor):
+    app.command()(command)
+for command in (entities.load, entities.publish, entities.search):
+    app.command()(command)
+app.command()(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; errors that a person can act on end as one sentence and an exit code."""
+    # Being ended is no different from Ctrl-C: what was started is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = Exit.INTERRUPTED
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = Exit.USAGE
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_url=False):
+            field = str(problem["loc"][0]) if problem["loc"] else "settings"
+            say_error(f"{field}: {problem['msg']}")
+        code = Exit.USAGE
+    except (SettingsError, TextRefused) as error:
+        say_error(str(error))
+        code = Exit.USAGE
+    except (StoreUnavailable, EmbedderUnavailable) as error:
+        say_error(str(error))
+        code = Exit.UNAVAILABLE
+    except (StoreRefused, CollectionMismatch, StackError, LoadError) as error:
+        say_error(str(error))
+        code = Exit.FAILED
+    raise SystemExit(code or Exit.OK)
+
+

@@ -1,0 +1,100 @@
+"""The demo: the whole platform on a laptop, from a sample workspace to search results, in one command."""
+
+
+import time
+from typing import Annotated
+
+import typer
+from rich.panel import Panel
+from rich.table import Table
+
+from mcp_assets import sample
+from mcp_assets.cli.console import Exit, err, out, say_error
+from mcp_assets.cli.dagster_dev import DagsterDev, DagsterEnded, dagster_dev
+from mcp_assets.cli.entities import event_of, progress_bar
+from mcp_assets.cli.services import dagster_environment, start_stack
+from mcp_assets.embedded import stack
+from mcp_assets.sync.full import count_differing
+from mcp_assets.sync.load import create_source_tables, load, parse_records
+from mcp_assets.sync.pending import pending
+from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.search import search
+
+_INDEX_TIMEOUT_S = 300.0
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the searches instead of staying up.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI, or the next free one.")] = 3000,
+) -> None:
+    """Start everything, index a sample workspace by its events, and search it. Stays up until Ctrl-C."""
+    settings = start_stack(quiet=False)
+    platform = Platform(settings)
+    try:
+        if settings.types is None and settings.source_preset == "mcp":
+            create_source_tables(platform)
+        with dagster_dev(dagster_environment(settings), settings.state_dir / "log" / "dagster.log", port) as dagster:
+            with err.status("Dagster is starting"):
+                dagster.wait_until_up(90)
+            _index(platform, dagster)
+            for query in sample.SEARCHES:
+                _show(platform, query)
+            out.print(f"Dagster UI: [link={dagster.url}]{dagster.url}[/link]", highlight=False)
+            if not once:
+                _stay(dagster)
+    except DagsterEnded as error:
+        say_error(str(error))
+        raise typer.Exit(Exit.FAILED) from error
+    finally:
+        platform.close()
+        stack.stop(settings.state_dir)
+
+
+def _index(platform: Platform, dagster: DagsterDev) -> None:
+    """Load the sample, publish its events, and show how the sensor's runs index them."""
+    types = platform.settings.entity_types
+    lines = list(parse_records(sample.entities(), "the sample workspace", types))
+    for _ in load(platform, iter(lines)):
+        pass
+    differing = count_differing(platform)
+    if differing == 0:
+        out.print(f"{len(lines)} entities are loaded and indexed already: nothing to embed")
+        return
+    before = platform.nats.publish(map(event_of, lines))
+    started = time.monotonic()
+    with progress_bar(quiet=False) as progress:
+        task = progress.add_task(f"index {before} entities", total=differing)
+        while left := count_differing(platform) or _unsettled(platform):
+            dagster.check()
+            if time.monotonic() - started > _INDEX_TIMEOUT_S:
+                raise DagsterEnded(f"{left} entities were not indexed in {_INDEX_TIMEOUT_S:.0f} s; see {dagster.log}")
+            progress.update(task, completed=max(0, differing - left))
+            time.sleep(0.2)
+        progress.update(task, completed=differing)
+    out.print(f"{differing} entities indexed {time.monotonic() - started:.1f} s after their events were published")
+
+
+def _unsettled(platform: Platform) -> int:
+    """Messages that are published and not applied yet."""
+    waiting = pending(platform)
+    return sum(waiting.inbox.values()) + sum(count or 0 for count in waiting.unread.values())
+
+
+def _show(platform: Platform, query: str) -> None:
+    table = Table("score", "entity", "title", "excerpt", show_edge=False, expand=True)
+    for hit in search(platform, query, limit=3):
+        part = f" [dim](characters {hit.chunk[0]:,} to {hit.chunk[1]:,})[/]" if hit.chunk else ""
+        table.add_row(f"{hit.score:.3f}", str(hit.ref), (hit.title or "") + part, hit.excerpt[:110])
+    out.print(Panel(table, title=f"mcp-assets search “{query}”", title_align="left"))
+
+
+def _stay(dagster: DagsterDev) -> None:
+    out.print("Ctrl-C ends it. Meanwhile, in another terminal: [bold]mcp-assets search …[/], [bold]mcp-assets status[/]")
+    try:
+        while True:
+            dagster.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        err.print("ending")
+
+

@@ -1,0 +1,192 @@
+"""Commands for the services: the embedded stack, Dagster on top of it, and what is wrong with any of them."""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr
+from rich.table import Table
+
+from mcp_assets.cli.console import Exit, err, out, print_json
+from mcp_assets.embedded import stack
+from mcp_assets.settings import Settings, load_settings, variable_of
+from mcp_assets.sync.doctor import diagnose
+from mcp_assets.sync.load import create_source_tables
+from mcp_assets.sync.pending import pending
+from mcp_assets.sync.platform import Platform
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def up(json: Json = False) -> None:
+    """Start the embedded stack, all parts that no setting replaces, and make its tables."""
+    settings = start_stack(quiet=json)
+    if json:
+        print_json({"state_dir": str(settings.state_dir), **_addresses(settings)})
+        return
+    for name, address in _addresses(settings).items():
+        out.print(f"{name}: [cyan]{address}[/]", highlight=False, soft_wrap=True)
+
+
+def down(json: Json = False) -> None:
+    """Stop the embedded stack. Its data stays."""
+    stopped = stack.stop(Settings().state_dir)
+    if json:
+        print_json({"stopped": stopped})
+    else:
+        out.print("stopped" if stopped else "nothing was running")
+
+
+def status(json: Json = False) -> None:
+    """What runs where, and what is pending. Exits with 3 if a store does not answer."""
+    settings = load_settings()
+    parts = stack.status(settings.state_dir).parts
+    waiting = pending(Platform(settings))
+    if json:
+        print_json(
+            {
+                "embedded": {
+                    part.value: {
+                        "state": known.state.value,
+                        "pid": known.pid,
+                        "address": known.address,
+                        "restarts": known.restarts,
+                    }
+                    for part, known in parts.items()
+                },
+                "addresses": _addresses(settings),
+                "pending": waiting.as_dict(),
+            }
+        )
+    else:
+        table = Table("service", "runs", "address", "process", "restarts", title="Services", title_justify="left")
+        addresses = _addresses(settings)
+        for part, known in parts.items():
+            name = part.value
+            embedded = known.address is not None
+            table.add_row(
+                name,
+                known.state.value if embedded else ("by setting" if addresses.get(name) else "no"),
+                addresses.get(name) or "",
+                str(known.pid or ""),
+                str(known.restarts) if embedded else "",
+            )
+        out.print(table)
+        for line in waiting.lines():
+            out.print(line, highlight=False)
+    if waiting.unavailable:
+        raise typer.Exit(Exit.UNAVAILABLE)
+
+
+def dev(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address the UI listens on; it has no password.")] = "127.0.0.1",
+) -> None:
+    """Start the stack, then `dagster dev` in this process's place. The stack stays up when it ends."""
+    settings = start_stack(quiet=False)
+    os.execve(  # noqa: S606  (takes over this process, so that Ctrl-C reaches Dagster itself)
+        sys.executable,
+        [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)],
+        dagster_environment(settings),
+    )
+
+
+def env() -> None:
+    """Print the settings as shell exports. Secrets that came from the environment are left out."""
+    for name, value in exports(load_settings()).items():
+        out.print(f"export {name}={shlex.quote(value)}", highlight=False, soft_wrap=True, markup=False)
+
+
+def doctor(json: Json = False) -> None:
+    """Check each dependency: what is wrong with it and what to do. Exits with 1 if anything is."""
+    findings = diagnose()
+    if json:
+        print_json([{"name": f.name, "ok": f.ok, "message": f.message} for f in findings])
+    else:
+        for finding in findings:
+            mark = "[green]ok[/]  " if finding.ok else "[red]bad[/] "
+            out.print(f"{mark} [bold]{finding.name}[/]: ", end="", soft_wrap=True)
+            out.print(finding.message, highlight=False, soft_wrap=True, markup=False)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(Exit.FAILED)
+
+
+def start_stack(*, quiet: bool) -> Settings:
+    """The stack up, its source tables and the platform's schema made, and the settings that lead there."""
+    settings = Settings()
+    replaced = {
+        stack.Part.POSTGRES: settings.database_url,
+        stack.Part.NATS: settings.nats_url,
+        stack.Part.QDRANT: settings.qdrant_url,
+    }
+    parts = [part for part, url in replaced.items() if url is None]
+    if parts:
+        stack.start(settings.state_dir, parts, on_progress=None if quiet else _say_progress)
+    resolved = load_settings()
+    platform = Platform(resolved)
+    try:
+        if stack.Part.POSTGRES in parts and resolved.types is None and resolved.source_preset == "mcp":
+            create_source_tables(platform)
+        if resolved.create_stream and len(resolved.streams) == 1:
+            platform.nats.ensure_stream(resolved.streams[0])
+    finally:
+        platform.close()
+    return resolved
+
+
+def dagster_environment(settings: Settings) -> dict[str, str]:
+    """The environment for Dagster's processes: this one, with the state folder as an absolute path.
+
+    Dagster logs its sensors' gRPC calls to a minute; sensors here wait for messages for most of it.
+    """
+    return {
+        **os.environ,
+        "MCP_ASSETS_STATE_DIR": str(settings.state_dir.resolve()),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def exports(settings: Settings) -> Mapping[str, str]:
+    """What is set, as environment variables: service addresses, and whatever differs from the default."""
+    values: dict[str, str] = {}
+    for field in Settings.model_fields:
+        value = getattr(settings, field)
+        if field.endswith("api_key") or value is None or value == Settings.model_fields[field].default:
+            continue
+        if field == "state_dir":
+            values[variable_of(field)] = str(Path(value).resolve())
+        elif isinstance(value, SecretStr):
+            values[variable_of(field)] = value.get_secret_value()
+        elif isinstance(value, tuple | dict):
+            values[variable_of(field)] = settings.model_dump_json(include={field}).split(":", 1)[1][:-1]
+        else:
+            values[variable_of(field)] = str(value)
+    return values
+
+
+def _say_progress(line: str) -> None:
+    err.print(f"[dim]{line}[/]", highlight=False)
+
+
+def _addresses(settings: Settings) -> dict[str, str | None]:
+    """Where each service is, without passwords."""
+    return {
+        "postgres": without_password(settings.database_url and settings.database_url.get_secret_value()),
+        "nats": without_password(settings.nats_url and settings.nats_url.get_secret_value()),
+        "qdrant": without_password(settings.qdrant_url),
+    }
+
+
+def without_password(url: str | None) -> str | None:
+    """`url` with the password, and a token in its place, starred out."""
+    if url is None or "@" not in url:
+        return url
+    scheme, _, rest = url.partition("://")
+    credentials, _, address = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    shown = f"{user}:***" if colon else ("***" if scheme == "nats" else user)
+    return f"{scheme}://{shown}@{address}"

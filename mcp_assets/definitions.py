@@ -1,0 +1,30 @@
+"""What Dagster loads: the assets, jobs, sensors and resources, assembled in one place."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from mcp_assets.defs.assets import build_index_assets
+from mcp_assets.defs.jobs import build_index_job
+from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.defs.sensors import build_vector_index_sensor
+from mcp_assets.defs.sources import external_assets
+from mcp_assets.settings import Settings, load_settings
+
+
+def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """All definitions for `settings`; a test overrides single resources and keeps the rest."""
+    return dg.Definitions(
+        assets=[*external_assets(settings), build_index_assets(settings)],
+        jobs=[build_index_job(settings)],
+        sensors=[build_vector_index_sensor(settings)],
+        resources={"platform": PlatformResource(), **(resource_overrides or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Dagster's entry, by the settings in the environment."""
+    return build_defs(load_settings())

@@ -1,0 +1,176 @@
+"""Assets: `entities` and `embeddings`, one multi-asset, so that a micro-batch goes through both in one step."""
+
+import time
+from collections.abc import Iterator, Sequence
+from enum import Enum
+
+import dagster as dg
+
+from mcp_assets.defs.metadata import embeddings_metadata, ledger_metadata
+from mcp_assets.defs.partitions import ShardRange, partition_key, partitions_of, ranges_of
+from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.defs.sources import source_table_key, stream_key
+from mcp_assets.entities.text import prepared_by
+from mcp_assets.settings import Settings
+from mcp_assets.sync.drain import drain
+from mcp_assets.sync.full import Stages, full_sync
+from mcp_assets.sync.indexer import Counts
+from mcp_assets.sync.platform import Platform
+
+ENTITIES = dg.AssetKey("entities")
+EMBEDDINGS = dg.AssetKey("embeddings")
+
+OWNERS = ["team:mcp-assets"]
+
+# Each event costs Dagster's event log some 8 ms, and a person reads no faster than this.
+EVENTS_EVERY_S = 10.0
+
+
+class Mode(Enum):
+    """What a run brings up to date."""
+
+    FULL = "full"
+    """What differs between source, ledger and Qdrant in the partitions of the run."""
+    DRAIN = "drain"
+    """What the inbox names, of the run's entity type, until it stays empty."""
+
+
+class IndexConfig(dg.Config):
+    """Launched without any config, a run is a full sync of its partitions."""
+
+    mode: Mode = Mode.FULL
+    force: bool = False
+
+
+def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
+    """The multi-asset over all entity types and shards."""
+    tables = [entity_type.source.table for entity_type in settings.entity_types.values() if entity_type.source]
+    upstream = [*map(source_table_key, tables), *map(stream_key, settings.streams)]
+    builder = prepared_by(settings.chunks)
+
+    @dg.multi_asset(
+        name="index_entities",
+        specs=[
+            dg.AssetSpec(
+                ENTITIES,
+                deps=upstream,
+                skippable=True,
+                description="The ledger: each entity's newest state and its hashes.",
+                kinds={"postgres"},
+                owners=OWNERS,
+                group_name="mcp",
+                code_version=builder,
+            ),
+            dg.AssetSpec(
+                EMBEDDINGS,
+                deps=[ENTITIES],
+                skippable=True,
+                description="Every entity as a point in Qdrant, a long one with points for its chunks.",
+                kinds={"qdrant", settings.provider},
+                owners=OWNERS,
+                group_name="mcp",
+                code_version=f"{settings.profile.name}-{settings.profile.dimension}/{builder}",
+            ),
+        ],
+        partitions_def=partitions_of(settings),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        can_subset=True,
+    )
+    def index_entities(context: dg.AssetExecutionContext, config: IndexConfig, platform: PlatformResource) -> Iterator[None]:
+        opened = platform.get()
+        ranges = ranges_of(context.partition_keys)
+        if not ranges:
+            raise dg.Failure("the run names no partition: a range must go from an earlier partition to a later one")
+        log = _EventLog(context, opened)
+        if config.mode is Mode.DRAIN:
+            _drain(opened, ranges, context.run_id, log)
+        else:
+            _full(opened, ranges, log, force=config.force)
+        # Materializations are logged as partitions are complete: an output would mark the whole range.
+        yield from ()
+
+    return index_entities
+
+
+def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "_EventLog") -> None:
+    for shard_range in ranges:
+        for drained in drain(platform, shard_range.entity_type, run_id):
+            for shard, counts in drained.report.shards.items():
+                log.touched(shard_range.entity_type, shard, counts)
+    log.flush()
+
+
+def _full(platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", *, force: bool) -> None:
+    stages = Stages(ledger=log.selects(ENTITIES), embeddings=log.selects(EMBEDDINGS))
+    for shard_range in ranges:
+        for news in full_sync(platform, shard_range.entity_type, shard_range.shards, stages=stages, force=force):
+            if news.complete:
+                log.complete(shard_range.entity_type, news.shard, news.counts)
+            else:
+                log.progressed(shard_range.entity_type, news.shard, news.counts, news.differing)
+
+
+class _EventLog:
+    """What a run tells Dagster: after the fact, and merged to one event a partition in EVENTS_EVERY_S."""
+
+    def __init__(self, context: dg.AssetExecutionContext, platform: Platform) -> None:
+        self._context = context
+        self._shards = platform.settings.shards
+        self._pending: dict[str, Counts] = {}
+        self._progress: dict[str, Counts] = {}
+        self._began = self._last_told = time.monotonic()
+
+    def selects(self, asset: dg.AssetKey) -> bool:
+        return asset in self._context.selected_asset_keys
+
+    def touched(self, entity_type: str, shard: int, counts: Counts) -> None:
+        """A drain has committed a batch: the partition is as new as its last batch."""
+        self._pending.setdefault(self._key(entity_type, shard), Counts()).add(counts)
+        if self._due():
+            self.flush()
+
+    def flush(self) -> None:
+        pending, self._pending = self._pending, {}
+        seconds = time.monotonic() - self._began
+        for key in sorted(pending):
+            self._materialize(key, pending[key], seconds)
+        self._began = self._last_told = time.monotonic()
+
+    def progressed(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
+        """A full sync is under way: an observation now and then, for a materialization would claim completeness."""
+        key = self._key(entity_type, shard)
+        self._progress.setdefault(key, Counts()).add(counts)
+        if self._due():
+            done = self._progress[key]
+            self._context.log_event(
+                dg.AssetObservation(
+                    EMBEDDINGS if self.selects(EMBEDDINGS) else ENTITIES,
+                    partition=key,
+                    metadata={"differing": differing, "done": done.scanned, "failed": done.failed},
+                )
+            )
+            self._last_told = time.monotonic()
+
+    def complete(self, entity_type: str, shard: int, counts: Counts) -> None:
+        """A full sync has a partition behind it: it is materialized, once."""
+        self._materialize(self._key(entity_type, shard), counts, time.monotonic() - self._began)
+        self._began = time.monotonic()
+
+    def _materialize(self, key: str, counts: Counts, seconds: float) -> None:
+        for asset, metadata in (
+            (ENTITIES, ledger_metadata(counts)),
+            (EMBEDDINGS, embeddings_metadata(counts, seconds)),
+        ):
+            if self.selects(asset):
+                version = self._context.assets_def.code_versions_by_key[asset]
+                self._context.log_event(
+                    dg.AssetMaterialization(
+                        asset, partition=key, metadata=metadata, tags={"dagster/code_version": version or ""}
+                    )
+                )
+
+    def _key(self, entity_type: str, shard: int) -> str:
+        return partition_key(entity_type, shard, self._shards)
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._last_told >= EVENTS_EVERY_S

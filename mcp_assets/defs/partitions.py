@@ -1,0 +1,49 @@
+"""Partitions: `<type>-<shard>`, static, all shards of a type together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import dagster as dg
+
+from mcp_assets.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRange:
+    """Contiguous shards of one entity type."""
+
+    entity_type: str
+    shards: tuple[int, ...]
+
+
+def partition_key(entity_type: str, shard: int, shards: int) -> str:
+    """Such as `task-02`; as many digits as the highest shard has, at least two."""
+    return f"{entity_type}-{shard:0{max(2, len(str(shards - 1)))}d}"
+
+
+def partitions_of(settings: Settings) -> dg.StaticPartitionsDefinition:
+    return dg.StaticPartitionsDefinition(
+        [
+            partition_key(entity_type, shard, settings.shards)
+            for entity_type in settings.entity_types
+            for shard in range(settings.shards)
+        ]
+    )
+
+
+def whole_type(settings: Settings, entity_type: str) -> tuple[str, str]:
+    """First and last partition of a type."""
+    return (
+        partition_key(entity_type, 0, settings.shards),
+        partition_key(entity_type, settings.shards - 1, settings.shards),
+    )
+
+
+def ranges_of(keys: Sequence[str]) -> list[ShardRange]:
+    """The partitions of a run as one range a type, in the order in which they were given."""
+    named = [key.rpartition("-") for key in keys]
+    return [
+        ShardRange(entity_type, tuple(int(shard) for _, _, shard in group))
+        for entity_type, group in groupby(named, key=lambda parts: parts[0])
+    ]

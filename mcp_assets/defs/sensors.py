@@ -1,0 +1,115 @@
+"""Sensors: wait on the stream inside the tick, and ask for a drain of each entity type that has pending work."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster import DagsterRunStatus
+
+from mcp_assets.defs.assets import EMBEDDINGS, ENTITIES, IndexConfig, Mode
+from mcp_assets.defs.jobs import INDEX_JOB
+from mcp_assets.defs.partitions import whole_type
+from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.retrying import retrying
+from mcp_assets.settings import Settings
+from mcp_assets.sync.demand import DrainRun, beats, pending_types, undrained, wanted_full_syncs
+from mcp_assets.sync.intake import intake
+from mcp_assets.sync.platform import Platform
+
+DRAIN_TAG = "mcp_assets/drain"
+FULL_SYNC_TAG = "mcp_assets/full_sync"
+
+_UNFINISHED = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+_WAITING = (DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED)
+
+# How long one wait for messages may take before the inbox is looked at again, for work that came another way.
+_LOOK_EVERY_S = 2.0
+
+
+def build_vector_index_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that takes in events and has them indexed. It runs unless somebody switches it off."""
+
+    @dg.sensor(
+        name="vector_index_sensor",
+        job_name=INDEX_JOB,
+        minimum_interval_seconds=1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Takes in events from NATS and asks for one drain for each entity type with pending work.",
+    )
+    def vector_index_sensor(
+        context: dg.SensorEvaluationContext, platform: PlatformResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        opened = platform.get()
+        deadline = time.monotonic() + settings.sensor_tick_s
+        taken = 0
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return dg.SkipReason(f"{taken} messages taken in; nothing waits for a drain")
+            news = retrying(settings)(intake, opened, wait_s=min(_LOOK_EVERY_S, left))
+            taken += news.accepted + news.rejected
+            if news.more and news.accepted:
+                continue
+            requests = _requests(opened, context.instance)
+            if requests:
+                return dg.SensorResult(run_requests=requests)
+
+    return vector_index_sensor
+
+
+def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """At most one run for each entity type: a full sync where events were lost, else a drain where some wait."""
+    lost = wanted_full_syncs(platform)
+    waiting = pending_types(platform)
+    if not lost and not waiting:
+        return []
+    syncing = {run.entity_type for run in _unfinished(instance, FULL_SYNC_TAG)} if lost else set()
+    resync = [entity_type for entity_type in lost if entity_type not in syncing]
+    drains = undrained(waiting, _unfinished(instance, DRAIN_TAG), beats(platform)) if waiting else []
+    return [
+        *(
+            _request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type})
+            for entity_type in resync
+        ),
+        *(
+            _request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type})
+            for entity_type in drains
+            if entity_type not in resync
+        ),
+    ]
+
+
+def _unfinished(instance: dg.DagsterInstance, tag: str) -> Sequence[DrainRun]:
+    records = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags={tag: []}))
+    now = datetime.now(UTC)
+    return [
+        DrainRun(
+            entity_type=record.dagster_run.tags[tag],
+            run_id=record.dagster_run.run_id,
+            queued=record.dagster_run.status in _WAITING,
+            launched_s_ago=(now - record.update_timestamp.replace(tzinfo=UTC)).total_seconds(),
+        )
+        for record in records
+        if tag in record.dagster_run.tags
+    ]
+
+
+def _request(settings: Settings, entity_type: str, mode: Mode, tags: dict[str, str]) -> dg.RunRequest:
+    first, last = whole_type(settings, entity_type)
+    return dg.RunRequest(
+        run_config=dg.RunConfig(ops={"index_entities": IndexConfig(mode=mode)}),
+        tags={
+            **tags,
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last,
+        },
+        asset_selection=[ENTITIES, EMBEDDINGS],
+        asset_check_keys=[],
+    )

@@ -1,0 +1,40 @@
+"""Dagster's own storage in the platform's PostgreSQL, found through the settings: dagster.yaml names no address."""
+
+from typing import Any, Self
+
+import sqlalchemy
+from dagster import Field
+from dagster._config.config_schema import UserConfigSchema
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+
+from mcp_assets.settings import load_settings
+
+
+class SettingsPostgresStorage(DagsterPostgresStorage):
+    """DagsterPostgresStorage at DATABASE_URL or the embedded stack, in a schema of its own.
+
+    Dagster's tables bear names such as `runs` and `jobs`, which a site's database may well have.
+    """
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        return {"schema": Field(str, default_value="dagster", is_required=False)}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
+        """Raises SettingsError if neither DATABASE_URL is set nor an embedded stack runs."""
+        schema = config_value["schema"]
+        # SQLAlchemy 2.1 takes psycopg 3 for a plain URL, with which dagster-postgres does not work.
+        url = sqlalchemy.make_url(load_settings().require_database_url()).set(drivername="postgresql+psycopg2")
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        in_schema = url.update_query_dict({"options": f"-csearch_path={schema}"})
+        return cls(
+            postgres_url=in_schema.render_as_string(hide_password=False),
+            should_autocreate_tables=True,
+            inst_data=inst_data,
+        )
+
+

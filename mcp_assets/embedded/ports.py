@@ -1,0 +1,66 @@
+"""Loopback ports of the embedded servers: the usual one where it is free, and the same one again after a restart."""
+
+import socket
+
+import psutil
+
+LOOPBACK = "127.0.0.1"
+
+SEARCHED = 100
+"""How many ports from the usual one upwards are tried: low numbers, that no outgoing connection occupies by chance."""
+
+PATIENCE = 5
+"""Starts in a row that may find an announced port taken before the server moves: clients know the old address."""
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on the loopback `port` now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is no obstacle
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether process `pid` itself listens on `port`: a stranger that was there first must not pass for our server."""
+    try:
+        connections = psutil.Process(pid).net_connections(kind="tcp")
+    except psutil.Error:
+        return False
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
+
+
+class LoopbackPort:
+    """The port of one server. `number` is the port to use; call `settle` before each start of the server."""
+
+    def __init__(self, usual: int, remembered: int | None) -> None:
+        self._usual = usual
+        self._announced = False
+        self._refusals = 0
+        self.number = remembered or usual
+
+    def settle(self) -> None:
+        """Move to a free port if the present one is taken, and either new to everybody or taken for long.
+
+        Raises OSError when none of the ports is free. A port can be lost again before the server binds it; the server
+        then fails to start, and the next `settle` moves.
+        """
+        if is_free(self.number):
+            return
+        self._refusals += 1
+        if self._announced and self._refusals < PATIENCE:
+            return
+        for candidate in range(self._usual, self._usual + SEARCHED):
+            if is_free(candidate):
+                self.number = candidate
+                self._refusals = 0
+                return
+        raise OSError(f"no loopback port from {self._usual} to {self._usual + SEARCHED - 1} is free: free one of them")
+
+    def announce(self) -> None:
+        """The server answers on this port: from now on clients may know it."""
+        self._announced = True
+        self._refusals = 0

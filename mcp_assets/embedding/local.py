@@ -1,0 +1,129 @@
+"""The local provider: wordllama's own 256-dimension model, from its wheel, without network or account."""
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile
+from mcp_assets.embedding.protocol import (
+    Embedded,
+    EmbedderUnavailable,
+    EmbeddingResult,
+    Refusal,
+    Vector,
+    only_vector,
+    refusal_before_sending,
+)
+from mcp_assets.embedding.vectors import fault_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_TEXTS_PER_CALL = 256
+
+# Token vectors gathered at once, 8 MB: the sum over a long text needs no memory in proportion to its length.
+_TOKENS_PER_SUM = 8192
+
+
+class LocalEmbedder:
+    """Embeds with wordllama in this process: the mean of the token vectors.
+
+    The tokenizer is wordllama's, used from its batch interface; pooling is done here, one text at a time and without
+    padding. That is 1.7 times as fast as the library's `embed` at 120 words a text and 4 times at 1,200, gives the
+    same floats bit by bit, and makes a vector independent of the batch its text comes in.
+    """
+
+    def __init__(self, profile: ModelProfile = WORDLLAMA) -> None:
+        if profile.dimension != WORDLLAMA.dimension:
+            raise ValueError(
+                f"the local embedding model has {WORDLLAMA.dimension} dimensions, not the {profile.dimension} of "
+                f"{profile.name}: unset EMBEDDING_MODEL, or set OPENAI_BASE_URL to the server of that model"
+            )
+        self.profile = profile
+
+    @property
+    def concurrency(self) -> int:
+        """Two: the tokenizer lets go of the GIL and uses all cores, pooling holds it."""
+        return 2
+
+    def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+        """One outcome per text. Raises EmbedderUnavailable if the model's files cannot be loaded."""
+        model = _load_model()
+        refusals = [refusal_before_sending(text) for text in texts]
+        sound = [text for text, refusal in zip(texts, refusals, strict=True) if refusal is None]
+        embedded = (
+            outcome
+            for start in range(0, len(sound), _TEXTS_PER_CALL)
+            for outcome in self._embed_sound(model, sound[start : start + _TEXTS_PER_CALL])
+        )
+        return EmbeddingResult(
+            [next(embedded) if refusal is None else Embedded(None, refusal) for refusal in refusals], tokens=None
+        )
+
+    def embed_query(self, text: str) -> Vector:
+        """The same as `embed`: the model knows no difference between a query and a text."""
+        return only_vector(self.embed([text]))
+
+    def close(self) -> None:
+        """Nothing to let go of: the model is shared by all embedders of the process."""
+
+    def _embed_sound(self, model: "_Model", texts: list[str]) -> list[Embedded]:
+        encodings = model.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [self._outcome(model.mean(encoding.ids)) for encoding in encodings]
+
+    def _outcome(self, vector: Vector) -> Embedded:
+        fault = fault_of(vector, self.profile.dimension)
+        if fault is None:
+            return Embedded(vector, None)
+        return Embedded(None, Refusal(fault, f"{self.profile.name} gives this text no usable vector: {fault}"))
+
+
+class _Model(NamedTuple):
+    token_vectors: NDArray[np.float32]
+    tokenizer: "Tokenizer"
+
+    def mean(self, tokens: list[int]) -> Vector:
+        total = np.zeros(self.token_vectors.shape[1], dtype=np.float32)
+        for start in range(0, len(tokens), _TOKENS_PER_SUM):
+            total += self.token_vectors[tokens[start : start + _TOKENS_PER_SUM]].sum(axis=0)
+        return total / np.float32(max(len(tokens), 1))
+
+
+_load_lock = Lock()
+
+
+def _load_model() -> _Model:
+    with _load_lock:
+        return _load_model_once()
+
+
+@cache
+def _load_model_once() -> _Model:
+    spec = importlib.util.find_spec("wordllama")
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbedderUnavailable("the local embedding model needs the package wordllama, which is not installed")
+    package = Path(spec.submodule_search_locations[0])
+    root = logging.getLogger()
+    # wordllama calls logging.basicConfig at import, which is without effect where the root logger has a handler.
+    placeholder = logging.NullHandler()
+    root.addHandler(placeholder)
+    try:
+        from wordllama import WordLlama  # type: ignore[import-untyped]
+    finally:
+        root.removeHandler(placeholder)
+    try:
+        # It looks for its tokenizer beside a download cache: the wheel's own folder has the same layout.
+        model = WordLlama.load(cache_dir=package, dim=WORDLLAMA.dimension, disable_download=True)
+    except OSError as error:
+        raise EmbedderUnavailable(
+            f"wordllama's model files are missing or unreadable, install it again: {error}"
+        ) from error
+    model.tokenizer.no_padding()
+    return _Model(model.embedding, model.tokenizer)

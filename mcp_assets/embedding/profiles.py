@@ -1,0 +1,130 @@
+"""Model profiles: what is known of an embedding model: dimension, limits, prefixes, and a threshold that suits it.
+
+A similarity threshold belongs to a model: ada-002 and e5 give unrelated texts a cosine of 0.7 to 0.8, others of
+about 0. The thresholds here are starting points; a setting overrides them.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Distance = Literal["Cosine", "Dot", "Euclid"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """An embedding model as its callers need to know it.
+
+    `name` is sent to the server as it is. `dimension`: length of a vector. `similarity_threshold`: cosine, 0..1, at
+    and above which two entities count as similar. Limits are in tokens of the model and in inputs a request.
+    `dimension_requested`: the server is asked for `dimension`, because the model has more of its own.
+    `text_prefix` and `query_prefix` stand before what is embedded, for models that were trained so.
+    """
+
+    name: str
+    dimension: int
+    distance: Distance
+    similarity_threshold: float
+    max_input_tokens: int
+    max_inputs_per_request: int
+    max_tokens_per_request: int
+    dimension_requested: bool = False
+    text_prefix: str = ""
+    query_prefix: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The name in the characters a collection name may hold: [a-z0-9_-]."""
+        return re.sub(r"[^a-z0-9_]+", "-", self.name.lower()).strip("-")
+
+
+def _openai(name: str, dimension: int, threshold: float) -> ModelProfile:
+    return ModelProfile(name, dimension, "Cosine", threshold, 8191, 2048, 300_000)
+
+
+def _open(
+    name: str, dimension: int, threshold: float, max_input_tokens: int, text_prefix: str = "", query_prefix: str = ""
+) -> ModelProfile:
+    """A model that sites serve themselves; 32 inputs a request is the default limit of text-embeddings-inference."""
+    return ModelProfile(
+        name,
+        dimension,
+        "Cosine",
+        threshold,
+        max_input_tokens,
+        max_inputs_per_request=32,
+        max_tokens_per_request=300_000,
+        text_prefix=text_prefix,
+        query_prefix=query_prefix,
+    )
+
+
+# It pools token vectors and so has no limit of its own; it is not served over HTTP.
+WORDLLAMA = ModelProfile("wordllama", 256, "Cosine", 0.45, 1_000_000, 4096, 1_000_000_000)
+
+_E5 = ("passage: ", "query: ")
+_NOMIC = ("search_document: ", "search_query: ")
+_BGE_EN = ("", "Represent this sentence for searching relevant passages: ")
+
+_KNOWN = {
+    profile.name: profile
+    for profile in (
+        WORDLLAMA,
+        _openai("text-embedding-ada-002", 1536, 0.7),
+        _openai("text-embedding-3-small", 1536, 0.5),
+        _openai("text-embedding-3-large", 3072, 0.5),
+        _open("all-minilm-l6-v2", 384, 0.45, 256),
+        _open("all-minilm", 384, 0.45, 256),  # as Ollama names it
+        _open("all-mpnet-base-v2", 768, 0.45, 384),
+        _open("bge-small-en-v1.5", 384, 0.7, 512, *_BGE_EN),
+        _open("bge-base-en-v1.5", 768, 0.7, 512, *_BGE_EN),
+        _open("bge-large-en-v1.5", 1024, 0.7, 512, *_BGE_EN),
+        _open("bge-m3", 1024, 0.6, 8192),
+        _open("e5-small-v2", 384, 0.85, 512, *_E5),
+        _open("e5-base-v2", 768, 0.85, 512, *_E5),
+        _open("e5-large-v2", 1024, 0.85, 512, *_E5),
+        _open("multilingual-e5-small", 384, 0.87, 512, *_E5),
+        _open("multilingual-e5-base", 768, 0.85, 512, *_E5),
+        _open("multilingual-e5-large", 1024, 0.85, 512, *_E5),
+        _open("nomic-embed-text", 768, 0.65, 8192, *_NOMIC),
+        _open("nomic-embed-text-v1.5", 768, 0.65, 8192, *_NOMIC),
+        _open("mxbai-embed-large", 1024, 0.65, 512, *_BGE_EN),
+        _open("mxbai-embed-large-v1", 1024, 0.65, 512, *_BGE_EN),
+    )
+}
+
+# The models whose server takes the `dimensions` parameter and shortens its vectors accordingly.
+_SHORTENABLE = {"text-embedding-3-small", "text-embedding-3-large"}
+
+
+def profile_for(model: str, *, dimension: int | None = None, similarity_threshold: float | None = None) -> ModelProfile:
+    """The profile of `model`, known by its name without vendor ("BAAI/") and tag (":latest").
+
+    `dimension` is needed for a model that is not known, and may shorten a model of the text-embedding-3 family.
+    `similarity_threshold` (cosine, 0..1) overrides the profile's own. Raises ValueError naming the setting at fault.
+    """
+    key = model.lower().rpartition("/")[2].partition(":")[0]
+    profile = _KNOWN.get(key)
+    if dimension is not None and dimension < 1:
+        raise ValueError(f"EMBEDDING_DIMENSION={dimension}: a vector has at least one dimension")
+    if profile is None:
+        if dimension is None:
+            raise ValueError(
+                f"the embedding model {model!r} is not known here: set EMBEDDING_DIMENSION to the length of its vectors"
+            )
+        profile = _open(key, dimension, 0.7, 8192)
+    elif dimension is not None and dimension != profile.dimension:
+        if key not in _SHORTENABLE or dimension > profile.dimension:
+            raise ValueError(
+                f"EMBEDDING_DIMENSION={dimension}, but the vectors of {model} have {profile.dimension} dimensions: "
+                "unset EMBEDDING_DIMENSION or choose another model"
+            )
+        profile = replace(profile, dimension=dimension, dimension_requested=True)
+    if similarity_threshold is not None:
+        if not 0 <= similarity_threshold <= 1:
+            raise ValueError(f"the similarity threshold is a cosine from 0 to 1, not {similarity_threshold}")
+        profile = replace(profile, similarity_threshold=similarity_threshold)
+    profile = replace(profile, name=model)
+    if not profile.slug:
+        raise ValueError(f"the model name {model!r} has no letter or digit to name a collection by")
+    return profile

@@ -1,0 +1,1 @@
+"""What an entity is, without I/O: its name, type, text, hashes and chunks."""

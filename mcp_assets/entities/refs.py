@@ -1,0 +1,37 @@
+"""EntityRef: the name of one task, page or memory, and its slot and shard."""
+
+import hashlib
+from typing import NamedTuple
+
+SLOTS = 1 << 16
+
+MAX_ID_LENGTH = 512
+
+
+class EntityRef(NamedTuple):
+    """One entity. `id` is any text without NUL or lone surrogates, 1 to MAX_ID_LENGTH characters."""
+
+    type: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.id}"
+
+    @property
+    def slot(self) -> int:
+        return slot_of(self.id)
+
+
+def slot_of(entity_id: str) -> int:
+    """First 16 bits of md5(id), 0..65535: the same number as `stores/sql` computes in PostgreSQL."""
+    return int(hashlib.md5(entity_id.encode(), usedforsecurity=False).hexdigest()[:4], 16)
+
+
+def shard_of(slot: int, shards: int) -> int:
+    """The shard, 0..shards-1, that `slot` falls into."""
+    return slot * shards >> 16
+
+
+def slot_range(shard: int, shards: int) -> tuple[int, int]:
+    """The slots of `shard` as a half-open range [low, high)."""
+    return -(-(shard << 16) // shards), -(-((shard + 1) << 16) // shards)

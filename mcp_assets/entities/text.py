@@ -1,0 +1,59 @@
+"""Text building: from an entity's title and content to the text that is embedded, and the hashes that decide work."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mcp_assets.entities.chunks import Chunk, ChunkSpec, split
+
+TEXT_BUILDER_VERSION = "1"
+
+POINT_CHARACTERS = 8_000
+"""Characters of the prepared text that the entity's own point embeds; a longer text also gets chunk points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is embedded of one entity."""
+
+    text: str
+    """White space collapsed, at most POINT_CHARACTERS characters; empty if there is nothing to embed."""
+    chunks: tuple[Chunk, ...]
+    text_hash: str
+    """32 hexadecimal digits; equal hashes mean that nothing has to be embedded."""
+
+
+def build_text(title: str | None, content: str) -> str:
+    """Title and content as one text, trimmed; white space inside is kept, for chunks are split at its paragraphs."""
+    return "\n\n".join(part for part in ((title or "").strip(), content.strip()) if part)
+
+
+def collapse(text: str) -> str:
+    """`text` trimmed, each run of white space made one space."""
+    return " ".join(text.split())
+
+
+def prepared_by(chunk_spec: ChunkSpec | None) -> str:
+    """Names how texts are prepared: ledger rows that bear another name are prepared anew by a full sync."""
+    return f"text-{TEXT_BUILDER_VERSION}/{chunk_spec.name if chunk_spec else 'unchunked'}"
+
+
+def prepare(title: str | None, content: str, chunk_spec: ChunkSpec | None) -> Prepared:
+    """The prepared text of an entity, with chunks over its whole length if it is longer than its own point embeds."""
+    built = build_text(title, content)
+    collapsed = collapse(built)
+    digest = hashlib.sha256(collapsed.encode())
+    chunks: tuple[Chunk, ...] = ()
+    if len(collapsed) > POINT_CHARACTERS and chunk_spec is not None:
+        chunks = tuple(split(built, chunk_spec))
+        for chunk in chunks:
+            digest.update(f"\0{chunk.start}:{chunk.end}".encode())
+    return Prepared(collapsed[:POINT_CHARACTERS].rstrip(), chunks, digest.hexdigest()[:32])
+
+
+def state_hash(text_hash: str, title: str | None, metadata: Mapping[str, Any]) -> str:
+    """32 hexadecimal digits of text, title and metadata: decides payload updates and re-linking."""
+    canonical = json.dumps([text_hash, title, metadata], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]

@@ -1,0 +1,110 @@
+"""What one message can turn out to be: an `Event`, or a `Rejected` that says why it is none."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from mcp_assets.entities.refs import EntityRef
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+
+
+class Kind(StrEnum):
+    """Which flow a message belongs to; each has a sensor of its own."""
+
+    ENTITY = "entity"
+    RELATE = "relate"
+    SYNC = "sync"
+    VALIDATE = "validate"
+
+
+class Verb(StrEnum):
+    """What an event asks for. `DELETE` is a `LOOK` that also ends an entity that has no source row."""
+
+    LOOK = "look"
+    DELETE = "delete"
+
+
+class SyncType(StrEnum):
+    """What a sync or validate request asks for."""
+
+    INCREMENTAL_SYNC = "incremental_sync"
+    FULL_SYNC = "full_sync"
+    CONFLICT_RESOLUTION = "conflict_resolution"
+    DATA_VALIDATION = "data_validation"
+
+
+class ErrorKind(StrEnum):
+    """Why a message is no event; stored as `dead_letters.error_kind`."""
+
+    UNKNOWN_SUBJECT = "unknown_subject"
+    UNKNOWN_VERB = "unknown_verb"
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    BAD_JSON = "bad_json"
+    NOT_AN_OBJECT = "not_an_object"
+    TOO_DEEP = "too_deep"
+    NOT_FINITE = "not_finite"
+    BAD_TEXT = "bad_text"
+    BAD_TIMESTAMP = "bad_timestamp"
+    WRONG_TYPE = "wrong_type"
+    AMBIGUOUS = "ambiguous"
+    MISSING_ID = "missing_id"
+    BAD_ID = "bad_id"
+    UNKNOWN_TYPE = "unknown_type"
+    UNKNOWN_SYNC_TYPE = "unknown_sync_type"
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The whole state that an event carries of its entity, for one that may have no source row.
+
+    `metadata` is flat at its top level, under snake_case keys; what lies inside a value is as it was sent.
+    """
+
+    title: str | None
+    content: str
+    metadata: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncTarget:
+    """One entity that a sync request names. `type` is None for a bare id: any type may own it."""
+
+    type: str | None
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """What a sync or validate request asks for. No targets means everything."""
+
+    sync_type: SyncType
+    targets: tuple[SyncTarget, ...]
+    context: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One parsed message.
+
+    Entity and relate events have a `ref` and no `request`; sync and validate requests the other way round.
+    `carried` is None when the body is thin, and always for `Verb.DELETE`.
+    """
+
+    kind: Kind
+    subject: str
+    ref: EntityRef | None
+    verb: Verb
+    carried: Carried | None
+    message_id: str | None
+    request: SyncRequest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A message that is no event. `error` is a sentence for a person; it echoes at most 100 characters of the input."""
+
+    subject: str
+    error_kind: ErrorKind
+    error: str

@@ -1,0 +1,74 @@
+"""Subjects and verbs: which subjects the stream lists, and what a message on each of them is."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from mcp_assets.events.model import ErrorKind, Kind, Verb
+from mcp_assets.events.refusal import Refusal, quote
+
+INDEX_REQUEST = "vector.index.request"
+
+REQUESTS: Mapping[str, Kind] = MappingProxyType(
+    {
+        INDEX_REQUEST: Kind.ENTITY,
+        "relationship.analyze.request": Kind.RELATE,
+        "data.sync.request": Kind.SYNC,
+        "data.validate.request": Kind.VALIDATE,
+    }
+)
+
+VERBS: Mapping[str, Verb] = MappingProxyType(
+    {
+        "created": Verb.LOOK,
+        "updated": Verb.LOOK,
+        "stored": Verb.LOOK,
+        "moved": Verb.LOOK,
+        "assigned": Verb.LOOK,
+        "restored": Verb.LOOK,
+        "deleted": Verb.DELETE,
+        "archived": Verb.DELETE,
+    }
+)
+
+# NATS tokens: no dots, no wildcards, no white space; NUL and lone surrogates could not be stored.
+_TOKEN = r"[^.*>\s\x00\ud800-\udfff]+"  # noqa: S105 - a subject token
+_ENTITY_EVENT = re.compile(rf"mcp\.(?:{_TOKEN}\.)?(?P<type_name>{_TOKEN})\.(?P<verb>{_TOKEN})")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a subject alone says. `type_name` is as sent, None for the request subjects."""
+
+    kind: Kind
+    verb: Verb
+    type_name: str | None
+
+
+def stream_subjects() -> list[str]:
+    """Exactly the subjects that the stream must list: the requests, and the entity events of each verb.
+
+    Not `mcp.>`: JetStream would answer the servers' own request-reply calls under `mcp.` with its acknowledgement.
+    """
+    return [*REQUESTS, *(f"mcp.{tokens}.{verb}" for verb in VERBS for tokens in ("*", "*.*"))]
+
+
+def route(subject: str) -> Route:
+    """Raises Refusal (unknown_subject, unknown_verb)."""
+    kind = REQUESTS.get(subject)
+    if kind is not None:
+        return Route(kind, Verb.LOOK, None)
+    match = _ENTITY_EVENT.fullmatch(subject)
+    if match is None:
+        raise Refusal(
+            ErrorKind.UNKNOWN_SUBJECT,
+            f"The subject {quote(subject)} is neither a request ({', '.join(REQUESTS)}) nor of the form "
+            "mcp.<type>.<verb> or mcp.<area>.<type>.<verb>.",
+        )
+    verb = VERBS.get(match["verb"])
+    if verb is None:
+        raise Refusal(
+            ErrorKind.UNKNOWN_VERB, f"The verb {quote(match['verb'])} of the subject is none of {', '.join(VERBS)}."
+        )
+    return Route(Kind.ENTITY, verb, match["type_name"])

@@ -1,0 +1,41 @@
+"""The body of a sync or validate request: what to bring in line, and which entities."""
+
+from mcp_assets.events.fields import Fields, checked_id, id_text
+from mcp_assets.events.model import ErrorKind, JsonValue, Kind, SyncRequest, SyncTarget, SyncType
+from mcp_assets.events.refusal import Path, Refusal, quote
+from mcp_assets.events.type_names import TypeNames
+
+_NEEDS_TARGETS = frozenset({SyncType.INCREMENTAL_SYNC, SyncType.CONFLICT_RESOLUTION})
+
+
+def sync_request(body: Fields, kind: Kind, types: TypeNames) -> SyncRequest:
+    """Targets in the order sent, each once. Raises Refusal (unknown_sync_type, wrong_type, missing_id, bad_id)."""
+    sync_type = _sync_type(body, kind)
+    path = body.path("entity_ids")
+    items = body.items("entity_ids") or []
+    targets = tuple(dict.fromkeys(_target(item, (path, index), types) for index, item in enumerate(items)))
+    if not targets and sync_type in _NEEDS_TARGETS:
+        raise Refusal(
+            ErrorKind.MISSING_ID, f"A request for {sync_type} names no entities; send at least one in entity_ids."
+        )
+    context = body.object("context")
+    return SyncRequest(sync_type, targets, {} if context is None else context.all_but())
+
+
+def _sync_type(body: Fields, kind: Kind) -> SyncType:
+    allowed = (SyncType.DATA_VALIDATION,) if kind is Kind.VALIDATE else tuple(SyncType)
+    name = body.text("sync_type")
+    if name is None and kind is Kind.VALIDATE:
+        return SyncType.DATA_VALIDATION
+    if name not in allowed:
+        found = "The request has no sync_type" if name is None else f"{body.rendered('sync_type')} is {quote(name)}"
+        raise Refusal(ErrorKind.UNKNOWN_SYNC_TYPE, f"{found}; send {' or '.join(allowed)}.")
+    return SyncType(name)
+
+
+def _target(item: JsonValue, path: Path, types: TypeNames) -> SyncTarget:
+    """`task:7` names its type; `urn:7` is a bare id, for no entity type is called `urn`."""
+    text = id_text(item, path)
+    prefix, colon, rest = text.partition(":")
+    entity_type = types.canonical(prefix) if colon else None
+    return SyncTarget(None, text) if entity_type is None else SyncTarget(entity_type, checked_id(rest, path))

@@ -1,0 +1,77 @@
+"""TypeNames: the names under which messages speak of the entity types, and the keys that hold their ids."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_NO_EXTRA_ID_KEYS: Mapping[str, Iterable[str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class TypeNames:
+    """The registered entity types with their aliases and id keys; build it with `of`. Immutable."""
+
+    _type_of_name: Mapping[str, str]
+    _type_of_id_key: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, aliases: Mapping[str, Iterable[str]], id_keys: Mapping[str, Iterable[str]] = _NO_EXTRA_ID_KEYS
+    ) -> "TypeNames":
+        """`aliases`: entity type -> its other names. A type `x` has the id key `x_id` (`xId` in camelCase);
+        `id_keys`: entity type -> further id keys, in snake_case. Aliases make no id keys: a page's `wikiId` names
+        the wiki that it stands in.
+
+        Raises ValueError if a name or key is malformed, or belongs to two types, or `id_keys` names an unknown type.
+        """
+        type_of_name: dict[str, str] = {}
+        type_of_id_key: dict[str, str] = {}
+        # Types first: none of them may be taken as an alias of another.
+        for entity_type in aliases:
+            _claim(type_of_name, entity_type, entity_type)
+            _claim(type_of_id_key, f"{entity_type.replace('-', '_')}_id", entity_type)
+        for entity_type, names in aliases.items():
+            for name in names:
+                _claim(type_of_name, name, entity_type)
+        for entity_type, keys in id_keys.items():
+            if entity_type not in aliases:
+                raise ValueError(f"id_keys names the entity type {entity_type!r}, which is not among {[*aliases]}")
+            for key in keys:
+                _claim(type_of_id_key, key, entity_type)
+        return cls(MappingProxyType(type_of_name), MappingProxyType(type_of_id_key))
+
+    def canonical(self, name: str) -> str | None:
+        """The entity type that `name` means, whatever its case; None if none does."""
+        return self._type_of_name.get(name.lower())
+
+    def type_of_id_key(self, key: str) -> str | None:
+        """The entity type whose ids stand under `key` (snake_case); None if it is no type's."""
+        return self._type_of_id_key.get(key)
+
+    def id_keys(self, entity_type: str) -> tuple[str, ...]:
+        """The snake_case keys that hold an id of `entity_type`; its own, `<type>_id`, comes first."""
+        return tuple(key for key, owner in self._type_of_id_key.items() if owner == entity_type)
+
+    def known(self) -> tuple[str, ...]:
+        """The registered entity types, in the order they were given."""
+        return tuple(dict.fromkeys(self._type_of_name.values()))
+
+
+def _claim(owners: dict[str, str], name: str, entity_type: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} of entity type {entity_type!r} must match {_NAME.pattern}")
+    owner = owners.setdefault(name, entity_type)
+    if owner != entity_type:
+        raise ValueError(f"{name!r} is claimed by two entity types, {owner!r} and {entity_type!r}")
+
+
+DEFAULT_TYPE_NAMES = TypeNames.of(
+    {
+        "task": ("tasks", "card", "kanban"),
+        "page": ("pages", "wiki", "wiki_page"),
+        "memory": ("memories", "node", "memory_node"),
+    },
+    id_keys={"memory": ("node_id",)},
+)

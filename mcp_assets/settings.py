@@ -1,0 +1,213 @@
+"""Settings: the one class that says where the stores are and how the platform works; read from the environment."""
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mcp_assets.embedded import stack
+from mcp_assets.embedding.profiles import ModelProfile, profile_for
+from mcp_assets.entities.chunks import ChunkSpec
+from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes, SourceTable
+
+Provider = Literal["openai", "local"]
+Identifier = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}$"))]
+
+DEFAULT_MODELS: Mapping[Provider, str] = {"openai": "text-embedding-ada-002", "local": "wordllama"}
+
+
+class SettingsError(Exception):
+    """A setting is missing or contradicts another; the message names it and says what to do."""
+
+
+class TypeMapping(BaseModel):
+    """One entity type of a site: where its rows stand and which collection holds its points."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: SourceTable | None = Field(default=None, description="Without one, the type lives by its events alone.")
+    collection: str | None = Field(default=None, description="Qdrant collection; default cross_references.")
+    aliases: tuple[str, ...] = ()
+    id_keys: tuple[str, ...] = ()
+
+
+class Settings(BaseSettings):
+    """Every setting, each from the environment variable of its alias (or a `.env` file). Secrets are never printed."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", populate_by_name=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    database_url: SecretStr | None = Field(
+        None, alias="DATABASE_URL", description="PostgreSQL: source tables, the platform's own, Dagster's storage."
+    )
+    nats_url: SecretStr | None = Field(None, alias="NATS_URL", description="NATS server(s), comma-separated.")
+    qdrant_url: str | None = Field(None, alias="QDRANT_URL", description="Qdrant, REST.")
+    qdrant_api_key: SecretStr | None = Field(None, alias="QDRANT_API_KEY", description="Key for Qdrant, if it asks.")
+    openai_api_key: SecretStr | None = Field(
+        None, alias="OPENAI_API_KEY", description="Key of the embedding provider; setting it selects `openai`."
+    )
+    openai_base_url: str | None = Field(
+        None, alias="OPENAI_BASE_URL", description="Any OpenAI-compatible server; setting it selects `openai`."
+    )
+
+    embedding_provider: Provider | None = Field(
+        None, alias="EMBEDDING_PROVIDER", description="`openai` or `local`; default: openai if a key or base URL is set."
+    )
+    embedding_model: str | None = Field(
+        None, alias="EMBEDDING_MODEL", description="Default text-embedding-ada-002 (openai), wordllama (local)."
+    )
+    embedding_dimension: PositiveInt | None = Field(
+        None, alias="EMBEDDING_DIMENSION", description="Needed only for a model that mcp_assets does not know."
+    )
+    embedding_concurrency: PositiveInt = Field(
+        8, alias="EMBEDDING_CONCURRENCY", description="Requests to the provider at once."
+    )
+    embedding_timeout_s: PositiveFloat = Field(
+        60.0, alias="EMBEDDING_TIMEOUT_S", description="Seconds one request to the provider may take."
+    )
+    similarity_threshold: float | None = Field(
+        None, ge=0, le=1, alias="SIMILARITY_THRESHOLD", description="Cosine; default: the model's own."
+    )
+
+    batch_size: int = Field(
+        256, ge=1, le=2048, alias="MCP_ASSETS_BATCH_SIZE", description="Entities read, embedded and committed together."
+    )
+    retry_attempts: PositiveInt = Field(
+        3, alias="MCP_ASSETS_RETRY_ATTEMPTS", description="Tries of a failing call to a store or provider."
+    )
+    retry_delay_ms: PositiveInt = Field(
+        1000, alias="MCP_ASSETS_RETRY_DELAY_MS", description="Wait before the second try; doubles with each."
+    )
+    shards: int = Field(4, ge=1, le=1024, alias="MCP_ASSETS_SHARDS", description="Partitions an entity type.")
+    chunk_size: int = Field(
+        2000, ge=200, le=8000, alias="MCP_ASSETS_CHUNK_SIZE", description="Characters in a chunk of a long text."
+    )
+    chunk_overlap: int = Field(
+        200, ge=0, alias="MCP_ASSETS_CHUNK_OVERLAP", description="Characters that neighbouring chunks share."
+    )
+    chunking: bool = Field(
+        True, alias="MCP_ASSETS_CHUNKING", description="Chunk points for texts over 8,000 characters."
+    )
+
+    source_preset: Literal["mcp", "cards"] = Field(
+        "mcp", alias="MCP_ASSETS_SOURCE_PRESET", description="Shape of the source tables; see docs/sources.md."
+    )
+    types: dict[Identifier, TypeMapping] | None = Field(
+        None, alias="MCP_ASSETS_TYPES", description="JSON; entity types mapped by hand, in place of a preset."
+    )
+    schema_name: Identifier = Field(
+        "mcp_assets", alias="MCP_ASSETS_SCHEMA", description="PostgreSQL schema of the platform's own tables."
+    )
+    streams: tuple[str, ...] = Field(
+        ("MCP_ASSETS",), min_length=1, alias="MCP_ASSETS_STREAMS", description="JSON list of JetStream streams to read."
+    )
+    create_stream: bool = Field(
+        True, alias="MCP_ASSETS_CREATE_STREAM", description="Make the (single) stream if it is absent."
+    )
+
+    sensor_tick_s: PositiveFloat = Field(
+        50.0, le=300, alias="MCP_ASSETS_SENSOR_TICK_S", description="Seconds a sensor waits for work in one tick."
+    )
+    drain_linger_s: NonNegativeFloat = Field(
+        5.0, alias="MCP_ASSETS_DRAIN_LINGER_S", description="Seconds a drain stays after the last work."
+    )
+    drain_max_s: PositiveFloat = Field(
+        180.0, alias="MCP_ASSETS_DRAIN_MAX_S", description="Seconds after which a drain hands over to the next."
+    )
+    state_dir: Path = Field(
+        Path(".mcp"), alias="MCP_ASSETS_STATE_DIR", description="Where the embedded stack keeps its state."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.chunk_overlap * 2 > self.chunk_size:
+            raise ValueError("MCP_ASSETS_CHUNK_OVERLAP must be at most half of MCP_ASSETS_CHUNK_SIZE")
+        if self.types is not None and not self.types:
+            raise ValueError("MCP_ASSETS_TYPES names no entity type: leave it unset to use the preset")
+        return self
+
+    @property
+    def provider(self) -> Provider:
+        if self.embedding_provider is not None:
+            return self.embedding_provider
+        return "openai" if self.openai_api_key or self.openai_base_url else "local"
+
+    @cached_property
+    def profile(self) -> ModelProfile:
+        """The embedding model in use.
+
+        Raises:
+            ValueError: the model is unknown and EMBEDDING_DIMENSION is not set.
+        """
+        return profile_for(
+            self.embedding_model or DEFAULT_MODELS[self.provider],
+            dimension=self.embedding_dimension,
+            similarity_threshold=self.similarity_threshold,
+        )
+
+    @cached_property
+    def entity_types(self) -> EntityTypes:
+        """The registry: the preset's types, or those that the site mapped."""
+        if self.types is None:
+            return SOURCE_PRESETS[self.source_preset]
+        return EntityTypes(
+            EntityType(name, mapping.source, mapping.collection, mapping.aliases, mapping.id_keys)
+            for name, mapping in self.types.items()
+        )
+
+    @property
+    def chunks(self) -> ChunkSpec | None:
+        return ChunkSpec(size=self.chunk_size, overlap=self.chunk_overlap) if self.chunking else None
+
+    def require_database_url(self) -> str:
+        return self._required(self.database_url, "DATABASE_URL")
+
+    def require_nats_url(self) -> str:
+        return self._required(self.nats_url, "NATS_URL")
+
+    def require_qdrant_url(self) -> str:
+        return self._required(self.qdrant_url, "QDRANT_URL")
+
+    def _required(self, value: SecretStr | str | None, variable: str) -> str:
+        if value is None:
+            raise SettingsError(
+                f"{variable} is not set and no embedded stack runs in {self.state_dir}: "
+                f"run `mcp-assets up`, or set {variable}"
+            )
+        return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def load_settings() -> Settings:
+    """Settings from the environment; what is unset comes from the embedded stack, if one runs in the state folder."""
+    settings = Settings()
+    addresses = stack.addresses(settings.state_dir)
+    if addresses is None:
+        return settings
+    embedded = {
+        "database_url": addresses.database_url and SecretStr(addresses.database_url),
+        "nats_url": addresses.nats_url and SecretStr(addresses.nats_url),
+        "qdrant_url": addresses.qdrant_url,
+    }
+    missing = {name: url for name, url in embedded.items() if url and getattr(settings, name) is None}
+    return settings.model_copy(update=missing)
+
+
+def variable_of(field: str) -> str:
+    """The environment variable that sets `field`."""
+    alias = Settings.model_fields[field].alias
+    return alias if alias is not None else str(AliasChoices(field))

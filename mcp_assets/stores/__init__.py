@@ -1,0 +1,1 @@
+"""The stores: thin, typed access to PostgreSQL, Qdrant and NATS. No policy: what to write is decided in `sync`."""

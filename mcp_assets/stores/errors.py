@@ -1,0 +1,13 @@
+"""What goes wrong with a store, as the rest of the platform sees it."""
+
+
+class StoreUnavailable(Exception):
+    """A store cannot be reached or did not answer in time: nothing is known of what it holds."""
+
+
+class StoreRefused(Exception):
+    """A store answered that it will not do this: asking again will not help."""
+
+
+class CollectionMismatch(Exception):
+    """A collection was made for another model or dimension: nothing was written to it."""

@@ -1,0 +1,127 @@
+"""PostgreSQL: the pool of connections, named queries, and the session settings that make row hashes comparable."""
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from typing import LiteralString, cast
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.stores.migrations import migrate
+
+Connection = psycopg.Connection[TupleRow]
+
+# md5(ROW(...)::text) depends on how values are written as text: the first three decide it.
+_SESSION = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "extra_float_digits": "1",
+    "application_name": "mcp_assets",
+}
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+class Postgres:
+    """One database with the platform's schema, migrated at first use. Thread-safe; connects lazily."""
+
+    def __init__(self, url: str, schema: str, *, max_connections: int = 16, timeout_s: float = 15.0) -> None:
+        self.url = url
+        self.schema = schema
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._migrated = False
+        self._queries = _load_queries(schema)
+        self._pool = ConnectionPool(
+            url,
+            min_size=0,
+            max_size=max_connections,
+            timeout=timeout_s,
+            max_idle=60.0,
+            configure=_configure,
+            # A server that was restarted leaves dead connections in the pool.
+            check=ConnectionPool.check_connection,
+            open=False,
+            kwargs={"connect_timeout": int(timeout_s), "keepalives_idle": 30, "tcp_user_timeout": 60_000},
+        )
+
+    def query(self, name: str) -> sql.SQL:
+        """The query `name` of stores/sql, with the platform's schema filled in."""
+        return self._queries[name]
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection in a transaction: committed at the end of the block, rolled back if the block raises.
+
+        Raises:
+            StoreUnavailable: PostgreSQL cannot be reached, or went away in the block.
+        """
+        self._prepare()
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            raise self._unavailable(error) from error
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """A connection of its own, outside the pool, in autocommit: for session locks and temporary tables."""
+        self._prepare()
+        try:
+            with psycopg.connect(self.url, autocommit=True, connect_timeout=int(self._timeout_s)) as connection:
+                _configure(connection)
+                yield connection
+        except psycopg.OperationalError as error:
+            raise self._unavailable(error) from error
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _prepare(self) -> None:
+        with self._lock:
+            if self._migrated:
+                return
+            try:
+                migrate(self.url, self.schema)
+            except Exception as error:
+                if isinstance(getattr(error, "orig", None), psycopg.OperationalError):
+                    raise self._unavailable(cast(Exception, getattr(error, "orig", error))) from error
+                raise
+            self._pool.open()
+            self._migrated = True
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        reason = str(error).strip().splitlines()
+        return StoreUnavailable(
+            f"PostgreSQL does not answer ({reason[0] if reason else type(error).__name__}): "
+            "check DATABASE_URL and that the server runs"
+        )
+
+
+def _configure(connection: Connection) -> None:
+    connection.execute(
+        "SELECT " + ", ".join("set_config(%s, %s, false)" for _ in _SESSION),  # type: ignore[arg-type]
+        [part for setting in _SESSION.items() for part in setting],
+    )
+    if not connection.autocommit:
+        connection.commit()
+
+
+def _load_queries(schema: str) -> Mapping[str, sql.SQL]:
+    """Every query of stores/sql by name. A file is a row of queries, each under a line `-- name: …`."""
+    queries: dict[str, sql.SQL] = {}
+    for file in resources.files("mcp_assets.stores").joinpath("sql").iterdir():
+        if file.name.endswith(".sql"):
+            parts = _NAME.split(file.read_text())
+            for name, text in zip(parts[1::2], parts[2::2], strict=True):
+                # `schema` is an identifier by its type in Settings; the text is our own file.
+                queries[name] = sql.SQL(cast(LiteralString, text.strip().replace("{schema}", f'"{schema}"')))
+    return queries
+
+

@@ -1,0 +1,286 @@
+"""Qdrant: collections reached by alias, durable writes, search. Speaks to any Qdrant through qdrant-client over REST."""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+
+from mcp_assets.embedding.profiles import ModelProfile
+from mcp_assets.entities.points import INDEXED_KEYS
+from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+
+T = TypeVar("T")
+
+_SCHEMAS: Mapping[str, models.PayloadSchemaType] = {
+    "keyword": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+}
+
+# Points in one request: with 1,536 dimensions as JSON some 10 MB, a third of Qdrant's default limit.
+_POINTS_A_REQUEST = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point to write. `vector` is float32 of the collection's dimension."""
+
+    id: UUID
+    vector: NDArray[np.float32]
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A physical collection that an alias leads to."""
+
+    alias: str
+    name: str
+    created: bool
+    """It was absent, and has just been made: it holds nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One entity found: its best point's score and payload."""
+
+    score: float
+    payload: Mapping[str, Any]
+
+
+def physical_name(alias: str, profile: ModelProfile) -> str:
+    return f"{alias}__{profile.slug}_{profile.dimension}"
+
+
+class Qdrant:
+    """One Qdrant. Thread-safe; connects lazily. Every write waits until it is applied."""
+
+    def __init__(self, url: str, api_key: str | None = None, *, timeout_s: float = 30.0) -> None:
+        self._url = url
+        self._api_key = api_key
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._made: QdrantClient | None = None
+
+    @property
+    def _client(self) -> QdrantClient:
+        with self._lock:
+            if self._made is None:
+                self._made = QdrantClient(
+                    url=self._url,
+                    api_key=self._api_key,
+                    timeout=int(self._timeout_s),
+                    check_compatibility=False,
+                )
+            return self._made
+
+    def ensure_collection(self, alias: str, profile: ModelProfile) -> Collection:
+        """The collection behind `alias`, made with its alias and payload indexes if there is none.
+
+        A collection that bears the plain name is taken as it is, if it was made for this model.
+
+        Raises:
+            CollectionMismatch: it was made for another model, dimension or distance.
+            StoreUnavailable: Qdrant does not answer.
+        """
+        found = self.find_collection(alias, profile)
+        if found is not None:
+            return found
+        expected = physical_name(alias, profile)
+        created = not self._call(lambda: self._client.collection_exists(expected))
+        if created:
+            try:
+                self._call(
+                    lambda: self._client.create_collection(
+                        expected,
+                        vectors_config=models.VectorParams(
+                            size=profile.dimension, distance=models.Distance(profile.distance)
+                        ),
+                    )
+                )
+            except StoreRefused:
+                # Another process made it between the question and the request.
+                created = False
+                if not self._call(lambda: self._client.collection_exists(expected)):
+                    raise
+        for key, schema in INDEXED_KEYS.items():
+            self._call(lambda key=key, schema=schema: self._client.create_payload_index(  # type: ignore[misc]
+                expected, key, field_schema=_SCHEMAS[schema], wait=True
+            ))
+        try:
+            self._call(
+                lambda: self._client.update_collection_aliases(
+                    [
+                        models.CreateAliasOperation(
+                            create_alias=models.CreateAlias(collection_name=expected, alias_name=alias)
+                        )
+                    ]
+                )
+            )
+        except StoreRefused:
+            if self.alias_target(alias) != expected:
+                raise
+        self._check_made_for(alias, expected, expected, profile)
+        return Collection(alias, expected, created)
+
+    def find_collection(self, alias: str, profile: ModelProfile) -> Collection | None:
+        """The collection behind `alias`, if it is there and was made for this model; None if it is not there.
+
+        Raises:
+            CollectionMismatch: it was made for another model, dimension or distance.
+        """
+        target = self.alias_target(alias)
+        if target is None:
+            if not self._call(lambda: self._client.collection_exists(alias)):
+                return None
+            target = alias
+        self._check_made_for(alias, target, physical_name(alias, profile), profile)
+        return Collection(alias, target, created=False)
+
+    def alias_target(self, alias: str) -> str | None:
+        """The physical collection that `alias` leads to; None if there is no such alias."""
+        aliases = self._call(lambda: self._client.get_aliases()).aliases
+        return next((entry.collection_name for entry in aliases if entry.alias_name == alias), None)
+
+    def write(
+        self,
+        collection: str,
+        *,
+        upsert: Sequence[Point] = (),
+        payloads: Mapping[UUID, Mapping[str, Any]] | None = None,
+        delete: Sequence[UUID] = (),
+    ) -> None:
+        """Apply all three, in this order; returns when Qdrant has applied them. Safe to repeat.
+
+        Raises:
+            StoreRefused: Qdrant refuses one of them; some may have been applied.
+            StoreUnavailable: Qdrant does not answer, or has not applied them in time.
+        """
+        for part in _slices(upsert):
+            points = [
+                models.PointStruct.model_construct(
+                    id=str(point.id), vector=point.vector.tolist(), payload=dict(point.payload)
+                )
+                for point in part
+            ]
+            self._applied(lambda points=points: self._client.upsert(collection, points, wait=True))  # type: ignore[misc]
+        for entries in _slices(list((payloads or {}).items())):
+            operations = [
+                models.OverwritePayloadOperation(
+                    overwrite_payload=models.SetPayload(payload=dict(payload), points=[str(identifier)])
+                )
+                for identifier, payload in entries
+            ]
+            self._applied(
+                lambda operations=operations: self._client.batch_update_points(collection, operations, wait=True)  # type: ignore[misc]
+            )
+        for identifiers in _slices(delete):
+            selector = models.PointIdsList(points=[str(identifier) for identifier in identifiers])
+            self._applied(lambda selector=selector: self._client.delete(collection, selector, wait=True))  # type: ignore[misc]
+
+    def search(self, collection: str, vector: NDArray[np.float32], *, entity_type: str, limit: int) -> list[Hit]:
+        """The `limit` entities of `entity_type` nearest to `vector`, each by its best point (its own or a chunk's)."""
+        found = self._call(
+            lambda: self._client.query_points_groups(
+                collection,
+                group_by="entity_id",
+                query=vector.tolist(),
+                query_filter=models.Filter(
+                    must=[models.FieldCondition(key="entity_type", match=models.MatchValue(value=entity_type))]
+                ),
+                limit=limit,
+                group_size=1,
+                with_payload=True,
+            )
+        )
+        return [Hit(hit.score, hit.payload or {}) for group in found.groups for hit in group.hits]
+
+    def count(self, collection: str) -> int:
+        """The exact number of points."""
+        return self._call(lambda: self._client.count(collection, exact=True)).count
+
+    def collections(self) -> list[str]:
+        """The names of all physical collections; the cheapest question that shows that Qdrant answers."""
+        return [entry.name for entry in self._call(lambda: self._client.get_collections()).collections]
+
+    def close(self) -> None:
+        with self._lock:
+            if self._made is not None:
+                self._made.close()
+                self._made = None
+
+    def _check_made_for(self, alias: str, target: str, expected: str, profile: ModelProfile) -> None:
+        vectors = self._call(lambda: self._client.get_collection(target)).config.params.vectors
+        if not isinstance(vectors, models.VectorParams):
+            raise CollectionMismatch(
+                f"the collection {target} has named vectors; mcp_assets writes to collections with one unnamed vector: "
+                "give the entity type another collection in MCP_ASSETS_TYPES"
+            )
+        made_for = None if target == expected else self._model_in(target)
+        if vectors.size != profile.dimension or (made_for or profile.name) != profile.name:
+            raise CollectionMismatch(
+                f"the collection {target} (alias {alias}) was made for {made_for or 'another model'} with "
+                f"{vectors.size} dimensions, the settings ask for {profile.name} with {profile.dimension}; nothing was "
+                f"written to it. Set EMBEDDING_MODEL (and EMBEDDING_PROVIDER) back, or delete the collection {target} "
+                "and run a full sync, which embeds everything anew"
+            )
+        if vectors.distance.value != profile.distance:
+            raise CollectionMismatch(
+                f"the collection {target} measures {vectors.distance.value}, the model {profile.name} needs "
+                f"{profile.distance}; nothing was written to it. Delete it and run a full sync"
+            )
+
+    def _model_in(self, collection: str) -> str | None:
+        """The model that the points of `collection` bear; None if no point bears one."""
+        points, _ = self._call(
+            lambda: self._client.scroll(
+                collection,
+                scroll_filter=models.Filter(
+                    must=[models.FieldCondition(key="kind", match=models.MatchValue(value="entity"))]
+                ),
+                limit=1,
+                with_payload=["model"],
+            )
+        )
+        return next((str(point.payload["model"]) for point in points if point.payload and "model" in point.payload), None)
+
+    def _applied(self, call: Callable[[], models.UpdateResult | Iterable[models.UpdateResult]]) -> None:
+        answer = self._call(call)
+        results = [answer] if isinstance(answer, models.UpdateResult) else list(answer)
+        for result in results:
+            if result.status != models.UpdateStatus.COMPLETED:
+                raise StoreUnavailable(
+                    f"Qdrant took a write but has not applied it within {self._timeout_s:.0f} s "
+                    f"(status {result.status.value}): it is repeated; if this goes on, look at Qdrant's load"
+                )
+
+    def _call(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except UnexpectedResponse as error:
+            reason = _reason(error)
+            if error.status_code is not None and 400 <= error.status_code < 500 and error.status_code not in (408, 429):
+                raise StoreRefused(f"Qdrant refused ({error.status_code}): {reason}") from error
+            raise StoreUnavailable(f"Qdrant failed ({error.status_code}): {reason}") from error
+        except (ResponseHandlingException, ApiException) as error:
+            raise StoreUnavailable(
+                f"Qdrant does not answer at {self._url} ({error}): check QDRANT_URL and that it runs"
+            ) from error
+
+
+def _reason(error: UnexpectedResponse) -> str:
+    """Qdrant's own sentence from an error answer."""
+    try:
+        return str(json.loads(error.content)["status"]["error"])[:500]
+    except (ValueError, KeyError, TypeError):
+        return error.reason_phrase
+
+
+def _slices(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (items[start : start + _POINTS_A_REQUEST] for start in range(0, len(items), _POINTS_A_REQUEST))

@@ -1,0 +1,319 @@
+"""Source tables: read rows by id, and find in SQL which rows differ from the ledger."""
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from datetime import datetime
+from typing import Any, LiteralString, Protocol, TypeVar, cast
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from mcp_assets.entities.registry import SourceTable
+from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.stores.postgres import Connection
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """An entity's row as its source table has it now. A row that is not alive carries no state."""
+
+    alive: bool
+    title: str | None
+    content: str
+    metadata: Mapping[str, Any]
+    source_hash: str
+
+
+class SourceReader:
+    """Reads one source table through its mapping. Holds no connection; the caller's transaction decides what is seen."""
+
+    def __init__(self, mapping: SourceTable, schema: str) -> None:
+        self._mapping = mapping
+        self._schema = schema
+        self._table = sql.Identifier(*mapping.table.split("."))
+        self._id = sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(mapping.id))
+        # The predicate is the site's own setting, as trusted as the connection string beside it.
+        self._alive = sql.SQL("({})").format(sql.SQL(cast(LiteralString, mapping.alive)))
+        self._id_type: str | None = None
+
+    def read(self, connection: Connection, ids: Iterable[str]) -> dict[str, SourceRow]:
+        """The rows of those of `ids` that have one, alive or not, by id. One statement: all or an error.
+
+        Raises:
+            StoreRefused: the table or a mapped column is not there, or may not be read.
+        """
+        wanted = self._castable(connection, ids)
+        if not wanted:
+            return {}
+        statement = sql.SQL("SELECT {id}, {alive}, {title}, {content}, {metadata}, {hash} FROM {table} WHERE {match}").format(
+            id=self._id,
+            # With parameters in the statement, a percent sign in the predicate (LIKE '…%') has to be doubled.
+            alive=sql.SQL("({})").format(sql.SQL(cast(LiteralString, self._mapping.alive.replace("%", "%%")))),
+            title=self._title(),
+            content=self._content(),
+            metadata=self._metadata(),
+            hash=self._hash(),
+            table=self._table,
+            match=self._match(),
+        )
+        rows = self._run(lambda: connection.execute(statement, {"ids": wanted}).fetchall())
+        return {
+            entity_id: SourceRow(
+                alive=bool(alive),
+                title=title,
+                content=content,
+                metadata={key: value for key, value in metadata.items() if value is not None},
+                source_hash=source_hash,
+            )
+            for entity_id, alive, title, content, metadata, source_hash in rows
+        }
+
+    def find_differing(
+        self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, *, force: bool
+    ) -> None:
+        """Make the temporary table `differing(n, entity_id, slot)`, in the order of slot: what a full sync looks at.
+
+        Compares every living row of `slots` (half-open) with the ledger by hash, in one statement; finds rows that
+        are new, changed or gone, ledger rows that Qdrant does not hold yet, and with `force` every living row.
+        """
+        statement = sql.SQL(
+            """
+            CREATE TEMPORARY TABLE differing AS
+            SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot
+            FROM (
+                SELECT coalesce(source.id, ledger.entity_id) AS entity_id, coalesce(source.slot, ledger.slot) AS slot
+                FROM (
+                    SELECT * FROM (
+                        SELECT {id} AS id, ('x' || substr(md5({id}), 1, 4))::bit(16)::integer AS slot, {hash} AS hash
+                        FROM {table} WHERE {alive}
+                    ) AS living WHERE slot >= {low} AND slot < {high}
+                ) AS source
+                FULL JOIN (
+                    SELECT entity_id, slot, origin, source_hash, prepared_by, deleted_at, dirty
+                    FROM {schema}.entities
+                    WHERE entity_type = {entity_type} AND slot >= {low} AND slot < {high}
+                ) AS ledger ON source.id = ledger.entity_id
+                WHERE coalesce(ledger.dirty, false) OR CASE
+                    WHEN source.id IS NULL THEN
+                        ledger.deleted_at IS NULL AND (ledger.origin = 'source' OR ledger.prepared_by <> {prepared_by})
+                    ELSE {force} OR ledger.entity_id IS NULL OR ledger.deleted_at IS NOT NULL
+                        OR ledger.source_hash IS DISTINCT FROM source.hash OR ledger.prepared_by <> {prepared_by}
+                END OR ({force} AND ledger.deleted_at IS NULL)
+            ) AS found
+            """
+        ).format(
+            id=self._id,
+            hash=self._hash(),
+            table=self._table,
+            alive=self._alive,
+            schema=sql.Identifier(self._schema),
+            low=sql.Literal(slots[0]),
+            high=sql.Literal(slots[1]),
+            entity_type=sql.Literal(entity_type),
+            prepared_by=sql.Literal(prepared_by),
+            force=sql.Literal(force),
+        )
+        self._run(lambda: connection.execute(statement))
+
+    def canonical_ids(self, connection: Connection, ids: Iterable[str]) -> dict[str, str]:
+        """Each of `ids` as the table spells it (`::text`): a UUID in capitals names the row of the one in small."""
+        spell = _SPELLING.get(self._type_of_id(connection))
+        return {entity_id: (spell and spell(entity_id)) or entity_id for entity_id in ids}
+
+    def _castable(self, connection: Connection, ids: Iterable[str]) -> list[Any]:
+        """Those of `ids` that the id column can hold, for PostgreSQL refuses the whole list for one that it cannot."""
+        spell = _SPELLING.get(self._type_of_id(connection))
+        return [entity_id for entity_id in ids if spell is None or spell(entity_id) is not None]
+
+    def _match(self) -> sql.Composable:
+        if self._id_type in _SPELLING:
+            # Compared in the column's own type: a cast of the column would pass its index by.
+            return sql.SQL("{} = ANY(%(ids)s::text[]::{}[])").format(
+                sql.Identifier(self._mapping.id), sql.SQL(cast(LiteralString, self._id_type))
+            )
+        return sql.SQL("{}::text = ANY(%(ids)s)").format(sql.Identifier(self._mapping.id))
+
+    def _type_of_id(self, connection: Connection) -> str:
+        if self._id_type is None:
+            row = self._run(
+                lambda: connection.execute(
+                    "SELECT format_type(atttypid, NULL) FROM pg_attribute"
+                    " WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped",
+                    (self._table.as_string(connection), self._mapping.id),
+                ).fetchone()
+            )
+            if row is None:
+                raise StoreRefused(
+                    f"the source table {self._mapping.table} with the id column {self._mapping.id} is not in the "
+                    "database: check DATABASE_URL and the source mapping (MCP_ASSETS_SOURCE_PRESET, MCP_ASSETS_TYPES)"
+                )
+            self._id_type = str(row[0])
+        return self._id_type
+
+    def _run(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InsufficientPrivilege) as error:
+            raise StoreRefused(
+                f"the source table {self._mapping.table} cannot be read as it is mapped ({error.diag.message_primary}): "
+                "check MCP_ASSETS_SOURCE_PRESET or MCP_ASSETS_TYPES"
+            ) from error
+
+    def _title(self) -> sql.Composable:
+        if self._mapping.title is None:
+            return sql.SQL("NULL::text")
+        return sql.SQL("{}::text").format(sql.Identifier(self._mapping.title))
+
+    def _content(self) -> sql.Composable:
+        if not self._mapping.content:
+            return sql.SQL("''")
+        parts = sql.SQL(", ").join(
+            sql.SQL("nullif({}::text, '')").format(sql.Identifier(column)) for column in self._mapping.content
+        )
+        return sql.SQL("concat_ws(E'\\n\\n', {})").format(parts)
+
+    def _metadata(self) -> sql.Composable:
+        named = sql.SQL("jsonb_build_object({})").format(
+            sql.SQL(", ").join(
+                sql.SQL("{}, {}").format(sql.Literal(key), sql.Identifier(column))
+                for key, column in self._mapping.metadata.items()
+            )
+        )
+        if self._mapping.metadata_json is None:
+            return named
+        free = sql.Identifier(self._mapping.metadata_json)
+        return sql.SQL("CASE jsonb_typeof(to_jsonb({free})) WHEN 'object' THEN to_jsonb({free}) ELSE '{{}}' END || {named}").format(
+            free=free, named=named
+        )
+
+    def _hash(self) -> sql.Composable:
+        mapping = self._mapping
+        mapped = [
+            *([mapping.title] if mapping.title else []),
+            *mapping.content,
+            *mapping.metadata.values(),
+            *([mapping.metadata_json] if mapping.metadata_json else []),
+        ]
+        # ROW keeps NULL apart from the empty string and each column apart from the next.
+        return sql.SQL("md5(ROW({})::text)").format(sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys(mapped))))
+
+
+class LoadedRow(Protocol):
+    """What `SourceWriter` writes of an entity."""
+
+    @property
+    def entity_id(self) -> str: ...
+    @property
+    def title(self) -> str | None: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+    @property
+    def created_at(self) -> datetime | None: ...
+    @property
+    def updated_at(self) -> datetime | None: ...
+
+
+class SourceWriter:
+    """Writes rows into a source table through its mapping. For loading: the platform itself never writes there."""
+
+    def __init__(self, mapping: SourceTable) -> None:
+        self._mapping = mapping
+
+    def upsert(self, connection: Connection, rows: Sequence[LoadedRow]) -> None:
+        """Insert or replace `rows`, whose ids are distinct, in one statement.
+
+        Metadata goes to the columns that are mapped for its keys, the rest to the free metadata column.
+
+        Raises:
+            StoreRefused: the table or a column is absent, or a value does not fit its column.
+        """
+        mapping = self._mapping
+        values: dict[str, list[Any]] = {mapping.id: [row.entity_id for row in rows]}
+        if mapping.title is not None:
+            # A title column may be NOT NULL, and its entity have none.
+            values[mapping.title] = [row.title or "" for row in rows]
+        if mapping.content:
+            values[mapping.content[0]] = [row.content for row in rows]
+        for key, column in mapping.metadata.items():
+            values[column] = [row.metadata.get(key) for row in rows]
+        if mapping.metadata_json is not None:
+            values[mapping.metadata_json] = [
+                {key: value for key, value in row.metadata.items() if key not in mapping.metadata} for row in rows
+            ]
+        for column, times in (
+            (mapping.created_at, [row.created_at for row in rows]),
+            (mapping.updated_at, [row.updated_at for row in rows]),
+        ):
+            if column is not None:
+                values[column] = [time.isoformat() if time else None for time in times]
+        records = [dict(zip(values, record, strict=True)) for record in zip(*values.values(), strict=True)]
+        table = sql.Identifier(*mapping.table.split("."))
+        names = [sql.Identifier(name) for name in values]
+        statement = sql.SQL(
+            "INSERT INTO {table} AS stored ({columns}) "
+            # A column that says what stands where nothing is given must not be told NULL.
+            "SELECT {values} FROM jsonb_populate_recordset(NULL::{table}, %s) AS row "
+            "ON CONFLICT ({id}) DO UPDATE SET {updates}"
+        ).format(
+            table=table,
+            columns=sql.SQL(", ").join(names),
+            values=sql.SQL(", ").join(self._value(connection, name) for name in values),
+            id=sql.Identifier(mapping.id),
+            updates=sql.SQL(", ").join(
+                sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in values if name != mapping.id
+            ),
+        )
+        try:
+            connection.execute(statement, (Jsonb(records),))
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.DataError) as error:
+            raise StoreRefused(
+                f"the source table {mapping.table} cannot be written ({error.diag.message_primary}): check DATABASE_URL "
+                "and the source mapping; `mcp-assets load --create-tables` makes the tables of the preset `mcp`"
+            ) from error
+
+    def _value(self, connection: Connection, column: str) -> sql.Composable:
+        default = connection.execute(
+            "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum"
+            " WHERE adrelid = to_regclass(%s) AND attname = %s",
+            (sql.Identifier(*self._mapping.table.split(".")).as_string(connection), column),
+        ).fetchone()
+        name = sql.SQL("row.{}").format(sql.Identifier(column))
+        if default is None:
+            return name
+        return sql.SQL("coalesce({}, {})").format(name, sql.SQL(cast(LiteralString, default[0])))
+
+
+def _spell_uuid(text: str) -> str | None:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return None
+
+
+def _spell_integer(text: str, *, bits: int) -> str | None:
+    if not text.removeprefix("-").isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
+        return None
+    number = int(text)
+    return str(number) if -(1 << bits - 1) <= number < 1 << bits - 1 else None
+
+
+def _spell_text(text: str) -> str | None:
+    return text
+
+
+_SPELLING: Mapping[str, Callable[[str], str | None]] = {
+    "uuid": _spell_uuid,
+    "smallint": partial(_spell_integer, bits=16),
+    "integer": partial(_spell_integer, bits=32),
+    "bigint": partial(_spell_integer, bits=64),
+    "text": _spell_text,
+    "character varying": _spell_text,
+}
+"""How the id types that identifiers usually have write an id; None for a text that the type cannot hold."""

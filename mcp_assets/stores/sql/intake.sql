@@ -1,0 +1,68 @@
+-- name: read_cursor
+SELECT stream_created_at, last_seq, last_stored_at FROM {schema}.intake_cursors WHERE stream = %(stream)s
+
+-- name: create_cursor
+INSERT INTO {schema}.intake_cursors (stream, stream_created_at, last_seq)
+VALUES (%(stream)s, %(created_at)s, %(last_seq)s)
+ON CONFLICT (stream) DO NOTHING
+
+-- name: move_cursor
+UPDATE {schema}.intake_cursors
+SET last_seq = %(new_seq)s, stream_created_at = %(new_created_at)s, last_stored_at = %(new_stored_at)s
+WHERE stream = %(stream)s AND last_seq = %(old_seq)s AND stream_created_at = %(old_created_at)s
+
+-- name: insert_inbox
+INSERT INTO {schema}.inbox
+    (stream, stream_created_at, seq, kind, subject, entity_type, entity_id, verb, payload, event_order, stored_at)
+SELECT %(stream)s, %(created_at)s, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, event_order, stored_at
+FROM unnest(
+    %(seq)s::bigint[], %(kind)s::text[], %(subject)s::text[], %(entity_type)s::text[], %(entity_id)s::text[],
+    %(verb)s::text[], %(payload)s::text[], %(event_order)s::text[], %(stored_at)s::timestamptz[]
+) AS message (seq, kind, subject, entity_type, entity_id, verb, payload, event_order, stored_at)
+
+-- name: insert_rejected
+INSERT INTO {schema}.dead_letters (stage, subject, stream, stream_created_at, seq, raw, error_kind, error)
+SELECT 'intake', subject, %(stream)s, %(created_at)s, seq, raw, error_kind, error
+FROM unnest(%(seq)s::bigint[], %(subject)s::text[], %(raw)s::bytea[], %(error_kind)s::text[], %(error)s::text[])
+    AS message (seq, subject, raw, error_kind, error)
+
+-- name: want_full_syncs
+INSERT INTO {schema}.wanted_full_syncs (entity_type, reason)
+SELECT entity_type, %(reason)s FROM unnest(%(entity_types)s::text[]) AS entity_type
+ON CONFLICT (entity_type) DO UPDATE SET wanted_at = clock_timestamp(), reason = excluded.reason
+
+-- name: wanted_full_syncs
+SELECT entity_type, wanted_at, reason FROM {schema}.wanted_full_syncs ORDER BY entity_type
+
+-- name: full_sync_done
+DELETE FROM {schema}.wanted_full_syncs WHERE entity_type = %(entity_type)s AND wanted_at <= %(started_at)s
+
+-- name: pending_types
+SELECT entity_type, count(*), min(stored_at) FROM {schema}.inbox
+WHERE kind = %(kind)s AND not_before <= now()
+GROUP BY entity_type ORDER BY entity_type
+
+-- name: inbox_counts
+SELECT kind, coalesce(entity_type, ''), count(*), min(stored_at) FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2
+
+-- name: claim_inbox
+SELECT stream, stream_created_at, seq, entity_id, subject, verb, payload, event_order, attempts
+FROM {schema}.inbox
+WHERE kind = %(kind)s AND entity_type = %(entity_type)s AND not_before <= now()
+ORDER BY event_order
+LIMIT %(limit)s
+FOR UPDATE SKIP LOCKED
+
+-- name: delete_inbox
+DELETE FROM {schema}.inbox AS inbox
+USING unnest(%(stream)s::text[], %(stream_created_at)s::timestamptz[], %(seq)s::bigint[])
+    AS done (stream, stream_created_at, seq)
+WHERE inbox.stream = done.stream AND inbox.stream_created_at = done.stream_created_at AND inbox.seq = done.seq
+
+-- name: postpone_inbox
+UPDATE {schema}.inbox AS inbox
+SET attempts = attempts + 1,
+    not_before = now() + %(delay_ms)s * (2 ^ least(attempts, 6)) * interval '1 millisecond'
+FROM unnest(%(stream)s::text[], %(stream_created_at)s::timestamptz[], %(seq)s::bigint[])
+    AS late (stream, stream_created_at, seq)
+WHERE inbox.stream = late.stream AND inbox.stream_created_at = late.stream_created_at AND inbox.seq = late.seq

@@ -1,0 +1,72 @@
+"""Demand: which entity types have pending work that nobody drains, and which have lost events and want a full sync."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mcp_assets.events import Kind
+from mcp_assets.sync.drain import STALE_BEAT_S, drain_lock
+from mcp_assets.sync.platform import Platform
+
+STARTING_S = 60.0
+"""A run that has not begun to drain this long after its launch is taken for lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRun:
+    """An unfinished run that was asked to drain a type."""
+
+    entity_type: str
+    run_id: str
+    queued: bool
+    launched_s_ago: float
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The last sign of life of a drain; `locked`: somebody holds the type's drain lock."""
+
+    run_id: str
+    age_s: float
+    locked: bool
+
+
+def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[str, Iterable[Beat]]) -> list[str]:
+    """Those of the types in `pending` that no drain works on or is about to.
+
+    A drain is at work if it holds the type's lock and beats; a run is about to if it waits in the queue, or was
+    launched a short while ago and has not beaten yet. Whatever else is unfinished has died or hangs.
+    """
+    drained = {entity_type for entity_type, seen in beats.items() if any(b.locked and b.age_s < STALE_BEAT_S for b in seen)}
+    beaten = {beat.run_id for seen in beats.values() for beat in seen}
+    drained |= {
+        run.entity_type
+        for run in runs
+        if run.queued or (run.run_id not in beaten and run.launched_s_ago < STARTING_S)
+    }
+    return [entity_type for entity_type in pending if entity_type not in drained]
+
+
+def pending_types(platform: Platform) -> list[str]:
+    """Registered entity types with messages in the inbox that are due."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("pending_types"), {"kind": Kind.ENTITY.value}).fetchall()
+    return [row[0] for row in rows if row[0] in platform.settings.entity_types]
+
+
+def beats(platform: Platform) -> dict[str, list[Beat]]:
+    """Every drain's last sign of life, by entity type."""
+    postgres = platform.postgres
+    found: dict[str, list[Beat]] = {}
+    with postgres.transaction() as connection:
+        rows = connection.execute(postgres.query("drains"), {"lock_prefix": drain_lock(postgres.schema, "")}).fetchall()
+    for entity_type, run_id, age_s, locked in rows:
+        found.setdefault(entity_type, []).append(Beat(run_id, age_s, locked))
+    return found
+
+
+def wanted_full_syncs(platform: Platform) -> dict[str, str]:
+    """Entity types of which events were lost, with the reason."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("wanted_full_syncs")).fetchall()
+    return {row[0]: row[2] for row in rows if row[0] in platform.settings.entity_types}
+

@@ -1,0 +1,103 @@
+"""Doctor: tries each dependency once and says what is wrong and what to do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
+from mcp_assets.settings import SettingsError, load_settings
+from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.sync.platform import Platform
+
+_PROBE = "a short text that any model can embed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check came to."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+def diagnose() -> list[Finding]:
+    """Check settings, PostgreSQL, source tables, NATS, streams, Qdrant, collections and the embedder, in this order."""
+    try:
+        settings = load_settings()
+        profile = settings.profile
+    except (ValidationError, SettingsError, ValueError) as error:
+        return [Finding("settings", ok=False, message=str(error))]
+    platform = Platform(settings)
+    checks: list[tuple[str, Callable[[Platform], str]]] = [
+        ("postgres", _postgres),
+        ("source tables", _source_tables),
+        ("nats", _nats),
+        ("qdrant", _qdrant),
+        ("collections", _collections),
+        ("embedder", _embedder),
+    ]
+    findings = [Finding("settings", ok=True, message=f"provider {settings.provider}, model {profile.name}")]
+    try:
+        for name, check in checks:
+            try:
+                findings.append(Finding(name, ok=True, message=check(platform)))
+            except (
+                SettingsError,
+                StoreUnavailable,
+                StoreRefused,
+                CollectionMismatch,
+                EmbedderUnavailable,
+                TextRefused,
+                ValueError,
+            ) as error:
+                findings.append(Finding(name, ok=False, message=str(error)))
+    finally:
+        platform.close()
+    return findings
+
+
+def _postgres(platform: Platform) -> str:
+    with platform.postgres.transaction() as connection:
+        row = connection.execute("SELECT current_setting('server_version'), pg_is_in_recovery()").fetchone()
+    version, replica = row or ("unknown", False)
+    if replica:
+        raise StoreRefused("DATABASE_URL leads to a read replica, which lags behind the truth: give the primary")
+    return f"PostgreSQL {version}, schema {platform.settings.schema_name} migrated"
+
+
+def _source_tables(platform: Platform) -> str:
+    with platform.postgres.transaction() as connection:
+        for name in platform.settings.entity_types:
+            reader = platform.source(name)
+            if reader is not None:
+                reader.read(connection, ["00000000-0000-0000-0000-000000000000", "0"])
+    return "every mapped table and column is there"
+
+
+def _nats(platform: Platform) -> str:
+    told = []
+    for name in platform.settings.streams:
+        state = platform.nats.state(name)
+        if state is None and not platform.settings.create_stream:
+            raise StoreRefused(f"there is no stream {name}: check MCP_ASSETS_STREAMS")
+        told.append(f"stream {name} " + (f"holds up to message {state.last_seq}" if state else "will be made at first use"))
+    return "; ".join(told)
+
+
+def _qdrant(platform: Platform) -> str:
+    return f"{len(platform.qdrant.collections())} collections"
+
+
+def _collections(platform: Platform) -> str:
+    told = []
+    for alias in platform.settings.entity_types.collections():
+        found = platform.qdrant.find_collection(alias, platform.embedder.profile)
+        told.append(f"{alias}: {platform.qdrant.count(found.name)} points" if found else f"{alias}: not made yet")
+    return ", ".join(told)
+
+
+def _embedder(platform: Platform) -> str:
+    vector = platform.embedder.embed_query(_PROBE)
+    return f"{platform.embedder.profile.name} answers with {len(vector)} dimensions"

@@ -1,0 +1,189 @@
+"""Full sync of a range of slots of one type: what differs between source and ledger, and what Qdrant lacks, is indexed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby, islice
+
+from mcp_assets.entities.refs import SLOTS, shard_of, slot_range
+from mcp_assets.retrying import retrying
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.indexer import BatchReport, Counts, Indexer
+from mcp_assets.sync.ledger import Wanted
+from mcp_assets.sync.pipeline import overlapped
+from mcp_assets.sync.platform import Platform
+
+_ROWS_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Which of the assets a full run brings up to date."""
+
+    ledger: bool = True
+    """Compare the source table with the ledger; without it, only what the ledger already knows is looked at."""
+    embeddings: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """News of a full sync: what a batch did in `shard`, or that `shard` is complete."""
+
+    shard: int
+    counts: Counts
+    """Of the batch; of the whole shard once it is complete."""
+    complete: bool
+    differing: int
+    """Entities of the shard that were found to differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    shard: int
+    wanted: Sequence[Wanted]
+
+
+def full_sync(
+    platform: Platform,
+    entity_type: str,
+    shards: Sequence[int],
+    *,
+    stages: Stages = Stages(),  # noqa: B008  (immutable)
+    force: bool = False,
+) -> Iterator[Progress]:
+    """Bring the shards (a contiguous range, ascending) to what the source says; each is complete once, in order.
+
+    What was committed before an error stands; run it again and it goes on from there.
+
+    Raises:
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable.
+    """
+    total = platform.settings.shards
+    slots = (slot_range(shards[0], total)[0], slot_range(shards[-1], total)[1])
+    with platform.postgres.session() as session:
+        started_at = _now(session)
+        _find_differing(platform, session, entity_type, slots, stages, force=force)
+        differing = _count_by_shard(session, total)
+        indexer = Indexer(platform, entity_type)
+
+        def work(batch: _Batch) -> BatchReport:
+            return index_until_settled(platform, indexer, batch.wanted, force=force, embed=stages.embeddings)
+
+        done = {shard: Counts() for shard in shards}
+        remaining = list(shards)
+        batches = _batches(session, platform.settings.batch_size, total)
+        for batch, report in overlapped(batches, work, in_flight=platform.embedder.concurrency + 1):
+            while remaining[0] != batch.shard:
+                yield _complete(platform, entity_type, remaining.pop(0), done, differing)
+            counts = Counts()
+            for part in report.shards.values():
+                counts.add(part)
+            done[batch.shard].add(counts)
+            yield Progress(batch.shard, counts, complete=False, differing=differing.get(batch.shard, 0))
+        while remaining:
+            yield _complete(platform, entity_type, remaining.pop(0), done, differing)
+    if stages == Stages() and list(shards) == list(range(total)):
+        with platform.postgres.transaction() as connection:
+            connection.execute(
+                platform.postgres.query("full_sync_done"), {"entity_type": entity_type, "started_at": started_at}
+            )
+
+
+def count_differing(platform: Platform) -> int:
+    """How many entities a full sync of everything would look at now."""
+    with platform.postgres.session() as session:
+        total = 0
+        for entity_type in platform.settings.entity_types:
+            _find_differing(platform, session, entity_type, (0, SLOTS), Stages(), force=False)
+            row = session.execute("SELECT count(*) FROM differing").fetchone()
+            total += row[0] if row else 0
+        return total
+
+
+def index_until_settled(
+    platform: Platform,
+    indexer: Indexer,
+    wanted: Sequence[Wanted],
+    *,
+    force: bool,
+    embed: bool,
+) -> BatchReport:
+    """Index `wanted`, and again those whose state moved on meanwhile, by the retry policy where a store fails."""
+    retry = retrying(platform.settings)
+    report = retry.copy()(indexer.run, wanted, force=force, embed=embed)
+    while report.overtaken:
+        again = [entity for entity in wanted if entity.id in report.overtaken]
+        report.overtaken = set()
+        later = retry.copy()(indexer.run, again, embed=embed)
+        report.overtaken = later.overtaken
+        for shard, counts in later.shards.items():
+            counts.scanned = 0
+            report.shards.setdefault(shard, Counts()).add(counts)
+    return report
+
+
+def _find_differing(
+    platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int], stages: Stages, *, force: bool
+) -> None:
+    """Make the temporary table `differing(n, entity_id, slot)`: no transaction stays open while it is worked off."""
+    reader = platform.source(entity_type)
+    session.execute("DROP TABLE IF EXISTS differing")
+    if stages.ledger and reader is not None:
+        reader.find_differing(session, entity_type, slots, platform.prepared_by, force=force)
+    else:
+        session.execute(
+            platform.postgres.query("differing_in_ledger"),
+            {
+                "entity_type": entity_type,
+                "low": slots[0],
+                "high": slots[1],
+                "force": force,
+                "prepared_by": platform.prepared_by,
+            },
+        )
+    session.execute("CREATE UNIQUE INDEX differing_n ON differing (n)")
+
+
+def _count_by_shard(session: Connection, shards: int) -> dict[int, int]:
+    rows = session.execute("SELECT slot * %s >> 16, count(*) FROM differing GROUP BY 1", (shards,))
+    return dict(rows.fetchall())
+
+
+def _batches(session: Connection, size: int, shards: int) -> Iterator[_Batch]:
+    """What differs, in batches that keep to one shard, in the order of shards."""
+    for shard, group in groupby(_differing(session), key=lambda row: shard_of(row[1], shards)):
+        while batch := [Wanted(entity_id) for entity_id, _ in islice(group, size)]:
+            yield _Batch(shard, batch)
+
+
+def _differing(session: Connection) -> Iterator[tuple[str, int]]:
+    last = 0
+    while page := session.execute(
+        "SELECT n, entity_id, slot FROM differing WHERE n > %s ORDER BY n LIMIT %s", (last, _ROWS_AT_ONCE)
+    ).fetchall():
+        last = page[-1][0]
+        yield from ((entity_id, slot) for _, entity_id, slot in page)
+
+
+def _complete(
+    platform: Platform, entity_type: str, shard: int, done: dict[int, Counts], differing: dict[int, int]
+) -> Progress:
+    """The news that `shard` is complete, with the number of living entities as what was scanned."""
+    counts = done[shard]
+    low, high = slot_range(shard, platform.settings.shards)
+    with platform.postgres.transaction() as connection:
+        living = connection.execute(
+            platform.postgres.query("count_living"), {"entity_type": entity_type, "low": low, "high": high}
+        ).fetchone()
+    counts.scanned = (living[0] if living else 0) + counts.deleted
+    counts.unchanged = max(
+        0, counts.scanned - counts.embedded - counts.repayloaded - counts.empty - counts.deleted - counts.failed
+    )
+    return Progress(shard, counts, complete=True, differing=differing.get(shard, 0))
+
+
+def _now(session: Connection) -> datetime:
+    row = session.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None  # noqa: S101  (a select without FROM has one row)
+    now: datetime = row[0]
+    return now

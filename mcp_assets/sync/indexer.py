@@ -1,0 +1,415 @@
+"""Indexer: brings the points of dirty entities to their ledger state; what Qdrant confirmed is committed, no more."""
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_assets.embedding.protocol import Refusal
+from mcp_assets.embedding.vectors import unit, vector_checks
+from mcp_assets.entities.points import chunk_id, payload, point_id
+from mcp_assets.entities.refs import EntityRef, shard_of, slot_of
+from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.qdrant import Collection, Point
+from mcp_assets.sync.ledger import Applied, Dirty, Wanted, apply
+from mcp_assets.sync.platform import Platform
+
+logger = logging.getLogger(__name__)
+
+CHARACTERS_AT_ONCE = 1_000_000
+"""Texts embedded and held in memory together, in characters; with 1,536 dimensions some 10 MB of vectors."""
+
+LONGEST_TEXT = 4_000_000
+"""Characters; a longer entity is refused: its chunks could not be replaced in one step."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened to the entities of a batch, a partition or a run."""
+
+    scanned: int = 0
+    embedded: int = 0
+    """Entities whose text was embedded."""
+    texts: int = 0
+    """Texts embedded: entities and chunks."""
+    repayloaded: int = 0
+    """Entities whose payload was replaced without embedding."""
+    unchanged: int = 0
+    deleted: int = 0
+    empty: int = 0
+    """Entities without any text: they have no point."""
+    failed: int = 0
+    tokens: int | None = None
+
+    def add(self, other: "Counts") -> None:
+        self.scanned += other.scanned
+        self.embedded += other.embedded
+        self.texts += other.texts
+        self.repayloaded += other.repayloaded
+        self.unchanged += other.unchanged
+        self.deleted += other.deleted
+        self.empty += other.empty
+        self.failed += other.failed
+        if other.tokens is not None:
+            self.tokens = (self.tokens or 0) + other.tokens
+
+
+@dataclass(slots=True)
+class BatchReport:
+    """What one batch did, by shard, and what has to be looked at again."""
+
+    shards: dict[int, Counts] = field(default_factory=dict)
+    overtaken: set[str] = field(default_factory=set)
+    """Ids whose state moved on while they were embedded: their newest state is not written yet."""
+    unknown: set[str] = field(default_factory=set)
+    """Ids of which neither source, ledger nor event says anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What the collection holds of an entity, as last written."""
+
+    text_hash: str
+    state_hash: str
+    points: int
+    vector_checks: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """Unit vectors of an entity's own text and of its chunks, shape (1 + chunks, dimension)."""
+
+    rows: NDArray[np.float32]
+
+
+@dataclass(slots=True, eq=False)
+class _Plan:
+    """What is to be written of one entity: new vectors, a payload on old ones, or nothing but a removal."""
+
+    dirty: Dirty
+    held: _Held | None
+    vectors: _Vectors | None = None
+    refusal: Refusal | None = None
+
+    @property
+    def removes(self) -> bool:
+        return self.dirty.deleted or not self.dirty.prepared.text
+
+    @property
+    def embeds(self) -> bool:
+        return not self.removes and (self.held is None or self.held.text_hash != self.dirty.prepared.text_hash)
+
+    @property
+    def point_count(self) -> int:
+        return 0 if self.removes else 1 + len(self.dirty.prepared.chunks)
+
+
+class Indexer:
+    """Applies and indexes batches of one entity type. Thread-safe: batches may overlap, also with other processes."""
+
+    def __init__(self, platform: Platform, entity_type: str) -> None:
+        self._platform = platform
+        self._type = entity_type
+        self._alias = platform.settings.entity_types[entity_type].collection_name
+
+    def run(
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        force: bool = False,
+        embed: bool = True,
+    ) -> BatchReport:
+        """Bring `wanted` to the truth: ledger first, then (unless `embed` is false) their points.
+
+        Raises:
+            StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what had been committed before
+            stands, the rest is as dirty as it was.
+        """
+        applied = apply(self._platform, self._type, wanted, force=force)
+        report = BatchReport(unknown=set(applied.unknown))
+        self._count_scanned(report, wanted, applied)
+        self._dead_letter_unfit(applied.unfit)
+        if embed:
+            self.index(applied.dirty, report, force=force)
+        return report
+
+    def index(self, dirty: Sequence[Dirty], report: BatchReport, *, force: bool = False) -> None:
+        """Write the points of `dirty` and count into `report`."""
+        if not dirty:
+            return
+        collection = self.ensure_collection()
+        for part in _by_volume(dirty):
+            plans = self._plan(part, collection, force)
+            tokens = self._embed([plan for plan in plans if plan.embeds])
+            self._commit(plans, collection, report)
+            if tokens is not None:
+                self._counts(report, part[0].id).add(Counts(tokens=tokens))
+
+    def ensure_collection(self) -> Collection:
+        """The collection of this type, made if absent; what the ledger said of a vanished one is forgotten."""
+        collection = self._platform.qdrant.ensure_collection(self._alias, self._platform.embedder.profile)
+        if collection.created:
+            with self._platform.postgres.transaction() as connection:
+                connection.execute(
+                    self._platform.postgres.query("collection_was_emptied"), {"collection": collection.name}
+                )
+        return collection
+
+    def _counts(self, report: BatchReport, entity_id: str) -> Counts:
+        shard = shard_of(slot_of(entity_id), self._platform.settings.shards)
+        return report.shards.setdefault(shard, Counts())
+
+    def _count_scanned(self, report: BatchReport, wanted: Sequence[Wanted], applied: Applied) -> None:
+        dirty = {entity.id for entity in applied.dirty}
+        unknown = set(applied.unknown)
+        for entity in wanted:
+            counts = self._counts(report, entity.id)
+            counts.scanned += 1
+            if entity.id in applied.unfit:
+                counts.failed += 1
+            elif entity.id not in dirty and entity.id not in unknown:
+                counts.unchanged += 1
+
+    def _dead_letter_unfit(self, unfit: Mapping[str, Refusal]) -> None:
+        if unfit:
+            with self._platform.postgres.transaction() as connection:
+                self._dead_letter(connection, unfit, {entity_id: "apply" for entity_id in unfit})
+
+    def _plan(self, dirty: Sequence[Dirty], collection: Collection, force: bool) -> list[_Plan]:
+        with self._platform.postgres.transaction() as connection:
+            rows = connection.execute(
+                self._platform.postgres.query("read_embedded"),
+                {"entity_type": self._type, "ids": [entity.id for entity in dirty], "collection": collection.name},
+            ).fetchall()
+        held = {} if force else {row[0]: _Held(*row[1:]) for row in rows}
+        plans = []
+        for entity in dirty:
+            plan = _Plan(entity, held.get(entity.id))
+            if len(entity.content) > LONGEST_TEXT:
+                plan.refusal = Refusal(
+                    "text_too_long",
+                    f"the text has {len(entity.content):,} characters; at most {LONGEST_TEXT:,} can be indexed: "
+                    "split the entity",
+                )
+            plans.append(plan)
+        return plans
+
+    def _embed(self, plans: Sequence[_Plan]) -> int | None:
+        """Give each plan its vectors or its refusal. Returns the tokens, where the provider tells."""
+        plans = [plan for plan in plans if plan.refusal is None]
+        texts = [
+            text
+            for plan in plans
+            for text in (plan.dirty.prepared.text, *(chunk.text for chunk in plan.dirty.prepared.chunks))
+        ]
+        if not texts:
+            return None
+        result = self._platform.embedder.embed(texts)
+        outcomes = iter(result.outcomes)
+        for plan in plans:
+            own = list(itertools.islice(outcomes, plan.point_count))
+            plan.refusal = next((outcome.refusal for outcome in own if outcome.refusal is not None), None)
+            if plan.refusal is None:
+                plan.vectors = _Vectors(unit(np.stack([_sound(outcome.vector) for outcome in own])))
+        return result.tokens
+
+    def _commit(self, plans: Sequence[_Plan], collection: Collection, report: BatchReport) -> None:
+        """Write to Qdrant under the locks of the ledger rows, and what it confirmed to the ledger."""
+        postgres = self._platform.postgres
+        with postgres.transaction() as connection:
+            rows = connection.execute(
+                postgres.query("lock_states"),
+                {"entity_type": self._type, "ids": sorted(plan.dirty.id for plan in plans)},
+            ).fetchall()
+            locked = {row[0]: row[1:] for row in rows}
+            current: list[_Plan] = []
+            bounds: dict[str, int] = {}
+            for plan in plans:
+                state, deleted, bound = locked.get(plan.dirty.id, (None, None, 0))
+                if (state, deleted) == (plan.dirty.state_hash, plan.dirty.deleted):
+                    current.append(plan)
+                    bounds[plan.dirty.id] = bound
+                else:
+                    report.overtaken.add(plan.dirty.id)
+            embedded = [plan for plan in current if plan.refusal is None]
+            indexed_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._write_points(embedded, collection, bounds, indexed_at)
+            self._record(connection, [plan for plan in embedded if plan.refusal is None], collection)
+            refusals = {plan.dirty.id: plan.refusal for plan in current if plan.refusal is not None}
+            reached_qdrant = {plan.dirty.id for plan in embedded}
+            stages = {entity_id: "upsert" if entity_id in reached_qdrant else "embed" for entity_id in refusals}
+            self._dead_letter(connection, refusals, stages)
+        for plan in current:
+            self._count(self._counts(report, plan.dirty.id), plan)
+
+    def _write_points(
+        self, plans: Sequence[_Plan], collection: Collection, bounds: Mapping[str, int], indexed_at: str
+    ) -> None:
+        """Write `plans` to Qdrant; one that it refuses gets its refusal: halved out, it takes no neighbour down."""
+        if not plans:
+            return
+        upsert: list[Point] = []
+        payloads: dict[UUID, Mapping[str, Any]] = {}
+        delete: list[UUID] = []
+        for plan in plans:
+            self._points_of(plan, bounds[plan.dirty.id], indexed_at, upsert, payloads, delete)
+        try:
+            self._platform.qdrant.write(collection.name, upsert=upsert, payloads=payloads, delete=delete)
+        except StoreRefused as refusal:
+            # A refusal of everything is about the collection, not about an entity.
+            self._platform.qdrant.count(collection.name)
+            if len(plans) == 1:
+                plans[0].refusal = Refusal("point_refused", str(refusal))
+                return
+            half = len(plans) // 2
+            self._write_points(plans[:half], collection, bounds, indexed_at)
+            self._write_points(plans[half:], collection, bounds, indexed_at)
+
+    def _points_of(
+        self,
+        plan: _Plan,
+        bound: int,
+        indexed_at: str,
+        upsert: list[Point],
+        payloads: dict[UUID, Mapping[str, Any]],
+        delete: list[UUID],
+    ) -> None:
+        """Add what is to be written of one entity; `bound`: Qdrant holds no chunk numbered this or higher."""
+        dirty = plan.dirty
+        ref = EntityRef(self._type, dirty.id)
+        own = point_id(ref)
+        chunks = () if plan.removes else dirty.prepared.chunks
+        delete += [chunk_id(own, number) for number in range(len(chunks), bound)]
+        if plan.removes:
+            delete.append(own)
+            return
+        if plan.vectors is not None:
+            checks: Sequence[float] = vector_checks(plan.vectors.rows).tolist()
+        else:
+            assert plan.held is not None  # noqa: S101  (no vectors are made only where the held ones still serve)
+            checks = plan.held.vector_checks
+        numbered = [None, *enumerate(chunks)]
+        for row, (chunk, check) in enumerate(zip(numbered, checks, strict=True)):
+            identifier = own if chunk is None else chunk_id(own, chunk[0])
+            carried = payload(
+                ref,
+                dirty.metadata,
+                title=dirty.title,
+                text_hash=dirty.prepared.text_hash,
+                state_hash=dirty.state_hash,
+                model=self._platform.embedder.profile.name,
+                vector_check=check,
+                indexed_at=indexed_at,
+                chunk=chunk,
+            )
+            if plan.vectors is not None:
+                upsert.append(Point(identifier, plan.vectors.rows[row], carried))
+            else:
+                payloads[identifier] = carried
+
+    def _record(self, connection: Connection, plans: Sequence[_Plan], collection: Collection) -> None:
+        """Commit to the ledger what Qdrant has confirmed."""
+        if not plans:
+            return
+        postgres = self._platform.postgres
+        ids = [plan.dirty.id for plan in plans]
+        shared = {"entity_type": self._type, "collection": collection.name}
+        removed = [plan.dirty.id for plan in plans if plan.removes]
+        kept = [plan for plan in plans if not plan.removes]
+        if removed:
+            connection.execute(postgres.query("delete_embedded"), {**shared, "ids": removed})
+        if kept:
+            connection.execute(
+                postgres.query("write_embedded"),
+                {
+                    **shared,
+                    "model": self._platform.embedder.profile.name,
+                    "entity_id": [plan.dirty.id for plan in kept],
+                    "text_hash": [plan.dirty.prepared.text_hash for plan in kept],
+                    "state_hash": [plan.dirty.state_hash for plan in kept],
+                    "points": [plan.point_count for plan in kept],
+                    "vector_checks": [_array(_checks(plan)) for plan in kept],
+                },
+            )
+        connection.execute(
+            postgres.query("mark_clean"),
+            {
+                "entity_type": self._type,
+                "entity_id": ids,
+                "chunks": [max(plan.point_count - 1, 0) for plan in plans],
+            },
+        )
+        connection.execute(postgres.query("settle_dead_letters"), {"entity_type": self._type, "ids": ids})
+
+    def _dead_letter(
+        self, connection: Connection, refusals: Mapping[str, Refusal], stages: Mapping[str, str]
+    ) -> None:
+        """Keep the refused entities with their reasons. Their last good points stay as they are."""
+        if not refusals:
+            return
+        for entity_id, refusal in refusals.items():
+            logger.warning("%s:%s is dead-lettered: %s", self._type, entity_id, refusal.sentence)
+        connection.execute(
+            self._platform.postgres.query("insert_failed"),
+            {
+                "entity_type": self._type,
+                "entity_id": list(refusals),
+                "stage": [stages[entity_id] for entity_id in refusals],
+                "subject": [None] * len(refusals),
+                "raw": [b""] * len(refusals),
+                "error_kind": [refusal.error_kind for refusal in refusals.values()],
+                "error": [refusal.sentence for refusal in refusals.values()],
+            },
+        )
+
+    @staticmethod
+    def _count(counts: Counts, plan: _Plan) -> None:
+        if plan.refusal is not None:
+            counts.failed += 1
+        elif plan.dirty.deleted:
+            counts.deleted += 1
+        elif plan.removes:
+            counts.empty += 1
+        elif plan.vectors is not None:
+            counts.embedded += 1
+            counts.texts += plan.point_count
+        else:
+            counts.repayloaded += 1
+
+
+def _checks(plan: _Plan) -> Sequence[float]:
+    if plan.vectors is not None:
+        checks: list[float] = vector_checks(plan.vectors.rows).tolist()
+        return checks
+    return plan.held.vector_checks if plan.held is not None else ()
+
+
+def _array(values: Iterable[float]) -> str:
+    """A PostgreSQL array literal; arrays of different lengths cannot travel as one array of arrays."""
+    return "{" + ",".join(map(repr, values)) + "}"
+
+
+def _sound(vector: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    assert vector is not None  # noqa: S101  (an outcome without a refusal has a vector)
+    return vector
+
+
+def _by_volume(dirty: Sequence[Dirty]) -> Iterator[list[Dirty]]:
+    """`dirty` in parts of at most CHARACTERS_AT_ONCE characters, or of one entity."""
+    part: list[Dirty] = []
+    volume = 0
+    for entity in dirty:
+        if part and volume + len(entity.content) > CHARACTERS_AT_ONCE:
+            yield part
+            part, volume = [], 0
+        part.append(entity)
+        volume += len(entity.content)
+    if part:
+        yield part

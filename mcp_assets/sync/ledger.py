@@ -1,0 +1,238 @@
+"""Ledger: brings rows of `entities` to what the truth says now, and tells which of them Qdrant does not hold yet."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mcp_assets.embedding.protocol import Refusal
+from mcp_assets.entities.refs import slot_of
+from mcp_assets.entities.text import Prepared, prepare, state_hash
+from mcp_assets.events import Stated
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.sources import SourceRow
+from mcp_assets.sync.platform import Platform
+
+Origin = Literal["source", "event"]
+
+_NO_TEXT = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One entity as the ledger has it."""
+
+    origin: Origin
+    title: str | None
+    content: str
+    metadata: Mapping[str, Any]
+    source_hash: str | None
+    prepared_by: str
+    text_hash: str
+    state_hash: str
+    event_order: str | None
+    deleted: bool
+    dirty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What an entity is now, by its source row or, without one, by its newest event."""
+
+    origin: Origin
+    title: str | None
+    content: str
+    metadata: Mapping[str, Any]
+    source_hash: str | None
+    event_order: str | None
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An entity to look at; `stated` is what events say of it, for the case that it has no source row."""
+
+    id: str
+    stated: Stated[str] | None = None
+    deleting: bool = False
+    """The newest event deletes: then it is no surprise that nothing is known of the entity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dirty:
+    """An entity whose state Qdrant does not hold yet (or is to be given again)."""
+
+    id: str
+    title: str | None
+    content: str
+    metadata: Mapping[str, Any]
+    prepared: Prepared
+    state_hash: str
+    deleted: bool
+
+
+@dataclass(slots=True)
+class Applied:
+    """What `apply` found: entities to index, and how many needed nothing."""
+
+    dirty: list[Dirty] = field(default_factory=list)
+    unchanged: int = 0
+    unknown: list[str] = field(default_factory=list)
+    """Ids of which neither the source, the ledger nor the event says anything."""
+    unfit: dict[str, Refusal] = field(default_factory=dict)
+    """Entities whose source row holds what no store can keep, with the reason; the ledger keeps what it had."""
+
+
+def truth_of(current: LedgerRow | None, source: SourceRow | None, stated: Stated[str] | None) -> Truth | None:
+    """The rule of truth. None: nothing is known of the entity.
+
+    A living source row wins; a row that is not alive, or is gone though there was one, means deleted. Only an entity
+    that never had a row lives by its events, of which the newest that states something wins.
+    """
+    order = current.event_order if current is not None else None
+    if source is not None and source.alive:
+        return Truth("source", source.title, source.content, source.metadata, source.source_hash, order, deleted=False)
+    if source is not None or (current is not None and current.origin == "source"):
+        return Truth("source", None, _NO_TEXT, {}, None, order, deleted=True)
+    if stated is not None and (order is None or stated.order > order):
+        carried = stated.carried
+        if carried is None:
+            return Truth("event", None, _NO_TEXT, {}, None, stated.order, deleted=True)
+        return Truth(
+            "event", carried.title, carried.content, carried.metadata, None, stated.order, deleted=False
+        )
+    if current is None:
+        return None
+    return Truth(
+        current.origin, current.title, current.content, current.metadata, None, order, deleted=current.deleted
+    )
+
+
+def apply(platform: Platform, entity_type: str, wanted: Iterable[Wanted], *, force: bool = False) -> Applied:
+    """Bring the ledger rows of `wanted` to the truth, committed; what Qdrant lacks is returned.
+
+    Each row is locked before its source row is read: of two appliers the later reads the newer truth, so that events
+    and a full sync may come in any order. With `force` every living entity counts as dirty.
+
+    Raises:
+        StoreUnavailable, StoreRefused: the truth could not be read; nothing was changed.
+    """
+    result = Applied()
+    todo = {entity.id: entity for entity in wanted}
+    while todo:
+        with platform.postgres.transaction() as connection:
+            todo = _apply_once(platform, connection, entity_type, todo, force, result)
+    return result
+
+
+def _apply_once(
+    platform: Platform,
+    connection: Connection,
+    entity_type: str,
+    wanted: Mapping[str, Wanted],
+    force: bool,
+    result: Applied,
+) -> dict[str, Wanted]:
+    """One transaction of `apply`. Returns those that another applier was the first to insert: they are to be redone."""
+    ids = sorted(wanted)
+    rows = connection.execute(platform.postgres.query("lock_entities"), {"entity_type": entity_type, "ids": ids})
+    current = {row[0]: LedgerRow(*row[1:]) for row in rows}
+    reader = platform.source(entity_type)
+    sources = reader.read(connection, ids) if reader is not None else {}
+    inserts: list[dict[str, Any]] = []
+    updates: list[dict[str, Any]] = []
+    found: dict[str, Dirty] = {}
+    redirtied: list[str] = []
+    for entity_id in ids:
+        row = current.get(entity_id)
+        truth = truth_of(row, sources.get(entity_id), wanted[entity_id].stated)
+        if truth is None:
+            if not wanted[entity_id].deleting:
+                result.unknown.append(entity_id)
+            continue
+        if row is not None and _nothing_new(row, truth, platform.prepared_by):
+            if row.dirty or (force and not row.deleted):
+                found[entity_id] = _dirty(platform, entity_id, truth, row)
+                if not row.dirty:
+                    redirtied.append(entity_id)
+            else:
+                result.unchanged += 1
+            continue
+        try:
+            dirty = _dirty(platform, entity_id, truth, None)
+            record = _record(entity_id, truth, dirty)
+        except ValueError as error:
+            result.unfit[entity_id] = Refusal("unfit_metadata", f"the metadata cannot be written as JSON ({error})")
+            continue
+        if row is None:
+            inserts.append(record)
+            found[entity_id] = dirty
+            continue
+        changed = row.state_hash != dirty.state_hash or row.deleted != dirty.deleted
+        updates.append({**record, "changed": changed or force})
+        if changed or row.dirty or force:
+            found[entity_id] = dirty
+        else:
+            result.unchanged += 1
+    again = _write(platform, connection, entity_type, inserts, updates, redirtied)
+    result.dirty += [dirty for entity_id, dirty in found.items() if entity_id not in again]
+    return {entity_id: wanted[entity_id] for entity_id in again}
+
+
+def _nothing_new(row: LedgerRow, truth: Truth, prepared_by: str) -> bool:
+    if row.origin != truth.origin or row.deleted != truth.deleted or row.event_order != truth.event_order:
+        return False
+    return row.deleted or (row.source_hash == truth.source_hash and row.prepared_by == prepared_by)
+
+
+def _dirty(platform: Platform, entity_id: str, truth: Truth, row: LedgerRow | None) -> Dirty:
+    """The state to index; hashes are those of `row` where it already has them."""
+    if truth.deleted:
+        return Dirty(entity_id, None, _NO_TEXT, {}, Prepared("", (), "deleted"), "deleted", deleted=True)
+    prepared = prepare(truth.title, truth.content, platform.settings.chunks)
+    hashed = row.state_hash if row is not None else state_hash(prepared.text_hash, truth.title, truth.metadata)
+    return Dirty(entity_id, truth.title, truth.content, truth.metadata, prepared, hashed, deleted=False)
+
+
+def _record(entity_id: str, truth: Truth, dirty: Dirty) -> dict[str, Any]:
+    return {
+        "entity_id": entity_id,
+        "slot": slot_of(entity_id),
+        "origin": truth.origin,
+        "title": truth.title,
+        "content": truth.content,
+        "metadata": json.dumps(truth.metadata, ensure_ascii=False, allow_nan=False),
+        "source_hash": truth.source_hash,
+        "text_hash": dirty.prepared.text_hash,
+        "state_hash": dirty.state_hash,
+        "event_order": truth.event_order,
+        "deleted": truth.deleted,
+        "chunks": len(dirty.prepared.chunks),
+    }
+
+
+def _write(
+    platform: Platform,
+    connection: Connection,
+    entity_type: str,
+    inserts: list[dict[str, Any]],
+    updates: list[dict[str, Any]],
+    redirtied: list[str],
+) -> set[str]:
+    """Write the rows. Returns the ids that were inserted by someone else since the rows were locked."""
+    postgres = platform.postgres
+    shared = {"entity_type": entity_type, "prepared_by": platform.prepared_by}
+    again: set[str] = set()
+    if redirtied:
+        connection.execute(postgres.query("mark_dirty"), {"entity_type": entity_type, "ids": redirtied})
+    if updates:
+        connection.execute(postgres.query("update_entities"), {**shared, **_columns(updates)})
+    if inserts:
+        inserted = connection.execute(postgres.query("insert_entities"), {**shared, **_columns(inserts)})
+        again = {record["entity_id"] for record in inserts} - {row[0] for row in inserted}
+    return again
+
+
+def _columns(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Records turned into one list a column, as `unnest` takes them."""
+    return {name: [record[name] for record in records] for name in records[0]}

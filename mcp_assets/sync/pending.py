@@ -1,0 +1,91 @@
+"""Pending: what waits in stream, inbox and ledger, and what was dead-lettered; a store that is silent is said so."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.sync.platform import Platform
+
+
+@dataclass(slots=True)
+class Pending:
+    """Numbers of what is not done yet. None: unknown, for the store does not answer."""
+
+    unread: dict[str, int | None] = field(default_factory=dict)
+    """Messages of each stream that intake has not read."""
+    inbox: dict[str, int] = field(default_factory=dict)
+    """Messages taken in and not applied, by kind and entity type."""
+    entities: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By entity type: living entities, and entities whose state Qdrant does not hold yet."""
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    wanted_full_syncs: dict[str, str] = field(default_factory=dict)
+    unavailable: list[str] = field(default_factory=list)
+
+    @property
+    def idle(self) -> bool:
+        """Everything that was published has been applied."""
+        return (
+            not self.unavailable
+            and all(count == 0 for count in self.unread.values())
+            and not self.inbox
+            and not any(dirty for _, dirty in self.entities.values())
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "idle": self.idle,
+            "unread": self.unread,
+            "inbox": self.inbox,
+            "entities": {name: {"living": living, "dirty": dirty} for name, (living, dirty) in self.entities.items()},
+            "dead_letters": self.dead_letters,
+            "wanted_full_syncs": self.wanted_full_syncs,
+            "unavailable": self.unavailable,
+        }
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        lines = [f"stream {name}: {'unknown' if n is None else f'{n} messages unread'}" for name, n in self.unread.items()]
+        lines += [f"inbox: {count} {name} messages not applied" for name, count in self.inbox.items()]
+        lines += [
+            f"{name}: {living} entities" + (f", {dirty} of them not in Qdrant yet" if dirty else "")
+            for name, (living, dirty) in self.entities.items()
+        ]
+        lines += [f"dead letters: {count} × {name}" for name, count in self.dead_letters.items()]
+        lines += [f"full sync of {name} wanted: {why}" for name, why in self.wanted_full_syncs.items()]
+        return lines + [f"unavailable: {message}" for message in self.unavailable]
+
+
+def pending(platform: Platform) -> Pending:
+    """Ask PostgreSQL and NATS what is left to do."""
+    found = Pending()
+    read: dict[str, tuple[Any, int]] = {}
+    try:
+        postgres = platform.postgres
+        with postgres.transaction() as connection:
+            for kind, entity_type, count, _ in connection.execute(postgres.query("inbox_counts")):
+                found.inbox[f"{kind} {entity_type}".strip()] = count
+            for entity_type, living, dirty in connection.execute(postgres.query("ledger_counts")):
+                found.entities[entity_type] = (living, dirty)
+            for stage, error_kind, count, _ in connection.execute(postgres.query("dead_letter_counts")):
+                found.dead_letters[f"{stage}/{error_kind}"] = count
+            for entity_type, _, reason in connection.execute(postgres.query("wanted_full_syncs")):
+                found.wanted_full_syncs[entity_type] = reason
+            for name in platform.settings.streams:
+                row = connection.execute(postgres.query("read_cursor"), {"stream": name}).fetchone()
+                if row is not None:
+                    read[name] = (row[0], row[1])
+    except StoreUnavailable as error:
+        found.unavailable.append(str(error))
+    for name in platform.settings.streams:
+        try:
+            state = platform.nats.state(name)
+        except (StoreUnavailable, StoreRefused) as error:
+            found.unread[name] = None
+            found.unavailable.append(str(error))
+            continue
+        if state is None:
+            found.unread[name] = 0
+            continue
+        created_at, last_seq = read.get(name, (state.created_at, state.first_seq - 1))
+        found.unread[name] = state.last_seq - (last_seq if created_at == state.created_at else 0)
+    return found

@@ -1,0 +1,32 @@
+"""Pipeline: batches worked on several at a time, with a bounded window, their results in the order of the batches."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
+
+
+def overlapped(
+    batches: Iterable[Batch], work: Callable[[Batch], Result], *, in_flight: int
+) -> Iterator[tuple[Batch, Result]]:
+    """`work` on each batch, at most `in_flight` at once: while one waits for the embedder, another reads or commits.
+
+    `batches` is drawn from only as room comes free. The first error of `work` is raised in its batch's turn, after
+    the batches in flight have ended.
+    """
+    executor = ThreadPoolExecutor(in_flight, thread_name_prefix="batch")
+    window: deque[tuple[Batch, Future[Result]]] = deque()
+    try:
+        for batch in batches:
+            window.append((batch, executor.submit(work, batch)))
+            if len(window) >= in_flight:
+                first, future = window.popleft()
+                yield first, future.result()
+        while window:
+            first, future = window.popleft()
+            yield first, future.result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,103 @@
+"""Platform: the settings and the clients of one process, made once on first use and shared by all that runs in it."""
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from mcp_assets.embedding.local import LocalEmbedder
+from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
+from mcp_assets.embedding.protocol import Embedder
+from mcp_assets.entities.text import prepared_by
+from mcp_assets.events import TypeNames, stream_subjects
+from mcp_assets.settings import Settings, load_settings
+from mcp_assets.stores.nats import NatsStreams
+from mcp_assets.stores.postgres import Postgres
+from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.stores.sources import SourceReader
+
+
+@dataclass
+class Platform:
+    """The parts that `sync` works with. Nothing connects before it is used."""
+
+    settings: Settings
+    _embedder: Embedder | None = None
+    _sources: dict[str, SourceReader] = field(default_factory=dict)
+
+    @cached_property
+    def postgres(self) -> Postgres:
+        return Postgres(self.settings.require_database_url(), self.settings.schema_name)
+
+    @cached_property
+    def qdrant(self) -> Qdrant:
+        key = self.settings.qdrant_api_key
+        return Qdrant(self.settings.require_qdrant_url(), key.get_secret_value() if key else None)
+
+    @cached_property
+    def nats(self) -> NatsStreams:
+        return NatsStreams(self.settings.require_nats_url(), stream_subjects())
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        return self._embedder or make_embedder(self.settings)
+
+    @cached_property
+    def type_names(self) -> TypeNames:
+        types = self.settings.entity_types
+        return TypeNames.of(
+            {name: entity_type.aliases for name, entity_type in types.items()},
+            {name: entity_type.id_keys for name, entity_type in types.items()},
+        )
+
+    @cached_property
+    def prepared_by(self) -> str:
+        return prepared_by(self.settings.chunks)
+
+    def source(self, entity_type: str) -> SourceReader | None:
+        """The reader of the type's source table; None for a type that lives by its events alone."""
+        mapping = self.settings.entity_types[entity_type].source
+        if mapping is None:
+            return None
+        return self._sources.setdefault(entity_type, SourceReader(mapping, self.settings.schema_name))
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for name in ("postgres", "qdrant", "nats", "embedder"):
+            part = self.__dict__.pop(name, None)
+            if part is not None:
+                part.close()
+
+
+_lock = threading.Lock()
+_shared: Platform | None = None
+
+
+def shared_platform() -> Platform:
+    """This process's platform. Dagster rebuilds resources at each tick; connections should outlive that.
+
+    The embedded stack may have been started anew, at other addresses: then the platform is made anew too.
+    """
+    global _shared  # noqa: PLW0603
+    settings = load_settings()
+    with _lock:
+        if _shared is None or _shared.settings != settings:
+            stale, _shared = _shared, Platform(settings)
+            if stale is not None:
+                stale.close()
+        return _shared
+
+
+def make_embedder(settings: Settings) -> Embedder:
+    """The embedder that the settings name."""
+    if settings.provider == "local":
+        return LocalEmbedder(settings.profile)
+    key = settings.openai_api_key
+    return OpenAICompatibleEmbedder(
+        settings.profile,
+        api_key=key.get_secret_value() if key else None,
+        base_url=settings.openai_base_url,
+        concurrency=settings.embedding_concurrency,
+        attempts=settings.retry_attempts,
+        retry_delay_s=settings.retry_delay_ms / 1000,
+        timeout_s=settings.embedding_timeout_s,
+    )

@@ -1,0 +1,61 @@
+"""Search: one question to all collections, answered by the entities nearest to it, best first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.entities.text import build_text
+from mcp_assets.sync.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One entity that answers a search. `score`: cosine of its best point; `chunk`: that point's part of a long text."""
+
+    ref: EntityRef
+    score: float
+    title: str | None
+    excerpt: str
+    chunk: tuple[int, int] | None
+
+
+_EXCERPT = 200
+
+
+def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: int = 10) -> list[Found]:
+    """The `limit` entities of `types` (all by default) whose points are nearest to `query`, over all collections.
+
+    Raises:
+        TextRefused: the query cannot be embedded.
+        CollectionMismatch: a collection was made for another model.
+        StoreUnavailable, EmbedderUnavailable.
+    """
+    registry = platform.settings.entity_types
+    wanted = list(types) or list(registry)
+    vector = platform.embedder.embed_query(query)
+    hits = []
+    # One type at a time: in a shared collection two types may have entities of the same id.
+    for name in wanted:
+        collection = platform.qdrant.find_collection(registry[name].collection_name, platform.embedder.profile)
+        if collection is not None:
+            hits += platform.qdrant.search(collection.name, vector, entity_type=name, limit=limit)
+    best = sorted(hits, key=lambda hit: (-hit.score, hit.payload["entity_type"], hit.payload["entity_id"]))[:limit]
+    texts = _texts(platform, [EntityRef(hit.payload["entity_type"], hit.payload["entity_id"]) for hit in best])
+    found = []
+    for hit in best:
+        ref = EntityRef(hit.payload["entity_type"], hit.payload["entity_id"])
+        title, built = texts.get(ref, (hit.payload.get("title"), ""))
+        span = (hit.payload["start"], hit.payload["end"]) if hit.payload.get("kind") == "chunk" else None
+        passage = built[span[0] : span[1]] if span else built.removeprefix(title or "")
+        found.append(Found(ref, hit.score, title, " ".join(passage.split())[:_EXCERPT], span))
+    return found
+
+
+def _texts(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, tuple[str | None, str]]:
+    """Title and built text of each entity, as the ledger has them."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            platform.postgres.query("read_texts"),
+            {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs]},
+        ).fetchall()
+    return {EntityRef(row[0], row[1]): (row[2], build_text(row[2], row[3])) for row in rows}

@@ -1,0 +1,1 @@
+"""Unit tests of `mcp_assets.embedding`: no server."""

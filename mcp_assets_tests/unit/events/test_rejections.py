@@ -1,0 +1,275 @@
+"""Messages that are no events: each reason, in words that say what is wrong and where."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mcp_assets.entities.refs import MAX_ID_LENGTH
+from mcp_assets.events import DEFAULT_TYPE_NAMES, ErrorKind, Event, Rejected, parse
+from mcp_assets.events.decode import MAX_BYTES, MAX_DEPTH
+
+
+def rejected(subject: str, raw: bytes) -> Rejected:
+    result = parse(subject, raw, DEFAULT_TYPE_NAMES)
+    assert isinstance(result, Rejected), result
+    assert result.subject == subject
+    return result
+
+
+def nested(depth: int) -> bytes:
+    return b'{"id": "t1", "a": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+
+@pytest.mark.parametrize(
+    ("raw", "error_kind", "error"),
+    [
+        (b"", ErrorKind.EMPTY, "The message is empty."),
+        (b" \r\n\t", ErrorKind.EMPTY, "The message is empty."),
+        (b"\xef\xbb\xbf", ErrorKind.EMPTY, "The message is empty."),
+        (b"\xff\xfe{", ErrorKind.BAD_JSON, "The message is not UTF-8: invalid start byte at byte 0."),
+        (b'{"id": "\xed\xa0\x80"}', ErrorKind.BAD_JSON, "not UTF-8: invalid continuation byte at byte 8."),
+        ('{"id": "t1"}'.encode("utf-16"), ErrorKind.BAD_JSON, "The message is not UTF-8"),
+        (b"\x1f\x8b\x08\x00", ErrorKind.BAD_JSON, "The message is not UTF-8"),
+        (b'{"id": "t1",}', ErrorKind.BAD_JSON, "The message is not JSON: "),
+        (b'{"id": "t1', ErrorKind.BAD_JSON, "Unterminated string starting at line 1, column 8."),
+        (b'{"id": "t1"}{}', ErrorKind.BAD_JSON, "Extra data at line 1, column 13."),
+        (b'{"id": "a\x00b"}', ErrorKind.BAD_JSON, "Invalid control character at line 1, column 10."),
+        (b"[]", ErrorKind.NOT_AN_OBJECT, "The message is a list, and must be a JSON object."),
+        (b"null", ErrorKind.NOT_AN_OBJECT, "The message is null, and must be a JSON object."),
+        (b'"t1"', ErrorKind.NOT_AN_OBJECT, "The message is a string, and must be a JSON object."),
+        (b"NaN", ErrorKind.NOT_AN_OBJECT, "The message is a number, and must be a JSON object."),
+        (nested(MAX_DEPTH + 1), ErrorKind.TOO_DEEP, "is nested more than 32 levels deep."),
+        (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), ErrorKind.TOO_DEEP, "$.a.a.a.a"),
+        (b"[" * 500_000, ErrorKind.TOO_DEEP, "$ is nested more than 32 levels deep."),
+        (b'{"id": "t1", "a": [NaN]}', ErrorKind.NOT_FINITE, "$.a[0] is not a finite number"),
+        (b'{"id": "t1", "a": -Infinity}', ErrorKind.NOT_FINITE, "$.a is not a finite number"),
+        (b'{"id": "t1", "a": 1e999}', ErrorKind.NOT_FINITE, "$.a is not a finite number"),
+        (
+            b'{"id": 9223372036854775808}',
+            ErrorKind.WRONG_TYPE,
+            "$.id is an integer beyond 64 bits; send it as a string",
+        ),
+        (b'{"id": -9223372036854775809}', ErrorKind.WRONG_TYPE, "$.id is an integer beyond 64 bits"),
+        (b'{"id": "t1", "a": -' + b"9" * 5000 + b"}", ErrorKind.WRONG_TYPE, "$.a is an integer beyond 64 bits"),
+        (b'{"id": "t1", "a": {"b c": "\\u0000"}}', ErrorKind.BAD_TEXT, '$.a["b c"] holds a NUL character'),
+        (b'{"id": "t1", "a": "\\ud83d"}', ErrorKind.BAD_TEXT, "$.a holds a NUL character or a lone surrogate"),
+        (b'{"id": "t1", "a": {"\\udc00": 1}}', ErrorKind.BAD_TEXT, "A key of $.a holds"),
+        (b'{"id": "t1", "\\u0000": 1}', ErrorKind.BAD_TEXT, "A key of $ holds"),
+        (b" " * MAX_BYTES + b"{}", ErrorKind.TOO_LARGE, "The message has 1048578 bytes; at most 1048576 are read."),
+    ],
+)
+def test_bytes_that_are_no_storable_json_object_are_rejected(raw: bytes, error_kind: ErrorKind, error: str) -> None:
+    result = rejected("mcp.task.created", raw)
+    assert result.error_kind is error_kind
+    assert error in result.error
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        nested(MAX_DEPTH),
+        b'{"id": "t1", "a": 1e308}',
+        b'{"id": "t1", "a": [9223372036854775807, -9223372036854775808]}',
+        b'{"id": "t1", "a": "\\ud83d\\ude00"}',
+        b'{"id": "t1", "a": "\\\\u0000"}',
+        b'{"id": "t1"}'.ljust(MAX_BYTES),
+    ],
+)
+def test_what_is_just_within_the_limits_is_accepted(raw: bytes) -> None:
+    assert isinstance(parse("mcp.task.created", raw, DEFAULT_TYPE_NAMES), Event)
+
+
+@pytest.mark.parametrize(
+    ("subject", "error_kind"),
+    [
+        ("", ErrorKind.UNKNOWN_SUBJECT),
+        ("mcp", ErrorKind.UNKNOWN_SUBJECT),
+        ("mcp.created", ErrorKind.UNKNOWN_SUBJECT),
+        ("mcp..created", ErrorKind.UNKNOWN_SUBJECT),
+        ("mcp.task.created\n", ErrorKind.UNKNOWN_SUBJECT),
+        ("mcp.a.b.task.created", ErrorKind.UNKNOWN_SUBJECT),
+        ("mcp.*.created", ErrorKind.UNKNOWN_SUBJECT),
+        ("mcp.\ud800.task.created", ErrorKind.UNKNOWN_SUBJECT),
+        ("MCP.task.created", ErrorKind.UNKNOWN_SUBJECT),
+        ("vector.index.completed", ErrorKind.UNKNOWN_SUBJECT),
+        ("mcp.task.Created", ErrorKind.UNKNOWN_VERB),
+        ("mcp.kanban.task.get", ErrorKind.UNKNOWN_VERB),
+    ],
+)
+def test_a_subject_that_the_stream_does_not_list_is_rejected(subject: str, error_kind: ErrorKind) -> None:
+    assert rejected(subject, b'{"taskId": "t1"}').error_kind is error_kind
+
+
+@pytest.mark.parametrize(
+    ("subject", "body", "error_kind", "error"),
+    [
+        # Ids
+        ("mcp.task.created", {}, ErrorKind.MISSING_ID, "names no task: it has neither task_id, entity_id nor id."),
+        ("mcp.task.created", {"data": {}}, ErrorKind.MISSING_ID, "The message names no task"),
+        ("mcp.task.created", {"id": None}, ErrorKind.MISSING_ID, "The message names no task"),
+        ("mcp.task.created", {"data": {"taskId": ""}}, ErrorKind.MISSING_ID, "$.data.taskId is an empty id."),
+        ("mcp.task.created", {"pageId": "p", "memoryId": "m"}, ErrorKind.MISSING_ID, "The message names no task"),
+        ("mcp.task.created", {"id": True}, ErrorKind.WRONG_TYPE, "$.id is a boolean, and must be a string or an int"),
+        (
+            "mcp.task.created",
+            {"id": 1.0},
+            ErrorKind.WRONG_TYPE,
+            "$.id is a number, and must be a string or an integer.",
+        ),
+        ("mcp.task.created", {"id": ["t1"]}, ErrorKind.WRONG_TYPE, "$.id is a list"),
+        ("mcp.task.created", {"id": " t1"}, ErrorKind.BAD_ID, '$.id begins or ends with white space: " t1".'),
+        ("mcp.task.created", {"id": "t1\u00a0"}, ErrorKind.BAD_ID, "$.id begins or ends with white space"),
+        ("mcp.task.created", {"id": "  "}, ErrorKind.BAD_ID, "$.id begins or ends with white space"),
+        ("mcp.task.created", {"id": "x" * (MAX_ID_LENGTH + 1)}, ErrorKind.BAD_ID, "$.id has 513 characters; an id has"),
+        (
+            "mcp.task.created",
+            {"data": {"taskId": "t1", "entityId": "t2"}},
+            ErrorKind.AMBIGUOUS,
+            "$.data.taskId and $.data.entityId differ",
+        ),
+        (
+            "mcp.task.created",
+            {"taskId": "t1", "task_id": "t2"},
+            ErrorKind.AMBIGUOUS,
+            '$ has "task_id" in two spellings',
+        ),
+        # Entity types
+        (
+            "mcp.task.created",
+            {"pageId": "p1"},
+            ErrorKind.WRONG_TYPE,
+            "The subject names a task, but the only id, $.pageId, is a page's.",
+        ),
+        (
+            "vector.index.request",
+            {"data": {"entityType": "page", "nodeId": "n1"}},
+            ErrorKind.WRONG_TYPE,
+            "$.data.entityType names a page, but the only id, $.data.nodeId, is a memory's.",
+        ),
+        (
+            "mcp.task.created",
+            {"data": {"entity_type": "sprint", "id": "1"}},
+            ErrorKind.UNKNOWN_TYPE,
+            '$.data.entity_type is "sprint", which is no registered entity type; there are task, page, memory.',
+        ),
+        ("mcp.task.created", {"entityType": 1, "id": "1"}, ErrorKind.WRONG_TYPE, "$.entityType is a number"),
+        ("mcp.kanban.board.created", {"id": "1"}, ErrorKind.UNKNOWN_TYPE, 'no entity type, and its subject "board";'),
+        ("mcp.x.created", {"taskId": "1", "pageId": "2"}, ErrorKind.UNKNOWN_TYPE, "ids of several entity types, and"),
+        ("vector.index.request", {"id": "1"}, ErrorKind.UNKNOWN_TYPE, "names no entity type; send entity_type as one"),
+        ("vector.index.request", {"type": "task", "data": {"id": "1"}}, ErrorKind.UNKNOWN_TYPE, "no entity type; send"),
+        (
+            "relationship.analyze.request",
+            {"taskId": "1", "pageId": "2"},
+            ErrorKind.UNKNOWN_TYPE,
+            "several entity types",
+        ),
+        ("vector.index.request", {"taskId": "1", "operation": 5}, ErrorKind.WRONG_TYPE, "$.operation is a number"),
+        # State
+        (
+            "mcp.task.created",
+            {"id": "1", "title": 5},
+            ErrorKind.WRONG_TYPE,
+            "$.title is a number, and must be a string.",
+        ),
+        ("mcp.task.created", {"id": "1", "content": 5}, ErrorKind.WRONG_TYPE, "$.content is a number"),
+        ("mcp.task.created", {"id": "1", "description": {}}, ErrorKind.WRONG_TYPE, "$.description is an object"),
+        (
+            "mcp.task.created",
+            {"id": "1", "tags": "a,b"},
+            ErrorKind.WRONG_TYPE,
+            "$.tags is a string, and must be a list.",
+        ),
+        (
+            "mcp.task.created",
+            {"data": {"id": "1", "tags": ["a", None]}},
+            ErrorKind.WRONG_TYPE,
+            "$.data.tags[1] is null",
+        ),
+        ("mcp.task.created", {"id": "1", "concepts": [1]}, ErrorKind.WRONG_TYPE, "$.concepts[0] is a number"),
+        ("mcp.task.created", {"id": "1", "metadata": []}, ErrorKind.WRONG_TYPE, "$.metadata is a list, and must be an"),
+        ("mcp.task.created", {"id": "1", "metadata": {"tags": 1}}, ErrorKind.WRONG_TYPE, "$.metadata.tags is a number"),
+        (
+            "mcp.task.created",
+            {"id": "1", "metadata": {"title": 1}},
+            ErrorKind.WRONG_TYPE,
+            "$.metadata.title is a number",
+        ),
+        (
+            "mcp.task.created",
+            {"id": "1", "context": 5},
+            ErrorKind.WRONG_TYPE,
+            "$.context is a number, and must be a str",
+        ),
+        (
+            "mcp.task.created",
+            {"id": "1", "metadata": {"parentId": 1, "parent_id": 2}},
+            ErrorKind.AMBIGUOUS,
+            '$.metadata has "parent_id" in two spellings that disagree',
+        ),
+        # Envelope
+        ("mcp.task.created", {"data": "t1"}, ErrorKind.WRONG_TYPE, "$.data is a string, and must be an object."),
+        ("mcp.task.created", {"messageId": 5, "id": "1"}, ErrorKind.WRONG_TYPE, "$.messageId is a number"),
+        ("mcp.task.created", {"message_id": "x" * 513, "id": "1"}, ErrorKind.BAD_ID, "$.message_id has 513 characters"),
+        ("mcp.task.created", {"source": {}, "data": {"id": "1"}}, ErrorKind.WRONG_TYPE, "$.source is an object"),
+        ("mcp.task.created", {"type": 1, "data": {"id": "1"}}, ErrorKind.WRONG_TYPE, "$.type is a number"),
+        ("mcp.task.created", {"version": True, "data": {"id": "1"}}, ErrorKind.WRONG_TYPE, "$.version is a boolean"),
+        ("mcp.task.created", {"timestamp": False, "id": "1"}, ErrorKind.WRONG_TYPE, "$.timestamp is a boolean"),
+    ],
+)
+def test_a_body_that_names_no_one_entity_or_breaks_its_shape_is_rejected(
+    subject: str, body: Any, error_kind: ErrorKind, error: str
+) -> None:
+    result = rejected(subject, json.dumps(body).encode())
+    assert result.error_kind is error_kind
+    assert error in result.error
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        "",
+        "yesterday",
+        "2026-03-01",
+        "2026-02-30T12:00:00Z",
+        "2026-03-01T24:00:00Z",
+        "2026-03-01T12:00:61Z",
+        "2026-03-01T12:00:00+24:00",
+        "2026-W09-7T12:00:00Z",
+        "٢٠٢٦-03-01T12:00:00Z",
+        "1772366400000",
+        -1,
+        1e20,
+    ],
+)
+def test_a_timestamp_that_does_not_parse_is_rejected(timestamp: Any) -> None:
+    result = rejected("mcp.task.created", json.dumps({"timestamp": timestamp, "data": {"id": "1"}}).encode())
+    assert result.error_kind is ErrorKind.BAD_TIMESTAMP
+    assert result.error.startswith("$.timestamp is neither an RFC 3339 time")
+
+
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [
+        ("é" * 300, {}),
+        (f"mcp.task.{'é' * 300}", {}),
+        (f"mcp.{'é' * 300}.created", {"id": "1"}),
+        ("mcp.task.created", {"id": " " + "é" * 300}),
+        ("vector.index.request", {"entityType": "é" * 300, "id": "1"}),
+        ("data.sync.request", {"sync_type": "é" * 300}),
+        ("mcp.task.created", {"é" * 300: {"é" * 300: {"é" * 300: 2**64}}}),
+        ("mcp.task.created", {"é" * 300: {"é" * 300: "\0"}}),
+        ("mcp.task.created", {"é" * 60: {"é" * 300: 2**64}}),
+        ("mcp.task.created", {"id": "1", "metadata": {"aÉ" + "é" * 300: 1}, "é" * 300: "\0"}),
+    ],
+)
+def test_an_error_echoes_at_most_a_hundred_characters_of_the_input(subject: str, body: Any) -> None:
+    error = rejected(subject, json.dumps(body).encode()).error
+    assert error.count("é") <= 100
+    assert len(error) < 400
+
+
+def test_an_error_echoes_nothing_that_could_not_be_stored() -> None:
+    result = rejected("mcp.task.\x00\ud800", b"{}")
+    assert "\x00" not in result.error
+    assert result.error.encode()
