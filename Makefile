@@ -1,5 +1,5 @@
 # make demo, make test and make check work on a machine that has Python 3.11 and make, and nothing else.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=

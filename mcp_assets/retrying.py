@@ -28,7 +28,8 @@ def retrying(settings: Settings) -> Retrying:
 def _say(state: RetryCallState) -> None:
     if state.outcome is not None and state.next_action is not None:
         logger.warning(
-            "try %d failed, next in %.1f s: %s", state.attempt_number, state.next_action.sleep, state.outcome.exception()
+            "try %d failed, next in %.1f s: %s",
+            state.attempt_number,
+            state.next_action.sleep,
+            state.outcome.exception(),
         )
-
-

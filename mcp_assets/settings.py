@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -53,84 +52,145 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = Field(
-        None, alias="DATABASE_URL", description="PostgreSQL: source tables, the platform's own, Dagster's storage."
+        default=None,
+        validation_alias="DATABASE_URL",
+        description="PostgreSQL: source tables, the platform's own, Dagster's storage.",
     )
-    nats_url: SecretStr | None = Field(None, alias="NATS_URL", description="NATS server(s), comma-separated.")
-    qdrant_url: str | None = Field(None, alias="QDRANT_URL", description="Qdrant, REST.")
-    qdrant_api_key: SecretStr | None = Field(None, alias="QDRANT_API_KEY", description="Key for Qdrant, if it asks.")
+    nats_url: SecretStr | None = Field(
+        default=None, validation_alias="NATS_URL", description="NATS server(s), comma-separated."
+    )
+    qdrant_url: str | None = Field(default=None, validation_alias="QDRANT_URL", description="Qdrant, REST.")
+    qdrant_api_key: SecretStr | None = Field(
+        default=None, validation_alias="QDRANT_API_KEY", description="Key for Qdrant, if it asks."
+    )
     openai_api_key: SecretStr | None = Field(
-        None, alias="OPENAI_API_KEY", description="Key of the embedding provider; setting it selects `openai`."
+        default=None,
+        validation_alias="OPENAI_API_KEY",
+        description="Key of the embedding provider; setting it selects `openai`.",
     )
     openai_base_url: str | None = Field(
-        None, alias="OPENAI_BASE_URL", description="Any OpenAI-compatible server; setting it selects `openai`."
+        default=None,
+        validation_alias="OPENAI_BASE_URL",
+        description="Any OpenAI-compatible server; setting it selects `openai`.",
     )
 
     embedding_provider: Provider | None = Field(
-        None, alias="EMBEDDING_PROVIDER", description="`openai` or `local`; default: openai if a key or base URL is set."
+        default=None,
+        validation_alias="EMBEDDING_PROVIDER",
+        description="`openai` or `local`; default: openai if a key or base URL is set.",
     )
     embedding_model: str | None = Field(
-        None, alias="EMBEDDING_MODEL", description="Default text-embedding-ada-002 (openai), wordllama (local)."
+        default=None,
+        validation_alias="EMBEDDING_MODEL",
+        description="Default text-embedding-ada-002 (openai), wordllama (local).",
     )
     embedding_dimension: PositiveInt | None = Field(
-        None, alias="EMBEDDING_DIMENSION", description="Needed only for a model that mcp_assets does not know."
+        default=None,
+        validation_alias="EMBEDDING_DIMENSION",
+        description="Needed only for a model that mcp_assets does not know.",
     )
     embedding_concurrency: PositiveInt = Field(
-        8, alias="EMBEDDING_CONCURRENCY", description="Requests to the provider at once."
+        default=8, validation_alias="EMBEDDING_CONCURRENCY", description="Requests to the provider at once."
     )
     embedding_timeout_s: PositiveFloat = Field(
-        60.0, alias="EMBEDDING_TIMEOUT_S", description="Seconds one request to the provider may take."
+        default=60.0,
+        validation_alias="EMBEDDING_TIMEOUT_S",
+        description="Seconds one request to the provider may take.",
     )
     similarity_threshold: float | None = Field(
-        None, ge=0, le=1, alias="SIMILARITY_THRESHOLD", description="Cosine; default: the model's own."
+        default=None,
+        ge=0,
+        le=1,
+        validation_alias="SIMILARITY_THRESHOLD",
+        description="Cosine; default: the model's own.",
     )
 
     batch_size: int = Field(
-        256, ge=1, le=2048, alias="MCP_ASSETS_BATCH_SIZE", description="Entities read, embedded and committed together."
+        default=256,
+        ge=1,
+        le=2048,
+        validation_alias="MCP_ASSETS_BATCH_SIZE",
+        description="Entities read, embedded and committed together.",
     )
     retry_attempts: PositiveInt = Field(
-        3, alias="MCP_ASSETS_RETRY_ATTEMPTS", description="Tries of a failing call to a store or provider."
+        default=3,
+        validation_alias="MCP_ASSETS_RETRY_ATTEMPTS",
+        description="Tries of a failing call to a store or provider.",
     )
     retry_delay_ms: PositiveInt = Field(
-        1000, alias="MCP_ASSETS_RETRY_DELAY_MS", description="Wait before the second try; doubles with each."
+        default=1000,
+        validation_alias="MCP_ASSETS_RETRY_DELAY_MS",
+        description="Wait before the second try; doubles with each.",
     )
-    shards: int = Field(4, ge=1, le=1024, alias="MCP_ASSETS_SHARDS", description="Partitions an entity type.")
+    shards: int = Field(
+        default=4, ge=1, le=1024, validation_alias="MCP_ASSETS_SHARDS", description="Partitions an entity type."
+    )
     chunk_size: int = Field(
-        2000, ge=200, le=8000, alias="MCP_ASSETS_CHUNK_SIZE", description="Characters in a chunk of a long text."
+        default=2000,
+        ge=200,
+        le=8000,
+        validation_alias="MCP_ASSETS_CHUNK_SIZE",
+        description="Characters in a chunk of a long text.",
     )
     chunk_overlap: int = Field(
-        200, ge=0, alias="MCP_ASSETS_CHUNK_OVERLAP", description="Characters that neighbouring chunks share."
+        default=200,
+        ge=0,
+        validation_alias="MCP_ASSETS_CHUNK_OVERLAP",
+        description="Characters that neighbouring chunks share.",
     )
     chunking: bool = Field(
-        True, alias="MCP_ASSETS_CHUNKING", description="Chunk points for texts over 8,000 characters."
+        default=True,
+        validation_alias="MCP_ASSETS_CHUNKING",
+        description="Chunk points for texts over 8,000 characters.",
     )
 
     source_preset: Literal["mcp", "cards"] = Field(
-        "mcp", alias="MCP_ASSETS_SOURCE_PRESET", description="Shape of the source tables; see docs/sources.md."
+        default="mcp",
+        validation_alias="MCP_ASSETS_SOURCE_PRESET",
+        description="Shape of the source tables; see docs/sources.md.",
     )
     types: dict[Identifier, TypeMapping] | None = Field(
-        None, alias="MCP_ASSETS_TYPES", description="JSON; entity types mapped by hand, in place of a preset."
+        default=None,
+        validation_alias="MCP_ASSETS_TYPES",
+        description="JSON; entity types mapped by hand, in place of a preset.",
     )
     schema_name: Identifier = Field(
-        "mcp_assets", alias="MCP_ASSETS_SCHEMA", description="PostgreSQL schema of the platform's own tables."
+        default="mcp_assets",
+        validation_alias="MCP_ASSETS_SCHEMA",
+        description="PostgreSQL schema of the platform's own tables.",
     )
     streams: tuple[str, ...] = Field(
-        ("MCP_ASSETS",), min_length=1, alias="MCP_ASSETS_STREAMS", description="JSON list of JetStream streams to read."
+        default=("MCP_ASSETS",),
+        min_length=1,
+        validation_alias="MCP_ASSETS_STREAMS",
+        description="JSON list of JetStream streams to read.",
     )
     create_stream: bool = Field(
-        True, alias="MCP_ASSETS_CREATE_STREAM", description="Make the (single) stream if it is absent."
+        default=True,
+        validation_alias="MCP_ASSETS_CREATE_STREAM",
+        description="Make the (single) stream if it is absent.",
     )
 
     sensor_tick_s: PositiveFloat = Field(
-        50.0, le=300, alias="MCP_ASSETS_SENSOR_TICK_S", description="Seconds a sensor waits for work in one tick."
+        default=50.0,
+        le=300,
+        validation_alias="MCP_ASSETS_SENSOR_TICK_S",
+        description="Seconds a sensor waits for work in one tick.",
     )
     drain_linger_s: NonNegativeFloat = Field(
-        5.0, alias="MCP_ASSETS_DRAIN_LINGER_S", description="Seconds a drain stays after the last work."
+        default=5.0,
+        validation_alias="MCP_ASSETS_DRAIN_LINGER_S",
+        description="Seconds a drain stays after the last work.",
     )
     drain_max_s: PositiveFloat = Field(
-        180.0, alias="MCP_ASSETS_DRAIN_MAX_S", description="Seconds after which a drain hands over to the next."
+        default=180.0,
+        validation_alias="MCP_ASSETS_DRAIN_MAX_S",
+        description="Seconds after which a drain hands over to the next.",
     )
     state_dir: Path = Field(
-        Path(".mcp"), alias="MCP_ASSETS_STATE_DIR", description="Where the embedded stack keeps its state."
+        default=Path(".mcp"),
+        validation_alias="MCP_ASSETS_STATE_DIR",
+        description="Where the embedded stack keeps its state.",
     )
 
     @model_validator(mode="after")
@@ -209,5 +269,4 @@ def load_settings() -> Settings:
 
 def variable_of(field: str) -> str:
     """The environment variable that sets `field`."""
-    alias = Settings.model_fields[field].alias
-    return alias if alias is not None else str(AliasChoices(field))
+    return str(Settings.model_fields[field].validation_alias)

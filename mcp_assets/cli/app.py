@@ -23,10 +23,15 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (services.up, services.down, services.status, services.dev, services.env, services.doctor):
-    app.command()(command)
-for command in (entities.load, entities.publish, entities.search):
-    app.command()(command)
+app.command()(services.up)
+app.command()(services.down)
+app.command()(services.status)
+app.command()(services.dev)
+app.command()(services.env)
+app.command()(services.doctor)
+app.command()(entities.load)
+app.command()(entities.publish)
+app.command()(entities.search)
 app.command()(demo.demo)
 
 
@@ -58,5 +63,3 @@ def main() -> None:
         say_error(str(error))
         code = Exit.FAILED
     raise SystemExit(code or Exit.OK)
-
-

@@ -24,7 +24,7 @@ _CODE_LOCATION = """{ workspaceOrError {
 } }"""
 
 
-class DagsterEnded(Exception):  # noqa: N818
+class DagsterEnded(Exception):
     """`dagster dev` ended by itself; the message holds the end of its log."""
 
 

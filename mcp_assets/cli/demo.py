@@ -1,6 +1,5 @@
 """The demo: the whole platform on a laptop, from a sample workspace to search results, in one command."""
 
-
 import time
 from typing import Annotated
 
@@ -89,12 +88,12 @@ def _show(platform: Platform, query: str) -> None:
 
 
 def _stay(dagster: DagsterDev) -> None:
-    out.print("Ctrl-C ends it. Meanwhile, in another terminal: [bold]mcp-assets search …[/], [bold]mcp-assets status[/]")
+    out.print(
+        "Ctrl-C ends it. Meanwhile, in another terminal: [bold]mcp-assets search …[/], [bold]mcp-assets status[/]"
+    )
     try:
         while True:
             dagster.check()
             time.sleep(1)
     except KeyboardInterrupt:
         err.print("ending")
-
-

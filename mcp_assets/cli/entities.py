@@ -68,7 +68,7 @@ def publish(
     platform = Platform(load_settings())
     try:
         if file is None:
-            assert subject is not None and body is not None  # noqa: S101, PT018  (checked above)
+            assert subject is not None and body is not None  # noqa: S101  (checked above)
             count = platform.nats.publish([(subject, body.encode())])
         else:
             with _opened(file) as lines:

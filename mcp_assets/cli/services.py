@@ -175,14 +175,15 @@ def _say_progress(line: str) -> None:
 def _addresses(settings: Settings) -> dict[str, str | None]:
     """Where each service is, without passwords."""
     return {
-        "postgres": without_password(settings.database_url and settings.database_url.get_secret_value()),
-        "nats": without_password(settings.nats_url and settings.nats_url.get_secret_value()),
-        "qdrant": without_password(settings.qdrant_url),
+        "postgres": _shown(settings.database_url),
+        "nats": _shown(settings.nats_url),
+        "qdrant": _shown(settings.qdrant_url),
     }
 
 
-def without_password(url: str | None) -> str | None:
-    """`url` with the password, and a token in its place, starred out."""
+def _shown(address: SecretStr | str | None) -> str | None:
+    """The address with the password, and a token in its place, starred out."""
+    url = address.get_secret_value() if isinstance(address, SecretStr) else address
     if url is None or "@" not in url:
         return url
     scheme, _, rest = url.partition("://")

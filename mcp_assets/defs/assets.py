@@ -76,7 +76,9 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
     )
-    def index_entities(context: dg.AssetExecutionContext, config: IndexConfig, platform: PlatformResource) -> Iterator[None]:
+    def index_entities(
+        context: dg.AssetExecutionContext, config: IndexConfig, platform: PlatformResource
+    ) -> Iterator[None]:
         opened = platform.get()
         ranges = ranges_of(context.partition_keys)
         if not ranges:

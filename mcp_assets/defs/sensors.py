@@ -74,10 +74,7 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
     resync = [entity_type for entity_type in lost if entity_type not in syncing]
     drains = undrained(waiting, _unfinished(instance, DRAIN_TAG), beats(platform)) if waiting else []
     return [
-        *(
-            _request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type})
-            for entity_type in resync
-        ),
+        *(_request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type}) for entity_type in resync),
         *(
             _request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type})
             for entity_type in drains

@@ -36,5 +36,3 @@ class SettingsPostgresStorage(DagsterPostgresStorage):
             should_autocreate_tables=True,
             inst_data=inst_data,
         )
-
-

@@ -76,17 +76,24 @@ def start(
     state = StateDir(state_dir)
     state.make()
     deadline = time.monotonic() + timeout_s
+    tell = on_progress or (lambda _: None)
     with state.starting_or_stopping(deadline):
-        launched = state.supervisor_pid() is None
-        state.want(wanted if launched else wanted | state.wanted())
+        if state.supervisor_pid() is not None:
+            state.want(wanted | state.wanted())
+            found = _wait_until_running(state, wanted, deadline, tell)
+            if found is not None:
+                return found
+        # None lives, or the one that did was just dying.
+        state.want(wanted)
         try:
-            if launched:
-                _launch(state)
-            return _wait_until_running(state, wanted, deadline, on_progress or (lambda _: None))
+            _launch(state)
+            found = _wait_until_running(state, wanted, deadline, tell)
+            if found is None:
+                raise StackError(f"the supervisor of {state.path} ended: see {state.supervisor_log}")
         except BaseException:
-            if launched:
-                _end(state, time.monotonic() + 30)
+            _end(state, time.monotonic() + 30)
             raise
+        return found
 
 
 def stop(state_dir: Path, *, timeout_s: float = 30) -> bool:
@@ -158,12 +165,13 @@ def _launch(state: StateDir) -> None:
 
 def _wait_until_running(
     state: StateDir, wanted: frozenset[Part], deadline: float, on_progress: Callable[[str], None]
-) -> StackAddresses:
+) -> StackAddresses | None:
+    """None when no supervisor lives any more."""
     told: dict[Part, str] = {}
     while True:
         now = status(state.path)
         if now.supervisor_pid is None:
-            raise StackError(f"the supervisor of {state.path} ended: see {state.supervisor_log}")
+            return None
         for part in sorted(wanted):
             line = _progress(part, now.parts[part])
             if now.parts[part].state != PartState.DOWN and told.get(part) != line:

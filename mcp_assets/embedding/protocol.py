@@ -45,14 +45,14 @@ class EmbeddingResult:
     tokens: int | None
 
 
-class EmbedderUnavailable(Exception):  # noqa: N818  (the name says the state, as the callers handle it)
+class EmbedderUnavailable(Exception):
     """Outage, quota, wrong key or wrong model: nothing is known about any of the texts.
 
     The message says what happened and what to do next. It never holds the API key.
     """
 
 
-class TextRefused(Exception):  # noqa: N818
+class TextRefused(Exception):
     """The one text of a query cannot be embedded; `refusal` says why."""
 
     def __init__(self, refusal: Refusal) -> None:

@@ -18,7 +18,7 @@ _MAX_QUOTE_ECHO = 50
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Refusal(Exception):  # noqa: N818 - an answer to the sender, not a fault of ours
+class Refusal(Exception):
     """Raised inside `parse` only, which returns it as a `Rejected`."""
 
     def __init__(self, kind: ErrorKind, error: str) -> None:

@@ -178,7 +178,9 @@ class NatsStreams:
         except NotFoundError:
             return None
         if info.created is None:
-            raise StoreUnavailable(f"NATS told no creation time of the stream {name}: mcp_assets needs NATS 2.10 or later")
+            raise StoreUnavailable(
+                f"NATS told no creation time of the stream {name}: mcp_assets needs NATS 2.10 or later"
+            )
         return StreamState(
             name=name,
             created_at=info.created,

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
-from typing import LiteralString, cast
+from typing import cast
 
 import psycopg
 from psycopg import sql
@@ -106,7 +106,7 @@ class Postgres:
 
 def _configure(connection: Connection) -> None:
     connection.execute(
-        "SELECT " + ", ".join("set_config(%s, %s, false)" for _ in _SESSION),  # type: ignore[arg-type]
+        "SELECT " + ", ".join("set_config(%s, %s, false)" for _ in _SESSION),
         [part for setting in _SESSION.items() for part in setting],
     )
     if not connection.autocommit:
@@ -121,7 +121,5 @@ def _load_queries(schema: str) -> Mapping[str, sql.SQL]:
             parts = _NAME.split(file.read_text())
             for name, text in zip(parts[1::2], parts[2::2], strict=True):
                 # `schema` is an identifier by its type in Settings; the text is our own file.
-                queries[name] = sql.SQL(cast(LiteralString, text.strip().replace("{schema}", f'"{schema}"')))
+                queries[name] = sql.SQL(text.strip().replace("{schema}", f'"{schema}"'))
     return queries
-
-

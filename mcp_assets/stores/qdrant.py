@@ -1,4 +1,4 @@
-"""Qdrant: collections reached by alias, durable writes, search. Speaks to any Qdrant through qdrant-client over REST."""
+"""Qdrant: collections reached by alias, durable writes, search; any Qdrant, through qdrant-client over REST."""
 
 import json
 import threading
@@ -110,9 +110,11 @@ class Qdrant:
                 if not self._call(lambda: self._client.collection_exists(expected)):
                     raise
         for key, schema in INDEXED_KEYS.items():
-            self._call(lambda key=key, schema=schema: self._client.create_payload_index(  # type: ignore[misc]
-                expected, key, field_schema=_SCHEMAS[schema], wait=True
-            ))
+            self._call(
+                lambda key=key, schema=schema: self._client.create_payload_index(  # type: ignore[misc]
+                    expected, key, field_schema=_SCHEMAS[schema], wait=True
+                )
+            )
         try:
             self._call(
                 lambda: self._client.update_collection_aliases(
@@ -248,7 +250,9 @@ class Qdrant:
                 with_payload=["model"],
             )
         )
-        return next((str(point.payload["model"]) for point in points if point.payload and "model" in point.payload), None)
+        return next(
+            (str(point.payload["model"]) for point in points if point.payload and "model" in point.payload), None
+        )
 
     def _applied(self, call: Callable[[], models.UpdateResult | Iterable[models.UpdateResult]]) -> None:
         answer = self._call(call)

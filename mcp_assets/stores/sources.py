@@ -3,9 +3,9 @@
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from datetime import datetime
-from typing import Any, LiteralString, Protocol, TypeVar, cast
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -30,7 +30,7 @@ class SourceRow:
 
 
 class SourceReader:
-    """Reads one source table through its mapping. Holds no connection; the caller's transaction decides what is seen."""
+    """Reads one source table through its mapping. The caller's transaction decides what is seen."""
 
     def __init__(self, mapping: SourceTable, schema: str) -> None:
         self._mapping = mapping
@@ -38,7 +38,7 @@ class SourceReader:
         self._table = sql.Identifier(*mapping.table.split("."))
         self._id = sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(mapping.id))
         # The predicate is the site's own setting, as trusted as the connection string beside it.
-        self._alive = sql.SQL("({})").format(sql.SQL(cast(LiteralString, mapping.alive)))
+        self._alive = sql.SQL("({})").format(sql.SQL(mapping.alive))
         self._id_type: str | None = None
 
     def read(self, connection: Connection, ids: Iterable[str]) -> dict[str, SourceRow]:
@@ -50,10 +50,12 @@ class SourceReader:
         wanted = self._castable(connection, ids)
         if not wanted:
             return {}
-        statement = sql.SQL("SELECT {id}, {alive}, {title}, {content}, {metadata}, {hash} FROM {table} WHERE {match}").format(
+        statement = sql.SQL(
+            "SELECT {id}, {alive}, {title}, {content}, {metadata}, {hash} FROM {table} WHERE {match}"
+        ).format(
             id=self._id,
             # With parameters in the statement, a percent sign in the predicate (LIKE '…%') has to be doubled.
-            alive=sql.SQL("({})").format(sql.SQL(cast(LiteralString, self._mapping.alive.replace("%", "%%")))),
+            alive=sql.SQL("({})").format(sql.SQL(self._mapping.alive.replace("%", "%%"))),
             title=self._title(),
             content=self._content(),
             metadata=self._metadata(),
@@ -131,10 +133,10 @@ class SourceReader:
         return [entity_id for entity_id in ids if spell is None or spell(entity_id) is not None]
 
     def _match(self) -> sql.Composable:
-        if self._id_type in _SPELLING:
+        if self._id_type is not None and self._id_type in _SPELLING:
             # Compared in the column's own type: a cast of the column would pass its index by.
             return sql.SQL("{} = ANY(%(ids)s::text[]::{}[])").format(
-                sql.Identifier(self._mapping.id), sql.SQL(cast(LiteralString, self._id_type))
+                sql.Identifier(self._mapping.id), sql.SQL(self._id_type)
             )
         return sql.SQL("{}::text = ANY(%(ids)s)").format(sql.Identifier(self._mapping.id))
 
@@ -158,10 +160,14 @@ class SourceReader:
     def _run(self, call: Callable[[], T]) -> T:
         try:
             return call()
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InsufficientPrivilege) as error:
+        except (
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.UndefinedColumn,
+            psycopg.errors.InsufficientPrivilege,
+        ) as error:
             raise StoreRefused(
-                f"the source table {self._mapping.table} cannot be read as it is mapped ({error.diag.message_primary}): "
-                "check MCP_ASSETS_SOURCE_PRESET or MCP_ASSETS_TYPES"
+                f"the source table {self._mapping.table} cannot be read as it is mapped "
+                f"({error.diag.message_primary}): check MCP_ASSETS_SOURCE_PRESET or MCP_ASSETS_TYPES"
             ) from error
 
     def _title(self) -> sql.Composable:
@@ -187,9 +193,9 @@ class SourceReader:
         if self._mapping.metadata_json is None:
             return named
         free = sql.Identifier(self._mapping.metadata_json)
-        return sql.SQL("CASE jsonb_typeof(to_jsonb({free})) WHEN 'object' THEN to_jsonb({free}) ELSE '{{}}' END || {named}").format(
-            free=free, named=named
-        )
+        return sql.SQL(
+            "CASE jsonb_typeof(to_jsonb({free})) WHEN 'object' THEN to_jsonb({free}) ELSE '{{}}' END || {named}"
+        ).format(free=free, named=named)
 
     def _hash(self) -> sql.Composable:
         mapping = self._mapping
@@ -247,12 +253,12 @@ class SourceWriter:
             values[mapping.metadata_json] = [
                 {key: value for key, value in row.metadata.items() if key not in mapping.metadata} for row in rows
             ]
-        for column, times in (
+        for stamp, times in (
             (mapping.created_at, [row.created_at for row in rows]),
             (mapping.updated_at, [row.updated_at for row in rows]),
         ):
-            if column is not None:
-                values[column] = [time.isoformat() if time else None for time in times]
+            if stamp is not None:
+                values[stamp] = [time.isoformat() if time else None for time in times]
         records = [dict(zip(values, record, strict=True)) for record in zip(*values.values(), strict=True)]
         table = sql.Identifier(*mapping.table.split("."))
         names = [sql.Identifier(name) for name in values]
@@ -274,20 +280,21 @@ class SourceWriter:
             connection.execute(statement, (Jsonb(records),))
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.DataError) as error:
             raise StoreRefused(
-                f"the source table {mapping.table} cannot be written ({error.diag.message_primary}): check DATABASE_URL "
-                "and the source mapping; `mcp-assets load --create-tables` makes the tables of the preset `mcp`"
+                f"the source table {mapping.table} cannot be written ({error.diag.message_primary}): check "
+                "DATABASE_URL and the source mapping; `mcp-assets load --create-tables` makes the tables of the preset `mcp`"
             ) from error
 
     def _value(self, connection: Connection, column: str) -> sql.Composable:
         default = connection.execute(
-            "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum"
+            "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef"
+            " JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum"
             " WHERE adrelid = to_regclass(%s) AND attname = %s",
             (sql.Identifier(*self._mapping.table.split(".")).as_string(connection), column),
         ).fetchone()
         name = sql.SQL("row.{}").format(sql.Identifier(column))
         if default is None:
             return name
-        return sql.SQL("coalesce({}, {})").format(name, sql.SQL(cast(LiteralString, default[0])))
+        return sql.SQL("coalesce({}, {})").format(name, sql.SQL(default[0]))
 
 
 def _spell_uuid(text: str) -> str | None:

@@ -36,12 +36,12 @@ def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[s
     A drain is at work if it holds the type's lock and beats; a run is about to if it waits in the queue, or was
     launched a short while ago and has not beaten yet. Whatever else is unfinished has died or hangs.
     """
-    drained = {entity_type for entity_type, seen in beats.items() if any(b.locked and b.age_s < STALE_BEAT_S for b in seen)}
+    drained = {
+        entity_type for entity_type, seen in beats.items() if any(b.locked and b.age_s < STALE_BEAT_S for b in seen)
+    }
     beaten = {beat.run_id for seen in beats.values() for beat in seen}
     drained |= {
-        run.entity_type
-        for run in runs
-        if run.queued or (run.run_id not in beaten and run.launched_s_ago < STARTING_S)
+        run.entity_type for run in runs if run.queued or (run.run_id not in beaten and run.launched_s_ago < STARTING_S)
     }
     return [entity_type for entity_type in pending if entity_type not in drained]
 
@@ -69,4 +69,3 @@ def wanted_full_syncs(platform: Platform) -> dict[str, str]:
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("wanted_full_syncs")).fetchall()
     return {row[0]: row[2] for row in rows if row[0] in platform.settings.entity_types}
-

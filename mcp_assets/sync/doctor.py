@@ -82,7 +82,9 @@ def _nats(platform: Platform) -> str:
         state = platform.nats.state(name)
         if state is None and not platform.settings.create_stream:
             raise StoreRefused(f"there is no stream {name}: check MCP_ASSETS_STREAMS")
-        told.append(f"stream {name} " + (f"holds up to message {state.last_seq}" if state else "will be made at first use"))
+        told.append(
+            f"stream {name} " + (f"holds up to message {state.last_seq}" if state else "will be made at first use")
+        )
     return "; ".join(told)
 
 

@@ -64,7 +64,7 @@ def drain(platform: Platform, entity_type: str, run_id: str) -> Iterator[Drained
     falls between two drains.
 
     Raises:
-        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: the batches in flight stay in the inbox.
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: batches in flight stay in the inbox.
     """
     deadline = time.monotonic() + platform.settings.drain_max_s
     while True:
@@ -165,7 +165,9 @@ def _coalesced(
     """The events folded to one an entity, with the messages that it came from."""
     reader = platform.source(entity_type)
     ids = [row.entity_id for row in rows]
-    spelled = reader.canonical_ids(connection, ids) if reader is not None else {entity_id: entity_id for entity_id in ids}
+    spelled = (
+        reader.canonical_ids(connection, ids) if reader is not None else {entity_id: entity_id for entity_id in ids}
+    )
     messages: dict[EntityRef, list[_InboxRow]] = {}
     events = []
     for row in rows:
@@ -253,4 +255,3 @@ def _has_pending(platform: Platform, entity_type: str) -> bool:
     with platform.postgres.transaction() as connection:
         pending = connection.execute(platform.postgres.query("pending_types"), {"kind": Kind.ENTITY.value})
         return any(row[0] == entity_type for row in pending)
-

@@ -1,4 +1,4 @@
-"""Full sync of a range of slots of one type: what differs between source and ledger, and what Qdrant lacks, is indexed."""
+"""Full sync of a range of shards of one type: what differs from the source, and what Qdrant lacks, is indexed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def full_sync(
     entity_type: str,
     shards: Sequence[int],
     *,
-    stages: Stages = Stages(),  # noqa: B008  (immutable)
+    stages: Stages = Stages(),
     force: bool = False,
 ) -> Iterator[Progress]:
     """Bring the shards (a contiguous range, ascending) to what the source says; each is complete once, in order.

@@ -180,7 +180,7 @@ class Indexer:
     def _dead_letter_unfit(self, unfit: Mapping[str, Refusal]) -> None:
         if unfit:
             with self._platform.postgres.transaction() as connection:
-                self._dead_letter(connection, unfit, {entity_id: "apply" for entity_id in unfit})
+                self._dead_letter(connection, unfit, dict.fromkeys(unfit, "apply"))
 
     def _plan(self, dirty: Sequence[Dirty], collection: Collection, force: bool) -> list[_Plan]:
         with self._platform.postgres.transaction() as connection:
@@ -348,9 +348,7 @@ class Indexer:
         )
         connection.execute(postgres.query("settle_dead_letters"), {"entity_type": self._type, "ids": ids})
 
-    def _dead_letter(
-        self, connection: Connection, refusals: Mapping[str, Refusal], stages: Mapping[str, str]
-    ) -> None:
+    def _dead_letter(self, connection: Connection, refusals: Mapping[str, Refusal], stages: Mapping[str, str]) -> None:
         """Keep the refused entities with their reasons. Their last good points stay as they are."""
         if not refusals:
             return

@@ -81,9 +81,7 @@ def _intake_stream(platform: Platform, name: str, wait_s: float) -> Intake:
     if not read.messages:
         return _pass_over(platform, name, cursor, state)
     hole = None if state.foreign_subjects else find_hole(cursor.last_seq, read.messages)
-    moved = Cursor(
-        state.created_at, read.messages[-1].seq, max(cursor.last_stored_at, read.messages[-1].stored_at)
-    )
+    moved = Cursor(state.created_at, read.messages[-1].seq, max(cursor.last_stored_at, read.messages[-1].stored_at))
     parsed = [(message, parse(message.subject, message.data, platform.type_names)) for message in read.messages]
     with platform.postgres.transaction() as connection:
         if not _move(platform, connection, name, cursor, moved):
@@ -103,7 +101,9 @@ def find_gap(cursor: Cursor, state: StreamState) -> str | None:
     if state.created_at != cursor.stream_created_at:
         return f"the stream was made anew at {state.created_at.isoformat()}"
     if state.last_seq < cursor.last_seq:
-        return f"the stream ends at {state.last_seq}, before the {cursor.last_seq} already read: it was restored or reset"
+        return (
+            f"the stream ends at {state.last_seq}, before the {cursor.last_seq} already read: it was restored or reset"
+        )
     if state.first_seq > cursor.last_seq + 1:
         return f"messages {cursor.last_seq + 1} to {state.first_seq - 1} were discarded before they were read"
     return None

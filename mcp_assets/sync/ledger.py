@@ -98,14 +98,10 @@ def truth_of(current: LedgerRow | None, source: SourceRow | None, stated: Stated
         carried = stated.carried
         if carried is None:
             return Truth("event", None, _NO_TEXT, {}, None, stated.order, deleted=True)
-        return Truth(
-            "event", carried.title, carried.content, carried.metadata, None, stated.order, deleted=False
-        )
+        return Truth("event", carried.title, carried.content, carried.metadata, None, stated.order, deleted=False)
     if current is None:
         return None
-    return Truth(
-        current.origin, current.title, current.content, current.metadata, None, order, deleted=current.deleted
-    )
+    return Truth(current.origin, current.title, current.content, current.metadata, None, order, deleted=current.deleted)
 
 
 def apply(platform: Platform, entity_type: str, wanted: Iterable[Wanted], *, force: bool = False) -> Applied:

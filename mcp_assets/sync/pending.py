@@ -44,7 +44,9 @@ class Pending:
 
     def lines(self) -> list[str]:
         """The same for a person."""
-        lines = [f"stream {name}: {'unknown' if n is None else f'{n} messages unread'}" for name, n in self.unread.items()]
+        lines = [
+            f"stream {name}: {'unknown' if n is None else f'{n} messages unread'}" for name, n in self.unread.items()
+        ]
         lines += [f"inbox: {count} {name} messages not applied" for name, count in self.inbox.items()]
         lines += [
             f"{name}: {living} entities" + (f", {dirty} of them not in Qdrant yet" if dirty else "")

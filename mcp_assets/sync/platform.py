@@ -77,7 +77,7 @@ def shared_platform() -> Platform:
 
     The embedded stack may have been started anew, at other addresses: then the platform is made anew too.
     """
-    global _shared  # noqa: PLW0603
+    global _shared
     settings = load_settings()
     with _lock:
         if _shared is None or _shared.settings != settings:

@@ -10,7 +10,7 @@ from mcp_assets.sync.platform import Platform
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One entity that answers a search. `score`: cosine of its best point; `chunk`: that point's part of a long text."""
+    """One entity that answers a search. `score`: that of its best point; `chunk`: that point's part of a long text."""
 
     ref: EntityRef
     score: float

@@ -89,8 +89,8 @@ def keep_doing(step: Callable[[int], None]) -> tuple[threading.Thread, threading
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "qdrant"
+def storage(tmp_path: Path) -> Path:
+    return tmp_path / "qdrant"
 
 
 def test_every_acknowledged_point_survives_kill_9_in_a_stream_of_upserts(storage: Path) -> None:
@@ -208,8 +208,8 @@ def test_kill_9_among_creations_and_deletions_leaves_a_server_that_starts(storag
         assert names
         assert {a.collection_name for a in client.get_aliases().aliases} <= names
         for name in names:
-            create_point = client.upsert(name, [models.PointStruct(id=2, vector=vector(2))], wait=True)
-            assert create_point.status == models.UpdateStatus.COMPLETED
+            result = client.upsert(name, [models.PointStruct(id=2, vector=vector(2))], wait=True)
+            assert result.status == models.UpdateStatus.COMPLETED
         assert len(list((storage / "collections").iterdir())) == len(names)
 
 

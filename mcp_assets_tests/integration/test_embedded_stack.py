@@ -64,6 +64,14 @@ def processes_of(directory: Path) -> list[psutil.Process]:
     return found
 
 
+def is_gone(process: psutil.Process) -> bool:
+    """Dead; perhaps not yet reaped by init."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -243,7 +251,7 @@ def test_postgres_comes_back_though_a_backend_of_the_killed_server_is_still_comp
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: state_of(shared_dir, Part.POSTGRES).pid not in {None, before})
     assert query(addresses, "SELECT 1") == (1,)
-    assert not backend.is_running()
+    assert is_gone(backend)
     computing.join()
 
 
@@ -269,8 +277,26 @@ def test_a_start_right_after_the_supervisor_was_killed_ends_what_is_left_first(s
     orphan = psutil.Process(pid_of(shared_dir, Part.NATS))
     orphan.suspend()
     os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: stack.status(shared_dir).supervisor_pid is None)
     assert stack.start(shared_dir, ALL) == addresses
-    assert not orphan.is_running()
+    assert is_gone(orphan)
+
+
+def test_a_start_that_joined_a_dying_supervisor_starts_another(own_dir: Path) -> None:
+    first = stack.start(own_dir, {Part.NATS})
+    supervisor = stack.status(own_dir).supervisor_pid
+    assert supervisor is not None
+    psutil.Process(supervisor).suspend()  # so that it cannot add the part, and the start waits for it
+    joined = run_script(
+        "import sys; from pathlib import Path; from mcp_assets.embedded import stack;"
+        " print(stack.start(Path(sys.argv[1]), list(stack.Part)[:2]))",
+        own_dir,
+    )
+    wait_until(lambda: "postgres" in (own_dir / "parts.json").read_text())
+    os.kill(supervisor, signal.SIGKILL)
+    assert first.nats_url is not None
+    assert first.nats_url in joined.communicate(timeout=60)[0]
+    assert pid_of(own_dir, Part.POSTGRES) != pid_of(own_dir, Part.NATS)
 
 
 def test_stopping_leaves_no_process_and_nothing_outside_the_state_directory(own_dir: Path) -> None:
@@ -304,7 +330,7 @@ def test_stopping_after_the_supervisor_was_killed_ends_the_orphans(own_dir: Path
     assert supervisor is not None
     os.kill(supervisor, signal.SIGKILL)
     assert stack.stop(own_dir) is True
-    assert not orphan.is_running()
+    assert is_gone(orphan)
 
 
 def test_two_starts_at_once_make_one_stack(own_dir: Path) -> None:
@@ -325,6 +351,7 @@ def test_taken_ports_are_left_alone_and_the_ports_found_instead_are_kept(own_dir
     with ExitStack() as taken:
         for port in (NATS_PORT, QDRANT_PORT):
             listener = taken.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):  # somebody else has it already, which is the same
                 listener.bind(("127.0.0.1", port))
                 listener.listen()

@@ -36,20 +36,35 @@ def query(
 ) -> list[list[edge.ScoredPoint]]:
     """The points that answer each of `requests`, in their order; `resolve` finds the collections of `lookup_from`."""
     vectors = _Vectors(collection, requests, resolve)
-    return collection.query(
-        [
-            edge.QueryRequest(
-                limit=translate.limit(request.limit, _DEFAULT_LIMIT),
-                offset=translate.offset(request.offset),
-                query=_scoring(request, vectors, collection.dimension),
-                filter=_filter(request, collection.name),
-                score_threshold=request.score_threshold,
-                params=translate.search_params(request.params),
-                with_vector=request.with_vector or False,
-                with_payload=translate.payload_selector(request.with_payload, default=False),
-            )
-            for request in requests
-        ]
+    answers = collection.query([_request(request, vectors, collection) for request in requests])
+    for position, request in enumerate(requests):
+        itself = _itself(request, collection.name)
+        if itself is not None:
+            others = [point for point in answers[position] if point.id != itself]
+            start = translate.offset(request.offset)
+            answers[position] = others[start : start + translate.limit(request.limit, _DEFAULT_LIMIT)]
+    return answers
+
+
+def _request(request: models.QueryRequest, vectors: _Vectors, collection: Collection) -> edge.QueryRequest:
+    """The engine's request; where a point asks for its neighbours, one more than was asked for, from the first on.
+
+    Leaving the point out by a filter would cost twice as much: the engine scores together only the queries of a batch
+    whose filters are the same.
+    """
+    limit = translate.limit(request.limit, _DEFAULT_LIMIT)
+    offset = translate.offset(request.offset)
+    if _itself(request, collection.name) is not None:
+        limit, offset = offset + limit + 1, 0
+    return edge.QueryRequest(
+        limit=limit,
+        offset=offset,
+        query=_scoring(request, vectors, collection.dimension),
+        filter=None if request.filter is None else translate.filter_(request.filter),
+        score_threshold=request.score_threshold,
+        params=translate.search_params(request.params),
+        with_vector=request.with_vector or False,
+        with_payload=translate.payload_selector(request.with_payload, default=False),
     )
 
 
@@ -140,13 +155,9 @@ def _scoring(request: AnyQuery, vectors: _Vectors, dimension: int) -> edge.Scori
     )
 
 
-def _filter(request: AnyQuery, collection: str) -> edge.Filter | None:
-    """The filter of the request; a point of the searched collection does not find itself."""
-    given = None if request.filter is None else translate.filter_(request.filter)
-    id_ = _referenced_id(request)
-    if id_ is None or _looked_up(request) not in (None, collection):
-        return given
-    return _all_of(given, edge.Filter(must_not=[edge.HasIdCondition({id_})]))
+def _itself(request: AnyQuery, collection: str) -> PointId | None:
+    """The point that asks and is not to be answered with itself: one of the searched collection."""
+    return _referenced_id(request) if _looked_up(request) in (None, collection) else None
 
 
 def _all_of(*filters: edge.Filter | None) -> edge.Filter:
@@ -169,8 +180,11 @@ def query_groups(
     wanted = translate.limit(request.limit, _DEFAULT_LIMIT)
     size = translate.limit(request.group_size, _DEFAULT_GROUP_SIZE, "group_size")
     scoring = _scoring(request, _Vectors(collection, [request], resolve), collection.dimension)
+    itself = _itself(request, collection.name)
     filter_ = _all_of(
-        _filter(request, collection.name), edge.Filter(must_not=[edge.IsEmptyCondition(request.group_by)])
+        None if request.filter is None else translate.filter_(request.filter),
+        None if itself is None else edge.Filter(must_not=[edge.HasIdCondition({itself})]),
+        edge.Filter(must_not=[edge.IsEmptyCondition(request.group_by)]),
     )
     seen: dict[PointId, edge.ScoredPoint] = {}
 

@@ -1,0 +1,108 @@
+"""What the tests share: one embedded stack for the session, and for each test a platform with stores of its own."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from mcp_assets.embedded import stack
+from mcp_assets.settings import Settings
+from mcp_assets.sync.load import create_source_tables
+from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.openai_stub import OpenAIStub
+
+DIMENSION = 16
+
+
+@pytest.fixture(scope="session")
+def addresses() -> Iterator[stack.StackAddresses]:
+    """The embedded stack, real servers all; in a short path, for PostgreSQL's socket has one."""
+    with (
+        tempfile.TemporaryDirectory(prefix="mcp", dir="/tmp") as folder,
+        stack.running(list(stack.Part), Path(folder) / ".mcp") as started,
+    ):
+        yield started
+
+
+@pytest.fixture
+def stub() -> Iterator[OpenAIStub]:
+    """An OpenAI-compatible server that counts what it embeds and misbehaves on demand."""
+    with OpenAIStub(dimension=DIMENSION) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(addresses: stack.StackAddresses, stub: OpenAIStub) -> Iterator[Settings]:
+    """Settings that lead to an empty database, no stream and no collection."""
+    assert addresses.database_url is not None
+    with psycopg.connect(addresses.database_url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS test WITH (FORCE)")
+        connection.execute("CREATE DATABASE test")
+    made = Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        database_url=addresses.database_url.replace("/mcp?", "/test?"),
+        nats_url=addresses.nats_url,
+        qdrant_url=addresses.qdrant_url,
+        openai_base_url=stub.base_url,
+        embedding_provider="openai",
+        embedding_model="stub",
+        embedding_dimension=DIMENSION,
+        retry_delay_ms=20,
+        batch_size=50,
+        drain_linger_s=0.3,
+    )
+    yield made
+    _empty_stores(made)
+
+
+@pytest.fixture
+def make_platform(settings: Settings) -> Iterator[Callable[..., Platform]]:
+    """Makes platforms on the test's stores, with changed settings if need be; all are closed at the end."""
+    made: list[Platform] = []
+
+    def make(**changes: Any) -> Platform:
+        platform = Platform(settings.model_copy(update=changes))
+        made.append(platform)
+        return platform
+
+    yield make
+    for platform in made:
+        platform.close()
+
+
+@pytest.fixture
+def platform(make_platform: Callable[..., Platform]) -> Platform:
+    """A platform with the source tables of the preset `mcp` and the stream made, all empty."""
+    platform = make_platform()
+    create_source_tables(platform)
+    platform.nats.ensure_stream(platform.settings.streams[0])
+    return platform
+
+
+def _empty_stores(settings: Settings) -> None:
+    """Streams and collections are the server's, not the test's: the next test must not find them."""
+    import asyncio
+
+    import nats
+    from qdrant_client import QdrantClient
+
+    async def delete_streams() -> None:
+        client = await nats.connect(settings.require_nats_url())
+        try:
+            jetstream = client.jetstream()
+            for info in await jetstream.streams_info():
+                assert info.config.name is not None
+                await jetstream.delete_stream(info.config.name)
+        finally:
+            await client.close()
+
+    asyncio.run(delete_streams())
+    client = QdrantClient(url=settings.require_qdrant_url(), check_compatibility=False)
+    try:
+        for collection in client.get_collections().collections:
+            client.delete_collection(collection.name)
+    finally:
+        client.close()
