@@ -17,7 +17,7 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
     """All definitions for `settings`; a test overrides single resources and keeps the rest."""
     return dg.Definitions(
         assets=[*external_assets(settings), build_index_assets(settings)],
-        jobs=[build_index_job(settings)],
+        jobs=[build_index_job()],
         sensors=[build_vector_index_sensor(settings)],
         resources={"platform": PlatformResource(), **(resource_overrides or {})},
         executor=dg.in_process_executor,

@@ -1,6 +1,7 @@
 """A `dagster dev` of our own: started on a free port, watched, and ended with all its processes."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -12,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
-_STOP_S = 20.0
+_PATIENCE_S = 3.0
 
 _CODE_LOCATION = """{ workspaceOrError {
   __typename
@@ -33,14 +35,26 @@ class DagsterDev:
     """A running `dagster dev`."""
 
     url: str
-    log: Path
+    log: Path | None
     process: subprocess.Popen[bytes]
 
     def check(self) -> None:
         """Raise DagsterEnded if it has ended."""
         if self.process.poll() is not None:
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-            raise DagsterEnded(f"dagster dev ended with code {self.process.returncode}; the end of {self.log}:\n{tail}")
+            tail = ""
+            if self.log is not None:
+                lines = self.log.read_text(errors="replace").splitlines()[-15:]
+                tail = "\n".join([f"; the end of {self.log}:", *lines])
+            raise DagsterEnded(f"dagster dev ended with code {self.process.returncode}{tail}")
+
+    def stay(self) -> None:
+        """Return at Ctrl-C. Raises DagsterEnded if it ends before."""
+        try:
+            while True:
+                self.check()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            return
 
     def wait_until_up(self, timeout_s: float) -> None:
         """Wait until the UI answers and has loaded the definitions.
@@ -78,16 +92,20 @@ class DagsterDev:
 
 
 @contextmanager
-def dagster_dev(environment: Mapping[str, str], log: Path, port: int = 3000) -> Iterator[DagsterDev]:
-    """`dagster dev` in this folder, on `port` or the next free one; its whole process tree ends with the block."""
+def dagster_dev(
+    environment: Mapping[str, str], *, port: int = 3000, host: str = "127.0.0.1", log: Path | None = None
+) -> Iterator[DagsterDev]:
+    """`dagster dev` in this folder, on `port` or the next free one; its whole process tree ends with the block.
+
+    It writes to `log`, or to this process's own output.
+    """
     port = _free_port(port)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    with _output(log) as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT if output is not None else None,
             env=dict(environment),
             # Ctrl-C is ours: Dagster is ended in its turn, not at the same moment.
             start_new_session=True,
@@ -95,25 +113,41 @@ def dagster_dev(environment: Mapping[str, str], log: Path, port: int = 3000) -> 
     try:
         yield DagsterDev(f"http://127.0.0.1:{port}", log, process)
     finally:
-        end_tree(process)
+        _end(process)
 
 
-def end_tree(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all below it: asked first, killed if they linger."""
+@contextmanager
+def _output(log: Path | None) -> Iterator[BinaryIO | None]:
+    if log is None:
+        yield None
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        yield output
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End `dagster dev` and all below it, whatever is under way: it is done again at the next start.
+
+    Asked once, Dagster waits for the sensors' ticks, which themselves wait for messages for most of a minute; asked
+    twice, it ends at once.
+    """
     try:
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
         family = []
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    _, lingering = psutil.wait_procs(family, timeout=_STOP_S)
+    lingering = family
+    for _ in range(2):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        _, lingering = psutil.wait_procs(lingering, timeout=_PATIENCE_S)
     for survivor in lingering:
         try:
             survivor.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(lingering, timeout=5)
-    process.wait(timeout=5)
+    psutil.wait_procs(lingering, timeout=_PATIENCE_S)
+    process.wait(timeout=_PATIENCE_S)
 
 
 def _free_port(preferred: int) -> int:

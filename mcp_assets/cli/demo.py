@@ -32,7 +32,9 @@ def demo(
     try:
         if settings.types is None and settings.source_preset == "mcp":
             create_source_tables(platform)
-        with dagster_dev(dagster_environment(settings), settings.state_dir / "log" / "dagster.log", port) as dagster:
+        with dagster_dev(
+            dagster_environment(settings), port=port, log=settings.state_dir / "log" / "dagster.log"
+        ) as dagster:
             with err.status("Dagster is starting"):
                 dagster.wait_until_up(90)
             _index(platform, dagster)

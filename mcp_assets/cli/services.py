@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,8 @@ import typer
 from pydantic import SecretStr
 from rich.table import Table
 
-from mcp_assets.cli.console import Exit, err, out, print_json
+from mcp_assets.cli.console import Exit, err, out, print_json, say_error
+from mcp_assets.cli.dagster_dev import DagsterEnded, dagster_dev
 from mcp_assets.embedded import stack
 from mcp_assets.settings import Settings, load_settings, variable_of
 from mcp_assets.sync.doctor import diagnose
@@ -86,13 +86,14 @@ def dev(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address the UI listens on; it has no password.")] = "127.0.0.1",
 ) -> None:
-    """Start the stack, then `dagster dev` in this process's place. The stack stays up when it ends."""
+    """Start the stack and `dagster dev` on it, until Ctrl-C. The stack stays up for the next time."""
     settings = start_stack(quiet=False)
-    os.execve(  # noqa: S606  (takes over this process, so that Ctrl-C reaches Dagster itself)
-        sys.executable,
-        [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)],
-        dagster_environment(settings),
-    )
+    try:
+        with dagster_dev(dagster_environment(settings), port=port, host=host) as dagster:
+            dagster.stay()
+    except DagsterEnded as error:
+        say_error(str(error))
+        raise typer.Exit(Exit.FAILED) from error
 
 
 def env() -> None:
@@ -139,10 +140,7 @@ def start_stack(*, quiet: bool) -> Settings:
 
 
 def dagster_environment(settings: Settings) -> dict[str, str]:
-    """The environment for Dagster's processes: this one, with the state folder as an absolute path.
-
-    Dagster logs its sensors' gRPC calls to a minute; sensors here wait for messages for most of it.
-    """
+    """The environment for Dagster's processes: this one, with the state folder as an absolute path."""
     return {
         **os.environ,
         "MCP_ASSETS_STATE_DIR": str(settings.state_dir.resolve()),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from enum import Enum
 
 import dagster as dg
@@ -112,6 +113,22 @@ def _full(platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", *,
                 log.progressed(shard_range.entity_type, news.shard, news.counts, news.differing)
 
 
+def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: str) -> dict[str, str]:
+    """The tags that Dagster gives an output, for a materialization that is logged: without them it reads as unsynced.
+
+    All assets of the multi-asset are brought to one version together; what lies outside of it is never versioned.
+    """
+    tags = {
+        "dagster/code_version": assets.code_versions_by_key[asset] or "",
+        "dagster/data_version": version,
+    }
+    for upstream in assets.asset_deps[asset]:
+        name = upstream.to_user_string()
+        tags[f"dagster/input_data_version/{name}"] = version if upstream in assets.keys else "INITIAL"
+        tags[f"dagster/input_event_pointer/{name}"] = "NULL"
+    return tags
+
+
 class _EventLog:
     """What a run tells Dagster: after the fact, and merged to one event a partition in EVENTS_EVERY_S."""
 
@@ -159,17 +176,14 @@ class _EventLog:
         self._began = time.monotonic()
 
     def _materialize(self, key: str, counts: Counts, seconds: float) -> None:
+        version = datetime.now(UTC).isoformat(timespec="milliseconds")
         for asset, metadata in (
             (ENTITIES, ledger_metadata(counts)),
             (EMBEDDINGS, embeddings_metadata(counts, seconds)),
         ):
             if self.selects(asset):
-                version = self._context.assets_def.code_versions_by_key[asset]
-                self._context.log_event(
-                    dg.AssetMaterialization(
-                        asset, partition=key, metadata=metadata, tags={"dagster/code_version": version or ""}
-                    )
-                )
+                tags = provenance_tags(self._context.assets_def, asset, version)
+                self._context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=metadata, tags=tags))
 
     def _key(self, entity_type: str, shard: int) -> str:
         return partition_key(entity_type, shard, self._shards)

@@ -4,18 +4,15 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mcp_assets.defs.assets import EMBEDDINGS, ENTITIES
-from mcp_assets.defs.partitions import partitions_of
-from mcp_assets.settings import Settings
 
 INDEX_JOB = "index"
 
 
-def build_index_job(settings: Settings) -> UnresolvedAssetJobDefinition:
+def build_index_job() -> UnresolvedAssetJobDefinition:
     """`entities` and `embeddings` over a range of partitions: what the sensor asks for and a person may launch."""
     return dg.define_asset_job(
         INDEX_JOB,
         selection=dg.AssetSelection.assets(ENTITIES, EMBEDDINGS),
-        partitions_def=partitions_of(settings),
         executor_def=dg.in_process_executor,
         description="Bring ledger and embeddings of the chosen partitions to what the source of truth says.",
     )

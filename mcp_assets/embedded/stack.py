@@ -88,11 +88,11 @@ def start(
         try:
             _launch(state)
             found = _wait_until_running(state, wanted, deadline, tell)
-            if found is None:
-                raise StackError(f"the supervisor of {state.path} ended: see {state.supervisor_log}")
         except BaseException:
             _end(state, time.monotonic() + 30)
             raise
+        if found is None:
+            raise StackError(f"the supervisor of {state.path} ended at once: see {state.supervisor_log}")
         return found
 
 

@@ -1,7 +1,9 @@
 """NATS: reads a JetStream stream from a position and publishes; one connection a process, driven from any thread."""
 
 import asyncio
+import base64
 import contextlib
+import json
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -24,6 +26,14 @@ _SUBJECTS_OVERLAP = 10065
 
 # Messages in one pull request; the caller's limit on bytes is kept to within one such request.
 _PULL = 200
+
+# Messages got one by one at once.
+_SINGLY = 50
+
+# A pull that waits longer is asked anew, so that a connection that broke is noticed.
+_PULL_WAIT_S = 2.0
+
+_NO_MESSAGE = 10037
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +93,10 @@ class NatsStreams:
     def read(self, state: StreamState, after_seq: int, *, limit: int, max_bytes: int, wait_s: float) -> Read:
         """Messages after `after_seq`, in order: at most `limit`, about `max_bytes`; waits up to `wait_s` for the first.
 
-        Nothing is acknowledged and no consumer outlives the call: the position is the caller's.
+        Nothing is acknowledged and no consumer outlives the call: the position is the caller's. Whatever the server
+        stored is read: bytes of the subject that are not UTF-8 come as replacement characters.
         """
-        return self._run(self._read(state, after_seq, limit, max_bytes, wait_s), wait_s + self._timeout_s)
+        return self._run(self._read(state, after_seq, limit, max_bytes, wait_s), wait_s + self._timeout_s * 4)
 
     def publish(self, messages: Iterable[tuple[str, bytes]], *, flush_every: int = 500) -> int:
         """Publish to JetStream or plain subjects; returns when the server has taken all. The number published."""
@@ -132,23 +143,29 @@ class NatsStreams:
         return f"NATS does not answer ({reason}): check NATS_URL and that the server runs with JetStream"
 
     async def _jetstream(self) -> JetStreamContext:
+        return (await self._connected()).jetstream(timeout=self._timeout_s)
+
+    async def _connected(self) -> Client:
         if self._connecting is None:
             self._connecting = asyncio.Lock()
         async with self._connecting:
             if self._client is None or self._client.is_closed:
-                self._client = await nats.connect(
-                    self._servers,
-                    name="mcp_assets",
-                    connect_timeout=int(self._timeout_s),
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.25,
-                    # A hung server is noticed within a minute rather than within six.
-                    ping_interval=20,
-                    max_outstanding_pings=2,
-                    error_cb=_ignore,
-                )
-        return self._client.jetstream(timeout=self._timeout_s)
+                self._client = await self._connect(allow_reconnect=True)
+        return self._client
+
+    async def _connect(self, *, allow_reconnect: bool) -> Client:
+        return await nats.connect(
+            self._servers,
+            name="mcp_assets",
+            connect_timeout=int(self._timeout_s),
+            allow_reconnect=allow_reconnect,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.25,
+            # A hung server is noticed within a minute rather than within six.
+            ping_interval=20,
+            max_outstanding_pings=2,
+            error_cb=_ignore,
+        )
 
     async def _ensure_stream(self, name: str) -> None:
         if await self._state(name) is not None:
@@ -190,57 +207,127 @@ class NatsStreams:
         )
 
     async def _read(self, state: StreamState, after_seq: int, limit: int, max_bytes: int, wait_s: float) -> Read:
-        js = await self._jetstream()
-        consumer = await js.add_consumer(
-            state.name,
-            api.ConsumerConfig(
-                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=after_seq + 1,
-                ack_policy=api.AckPolicy.NONE,
-                filter_subjects=self._subjects if state.foreign_subjects else None,
-                inactive_threshold=wait_s + 30.0,
-                mem_storage=True,
-            ),
-        )
-        subscription = await js.pull_subscribe_bind(consumer.name, stream=state.name)
-        messages: list[Message] = []
         try:
-            try:
-                first = await subscription.fetch(1, timeout=wait_s, heartbeat=wait_s / 4)
-            except FetchTimeoutError:
-                # Heartbeats came: the server is well, and the stream has no more.
-                return Read((), more=False)
-            messages.append(_message(first[0]))
-            pending = first[0].metadata.num_pending
-            taken = len(messages[0].data)
-            while pending and len(messages) < limit and taken < max_bytes:
-                fetched = await subscription.fetch(min(pending, _PULL, limit - len(messages)), timeout=self._timeout_s)
-                messages += map(_message, fetched)
-                taken += sum(len(message.data) for message in fetched)
-                pending = fetched[-1].metadata.num_pending
-            return Read(messages, more=bool(pending))
-        finally:
-            await self._drop(js, state.name, consumer.name, subscription)
+            read = await self._pull(state, after_seq, limit, max_bytes, wait_s)
+        except (NatsError, OSError):
+            now = await self._state(state.name)
+            if now is None or now.last_seq <= after_seq:
+                raise
+            return await self._read_singly(now, after_seq)
+        if read is None:
+            return await self._read_singly(await self._state(state.name) or state, after_seq)
+        return read
 
-    async def _drop(
-        self, js: JetStreamContext, stream: str, consumer: str, subscription: JetStreamContext.PullSubscription
-    ) -> None:
-        if self._client is None or not self._client.is_connected:
-            # Nobody to tell: the server forgets an idle consumer by itself.
-            return
-        await subscription.unsubscribe()
-        with contextlib.suppress(NotFoundError):
-            await js.delete_consumer(stream, consumer)
+    async def _pull(self, state: StreamState, after_seq: int, limit: int, max_bytes: int, wait_s: float) -> Read | None:
+        """Read by a pull consumer: fast. None: the first message came, but nats-py took it for one of the server's.
+
+        A publisher can send what nats-py cannot take: a `Status` header makes it drop the message, a subject that is
+        not UTF-8 or a header without an end breaks its connection. So each pull has a connection of its own, and a
+        message that is missing in the consumer's count ends the read before it.
+        """
+        shared = await self._jetstream()
+        client = await self._connect(allow_reconnect=False)
+        try:
+            js = client.jetstream(timeout=self._timeout_s)
+            consumer = await js.add_consumer(
+                state.name,
+                api.ConsumerConfig(
+                    deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+                    opt_start_seq=after_seq + 1,
+                    ack_policy=api.AckPolicy.NONE,
+                    filter_subjects=self._subjects if state.foreign_subjects else None,
+                    inactive_threshold=wait_s + 30.0,
+                    mem_storage=True,
+                ),
+            )
+            try:
+                subscription = await js.pull_subscribe_bind(consumer.name, stream=state.name)
+                first = await self._first(subscription, wait_s)
+                if first is None:
+                    delivered = (await shared.consumer_info(state.name, consumer.name)).delivered
+                    return None if delivered is not None and delivered.consumer_seq else Read((), more=False)
+                return await self._rest(subscription, first, limit, max_bytes)
+            finally:
+                # The server forgets an idle consumer by itself, should it not hear of this.
+                with contextlib.suppress(NatsError, OSError):
+                    await shared.delete_consumer(state.name, consumer.name)
+        finally:
+            await client.close()
+
+    async def _first(self, subscription: JetStreamContext.PullSubscription, wait_s: float) -> Msg | None:
+        """The first message; None if heartbeats came and no message: the server is well, and the stream has no more."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait_s
+        while True:
+            wait_s = min(max(end - loop.time(), 0.1), _PULL_WAIT_S)
+            try:
+                return (await subscription.fetch(1, timeout=wait_s, heartbeat=wait_s / 4))[0]
+            except FetchTimeoutError:
+                if loop.time() >= end:
+                    return None
+
+    async def _rest(
+        self, subscription: JetStreamContext.PullSubscription, first: Msg, limit: int, max_bytes: int
+    ) -> Read | None:
+        messages: list[Message] = []
+        fetched = [first]
+        taken = 0
+        while True:
+            for message in fetched:
+                metadata = message.metadata
+                if metadata.sequence.consumer != len(messages) + 1:
+                    return Read(messages, more=True) if messages else None
+                messages.append(Message(metadata.sequence.stream, message.subject, message.data, metadata.timestamp))
+                taken += len(message.data)
+                pending = metadata.num_pending
+            if not pending or len(messages) >= limit or taken >= max_bytes:
+                return Read(messages, more=bool(pending))
+            try:
+                fetched = await subscription.fetch(min(pending, _PULL, limit - len(messages)), timeout=_PULL_WAIT_S)
+            except (NatsError, OSError):
+                # Those that came are sound; what stands after them is the next read's concern.
+                return Read(messages, more=True)
+
+    async def _read_singly(self, state: StreamState, after_seq: int) -> Read:
+        """The next of our messages, got one by one as JSON, which holds whatever the server stored."""
+        client = await self._connected()
+        for start in range(after_seq + 1, state.last_seq + 1, _SINGLY):
+            sequences = range(start, min(start + _SINGLY, state.last_seq + 1))
+            got = await asyncio.gather(*(self._get(client, state.name, seq) for seq in sequences))
+            messages = [message for message in got if message is not None and self._is_ours(message.subject)]
+            if messages:
+                return Read(messages, more=sequences[-1] < state.last_seq)
+        return Read((), more=False)
+
+    async def _get(self, client: Client, stream: str, seq: int) -> Message | None:
+        """The message numbered `seq`; None if the stream does not hold it any more."""
+        response = await client.request(
+            f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps({"seq": seq}).encode(), timeout=self._timeout_s
+        )
+        answer = json.loads(response.data)
+        if "error" in answer:
+            if answer["error"].get("err_code") == _NO_MESSAGE:
+                return None
+            raise APIError(**answer["error"])
+        message = answer["message"]
+        return Message(
+            message["seq"],
+            message["subject"],
+            base64.b64decode(message.get("data", "")),
+            datetime.fromisoformat(message["time"]),
+        )
+
+    def _is_ours(self, subject: str) -> bool:
+        tokens = subject.split(".")
+        return any(
+            len(tokens) == len(ours) and all(own in ("*", token) for own, token in zip(ours, tokens, strict=True))
+            for ours in (pattern.split(".") for pattern in self._subjects)
+        )
 
     async def _publish(self, batch: Sequence[tuple[str, bytes]]) -> int:
         js = await self._jetstream()
         acknowledged = await asyncio.gather(*(js.publish(subject, data) for subject, data in batch))
         return len(acknowledged)
-
-
-def _message(message: Msg) -> Message:
-    metadata = message.metadata
-    return Message(metadata.sequence.stream, message.subject, message.data, metadata.timestamp)
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

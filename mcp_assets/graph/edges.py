@@ -1,0 +1,96 @@
+"""Edge: one typed, weighted link between two entities, and which of several statements of it stands."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from mcp_assets.entities.refs import EntityRef
+
+STRENGTH_DECIMALS = 4
+
+
+class EdgeType(StrEnum):
+    """The values of `relationships.relationship_type`."""
+
+    SEMANTIC_SIMILARITY = "semantic_similarity"
+    TOPICAL_RELEVANCE = "topical_relevance"
+    SEQUENTIAL_DEPENDENCY = "sequential_dependency"
+    CONCEPTUAL_HIERARCHY = "conceptual_hierarchy"
+    CROSS_REFERENCE = "cross_reference"
+
+
+class EdgeKey(NamedTuple):
+    """What an edge is unique by."""
+
+    source: EntityRef
+    target: EntityRef
+    type: EdgeType
+
+
+def rounded(score: float) -> float:
+    """`score` at the 4 decimals at which scores are ordered, compared with a threshold, and stored; at most 1.0.
+
+    The cosine of two equal float32 vectors exceeds 1 by a little. What a `real` column gives back of a rounded score
+    is the same score again once it is rounded.
+
+    Raises:
+        ValueError: `score` is not finite.
+    """
+    if not math.isfinite(score):
+        raise ValueError(f"a score must be a finite number, not {score}")
+    return min(round(score, STRENGTH_DECIMALS), 1.0) + 0.0  # + 0.0: no negative zero
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A link from `source` to another entity, `target`.
+
+    `strength`: 0..1, rounded as it is made. `metadata`: the evidence, JSON values only; `rule` names what made it.
+
+    Raises:
+        ValueError: source and target are one entity, or the strength is outside 0..1.
+    """
+
+    source: EntityRef
+    target: EntityRef
+    type: EdgeType
+    strength: float
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.source == self.target:
+            raise ValueError(f"{self.source} cannot have an edge ({self.type}) to itself")
+        strength = rounded(self.strength)
+        if strength < 0.0 or self.strength > 1.001:
+            raise ValueError(
+                f"the strength of {self.source} -> {self.target} ({self.type}) is {self.strength}: not 0..1"
+            )
+        object.__setattr__(self, "strength", strength)
+
+    @property
+    def key(self) -> EdgeKey:
+        return EdgeKey(self.source, self.target, self.type)
+
+
+def canonical(metadata: Mapping[str, Any]) -> str:
+    """`metadata` as one text: equal for what is equal once it has been stored as jsonb."""
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+
+
+def strongest(edges: Iterable[Edge]) -> dict[EdgeKey, Edge]:
+    """One edge a key: the strongest, with its evidence; among equals that of the first rule name. Any order of `edges`
+    gives the same."""
+    best: dict[EdgeKey, Edge] = {}
+    for edge in edges:
+        key = edge.key
+        rival = best.get(key)
+        if rival is None or _precedence(edge) < _precedence(rival):
+            best[key] = edge
+    return best
+
+
+def _precedence(edge: Edge) -> tuple[float, str, str]:
+    return -edge.strength, str(edge.metadata.get("rule", "")), canonical(edge.metadata)

@@ -1,0 +1,58 @@
+"""semantic_similarity: b is among the 20 nearest of a, and their cosine reaches the threshold of the model."""
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph.edges import STRENGTH_DECIMALS, Edge, EdgeType, rounded
+from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, precedence
+
+Hit = tuple[EntityRef, float]
+"""One answer of a search: an entity, and its cosine as Qdrant gives it."""
+
+_NOBODY: frozenset[EntityRef] = frozenset()
+
+
+def query_floor(threshold: float) -> float:
+    """The score threshold to search with: the lowest cosine that rounds to `threshold`, less a margin for float32."""
+    return threshold - 0.6 * 10**-STRENGTH_DECIMALS
+
+
+def neighbourhood(
+    source: EntityRef, hits: Iterable[Hit], threshold: float, gone: Container[EntityRef] = _NOBODY
+) -> list[Neighbour]:
+    """The neighbours among `hits` of one or more searches, best first: without `source` itself and those that are
+    `gone`, each once, rounded scores at or above `threshold` (cosine, 0..1)."""
+    scores: dict[EntityRef, float] = {}
+    for ref, cosine in hits:
+        score = rounded(cosine)
+        if score >= threshold and ref != source and ref not in gone:
+            scores[ref] = max(score, scores.get(ref, score))
+    return sorted((Neighbour(ref, score) for ref, score in scores.items()), key=precedence)
+
+
+def cut_short(
+    source: EntityRef,
+    hits: Sequence[Hit],
+    asked: int,
+    threshold: float,
+    gone: Container[EntityRef] = _NOBODY,
+    limit: int = LIST_LENGTH,
+) -> bool:
+    """Whether the answer of one search, asked for at most `asked` hits, may lack one of the `limit` best: then ask for
+    twice as many.
+
+    What was left out scores at most as high as the last hit. It cannot matter if that is below the threshold, or if
+    `limit` neighbours stand strictly above it, all after rounding; a tie at the limit is decided by (type, id).
+    """
+    if len(hits) < asked:
+        return False
+    last = min(rounded(cosine) for _, cosine in hits)
+    if last < threshold:
+        return False
+    return sum(neighbour.score > last for neighbour in neighbourhood(source, hits, threshold, gone)) < limit
+
+
+def semantic_edges(source: EntityRef, ranking: Ranking, model: str) -> Iterator[Edge]:
+    """The edges of a list; `model` is the embedding model that the cosines come from."""
+    for target, score in ranking:
+        yield Edge(source, target, EdgeType.SEMANTIC_SIMILARITY, score, {"rule": "cosine", "model": model})

@@ -1,0 +1,94 @@
+"""topical_relevance: shared tags, concepts and category, weighted by how rare they are; the 20 best."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph.edges import Edge, EdgeType, rounded
+from mcp_assets.graph.keys import folded
+from mcp_assets.graph.metadata import texts_of
+from mcp_assets.graph.ranking import Neighbour, Ranking, precedence
+
+CATEGORY_PREFIX = "category:"
+
+SHOWN_TAGS = 5
+"""Shared tags that an edge's evidence names, the weightiest."""
+
+
+class TagWeight(NamedTuple):
+    """One row of `tag_weights`."""
+
+    weight: float
+    """0 < weight <= 1."""
+    makes_candidates: bool
+    """False for a tag with so many holders that sharing it alone makes nobody a candidate."""
+
+
+UNKNOWN_TAG = TagWeight(weight=1.0, makes_candidates=True)
+"""A tag that `tag_weights` does not hold counts as one with one holder."""
+
+
+def tags_of(metadata: Mapping[str, Any]) -> frozenset[str]:
+    """The tags of an entity, normalised: its tags and concepts, and its category as `category:<name>`."""
+    named = (folded(text) for key in ("tags", "concepts") for text in texts_of(metadata.get(key)))
+    categories = (folded(CATEGORY_PREFIX + text) for text in texts_of(metadata.get("category")))
+    return frozenset((*named, *categories))
+
+
+def weight_of(holders: int, candidate_limit: int) -> TagWeight:
+    """The row of a tag with `holders` entities: weight 1 / (1 + floor(log2 holders)); beyond `candidate_limit` holders
+    it makes no candidates."""
+    return TagWeight(1 / max(holders, 1).bit_length(), holders <= candidate_limit)
+
+
+def candidate_tags(tags: Iterable[str], weights: Mapping[str, TagWeight]) -> frozenset[str]:
+    """Those of `tags` whose other holders are candidates."""
+    return frozenset(tag for tag in tags if weights.get(tag, UNKNOWN_TAG).makes_candidates)
+
+
+def relevance(a: AbstractSet[str], b: AbstractSet[str], weights: Mapping[str, TagWeight]) -> float:
+    """Weighted Jaccard of two sets of tags: 0..1, rounded, the same both ways."""
+    shared = _total(a & b, weights)
+    return rounded(shared / _total(a | b, weights)) if shared else 0.0
+
+
+def _total(tags: Iterable[str], weights: Mapping[str, TagWeight]) -> float:
+    # fsum: the same sum in whatever order the set is iterated.
+    return math.fsum(weights.get(tag, UNKNOWN_TAG).weight for tag in tags)
+
+
+def topical_neighbourhood(
+    source: EntityRef,
+    tags: AbstractSet[str],
+    holders: Iterable[tuple[EntityRef, AbstractSet[str]]],
+    weights: Mapping[str, TagWeight],
+    threshold: float,
+) -> list[Neighbour]:
+    """The neighbours of `source` among `holders`, best first: those that share a tag that makes candidates, and whose
+    relevance is above 0 and reaches `threshold` (0..1).
+
+    `holders`: at least every living entity that holds one of `candidate_tags(tags)`, each once, with all its tags.
+    """
+    makers = candidate_tags(tags, weights)
+    scored = (
+        Neighbour(ref, relevance(tags, theirs, weights))
+        for ref, theirs in holders
+        if ref != source and not makers.isdisjoint(theirs)
+    )
+    return sorted((neighbour for neighbour in scored if 0.0 < neighbour.score >= threshold), key=precedence)
+
+
+def topical_edges(
+    source: EntityRef,
+    tags: AbstractSet[str],
+    ranking: Ranking,
+    holders: Mapping[EntityRef, AbstractSet[str]],
+    weights: Mapping[str, TagWeight],
+) -> Iterator[Edge]:
+    """The edges of a list; `holders` gives the tags of each that it names."""
+    for target, score in ranking:
+        shared = sorted(tags & holders[target], key=lambda tag: (-weights.get(tag, UNKNOWN_TAG).weight, tag))
+        evidence = {"rule": "tags", "shared": shared[:SHOWN_TAGS]}
+        yield Edge(source, target, EdgeType.TOPICAL_RELEVANCE, score, evidence)
