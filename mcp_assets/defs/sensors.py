@@ -32,6 +32,8 @@ _WAITING = (DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED)
 # How long one wait for messages may take before the inbox is looked at again, for work that came another way.
 _LOOK_EVERY_S = 2.0
 
+_STRAGGLERS_S = 0.05
+
 
 def build_vector_index_sensor(settings: Settings) -> dg.SensorDefinition:
     """The sensor that takes in events and has them indexed. It runs unless somebody switches it off."""
@@ -50,16 +52,20 @@ def build_vector_index_sensor(settings: Settings) -> dg.SensorDefinition:
         deadline = time.monotonic() + settings.sensor_tick_s
         taken = 0
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return dg.SkipReason(f"{taken} messages taken in; nothing waits for a drain")
-            news = retrying(settings)(intake, opened, wait_s=min(_LOOK_EVERY_S, left))
-            taken += news.accepted + news.rejected
-            if news.more and news.accepted:
-                continue
             requests = _requests(opened, context.instance)
             if requests:
                 return dg.SensorResult(run_requests=requests)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return dg.SkipReason(f"{taken} messages taken in; nothing waits for a drain")
+            wait_s = min(_LOOK_EVERY_S, left)
+            while True:
+                news = retrying(settings)(intake, opened, wait_s=wait_s)
+                taken += news.accepted + news.rejected
+                if time.monotonic() >= deadline or not (news.more or news.accepted):
+                    break
+                # Events come in bursts: what follows at once is taken in before anyone is asked to drain.
+                wait_s = _STRAGGLERS_S
 
     return vector_index_sensor
 
@@ -84,7 +90,7 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
 
 
 def _unfinished(instance: dg.DagsterInstance, tag: str) -> Sequence[DrainRun]:
-    records = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags={tag: []}))
+    records = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
     now = datetime.now(UTC)
     return [
         DrainRun(

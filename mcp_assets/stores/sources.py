@@ -1,5 +1,7 @@
 """Source tables: read rows by id, and find in SQL which rows differ from the ledger."""
 
+import json
+import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from mcp_assets.entities.registry import SourceTable
+from mcp_assets.events.decode import MAX_DEPTH
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.postgres import Connection
 
@@ -27,6 +30,8 @@ class SourceRow:
     content: str
     metadata: Mapping[str, Any]
     source_hash: str
+    unfit: str | None = None
+    """Why no store could hold the metadata, which PostgreSQL's jsonb could; then `metadata` is empty."""
 
 
 class SourceReader:
@@ -51,7 +56,7 @@ class SourceReader:
         if not wanted:
             return {}
         statement = sql.SQL(
-            "SELECT {id}, {alive}, {title}, {content}, {metadata}, {hash} FROM {table} WHERE {match}"
+            "SELECT {id}, {alive}, {title}, {content}, ({metadata})::text, {hash} FROM {table} WHERE {match}"
         ).format(
             id=self._id,
             # With parameters in the statement, a percent sign in the predicate (LIKE '…%') has to be doubled.
@@ -64,16 +69,12 @@ class SourceReader:
             match=self._match(),
         )
         rows = self._run(lambda: connection.execute(statement, {"ids": wanted}).fetchall())
-        return {
-            entity_id: SourceRow(
-                alive=bool(alive),
-                title=title,
-                content=content,
-                metadata={key: value for key, value in metadata.items() if value is not None},
-                source_hash=source_hash,
-            )
-            for entity_id, alive, title, content, metadata, source_hash in rows
-        }
+        found = {}
+        for entity_id, alive, title, content, metadata, source_hash in rows:
+            # Read here and not by the driver, which would fail all rows for one.
+            fit, unfit = _metadata(metadata)
+            found[entity_id] = SourceRow(bool(alive), title, content, fit, source_hash, unfit)
+        return found
 
     def find_differing(
         self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, *, force: bool
@@ -295,6 +296,38 @@ class SourceWriter:
         if default is None:
             return name
         return sql.SQL("coalesce({}, {})").format(name, sql.SQL(default[0]))
+
+
+def _metadata(text: str) -> tuple[dict[str, Any], str | None]:
+    """The metadata without their nulls, or why they are unfit: jsonb takes any nesting and numbers of any length."""
+    try:
+        metadata = json.loads(text, parse_int=_integer, parse_float=_float)
+    except RecursionError:
+        return {}, f"they are nested more than {MAX_DEPTH} levels deep"
+    except ValueError as error:
+        return {}, str(error)
+    if _deeper_than(MAX_DEPTH, metadata):
+        return {}, f"they are nested more than {MAX_DEPTH} levels deep"
+    return {key: value for key, value in metadata.items() if value is not None}, None
+
+
+def _integer(digits: str) -> int:
+    _float(digits)
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("they hold a number beyond 64-bit floats")
+    return number
+
+
+def _deeper_than(depth: int, value: Any) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper_than(depth - 1, item) for item in inner)
 
 
 def _spell_uuid(text: str) -> str | None:

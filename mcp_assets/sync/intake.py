@@ -76,7 +76,7 @@ def _intake_stream(platform: Platform, name: str, wait_s: float) -> Intake:
                 _want_full_syncs(platform, connection, f"stream {name}: {gap}")
         return Intake(gap=gap, more=True)
     read = platform.nats.read(
-        state, cursor.last_seq, limit=MESSAGES_A_READ, max_bytes=BYTES_A_READ, wait_s=max(wait_s, 0.2)
+        state, cursor.last_seq, limit=MESSAGES_A_READ, max_bytes=BYTES_A_READ, wait_s=max(wait_s, 0.05)
     )
     if not read.messages:
         return _pass_over(platform, name, cursor, state)

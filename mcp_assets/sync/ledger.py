@@ -141,7 +141,11 @@ def _apply_once(
     redirtied: list[str] = []
     for entity_id in ids:
         row = current.get(entity_id)
-        truth = truth_of(row, sources.get(entity_id), wanted[entity_id].stated)
+        source = sources.get(entity_id)
+        if source is not None and source.alive and source.unfit is not None:
+            result.unfit[entity_id] = Refusal("unfit_metadata", f"no store can hold the row's metadata: {source.unfit}")
+            continue
+        truth = truth_of(row, source, wanted[entity_id].stated)
         if truth is None:
             if not wanted[entity_id].deleting:
                 result.unknown.append(entity_id)
