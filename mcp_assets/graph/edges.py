@@ -31,17 +31,17 @@ class EdgeKey(NamedTuple):
 
 
 def rounded(score: float) -> float:
-    """`score` at the 4 decimals at which scores are ordered, compared with a threshold, and stored; at most 1.0.
+    """`score` at the 4 decimals at which scores are ordered, compared with a threshold, and stored.
 
-    The cosine of two equal float32 vectors exceeds 1 by a little. What a `real` column gives back of a rounded score
-    is the same score again once it is rounded.
+    What a `real` column gives back of a rounded score rounds to that score again; so does the cosine of two equal
+    float32 vectors, which may exceed 1 by a little.
 
     Raises:
         ValueError: `score` is not finite.
     """
     if not math.isfinite(score):
         raise ValueError(f"a score must be a finite number, not {score}")
-    return min(round(score, STRENGTH_DECIMALS), 1.0) + 0.0  # + 0.0: no negative zero
+    return round(score, STRENGTH_DECIMALS) + 0.0  # + 0.0: no negative zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Edge:
         if self.source == self.target:
             raise ValueError(f"{self.source} cannot have an edge ({self.type}) to itself")
         strength = rounded(self.strength)
-        if strength < 0.0 or self.strength > 1.001:
+        if not 0.0 <= strength <= 1.0:
             raise ValueError(
                 f"the strength of {self.source} -> {self.target} ({self.type}) is {self.strength}: not 0..1"
             )

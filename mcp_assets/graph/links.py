@@ -12,6 +12,10 @@ from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, slug_key,
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _ADDRESS = r"""[^\s<>"'`(){}|\\^\[\]]++"""
 _MIN_PREFIX = 4
+
+MAX_ADDRESS = 4_096
+"""Characters; what is longer is no address of an entity."""
+
 _PUNCTUATION = ".,;:!?*'"
 _ENDS_VALUE = {
     ReferenceKind.ID: re.compile("[/?#&]"),
@@ -101,6 +105,8 @@ class LinkForms:
         if self._address is None:
             return
         for match in self._address.finditer(text):
+            if match.end() - match.start() > MAX_ADDRESS:
+                continue
             for form in self._forms[match[1]]:
                 key = form.key(match[2])
                 if key is not None:

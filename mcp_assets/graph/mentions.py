@@ -6,6 +6,8 @@ What is searched for in the whole text begins with a fixed character and has no 
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from heapq import merge
+from operator import itemgetter
 from typing import NamedTuple
 
 from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
@@ -18,11 +20,12 @@ _TITLE = re.compile(r"\[\[([^\[\]]++)\]\]")
 LOOK_BACK = 128
 """Characters before a mention in which a phrase may stand, and between two mentions of one list."""
 
-_OPENING = r"""(?:[-*+•]\s+)?(?:\[[^\[\]\n]*\]\()?[(\["'`*_]*"""
-_CLOSING = r"""[)\]"'`*_]*(?:\s*\([^()\n]*\))?"""
-_LIST_SEPARATOR = re.compile(
-    rf"{_CLOSING}(?:\s*[,;&]\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+|\s*\n\s*(?=[-*+•]\s)){_OPENING}", re.IGNORECASE
-)
+_BULLET = r"[-*+•]\s"
+_COLON = r"[*_]*+\s*+:?[*_]*+\s*+"
+_OPENING = rf"""(?:{_BULLET}\s*+)?(?:\[[^\[\]\n]*+\]\()?[(\["'`*_]*+"""
+_CLOSING = r"""[)\]"'`*_]*+(?:\s*+\([^()\n]*+\))?"""
+_SEPARATOR = rf"(?:\s*+[,;&]\s*+(?:(?:and|or)\s++)?|\s++(?:and|or)\s++|[^\S\n]*+\n\s*+(?={_BULLET}))"
+_BETWEEN_IN_LIST = re.compile(_CLOSING + _SEPARATOR + _OPENING, re.IGNORECASE)
 
 
 class Mention(NamedTuple):
@@ -44,19 +47,24 @@ class _Found(NamedTuple):
     within: str | None
 
 
+_SPAN = itemgetter(0, 1)
+
+
 class Mentions:
     """Finds the mentions in texts.
 
     `type_names`: name -> entity type; `Page:x` means what `page:x` means. A name that is not in it makes no reference.
-    `phrases`: the phrases to look for, lower case, words parted by one space.
+    `phrases`: the phrases to look for, in any case and with any white space between their words.
     """
 
     def __init__(self, type_names: Mapping[str, str], links: LinkForms, phrases: Iterable[str]) -> None:
         self._types = {name.lower(): entity_type for name, entity_type in type_names.items()}
         self._name_lengths = sorted({len(name) for name in self._types})
         self._links = links
-        spelled = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases)
-        self._phrase = re.compile(rf"(?<![\w-])({spelled})\s*:?\s*{_OPENING}$", re.IGNORECASE) if spelled else None
+        self._phrases = tuple(phrases)
+        spelled = (r"\s++".join(map(re.escape, phrase.split())) for phrase in self._phrases)
+        one_of_them = "|".join(f"({spelling})" for spelling in spelled)
+        self._phrase = re.compile(rf"(?<![^\W_])(?<!-)(?:{one_of_them}){_COLON}{_OPENING}$", re.IGNORECASE)
 
     def find(self, text: str) -> Iterator[Mention]:
         """Every mention in `text`, in order.
@@ -65,9 +73,9 @@ class Mentions:
         task:B and `task:C`", or the lines of a bulleted list. White space, a colon, quotes, brackets and emphasis may
         stand between, and the shown text of a Markdown link.
         """
-        found = sorted((*self._ids(text), *self._titles(text), *self._links.find(text)), key=lambda each: each[:2])
+        found = merge(self._ids(text), self._titles(text), map(_Found._make, self._links.find(text)), key=_SPAN)
         end, phrase = 0, None
-        for each in (_Found(*mention) for mention in found):
+        for each in found:
             if each.start < end:  # inside another: an id in an address or in brackets
                 yield Mention(*each, phrase=None)
                 continue
@@ -76,18 +84,20 @@ class Mentions:
             end = each.end
 
     def _ids(self, text: str) -> Iterator[_Found]:
+        end = 0
         for match in _ID.finditer(text):
             colon = match.start()
-            name = self._name_before(text, colon)
+            name = self._name_before(text, colon, end)
             if name is not None and len(match[1]) <= MAX_ID_LENGTH:
+                end = match.end()
                 key = id_key(EntityRef(self._types[name], match[1]))
-                yield _Found(colon - len(name), match.end(), key, None)
+                yield _Found(colon - len(name), end, key, None)
 
-    def _name_before(self, text: str, colon: int) -> str | None:
-        """The type name that ends before `colon`, standing by itself."""
+    def _name_before(self, text: str, colon: int, previous_end: int) -> str | None:
+        """The type name that ends before `colon`, standing by itself, and no part of the id before it."""
         for length in self._name_lengths:
             start = colon - length
-            if start < 0:
+            if start < previous_end:
                 return None
             name = text[start:colon].lower()
             if name in self._types and (start == 0 or not _continues_word(text[start - 1])):
@@ -96,18 +106,21 @@ class Mentions:
 
     def _titles(self, text: str) -> Iterator[_Found]:
         for match in _TITLE.finditer(text):
-            key = title_key(match[1].partition("|")[0])
-            if key is not None:
+            title = match[1].partition("|")[0]
+            key = title_key(title)
+            if key is not None and not self._is_by_id(title.strip()):
                 yield _Found(match.start(), match.end(), ReferenceKey(ReferenceKind.TITLE, key), None)
 
+    def _is_by_id(self, text: str) -> bool:
+        name, colon, _ = text.partition(":")
+        return name.lower() in self._types and _ID.fullmatch(text, len(name)) is not None if colon else False
+
     def _phrase_before(self, text: str, start: int, previous_end: int, previous: str | None) -> str | None:
-        if self._phrase is None:
-            return None
         stretch_start = max(previous_end, start - LOOK_BACK)
         match = self._phrase.search(text, stretch_start, start)
-        if match is not None:
-            return " ".join(match[1].lower().split())
-        in_list = stretch_start == previous_end and _LIST_SEPARATOR.fullmatch(text, previous_end, start)
+        if match is not None and match.lastindex is not None:
+            return self._phrases[match.lastindex - 1]
+        in_list = stretch_start == previous_end and _BETWEEN_IN_LIST.fullmatch(text, previous_end, start)
         return previous if in_list else None
 
 

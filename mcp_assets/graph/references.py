@@ -6,8 +6,9 @@ of") makes the edge of the phrase *too*. A metadata key or a slug path makes onl
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -57,8 +58,8 @@ class ReferenceRules:
     type_names: Mapping[str, str]
     """Name or alias, lower case -> entity type."""
     link_forms: tuple[LinkForm, ...] = ()
-    metadata_keys: Mapping[str, MetadataKey] = METADATA_KEYS
-    phrases: Mapping[str, Phrase] = PHRASES
+    metadata_keys: Mapping[str, MetadataKey] = field(default_factory=lambda: METADATA_KEYS)
+    phrases: Mapping[str, Phrase] = field(default_factory=lambda: PHRASES)
 
     @classmethod
     def of(cls, types: EntityTypes, link_forms: Iterable[LinkForm] = ()) -> "ReferenceRules":
@@ -70,24 +71,21 @@ class ReferenceRules:
         """The same rules, blind to these metadata keys.
 
         Raises:
-            KeyError: a key is not among the rules.
+            ValueError: a key is not among the rules.
         """
         if unknown := [key for key in keys if key not in self.metadata_keys]:
-            raise KeyError(f"no rule reads the metadata key(s) {unknown}; rules read {sorted(self.metadata_keys)}")
+            raise ValueError(f"no rule reads the metadata key(s) {unknown}; rules read {sorted(self.metadata_keys)}")
         kept = {key: rule for key, rule in self.metadata_keys.items() if key not in keys}
         return replace(self, metadata_keys=MappingProxyType(kept))
 
     def uses(self, source: EntityRef, title: str | None, content: str, metadata: Mapping[str, Any]) -> tuple[Use, ...]:
         """Every reference that the entity makes, each once, in the order of metadata keys, slug, text. Never raises."""
-        return tuple(
-            dict.fromkeys(
-                (
-                    *self._in_metadata(source, metadata),
-                    *_in_slug(source, metadata),
-                    *self._in_text(build_text(title, content)),
-                )
-            )
+        made = chain(
+            self._in_metadata(source, metadata),
+            _in_slug(source, metadata),
+            self._in_text(build_text(title, content)),
         )
+        return tuple(dict.fromkeys(made))
 
     @cached_property
     def _mentions(self) -> Mentions:

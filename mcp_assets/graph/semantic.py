@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph.edges import STRENGTH_DECIMALS, Edge, EdgeType, rounded
+from mcp_assets.graph.edges import Edge, EdgeType, rounded
 from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, precedence
 
 Hit = tuple[EntityRef, float]
@@ -13,8 +13,8 @@ _NOBODY: frozenset[EntityRef] = frozenset()
 
 
 def query_floor(threshold: float) -> float:
-    """The score threshold to search with: the lowest cosine that rounds to `threshold`, less a margin for float32."""
-    return threshold - 0.6 * 10**-STRENGTH_DECIMALS
+    """The score threshold to search with: what rounds to `threshold` lies up to 0.00005 below it."""
+    return threshold - 0.00006
 
 
 def neighbourhood(
