@@ -1,0 +1,93 @@
+"""What a forked process does for its run: opens Dagster's instance, says who it is, and executes as any run worker."""
+
+import os
+import socket
+import sys
+import traceback
+from contextlib import ExitStack
+
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._cli.api import _execute_run_command_body
+from dagster._core.events import EngineEventData
+from dagster._core.instance.ref import InstanceRef
+from dagster._serdes import deserialize_value
+from dagster._utils import get_run_crash_explanation
+from dagster._utils.error import serializable_error_info_from_exc_info
+from dagster._utils.interrupts import capture_interrupts
+
+from mcp_assets.launcher.frames import send_frame
+from mcp_assets.launcher.run_process import RunProcess
+
+
+def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
+    """Execute `run_id` in this process, once `answer` was told that it begins or why it does not.
+
+    Returns:
+        The process's exit code; 0 also for a run that failed, as long as the run says so itself.
+    """
+    with capture_interrupts(), ExitStack() as stack:
+        with answer:
+            try:
+                instance = stack.enter_context(DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)))
+                instance.add_run_tags(run_id, RunProcess.this(run_id).as_tags())
+            except Exception:  # noqa: BLE001  (the launcher raises it where Dagster fails the run)
+                send_frame(answer, {"error": traceback.format_exc()})
+                return 0
+            _tell(answer, {"pid": os.getpid()})
+        # From here on a termination finds this process; one that came before has left its mark in the status.
+        if _cancel_if_asked(instance, run_id):
+            return 0
+        try:
+            _execute_run_command_body(run_id, instance, lambda _event: None, set_exit_code_on_failure=False)
+        except Exception:
+            _report_failure(instance, run_id)
+            raise
+        _cancel_if_asked(instance, run_id)
+        return 0
+
+
+def report_death(instance_ref: str, run_id: str, exit_code: int) -> int:
+    """Mark a run as failed, or canceled if that was wanted, whose process ended without a word.
+
+    Args:
+        exit_code: of the run's process; negative for the signal that killed it.
+    """
+    with DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)) as instance:
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return 0
+        message = get_run_crash_explanation(f"The process of run {run_id}", exit_code)
+        if run.status == DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, message)
+        else:
+            instance.report_run_failed(run, message)
+    return 0
+
+
+def _tell(answer: socket.socket, message: dict[str, object]) -> None:
+    """Tell the launcher. Should it be dead by now, the run goes on: nobody else will start it."""
+    try:
+        send_frame(answer, message)
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _cancel_if_asked(instance: DagsterInstance, run_id: str) -> bool:
+    """End the run as canceled if a termination was asked for when nothing was executing that could notice."""
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        raise LookupError(f"run {run_id} was deleted while its process worked on it")
+    if run.status != DagsterRunStatus.CANCELING:
+        return False
+    instance.report_run_canceled(run)
+    return True
+
+
+def _report_failure(instance: DagsterInstance, run_id: str) -> None:
+    """Say why a run ended before Dagster's execution could: the process's own output is read by few."""
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.is_finished:
+        return
+    error = serializable_error_info_from_exc_info(sys.exc_info())
+    instance.report_engine_event("The run could not be executed.", run, EngineEventData.engine_error(error))
+    instance.report_run_failed(run)
