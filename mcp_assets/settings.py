@@ -1,13 +1,15 @@
 """Settings: the one class that says where the stores are and how the platform works; read from the environment."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -16,7 +18,7 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mcp_assets.embedded import stack
 from mcp_assets.embedding.profiles import ModelProfile, profile_for
@@ -27,6 +29,16 @@ Provider = Literal["openai", "local"]
 Identifier = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}$"))]
 
 DEFAULT_MODELS: Mapping[Provider, str] = {"openai": "text-embedding-ada-002", "local": "wordllama"}
+
+
+def _json_list(value: Any) -> Any:
+    """Decoded here and not by pydantic-settings, whose error would not name the variable."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError('it must be a JSON list of texts, such as ["MCP_ASSETS"]') from None
 
 
 class SettingsError(Exception):
@@ -159,7 +171,7 @@ class Settings(BaseSettings):
         validation_alias="MCP_ASSETS_SCHEMA",
         description="PostgreSQL schema of the platform's own tables.",
     )
-    streams: tuple[str, ...] = Field(
+    streams: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_json_list)] = Field(
         default=("MCP_ASSETS",),
         min_length=1,
         validation_alias="MCP_ASSETS_STREAMS",

@@ -2,9 +2,10 @@
 
 import signal
 
-import click
 import typer
 from pydantic import ValidationError
+from typer.exceptions import TyperException
+from typer.rich_utils import rich_format_error
 
 from mcp_assets.cli import demo, entities, services
 from mcp_assets.cli.console import Exit, say_error
@@ -41,12 +42,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         code = Exit.INTERRUPTED
-    except KeyboardInterrupt:
-        code = Exit.INTERRUPTED
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        rich_format_error(error)  # type: ignore[arg-type]
         code = Exit.USAGE
     except ValidationError as error:
         for problem in error.errors(include_input=False, include_url=False):

@@ -3,9 +3,11 @@
 import gzip
 import json as json_module
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -138,13 +140,17 @@ def progress_bar(*, quiet: bool) -> Progress:
     )
 
 
-def _opened(file: Path) -> BinaryIO:
-    if str(file) == "-":
-        return sys.stdin.buffer
+@contextmanager
+def _opened(file: Path) -> Iterator[Iterable[bytes]]:
+    """The lines of `file`. What goes wrong while they are read is a LoadError that names it."""
     try:
-        return gzip.open(file) if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
-    except OSError as error:
-        raise LoadError(f"{file} cannot be read: {error.strerror}") from error
+        if str(file) == "-":
+            yield sys.stdin.buffer
+        else:
+            with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+                yield lines
+    except (OSError, EOFError, zlib.error) as error:
+        raise LoadError(f"{file} cannot be read: {error}") from error
 
 
 def _count_lines(file: Path) -> int:
@@ -152,7 +158,7 @@ def _count_lines(file: Path) -> int:
         return sum(1 for line in lines if line.strip())
 
 
-def _events(lines: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
+def _events(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, bytes]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -14,6 +14,7 @@ from mcp_assets.cli.console import Exit, err, out, print_json, say_error
 from mcp_assets.cli.dagster_dev import DagsterEnded, dagster_dev
 from mcp_assets.embedded import stack
 from mcp_assets.settings import Settings, load_settings, variable_of
+from mcp_assets.stores.addresses import without_password
 from mcp_assets.sync.doctor import diagnose
 from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.pending import pending
@@ -157,8 +158,11 @@ def exports(settings: Settings) -> Mapping[str, str]:
             continue
         if field == "state_dir":
             values[variable_of(field)] = str(Path(value).resolve())
-        elif isinstance(value, SecretStr):
-            values[variable_of(field)] = value.get_secret_value()
+        elif field.endswith("_url"):
+            url = value.get_secret_value() if isinstance(value, SecretStr) else value
+            # With a password it can only have come from the environment, or a .env file: whoever needs it has it.
+            if "***" not in without_password(url):
+                values[variable_of(field)] = url
         elif isinstance(value, tuple | dict):
             values[variable_of(field)] = settings.model_dump_json(include={field}).split(":", 1)[1][:-1]
         else:
@@ -180,12 +184,5 @@ def _addresses(settings: Settings) -> dict[str, str | None]:
 
 
 def _shown(address: SecretStr | str | None) -> str | None:
-    """The address with the password, and a token in its place, starred out."""
     url = address.get_secret_value() if isinstance(address, SecretStr) else address
-    if url is None or "@" not in url:
-        return url
-    scheme, _, rest = url.partition("://")
-    credentials, _, address = rest.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    shown = f"{user}:***" if colon else ("***" if scheme == "nats" else user)
-    return f"{scheme}://{shown}@{address}"
+    return None if url is None else without_password(url)

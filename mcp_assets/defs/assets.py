@@ -86,7 +86,7 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
             raise dg.Failure("the run names no partition: a range must go from an earlier partition to a later one")
         log = _EventLog(context, opened)
         if config.mode is Mode.DRAIN:
-            _drain(opened, ranges, context.run_id, log)
+            _drain(opened, ranges, context.run.run_id, log)
         else:
             _full(opened, ranges, log, force=config.force)
         # Materializations are logged as partitions are complete: an output would mark the whole range.

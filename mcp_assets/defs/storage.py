@@ -7,6 +7,7 @@ from dagster import Field
 from dagster._config.config_schema import UserConfigSchema
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import create_pg_connection, retry_pg_creation_fn
 
 from mcp_assets.settings import load_settings
 
@@ -27,12 +28,17 @@ class SettingsPostgresStorage(DagsterPostgresStorage):
         schema = config_value["schema"]
         # SQLAlchemy 2.1 takes psycopg 3 for a plain URL, with which dagster-postgres does not work.
         url = sqlalchemy.make_url(load_settings().require_database_url()).set(drivername="postgresql+psycopg2")
-        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
-        with engine.begin() as connection:
-            connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
+        retry_pg_creation_fn(lambda: _create_schema(engine, schema))
         in_schema = url.update_query_dict({"options": f"-csearch_path={schema}"})
         return cls(
             postgres_url=in_schema.render_as_string(hide_password=False),
             should_autocreate_tables=True,
             inst_data=inst_data,
         )
+
+
+def _create_schema(engine: sqlalchemy.Engine, schema: str) -> None:
+    """Opened anew for each run and by the code server's threads, one of which dies of an error: so with retries."""
+    with create_pg_connection(engine) as connection:
+        connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))

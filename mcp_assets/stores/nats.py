@@ -15,6 +15,7 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, BadRequestError, FetchTimeoutError, NotFoundError
 
@@ -209,10 +210,11 @@ class NatsStreams:
     async def _read(self, state: StreamState, after_seq: int, limit: int, max_bytes: int, wait_s: float) -> Read:
         try:
             read = await self._pull(state, after_seq, limit, max_bytes, wait_s)
-        except (NatsError, OSError):
+        except (NatsError, OSError) as error:
             now = await self._state(state.name)
-            if now is None or now.last_seq <= after_seq:
+            if now is None or (now.last_seq <= after_seq and not isinstance(error, NatsTimeoutError)):
                 raise
+            # The server is well. If it was merely late, there is nothing to read.
             return await self._read_singly(now, after_seq)
         if read is None:
             return await self._read_singly(await self._state(state.name) or state, after_seq)
@@ -259,7 +261,7 @@ class NatsStreams:
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_s
         while True:
-            wait_s = min(max(end - loop.time(), 0.1), _PULL_WAIT_S)
+            wait_s = min(max(end - loop.time(), 0.05), _PULL_WAIT_S)
             try:
                 return (await subscription.fetch(1, timeout=wait_s, heartbeat=wait_s / 4))[0]
             except FetchTimeoutError:

@@ -34,6 +34,7 @@ class Postgres:
     def __init__(self, url: str, schema: str, *, max_connections: int = 16, timeout_s: float = 15.0) -> None:
         self.url = url
         self.schema = schema
+        self.max_connections = max_connections
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._migrated = False

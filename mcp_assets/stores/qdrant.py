@@ -14,6 +14,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.points import INDEXED_KEYS
+from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 
 T = TypeVar("T")
@@ -42,8 +43,6 @@ class Collection:
 
     alias: str
     name: str
-    created: bool
-    """It was absent, and has just been made: it holds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ class Qdrant:
             return self._made
 
     def ensure_collection(self, alias: str, profile: ModelProfile) -> Collection:
-        """The collection behind `alias`, made with its alias and payload indexes if there is none.
+        """The collection behind `alias`, made with its payload indexes, and last its alias, if there is none.
 
         A collection that bears the plain name is taken as it is, if it was made for this model.
 
@@ -93,8 +92,7 @@ class Qdrant:
         if found is not None:
             return found
         expected = physical_name(alias, profile)
-        created = not self._call(lambda: self._client.collection_exists(expected))
-        if created:
+        if not self._call(lambda: self._client.collection_exists(expected)):
             try:
                 self._call(
                     lambda: self._client.create_collection(
@@ -106,7 +104,6 @@ class Qdrant:
                 )
             except StoreRefused:
                 # Another process made it between the question and the request.
-                created = False
                 if not self._call(lambda: self._client.collection_exists(expected)):
                     raise
         for key, schema in INDEXED_KEYS.items():
@@ -129,7 +126,7 @@ class Qdrant:
             if self.alias_target(alias) != expected:
                 raise
         self._check_made_for(alias, expected, expected, profile)
-        return Collection(alias, expected, created)
+        return Collection(alias, expected)
 
     def find_collection(self, alias: str, profile: ModelProfile) -> Collection | None:
         """The collection behind `alias`, if it is there and was made for this model; None if it is not there.
@@ -141,9 +138,10 @@ class Qdrant:
         if target is None:
             if not self._call(lambda: self._client.collection_exists(alias)):
                 return None
-            target = alias
+            # The name may be an alias that was made since.
+            target = self.alias_target(alias) or alias
         self._check_made_for(alias, target, physical_name(alias, profile), profile)
-        return Collection(alias, target, created=False)
+        return Collection(alias, target)
 
     def alias_target(self, alias: str) -> str | None:
         """The physical collection that `alias` leads to; None if there is no such alias."""
@@ -165,11 +163,10 @@ class Qdrant:
             StoreUnavailable: Qdrant does not answer, or has not applied them in time.
         """
         for part in _slices(upsert):
+            vectors = np.stack([point.vector for point in part]).tolist()
             points = [
-                models.PointStruct.model_construct(
-                    id=str(point.id), vector=point.vector.tolist(), payload=dict(point.payload)
-                )
-                for point in part
+                models.PointStruct.model_construct(id=str(point.id), vector=vector, payload=dict(point.payload))
+                for point, vector in zip(part, vectors, strict=True)
             ]
             self._applied(lambda points=points: self._client.upsert(collection, points, wait=True))  # type: ignore[misc]
         for entries in _slices(list((payloads or {}).items())):
@@ -274,7 +271,7 @@ class Qdrant:
             raise StoreUnavailable(f"Qdrant failed ({error.status_code}): {reason}") from error
         except (ResponseHandlingException, ApiException) as error:
             raise StoreUnavailable(
-                f"Qdrant does not answer at {self._url} ({error}): check QDRANT_URL and that it runs"
+                f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
             ) from error
 
 

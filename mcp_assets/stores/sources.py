@@ -72,7 +72,7 @@ class SourceReader:
         found = {}
         for entity_id, alive, title, content, metadata, source_hash in rows:
             # Read here and not by the driver, which would fail all rows for one.
-            fit, unfit = _metadata(metadata)
+            fit, unfit = _read_metadata(metadata)
             found[entity_id] = SourceRow(bool(alive), title, content, fit, source_hash, unfit)
         return found
 
@@ -262,16 +262,16 @@ class SourceWriter:
                 values[stamp] = [time.isoformat() if time else None for time in times]
         records = [dict(zip(values, record, strict=True)) for record in zip(*values.values(), strict=True)]
         table = sql.Identifier(*mapping.table.split("."))
+        defaults = self._defaults(connection)
         names = [sql.Identifier(name) for name in values]
         statement = sql.SQL(
             "INSERT INTO {table} AS stored ({columns}) "
-            # A column that says what stands where nothing is given must not be told NULL.
             "SELECT {values} FROM jsonb_populate_recordset(NULL::{table}, %s) AS row "
             "ON CONFLICT ({id}) DO UPDATE SET {updates}"
         ).format(
             table=table,
             columns=sql.SQL(", ").join(names),
-            values=sql.SQL(", ").join(self._value(connection, name) for name in values),
+            values=sql.SQL(", ").join(_or_default(name, defaults.get(name)) for name in values),
             id=sql.Identifier(mapping.id),
             updates=sql.SQL(", ").join(
                 sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in values if name != mapping.id
@@ -282,23 +282,25 @@ class SourceWriter:
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.DataError) as error:
             raise StoreRefused(
                 f"the source table {mapping.table} cannot be written ({error.diag.message_primary}): check "
-                "DATABASE_URL and the source mapping; `mcp-assets load --create-tables` makes the tables of the preset `mcp`"
+                "DATABASE_URL and the source mapping; `mcp-assets load --create-tables` makes those of the preset `mcp`"
             ) from error
 
-    def _value(self, connection: Connection, column: str) -> sql.Composable:
-        default = connection.execute(
-            "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef"
-            " JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum"
-            " WHERE adrelid = to_regclass(%s) AND attname = %s",
-            (sql.Identifier(*self._mapping.table.split(".")).as_string(connection), column),
-        ).fetchone()
-        name = sql.SQL("row.{}").format(sql.Identifier(column))
-        if default is None:
-            return name
-        return sql.SQL("coalesce({}, {})").format(name, sql.SQL(default[0]))
+    def _defaults(self, connection: Connection) -> dict[str, str]:
+        """The default expressions of the table's columns: what stands where an entity gives nothing."""
+        rows = connection.execute(
+            "SELECT attname, pg_get_expr(adbin, adrelid) FROM pg_attrdef"
+            " JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum WHERE adrelid = to_regclass(%s)",
+            (sql.Identifier(*self._mapping.table.split(".")).as_string(connection),),
+        )
+        return dict(rows.fetchall())
 
 
-def _metadata(text: str) -> tuple[dict[str, Any], str | None]:
+def _or_default(column: str, default: str | None) -> sql.Composable:
+    name = sql.SQL("row.{}").format(sql.Identifier(column))
+    return name if default is None else sql.SQL("coalesce({}, {})").format(name, sql.SQL(default))
+
+
+def _read_metadata(text: str) -> tuple[dict[str, Any], str | None]:
     """The metadata without their nulls, or why they are unfit: jsonb takes any nesting and numbers of any length."""
     try:
         metadata = json.loads(text, parse_int=_integer, parse_float=_float)

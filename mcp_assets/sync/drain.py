@@ -114,7 +114,9 @@ def _work_off(platform: Platform, entity_type: str, indexer: Indexer) -> Iterato
             empty.set()
         return drained
 
-    for _, drained in overlapped(claims(), work, in_flight=platform.embedder.concurrency + 1):
+    # A batch holds the connection of its claim while it asks for another: more of them would starve each other.
+    in_flight = min(platform.embedder.concurrency + 1, platform.postgres.max_connections // 2)
+    for _, drained in overlapped(claims(), work, in_flight=in_flight):
         if drained.messages:
             yield drained
 

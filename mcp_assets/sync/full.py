@@ -60,28 +60,37 @@ def full_sync(
     """
     total = platform.settings.shards
     slots = (slot_range(shards[0], total)[0], slot_range(shards[-1], total)[1])
+    indexer = Indexer(platform, entity_type)
+    if stages.embeddings:
+        # What a vanished collection held is found to differ, too.
+        indexer.ensure_collection()
     with platform.postgres.session() as session:
         started_at = _now(session)
         _find_differing(platform, session, entity_type, slots, stages, force=force)
         differing = _count_by_shard(session, total)
-        indexer = Indexer(platform, entity_type)
 
         def work(batch: _Batch) -> BatchReport:
             return index_until_settled(platform, indexer, batch.wanted, force=force, embed=stages.embeddings)
 
         done = {shard: Counts() for shard in shards}
         remaining = list(shards)
+        outstanding = {shard: differing.get(shard, 0) for shard in shards}
         batches = _batches(session, platform.settings.batch_size, total)
-        for batch, report in overlapped(batches, work, in_flight=platform.embedder.concurrency + 1):
-            while remaining[0] != batch.shard:
+
+        def completed() -> Iterator[Progress]:
+            """The shards that have come to their end, in order: at once, for the next batch may fail."""
+            while remaining and not outstanding[remaining[0]]:
                 yield _complete(platform, entity_type, remaining.pop(0), done, differing)
+
+        yield from completed()
+        for batch, report in overlapped(batches, work, in_flight=platform.embedder.concurrency + 1):
             counts = Counts()
             for part in report.shards.values():
                 counts.add(part)
             done[batch.shard].add(counts)
+            outstanding[batch.shard] -= len(batch.wanted)
             yield Progress(batch.shard, counts, complete=False, differing=differing.get(batch.shard, 0))
-        while remaining:
-            yield _complete(platform, entity_type, remaining.pop(0), done, differing)
+            yield from completed()
     if stages == Stages() and list(shards) == list(range(total)):
         with platform.postgres.transaction() as connection:
             connection.execute(

@@ -17,7 +17,7 @@ from mcp_assets.entities.points import chunk_id, payload, point_id
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_of
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.qdrant import Collection, Point
+from mcp_assets.stores.qdrant import Collection, Point, physical_name
 from mcp_assets.sync.ledger import Applied, Dirty, Wanted, apply
 from mcp_assets.sync.platform import Platform
 
@@ -81,12 +81,16 @@ class _Held:
     points: int
     vector_checks: Sequence[float]
 
+    def same_vectors(self, other: "_Held | None") -> bool:
+        return other is not None and (self.text_hash, self.vector_checks) == (other.text_hash, other.vector_checks)
+
 
 @dataclass(frozen=True, slots=True)
 class _Vectors:
-    """Unit vectors of an entity's own text and of its chunks, shape (1 + chunks, dimension)."""
+    """Unit vectors of an entity's own text and of its chunks, shape (1 + chunks, dimension), with their checks."""
 
     rows: NDArray[np.float32]
+    checks: Sequence[float]
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +99,7 @@ class _Plan:
 
     dirty: Dirty
     held: _Held | None
+    force: bool = False
     vectors: _Vectors | None = None
     refusal: Refusal | None = None
 
@@ -104,7 +109,14 @@ class _Plan:
 
     @property
     def embeds(self) -> bool:
-        return not self.removes and (self.held is None or self.held.text_hash != self.dirty.prepared.text_hash)
+        return not self.removes and (
+            self.force or self.held is None or self.held.text_hash != self.dirty.prepared.text_hash
+        )
+
+    @property
+    def replaces(self) -> bool:
+        """Vectors that the collection holds are replaced or removed."""
+        return self.held is not None and self.refusal is None and (self.removes or self.vectors is not None)
 
     @property
     def point_count(self) -> int:
@@ -153,14 +165,35 @@ class Indexer:
                 self._counts(report, part[0].id).add(Counts(tokens=tokens))
 
     def ensure_collection(self) -> Collection:
-        """The collection of this type, made if absent; what the ledger said of a vanished one is forgotten."""
-        collection = self._platform.qdrant.ensure_collection(self._alias, self._platform.embedder.profile)
-        if collection.created:
-            with self._platform.postgres.transaction() as connection:
-                connection.execute(
-                    self._platform.postgres.query("collection_was_emptied"), {"collection": collection.name}
+        """The collection of this type, made if absent.
+
+        What the ledger says of one that vanished is forgotten first, and full syncs are asked for: the alias is made
+        last, so that a process that dies in between leaves that to the next.
+        """
+        postgres, qdrant = self._platform.postgres, self._platform.qdrant
+        profile = self._platform.embedder.profile
+        found = qdrant.find_collection(self._alias, profile)
+        if found is not None:
+            return found
+        name = physical_name(self._alias, profile)
+        types = self._platform.settings.entity_types
+        sharing = [entity_type for entity_type in types if types[entity_type].collection_name == self._alias]
+        with postgres.session() as session:
+            session.execute(
+                "SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"{postgres.schema}/collection/{name}",)
+            )
+            found = qdrant.find_collection(self._alias, profile)
+            if found is not None:
+                return found
+            forgotten = session.execute(
+                postgres.query("forget_collection"), {"collection": name, "entity_types": sharing}
+            )
+            if forgotten.rowcount:
+                session.execute(
+                    postgres.query("want_full_syncs"),
+                    {"entity_types": sharing, "reason": f"the collection {name} was absent: it is made again"},
                 )
-        return collection
+            return qdrant.ensure_collection(self._alias, profile)
 
     def _counts(self, report: BatchReport, entity_id: str) -> Counts:
         shard = shard_of(slot_of(entity_id), self._platform.settings.shards)
@@ -184,14 +217,10 @@ class Indexer:
 
     def _plan(self, dirty: Sequence[Dirty], collection: Collection, force: bool) -> list[_Plan]:
         with self._platform.postgres.transaction() as connection:
-            rows = connection.execute(
-                self._platform.postgres.query("read_embedded"),
-                {"entity_type": self._type, "ids": [entity.id for entity in dirty], "collection": collection.name},
-            ).fetchall()
-        held = {} if force else {row[0]: _Held(*row[1:]) for row in rows}
+            held = self._read_held(connection, [entity.id for entity in dirty], collection)
         plans = []
         for entity in dirty:
-            plan = _Plan(entity, held.get(entity.id))
+            plan = _Plan(entity, held.get(entity.id), force)
             if len(entity.content) > LONGEST_TEXT:
                 plan.refusal = Refusal(
                     "text_too_long",
@@ -213,31 +242,36 @@ class Indexer:
             return None
         result = self._platform.embedder.embed(texts)
         outcomes = iter(result.outcomes)
+        sound: list[tuple[_Plan, list[NDArray[np.float32]]]] = []
         for plan in plans:
             own = list(itertools.islice(outcomes, plan.point_count))
             plan.refusal = next((outcome.refusal for outcome in own if outcome.refusal is not None), None)
             if plan.refusal is None:
-                plan.vectors = _Vectors(unit(np.stack([_sound(outcome.vector) for outcome in own])))
+                sound.append((plan, [_sound(outcome.vector) for outcome in own]))
+        if sound:
+            rows = unit(np.stack([vector for _, vectors in sound for vector in vectors]))
+            checks = vector_checks(rows).tolist()
+            end = 0
+            for plan, vectors in sound:
+                start, end = end, end + len(vectors)
+                plan.vectors = _Vectors(rows[start:end], checks[start:end])
         return result.tokens
+
+    def _read_held(self, connection: Connection, ids: Sequence[str], collection: Collection) -> dict[str, _Held]:
+        rows = connection.execute(
+            self._platform.postgres.query("read_embedded"),
+            {"entity_type": self._type, "ids": ids, "collection": collection.name},
+        )
+        return {row[0]: _Held(*row[1:]) for row in rows}
 
     def _commit(self, plans: Sequence[_Plan], collection: Collection, report: BatchReport) -> None:
         """Write to Qdrant under the locks of the ledger rows, and what it confirmed to the ledger."""
         postgres = self._platform.postgres
+        self._forget_replaced(plans, collection)
         with postgres.transaction() as connection:
-            rows = connection.execute(
-                postgres.query("lock_states"),
-                {"entity_type": self._type, "ids": sorted(plan.dirty.id for plan in plans)},
-            ).fetchall()
-            locked = {row[0]: row[1:] for row in rows}
-            current: list[_Plan] = []
-            bounds: dict[str, int] = {}
-            for plan in plans:
-                state, deleted, bound = locked.get(plan.dirty.id, (None, None, 0))
-                if (state, deleted) == (plan.dirty.state_hash, plan.dirty.deleted):
-                    current.append(plan)
-                    bounds[plan.dirty.id] = bound
-                else:
-                    report.overtaken.add(plan.dirty.id)
+            current, bounds = self._lock(connection, plans)
+            current = self._without_stale(connection, current, collection)
+            report.overtaken |= {plan.dirty.id for plan in plans} - {plan.dirty.id for plan in current}
             embedded = [plan for plan in current if plan.refusal is None]
             indexed_at = datetime.now(UTC).isoformat(timespec="milliseconds")
             self._write_points(embedded, collection, bounds, indexed_at)
@@ -248,6 +282,54 @@ class Indexer:
             self._dead_letter(connection, refusals, stages)
         for plan in current:
             self._count(self._counts(report, plan.dirty.id), plan)
+
+    def _forget_replaced(self, plans: Sequence[_Plan], collection: Collection) -> None:
+        """Commit, before anything is written, that it is no longer known which vectors the collection holds.
+
+        If this process dies between the write and its commit, and the text returns to what it was, the ledger must
+        not take the new vector for the old text's.
+        """
+        replacing = [plan for plan in plans if plan.replaces]
+        if not replacing:
+            return
+        with self._platform.postgres.transaction() as connection:
+            current, _ = self._lock(connection, replacing)
+            connection.execute(
+                self._platform.postgres.query("delete_embedded"),
+                {
+                    "entity_type": self._type,
+                    "collection": collection.name,
+                    "ids": [plan.dirty.id for plan in current],
+                },
+            )
+
+    def _lock(self, connection: Connection, plans: Sequence[_Plan]) -> tuple[list[_Plan], dict[str, int]]:
+        """Lock the ledger rows of `plans`. Returns those whose state has not moved on, and their chunk bounds."""
+        rows = connection.execute(
+            self._platform.postgres.query("lock_states"),
+            {"entity_type": self._type, "ids": sorted(plan.dirty.id for plan in plans)},
+        ).fetchall()
+        locked = {row[0]: row[1:] for row in rows}
+        current: list[_Plan] = []
+        bounds: dict[str, int] = {}
+        for plan in plans:
+            state, deleted, bound = locked.get(plan.dirty.id, (None, None, 0))
+            if (state, deleted) == (plan.dirty.state_hash, plan.dirty.deleted):
+                current.append(plan)
+                bounds[plan.dirty.id] = bound
+        return current, bounds
+
+    def _without_stale(self, connection: Connection, plans: Sequence[_Plan], collection: Collection) -> list[_Plan]:
+        """Those of the locked `plans` that do not rest on vectors which were replaced since they were made."""
+        resting = [plan.dirty.id for plan in plans if not plan.removes and not plan.embeds]
+        held = self._read_held(connection, resting, collection) if resting else {}
+        return [
+            plan
+            for plan in plans
+            if plan.removes
+            or plan.embeds
+            or (plan.held is not None and plan.held.same_vectors(held.get(plan.dirty.id)))
+        ]
 
     def _write_points(
         self, plans: Sequence[_Plan], collection: Collection, bounds: Mapping[str, int], indexed_at: str
@@ -291,7 +373,7 @@ class Indexer:
             delete.append(own)
             return
         if plan.vectors is not None:
-            checks: Sequence[float] = vector_checks(plan.vectors.rows).tolist()
+            checks = plan.vectors.checks
         else:
             assert plan.held is not None  # noqa: S101  (no vectors are made only where the held ones still serve)
             checks = plan.held.vector_checks
@@ -384,8 +466,7 @@ class Indexer:
 
 def _checks(plan: _Plan) -> Sequence[float]:
     if plan.vectors is not None:
-        checks: list[float] = vector_checks(plan.vectors.rows).tolist()
-        return checks
+        return plan.vectors.checks
     return plan.held.vector_checks if plan.held is not None else ()
 
 

@@ -65,15 +65,17 @@ def intake(platform: Platform, *, wait_s: float) -> Intake:
 
 
 def _intake_stream(platform: Platform, name: str, wait_s: float) -> Intake:
+    # The cursor first: one that someone else moves after the state was read would look like a stream that was reset.
+    cursor = _cursor(platform, name) or _new_cursor(platform, name)
     state = _state(platform, name)
-    cursor = _cursor(platform, state)
     gap = find_gap(cursor, state)
     if gap is not None:
-        logger.warning("stream %s: %s; a full sync is asked for", name, gap)
         jumped = Cursor(state.created_at, state.first_seq - 1, cursor.last_stored_at)
         with platform.postgres.transaction() as connection:
-            if _move(platform, connection, name, cursor, jumped):
-                _want_full_syncs(platform, connection, f"stream {name}: {gap}")
+            if not _move(platform, connection, name, cursor, jumped):
+                return Intake(more=True)
+            _want_full_syncs(platform, connection, f"stream {name}: {gap}")
+        logger.warning("stream %s: %s; a full sync is asked for", name, gap)
         return Intake(gap=gap, more=True)
     read = platform.nats.read(
         state, cursor.last_seq, limit=MESSAGES_A_READ, max_bytes=BYTES_A_READ, wait_s=max(wait_s, 0.05)
@@ -140,17 +142,24 @@ def _state(platform: Platform, name: str) -> StreamState:
     return state
 
 
-def _cursor(platform: Platform, state: StreamState) -> Cursor:
-    for _ in range(2):
-        with platform.postgres.transaction() as connection:
-            row = connection.execute(platform.postgres.query("read_cursor"), {"stream": state.name}).fetchone()
-            if row is not None:
-                return Cursor(*row)
-            connection.execute(
-                platform.postgres.query("create_cursor"),
-                {"stream": state.name, "created_at": state.created_at, "last_seq": state.first_seq - 1},
-            )
-    raise StoreRefused(f"the cursor of the stream {state.name} was removed while it was read")
+def _cursor(platform: Platform, name: str) -> Cursor | None:
+    with platform.postgres.transaction() as connection:
+        row = connection.execute(platform.postgres.query("read_cursor"), {"stream": name}).fetchone()
+    return None if row is None else Cursor(*row)
+
+
+def _new_cursor(platform: Platform, name: str) -> Cursor:
+    """The cursor of a stream that is read for the first time: before the first message that the stream holds."""
+    state = _state(platform, name)
+    with platform.postgres.transaction() as connection:
+        connection.execute(
+            platform.postgres.query("create_cursor"),
+            {"stream": name, "created_at": state.created_at, "last_seq": state.first_seq - 1},
+        )
+    cursor = _cursor(platform, name)
+    if cursor is None:
+        raise StoreRefused(f"the cursor of the stream {name} was removed while it was made")
+    return cursor
 
 
 def _pass_over(platform: Platform, name: str, cursor: Cursor, state: StreamState) -> Intake:

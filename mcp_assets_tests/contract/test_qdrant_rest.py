@@ -3,6 +3,7 @@
 import math
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -597,8 +598,9 @@ def test_payload_and_vector_selectors_choose_what_is_returned(client: QdrantClie
 
 
 def test_one_point_is_read_by_its_path(http: httpx.Client, client: QdrantClient, collection: str) -> None:
-    client.upsert(collection, [models.PointStruct(id=i, vector=FAN[1], payload={"a": 1}) for i in (1, A_UUID)])
-    for id_ in (1, A_UUID):
+    ids: list[int | str] = [1, A_UUID]
+    client.upsert(collection, [models.PointStruct(id=i, vector=FAN[1], payload={"a": 1}) for i in ids])
+    for id_ in ids:
         result = http.get(f"/collections/{collection}/points/{id_}").json()["result"]
         assert (result["id"], result["payload"]) == (id_, {"a": 1})
         assert result["vector"] == pytest.approx(FAN[1])
@@ -610,7 +612,8 @@ def test_one_point_is_read_by_its_path(http: httpx.Client, client: QdrantClient,
 
 def test_scroll_pages_through_all_points_in_the_order_of_ids(client: QdrantClient, collection: str) -> None:
     uuids = sorted(str(uuid.uuid4()) for _ in range(3))
-    client.upsert(collection, [models.PointStruct(id=i, vector=FAN[1]) for i in (*reversed(uuids), 5, 3, 4)], wait=True)
+    ids: list[int | str] = [*reversed(uuids), 5, 3, 4]
+    client.upsert(collection, [models.PointStruct(id=i, vector=FAN[1]) for i in ids], wait=True)
     seen: list[Any] = []
     offset: Any = None
     pages = 0
@@ -694,7 +697,7 @@ FILTERED = {
         (must(field("s", match=models.MatchExcept(**{"except": ["red"]}))), [2, 3, 4]),
         (must(field("t", match=models.MatchText(text="fox"))), [1]),
         (must(field("f", range=models.Range(gt=0.5, lte=2.5))), [2, 3]),
-        (must(field("d", range=models.DatetimeRange(gte="2024-02-01T00:00:00Z"))), [2]),
+        (must(field("d", range=models.DatetimeRange(gte=datetime(2024, 2, 1, tzinfo=UTC)))), [2]),
         (must(field("l", values_count=models.ValuesCount(gte=2))), [1]),
         (must(models.IsEmptyCondition(is_empty=models.PayloadField(key="l"))), [2, 3, 4, 5, 6, 7]),
         (must(models.IsNullCondition(is_null=models.PayloadField(key="n"))), [3]),
@@ -918,8 +921,8 @@ def test_a_batch_answers_its_queries_in_order(client: QdrantClient, collection: 
     answers = client.query_batch_points(
         collection, [models.QueryRequest(query=i, limit=1, offset=1) for i in range(2, 142)]
     )
-    assert all(abs(answer.points[0].id - i) <= 1 for i, answer in zip(range(2, 142), answers, strict=True))
-    assert len(answers) == 140
+    found = [answer.points[0].id for answer in answers]
+    assert all(id_ in (i - 1, i + 1) for i, id_ in zip(range(2, 142), found, strict=True))
 
 
 def test_one_wrong_query_fails_its_batch(client: QdrantClient, collection: str) -> None:

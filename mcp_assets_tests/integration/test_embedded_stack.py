@@ -303,7 +303,7 @@ def test_stopping_leaves_no_process_and_nothing_outside_the_state_directory(own_
     outside = (Path("/dev/shm"), Path(tempfile.gettempdir()))
 
     def ours() -> set[Path]:
-        names = ("PostgreSQL.*", "mcp-assets*", ".s.PGSQL*", "nats*", "qdrant*")
+        names = ("PostgreSQL.*", "mcp-assets-*", ".s.PGSQL*")
         return {path for place in outside for name in names for path in place.glob(name)}
 
     before = ours()

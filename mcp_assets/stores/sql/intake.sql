@@ -17,14 +17,23 @@ INSERT INTO {schema}.inbox
 SELECT %(stream)s, %(created_at)s, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, event_order, stored_at
 FROM unnest(
     %(seq)s::bigint[], %(kind)s::text[], %(subject)s::text[], %(entity_type)s::text[], %(entity_id)s::text[],
-    %(verb)s::text[], %(payload)s::text[], %(event_order)s::text[], %(stored_at)s::timestamptz[]
+    %(verb)s::text[], %(payload)b::text[], %(event_order)s::text[], %(stored_at)s::timestamptz[]
 ) AS message (seq, kind, subject, entity_type, entity_id, verb, payload, event_order, stored_at)
+-- A stream that was restored from a backup gives the same sequences once more.
+ON CONFLICT (stream, stream_created_at, seq) DO UPDATE
+SET kind = excluded.kind, subject = excluded.subject, entity_type = excluded.entity_type,
+    entity_id = excluded.entity_id, verb = excluded.verb, payload = excluded.payload,
+    event_order = excluded.event_order, stored_at = excluded.stored_at, received_at = now(), not_before = now(),
+    attempts = 0
 
 -- name: insert_rejected
 INSERT INTO {schema}.dead_letters (stage, subject, stream, stream_created_at, seq, raw, error_kind, error)
 SELECT 'intake', subject, %(stream)s, %(created_at)s, seq, raw, error_kind, error
 FROM unnest(%(seq)s::bigint[], %(subject)s::text[], %(raw)s::bytea[], %(error_kind)s::text[], %(error)s::text[])
     AS message (seq, subject, raw, error_kind, error)
+ON CONFLICT (stream, stream_created_at, seq) WHERE stage = 'intake' DO UPDATE
+SET subject = excluded.subject, raw = excluded.raw, error_kind = excluded.error_kind, error = excluded.error,
+    last_at = now()
 
 -- name: want_full_syncs
 INSERT INTO {schema}.wanted_full_syncs (entity_type, reason)

@@ -7,14 +7,15 @@ ORDER BY entity_id
 FOR NO KEY UPDATE
 
 -- name: insert_entities
+-- Texts travel in binary: in an array's text form, each quote in them is escaped, in Python.
 INSERT INTO {schema}.entities
     (entity_type, entity_id, slot, origin, title, content, metadata, source_hash, prepared_by, text_hash, state_hash,
      event_order, deleted_at, chunk_bound)
 SELECT %(entity_type)s, entity_id, slot, origin, title, content, metadata::jsonb, source_hash, %(prepared_by)s,
        text_hash, state_hash, event_order, CASE WHEN deleted THEN now() END, chunks
 FROM unnest(
-    %(entity_id)s::text[], %(slot)s::integer[], %(origin)s::text[], %(title)s::text[], %(content)s::text[],
-    %(metadata)s::text[], %(source_hash)s::text[], %(text_hash)s::text[], %(state_hash)s::text[],
+    %(entity_id)s::text[], %(slot)s::integer[], %(origin)s::text[], %(title)b::text[], %(content)b::text[],
+    %(metadata)b::text[], %(source_hash)s::text[], %(text_hash)s::text[], %(state_hash)s::text[],
     %(event_order)s::text[], %(deleted)s::boolean[], %(chunks)s::integer[]
 ) AS new (entity_id, slot, origin, title, content, metadata, source_hash, text_hash, state_hash, event_order, deleted,
           chunks)
@@ -31,7 +32,7 @@ SET origin = new.origin, title = new.title, content = new.content, metadata = ne
     dirty = ledger.dirty OR new.changed, chunk_bound = greatest(ledger.chunk_bound, new.chunks),
     changed_at = CASE WHEN new.changed THEN now() ELSE ledger.changed_at END
 FROM unnest(
-    %(entity_id)s::text[], %(origin)s::text[], %(title)s::text[], %(content)s::text[], %(metadata)s::text[],
+    %(entity_id)s::text[], %(origin)s::text[], %(title)b::text[], %(content)b::text[], %(metadata)b::text[],
     %(source_hash)s::text[], %(text_hash)s::text[], %(state_hash)s::text[], %(event_order)s::text[],
     %(deleted)s::boolean[], %(chunks)s::integer[], %(changed)s::boolean[]
 ) AS new (entity_id, origin, title, content, metadata, source_hash, text_hash, state_hash, event_order, deleted, chunks,
@@ -74,10 +75,10 @@ UPDATE {schema}.entities AS ledger SET dirty = false, chunk_bound = written.chun
 FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS written (entity_id, chunks)
 WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = written.entity_id
 
--- name: collection_was_emptied
-WITH forgotten AS (DELETE FROM {schema}.embedded WHERE collection = %(collection)s RETURNING entity_type, entity_id)
-UPDATE {schema}.entities AS ledger SET dirty = true
-FROM forgotten WHERE ledger.entity_type = forgotten.entity_type AND ledger.entity_id = forgotten.entity_id
+-- name: forget_collection
+WITH forgotten AS (DELETE FROM {schema}.embedded WHERE collection = %(collection)s)
+UPDATE {schema}.entities SET dirty = true
+WHERE entity_type = ANY(%(entity_types)s) AND deleted_at IS NULL AND NOT dirty
 
 -- name: count_living
 SELECT count(*) FROM {schema}.entities

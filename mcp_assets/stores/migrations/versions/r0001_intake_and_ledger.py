@@ -85,7 +85,7 @@ def upgrade() -> None:
             wanted_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
             reason        text NOT NULL
         );
-        COMMENT ON TABLE wanted_full_syncs IS 'Entity types of which events were lost: asked for until a full sync is through.';
+        COMMENT ON TABLE wanted_full_syncs IS 'Entity types of which events were lost, until a full sync is through.';
 
         CREATE TABLE dead_letters (
             id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

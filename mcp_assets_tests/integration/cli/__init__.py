@@ -1,0 +1,1 @@
+"""Tests of the `mcp-assets` command, as a process of its own."""

@@ -1,0 +1,225 @@
+"""Runs of the assets: what they bring up to date, and what Dagster's event log says of it, when."""
+
+from collections.abc import Callable
+
+import pytest
+
+from mcp_assets.defs import assets
+from mcp_assets.entities.refs import shard_of, slot_of
+from mcp_assets.events import Kind
+from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.sync.intake import intake
+from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.integration.defs.conftest import ASSETS, Backfills, Logged, Ran
+from mcp_assets_tests.openai_stub import OpenAIStub
+
+SHARDS = 4
+EVERYTHING = ("task-00", "memory-03")
+PARTITIONS = [f"{name}-{shard:02}" for name in ("task", "page", "memory") for shard in range(SHARDS)]
+
+Write = Callable[..., None]
+Run = Callable[..., Ran]
+
+
+def both(partitions: list[str]) -> list[Logged]:
+    """Each partition with both assets, the ledger first."""
+    return [(asset, partition) for partition in partitions for asset in ASSETS]
+
+
+def partition_of(entity_type: str, entity_id: str) -> str:
+    return f"{entity_type}-{shard_of(slot_of(entity_id), SHARDS):02}"
+
+
+def points(platform: Platform, collection: str = "kanban_tasks") -> int:
+    qdrant: Qdrant = platform.qdrant
+    found = qdrant.find_collection(collection, platform.embedder.profile)
+    return qdrant.count(found.name) if found else 0
+
+
+def inbox(platform: Platform) -> int:
+    with platform.postgres.transaction() as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM mcp_assets.inbox WHERE kind = %s", (Kind.ENTITY.value,)
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def thin(entity_type: str, *ids: str) -> list[tuple[str, bytes]]:
+    return [(f"mcp.{entity_type}.updated", b'{"entity_id": "%s"}' % entity_id.encode()) for entity_id in ids]
+
+
+def test_a_full_run_materializes_each_partition_of_its_range_once_for_each_asset_and_the_ledger_first(
+    platform: Platform, write: Write, run: Run
+) -> None:
+    write("task", {f"t{n}": f"task {n}" for n in range(60)})
+    write("memory", {f"m{n}": f"memory {n}" for n in range(20)})
+
+    ran = run(*EVERYTHING)
+
+    assert ran.success
+    assert ran.materialized == both(PARTITIONS)
+    assert (points(platform), points(platform, "memory_nodes")) == (60, 20)
+
+
+def test_a_full_run_keeps_to_the_partitions_of_its_range(
+    platform: Platform, write: Write, run: Run, stub: OpenAIStub
+) -> None:
+    ids = [f"t{n}" for n in range(40)]
+    write("task", {entity_id: f"text of {entity_id}" for entity_id in ids})
+
+    ran = run("task-01", "task-02")
+
+    inside = [entity_id for entity_id in ids if partition_of("task", entity_id) in ("task-01", "task-02")]
+    assert 0 < len(inside) < len(ids)
+    assert ran.materialized == both(["task-01", "task-02"])
+    assert points(platform) == len(inside) == stub.stats()["texts"]
+
+
+def test_a_reversed_range_fails_instead_of_doing_nothing(run: Run) -> None:
+    ran = run("task-02", "task-01")
+    assert not ran.success
+    assert ran.materialized == []
+
+
+def test_a_second_full_run_without_changes_materializes_again_and_embeds_nothing(
+    write: Write, run: Run, stub: OpenAIStub
+) -> None:
+    write("task", {f"t{n}": f"task {n}" for n in range(20)})
+    run(*EVERYTHING)
+    ran = run(*EVERYTHING)
+    assert ran.materialized == both(PARTITIONS)
+    assert stub.stats()["texts"] == 20
+    told = [ran.metadata["embeddings", f"task-{shard:02}"] for shard in range(SHARDS)]
+    assert sum(of_shard["unchanged"] for of_shard in told) == 20
+    assert sum(of_shard["embedded"] for of_shard in told) == 0
+
+
+def test_a_forced_run_embeds_everything_in_its_range_again(write: Write, run: Run, stub: OpenAIStub) -> None:
+    write("task", {f"t{n}": f"task {n}" for n in range(20)})
+    write("page", {f"p{n}": f"page {n}" for n in range(5)})
+    run(*EVERYTHING)
+    ran = run("task-00", "task-03", force=True)
+    assert ran.success
+    assert stub.stats()["texts"] == 25 + 20
+
+
+def test_a_materialization_tells_the_numbers_of_its_partition(
+    platform: Platform, write: Write, run: Run, stub: OpenAIStub
+) -> None:
+    in_shard = [f"t{n}" for n in range(40) if partition_of("task", f"t{n}") == "task-00"]
+    write("task", {entity_id: f"text of {entity_id}" for entity_id in in_shard})
+    run("task-00", "task-00")
+    with platform.postgres.transaction() as connection:
+        connection.execute("DELETE FROM tasks WHERE id = %s", (in_shard[0],))
+    stub.add_fault("nan", times=None, contains="spoilt")
+    write("task", {in_shard[1]: "a new text", in_shard[2]: "a spoilt text"})
+
+    ran = run("task-00", "task-00")
+
+    assert ran.success
+    assert ran.metadata["entities", "task-00"] == {
+        "scanned": len(in_shard),
+        "changed": 1,
+        "unchanged": len(in_shard) - 3,
+        "deleted": 1,
+        "failed": 1,
+    }
+    told = ran.metadata["embeddings", "task-00"]
+    assert told.pop("texts_per_s") > 0
+    assert told.pop("tokens") > 0
+    assert told == {
+        "scanned": len(in_shard),
+        "embedded": 1,
+        "texts": 1,
+        "payloads_updated": 0,
+        "unchanged": len(in_shard) - 3,
+        "deleted": 1,
+        "failed": 1,
+    }
+
+
+def test_a_full_run_observes_its_progress_and_materializes_nothing_before_it_is_complete(
+    write: Write, run: Run, monkeypatch: pytest.MonkeyPatch, stub: OpenAIStub
+) -> None:
+    monkeypatch.setattr(assets, "EVENTS_EVERY_S", 0.0)
+    ids = [f"t{n}" for n in range(600)]
+    write("task", {entity_id: f"text of {entity_id}" for entity_id in ids})
+    last_of_shard_1 = max(
+        (entity_id for entity_id in ids if partition_of("task", entity_id) == "task-01"), key=lambda i: (slot_of(i), i)
+    )
+    stub.add_fault("server_error", times=None, contains=f"text of {last_of_shard_1}")
+
+    ran = run("task-00", "task-03")
+
+    assert not ran.success
+    # Two of the three batches of task-01 are done; it is not complete.
+    assert ("embeddings", "task-01") in ran.observed
+    assert ran.materialized == both(["task-00"])
+
+
+def test_a_run_of_the_entities_alone_leaves_points_to_a_run_of_the_embeddings_alone(
+    platform: Platform, write: Write, run: Run, stub: OpenAIStub
+) -> None:
+    write("task", {f"t{n}": f"task {n}" for n in range(20)})
+
+    of_entities = run("task-00", "task-03", assets=["entities"])
+    assert of_entities.materialized == [("entities", f"task-{shard:02}") for shard in range(SHARDS)]
+    assert (points(platform), stub.stats()["texts"]) == (0, 0)
+
+    of_embeddings = run("task-00", "task-03", assets=["embeddings"])
+    assert of_embeddings.materialized == [("embeddings", f"task-{shard:02}") for shard in range(SHARDS)]
+    assert (points(platform), stub.stats()["texts"]) == (20, 20)
+
+
+def test_a_drain_materializes_only_the_partitions_it_touched(platform: Platform, write: Write, run: Run) -> None:
+    write("task", {"t1": "one", "t2": "two", "untouched": "no event names it"})
+    platform.nats.publish(thin("task", "t1", "t2"))
+    intake(platform, wait_s=2)
+    assert inbox(platform) == 2
+
+    ran = run("task-00", "task-03", mode="DRAIN")
+
+    assert ran.success
+    touched = sorted({partition_of("task", "t1"), partition_of("task", "t2")})
+    assert ran.materialized == both(touched)
+    assert (inbox(platform), points(platform)) == (0, 2)
+
+
+def test_a_drain_of_one_type_leaves_the_inbox_of_the_others(platform: Platform, write: Write, run: Run) -> None:
+    write("task", {"t1": "one"})
+    write("page", {"p1": "one"})
+    platform.nats.publish(thin("task", "t1") + thin("page", "p1"))
+    intake(platform, wait_s=2)
+    ran = run("page-00", "page-03", mode="DRAIN")
+    assert ran.materialized == both([partition_of("page", "p1")])
+    assert inbox(platform) == 1
+
+
+def test_a_backfill_that_fails_in_mid_range_keeps_what_is_complete_and_its_retry_does_only_the_rest(
+    platform: Platform, write: Write, backfills: Backfills, stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One request a batch: the one that fails takes nothing with it that had been embedded.
+    monkeypatch.setenv("EMBEDDING_CONCURRENCY", "1")
+    monkeypatch.setenv("MCP_ASSETS_BATCH_SIZE", "32")
+    ids = [f"t{n}" for n in range(200)]
+    write("task", {entity_id: f"text of {entity_id}." for entity_id in ids})
+    write("memory", {f"m{n}": f"memory {n}" for n in range(10)})
+    victim = next(entity_id for entity_id in ids if partition_of("task", entity_id) == "task-02")
+    stub.add_fault("server_error", times=None, contains=f"text of {victim}.")
+
+    failed = backfills.launch(PARTITIONS)
+
+    (first,) = backfills.runs(failed)
+    assert failed.status.value == "COMPLETED_FAILED"
+    assert not first.success
+    assert first.materialized == both(["task-00", "task-01"])
+
+    stub.clear_faults()
+    retried = backfills.retry(failed)
+
+    (second,) = backfills.runs(retried)
+    assert retried.status.value == "COMPLETED_SUCCESS"
+    assert second.materialized == both(PARTITIONS[2:])
+    assert (points(platform), points(platform, "memory_nodes")) == (200, 10)
+    assert stub.stats()["texts"] == 210

@@ -1,0 +1,262 @@
+"""The sensor, tick by tick: whom it asks to work, and whom it leaves alone."""
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any, cast
+
+import dagster as dg
+import nats
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.events import DagsterEvent
+from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.test_utils import create_run_for_test
+from pydantic import SecretStr
+
+from mcp_assets.defs.sensors import DRAIN_TAG, FULL_SYNC_TAG
+from mcp_assets.settings import Settings
+from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.sync import demand
+from mcp_assets.sync.drain import Drained, drain
+from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, Ran
+
+Tick = Callable[[], SensorExecutionData]
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Ticks that end soon."""
+    return settings.model_copy(update={"sensor_tick_s": 0.6})
+
+
+@pytest.fixture
+def tick(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Tick:
+    repository = definitions.get_repository_def()
+    platform = (definitions.resources or {})["platform"]
+
+    def evaluate() -> SensorExecutionData:
+        with dg.build_sensor_context(
+            instance=instance, repository_def=repository, resources={"platform": platform}
+        ) as context:
+            return repository.get_sensor_def("vector_index_sensor").evaluate_tick(context)
+
+    return evaluate
+
+
+def make_run(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
+    """A run in the instance that nobody executes."""
+    made = create_run_for_test(
+        instance,
+        job_name="index",
+        tags={f"mcp_assets/{name}": value for name, value in tags.items()},
+        remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(CODE_LOCATION, "__repository__"), "index"),
+    )
+    event = DagsterEvent(_EVENTS[status].value, made.job_name) if status in _EVENTS else None
+    if event is not None:
+        instance.run_storage.handle_run_event(made.run_id, event)
+    found = instance.get_run_by_id(made.run_id)
+    assert found is not None
+    assert found.status is status
+    return found
+
+
+_EVENTS = {
+    dg.DagsterRunStatus.QUEUED: dg.DagsterEventType.PIPELINE_ENQUEUED,
+    dg.DagsterRunStatus.STARTING: dg.DagsterEventType.PIPELINE_STARTING,
+    dg.DagsterRunStatus.STARTED: dg.DagsterEventType.PIPELINE_START,
+    dg.DagsterRunStatus.SUCCESS: dg.DagsterEventType.PIPELINE_SUCCESS,
+    dg.DagsterRunStatus.FAILURE: dg.DagsterEventType.PIPELINE_FAILURE,
+    dg.DagsterRunStatus.CANCELED: dg.DagsterEventType.PIPELINE_CANCELED,
+}
+
+
+def config_of(request: dg.RunRequest) -> Any:
+    return request.run_config["ops"]["index_entities"]["config"]
+
+
+def types_of(told: SensorExecutionData, tag: str = DRAIN_TAG) -> list[str]:
+    """Entity types that runs with `tag` are asked for, in the order of the requests."""
+    return [request.tags[tag] for request in told.run_requests or () if tag in request.tags]
+
+
+def thin(entity_type: str, *ids: str) -> list[tuple[str, bytes]]:
+    return [(f"mcp.{entity_type}.updated", b'{"entity_id": "%s"}' % entity_id.encode()) for entity_id in ids]
+
+
+def test_a_tick_asks_once_for_each_type_with_pending_work_over_all_its_shards(platform: Platform, tick: Tick) -> None:
+    platform.nats.publish(thin("task", *(f"t{n}" for n in range(100))) + thin("memory", "m1", "m2"))
+
+    told = tick()
+
+    assert sorted(types_of(told)) == ["memory", "task"]
+    assert types_of(told, FULL_SYNC_TAG) == []
+    for request in told.run_requests or ():
+        entity_type = request.tags[DRAIN_TAG]
+        assert request.tags["dagster/asset_partition_range_start"] == f"{entity_type}-00"
+        assert request.tags["dagster/asset_partition_range_end"] == f"{entity_type}-03"
+        assert request.asset_selection == [dg.AssetKey("entities"), dg.AssetKey("embeddings")]
+        assert request.asset_check_keys == []
+        assert request.run_key is None
+        assert config_of(request) == {"mode": "DRAIN", "force": False}
+
+
+def test_a_tick_without_any_message_skips(platform: Platform, tick: Tick) -> None:
+    told = tick()
+    assert told.run_requests == []
+    assert told.skip_message is not None
+
+
+def test_rubbish_alone_asks_for_no_run_and_fails_no_tick(platform: Platform, tick: Tick) -> None:
+    platform.nats.publish([("mcp.task.created", b"\xff\x00"), ("mcp.widget.created", b"{}"), ("mcp.a.b.deleted", b"")])
+    assert tick().run_requests == []
+    with platform.postgres.transaction() as connection:
+        letters = connection.execute("SELECT count(*) FROM mcp_assets.dead_letters").fetchone()
+    assert letters == (3,)
+
+
+def test_no_run_is_asked_for_while_a_drain_lives_and_one_is_once_it_has_gone(
+    platform: Platform, tick: Tick, write: Write
+) -> None:
+    write("task", {"t1": "one", "t2": "two"})
+    platform.nats.publish(thin("task", "t1"))
+    assert types_of(tick()) == ["task"]
+    living = cast("Generator[Drained, None, None]", drain(platform, "task", "some run"))
+    next(living)
+
+    platform.nats.publish(thin("task", "t2"))
+    assert tick().run_requests == []
+
+    living.close()
+    assert types_of(tick()) == ["task"]
+
+
+@pytest.mark.parametrize(
+    ("status", "asked"),
+    [
+        (dg.DagsterRunStatus.QUEUED, []),
+        (dg.DagsterRunStatus.NOT_STARTED, []),
+        (dg.DagsterRunStatus.STARTING, []),
+        (dg.DagsterRunStatus.STARTED, []),
+        (dg.DagsterRunStatus.SUCCESS, ["task"]),
+        (dg.DagsterRunStatus.FAILURE, ["task"]),
+        (dg.DagsterRunStatus.CANCELED, ["task"]),
+    ],
+)
+def test_a_run_that_was_asked_for_just_now_counts_until_it_is_finished(
+    platform: Platform, instance: dg.DagsterInstance, tick: Tick, status: dg.DagsterRunStatus, asked: list[str]
+) -> None:
+    platform.nats.publish(thin("task", "t1"))
+    make_run(instance, status, drain="task")
+    assert types_of(tick()) == asked
+
+
+def test_an_unfinished_run_of_another_type_or_job_is_no_drain(
+    platform: Platform, instance: dg.DagsterInstance, tick: Tick
+) -> None:
+    platform.nats.publish(thin("task", "t1"))
+    make_run(instance, dg.DagsterRunStatus.STARTED, drain="page")
+    make_run(instance, dg.DagsterRunStatus.STARTED)
+    assert types_of(tick()) == ["task"]
+
+
+def test_work_of_a_run_that_never_began_to_drain_is_asked_for_again(
+    platform: Platform, instance: dg.DagsterInstance, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.nats.publish(thin("task", "t1"))
+    make_run(instance, dg.DagsterRunStatus.STARTED, drain="task")
+    assert tick().run_requests == []
+    monkeypatch.setattr(demand, "STARTING_S", 0.0)
+    assert types_of(tick()) == ["task"]
+
+
+def test_work_of_a_run_that_beat_once_and_was_killed_is_asked_for_again(
+    platform: Platform, instance: dg.DagsterInstance, tick: Tick
+) -> None:
+    platform.nats.publish(thin("task", "t1"))
+    killed = make_run(instance, dg.DagsterRunStatus.STARTED, drain="task")
+    with platform.postgres.transaction() as connection:
+        # What a drain leaves behind that had no time to say goodbye: a beat, and no lock.
+        connection.execute(platform.postgres.query("beat"), {"entity_type": "task", "run_id": killed.run_id})
+    assert types_of(tick()) == ["task"]
+
+
+def test_lost_events_give_one_full_sync_a_type_and_no_drain_of_it_until_it_is_done(
+    platform: Platform,
+    instance: dg.DagsterInstance,
+    tick: Tick,
+    write: Write,
+    run: Callable[..., Ran],
+) -> None:
+    write("task", {"t0": "read", "t1": "its event is lost"})
+    platform.nats.publish(thin("task", "t0"))
+    run("task-00", "task-03", mode="DRAIN")
+    replace_stream(platform)
+    platform.nats.publish(thin("task", "t2"))
+
+    told = tick()
+
+    assert sorted(types_of(told, FULL_SYNC_TAG)) == ["memory", "page", "task"]
+    assert "task" not in types_of(told)
+    for request in told.run_requests or ():
+        if FULL_SYNC_TAG in request.tags:
+            entity_type = request.tags[FULL_SYNC_TAG]
+            assert config_of(request) == {"mode": "FULL", "force": False}
+            assert request.tags["dagster/asset_partition_range_start"] == f"{entity_type}-00"
+            assert request.tags["dagster/asset_partition_range_end"] == f"{entity_type}-03"
+
+    # Two of them are under way; the third has failed.
+    for entity_type, status in (
+        ("task", dg.DagsterRunStatus.STARTED),
+        ("page", dg.DagsterRunStatus.QUEUED),
+        ("memory", dg.DagsterRunStatus.FAILURE),
+    ):
+        make_run(instance, status, full_sync=entity_type)
+    assert types_of(tick(), FULL_SYNC_TAG) == ["memory"]
+
+    assert run("memory-00", "memory-03").success
+    assert types_of(tick(), FULL_SYNC_TAG) == []
+
+
+def test_a_full_sync_of_some_shards_or_of_one_asset_does_not_count_as_the_one_that_is_wanted(
+    platform: Platform, tick: Tick, write: Write, run: Callable[..., Ran]
+) -> None:
+    write("task", {"t0": "read"})
+    platform.nats.publish(thin("task", "t0"))
+    run("task-00", "task-03", mode="DRAIN")
+    replace_stream(platform)
+    platform.nats.publish(thin("task", "t0"))
+    assert "task" in types_of(tick(), FULL_SYNC_TAG)
+
+    run("task-00", "task-02")
+    run("task-00", "task-03", assets=["entities"])
+    assert "task" in types_of(tick(), FULL_SYNC_TAG)
+
+    run("task-00", "task-03")
+    assert "task" not in types_of(tick(), FULL_SYNC_TAG)
+
+
+def test_a_tick_fails_where_a_store_is_silent_and_does_not_look_like_one_without_messages(
+    platform: Platform, tick: Tick
+) -> None:
+    platform.settings.database_url = SecretStr("postgresql://nobody@127.0.0.1:9/nowhere")
+    platform.settings.retry_attempts = 1
+    platform.postgres.close()
+    del platform.postgres  # made anew, with the changed settings, when it is asked for
+    with pytest.raises(StoreUnavailable):
+        tick()
+
+
+def replace_stream(platform: Platform) -> None:
+    """Delete the stream and make it anew, as an operator might."""
+
+    async def delete() -> None:
+        client = await nats.connect(platform.settings.require_nats_url())
+        try:
+            await client.jetstream().delete_stream(platform.settings.streams[0])
+        finally:
+            await client.close()
+
+    asyncio.run(delete())
+    platform.nats.ensure_stream(platform.settings.streams[0])

@@ -1,0 +1,428 @@
+"""Drain: the inbox of a type is worked off to its end by one drain at a time, and survives being killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from mcp_assets.entities.registry import SourceTable
+from mcp_assets.settings import Settings, TypeMapping
+from mcp_assets.sync import drain as drain_module
+from mcp_assets.sync.demand import beats
+from mcp_assets.sync.drain import UNKNOWN_TRIES, drain
+from mcp_assets.sync.indexer import Indexer
+from mcp_assets.sync.ledger import Wanted, apply
+from mcp_assets.sync.pending import pending
+from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.observing import (
+    assert_points_are,
+    dead_letters,
+    drain_all,
+    entity_points,
+    inbox,
+    ledger,
+    put,
+    put_tasks,
+    rows,
+    send,
+    send_looks,
+    sync_all,
+    take_in,
+    total,
+)
+from mcp_assets_tests.openai_stub import OpenAIStub
+
+
+@contextmanager
+def living_drain(platform: Platform, entity_type: str = "task", run_id: str = "living") -> Iterator[threading.Thread]:
+    """A drain in a thread of its own; entered once it holds its lock, and joined at the end."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            for _ in drain(platform, entity_type, run_id):
+                pass
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        until(lambda: any(beat.locked for beat in beats(platform).get(entity_type, [])))
+        yield thread
+    finally:
+        thread.join()
+    assert errors == []
+
+
+def until(condition: Callable[[], bool], *, give_up_s: float = 30) -> None:
+    end = time.monotonic() + give_up_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_drain_ends_with_an_empty_inbox_and_everything_indexed(platform: Platform) -> None:
+    texts = {f"t{n}": f"Task {n}" for n in range(120)}
+    put_tasks(platform, texts)
+    send_looks(platform, *texts)
+    take_in(platform)
+
+    drained = list(drain(platform, "task", "run"))
+
+    assert sum(batch.messages for batch in drained) == 120
+    assert sum(total(batch).embedded for batch in drained) == 120
+    assert inbox(platform) == []
+    assert pending(platform).idle
+    assert_points_are(platform, texts)
+
+
+def test_a_drain_of_one_type_leaves_the_messages_of_the_others(platform: Platform) -> None:
+    put_tasks(platform, {"t": "A task"})
+    put(platform, "wiki_pages", id="p", title="A page")
+    send(platform, ("mcp.page.updated", {"pageId": "p"}), ("mcp.task.updated", {"taskId": "t"}))
+
+    drain_all(platform, "task")
+
+    assert inbox(platform) == ["p"]
+    assert set(entity_points(platform)) == {"t"}
+
+
+def test_a_living_drain_takes_in_and_indexes_what_is_published_meanwhile(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    with living_drain(make_platform(drain_linger_s=2)):
+        for n in range(3):
+            put_tasks(platform, {f"t{n}": f"Task {n}"})
+            send_looks(platform, f"t{n}")
+            until(lambda n=n: f"t{n}" in entity_points(platform))  # type: ignore[misc]
+
+    assert inbox(platform) == []
+
+
+def test_a_second_drain_of_the_type_ends_at_once_and_one_of_another_type_does_not(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    put_tasks(platform, {"t": "A task"})
+    put(platform, "wiki_pages", id="p", title="A page")
+    with living_drain(make_platform(drain_linger_s=4)) as first:
+        assert list(drain(platform, "task", "second")) == []
+        assert first.is_alive()
+        send(platform, ("mcp.page.updated", {"pageId": "p"}))
+        until(lambda: inbox(platform) == ["p"])
+        assert len(list(drain(platform, "page", "other"))) == 1
+        assert [beat.run_id for beat in beats(platform)["task"]] == ["living"]
+
+
+def test_a_drain_beats_while_it_lives_and_leaves_no_beat_behind(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    with living_drain(make_platform(drain_linger_s=1)):
+        (beat,) = beats(platform)["task"]
+        assert (beat.run_id, beat.locked) == ("living", True)
+
+    assert beats(platform) == {}
+
+
+def test_a_drain_that_fails_lets_go_of_its_lock(platform: Platform, stub: OpenAIStub) -> None:
+    put_tasks(platform, {"t": "A task"})
+    send_looks(platform, "t")
+    take_in(platform)
+    stub.add_fault("insufficient_quota", times=None)
+    with pytest.raises(Exception, match="quota"):
+        list(drain(platform, "task", "run"))
+    assert beats(platform) == {}
+    stub.clear_faults()
+
+    assert sum(batch.messages for batch in drain(platform, "task", "next")) == 1
+
+
+def test_a_message_that_comes_as_a_drain_lets_go_is_not_left_behind(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_tasks(platform, {"t": "A task"})
+    real = drain_module._until_idle
+    calls: list[int] = []
+
+    def until_idle(*args: Any) -> Iterator[Any]:
+        yield from real(*args)
+        calls.append(1)
+        if len(calls) == 1:
+            send_looks(platform, "t")
+            take_in(platform)
+
+    monkeypatch.setattr(drain_module, "_until_idle", until_idle)
+    assert sum(batch.messages for batch in drain(platform, "task", "run")) == 1
+
+    assert len(calls) == 2
+    assert inbox(platform) == []
+
+
+def test_a_drain_hands_over_after_its_longest_time_and_the_next_goes_on(
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
+) -> None:
+    own = make_platform(drain_max_s=0.2, batch_size=1, embedding_concurrency=1)
+    texts = {f"t{n}": f"Task {n}" for n in range(40)}
+    put_tasks(own, texts)
+    send_looks(own, *texts)
+    take_in(own)
+    stub.add_fault("latency", times=None, latency_s=0.05)
+
+    list(drain(own, "task", "first"))
+
+    assert 0 < len(inbox(own)) < 40
+    stub.clear_faults()
+    drain_all(platform)
+    assert_points_are(platform, texts)
+
+
+# Entities of which nothing is known.
+
+
+def test_an_entity_of_which_nothing_is_known_is_looked_at_three_times_and_then_dead_lettered(
+    platform: Platform,
+) -> None:
+    send_looks(platform, "nobody")
+    take_in(platform)
+    attempts = []
+    while inbox(platform):
+        until(lambda: rows(platform, "SELECT count(*) FROM {schema}.inbox WHERE not_before <= now()") == [(1,)])
+        attempts += rows(platform, "SELECT attempts FROM {schema}.inbox")
+        list(drain_batch(platform))
+
+    assert [row[0] for row in attempts] == list(range(UNKNOWN_TRIES)) == [0, 1, 2]
+    assert dead_letters(platform) == {"nobody": "unknown_entity"}
+    ((subject, error),) = rows(platform, "SELECT subject, error FROM {schema}.dead_letters")
+    assert subject == "mcp.task.updated"
+    assert "task:nobody" in error
+    assert ledger(platform) == {}
+
+
+def drain_batch(platform: Platform) -> Iterator[Any]:
+    yield drain_module._drain_batch(platform, "task", Indexer(platform, "task"))
+
+
+def test_a_drain_stays_for_the_later_looks_at_an_unknown_entity_and_its_neighbours_need_not_wait(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    own = make_platform(drain_linger_s=1.5, retry_delay_ms=20)
+    put_tasks(own, {"a": "Mend the gate"})
+    send_looks(own, "nobody", "a", "nobody")
+    take_in(own)
+
+    first = next(iter(batches := drain(own, "task", "run")))
+    assert set(entity_points(own)) == {"a"}
+    assert first.report.unknown == {"nobody"}
+    for _ in batches:
+        pass
+
+    assert inbox(own) == []
+    assert dead_letters(own) == {"nobody": "unknown_entity"}
+
+
+def test_a_row_committed_after_its_event_is_found_at_a_later_look(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    own = make_platform(drain_linger_s=2, retry_delay_ms=200)
+    send_looks(own, "early")
+    with own.postgres.session() as server, server.transaction():
+        server.execute("INSERT INTO tasks (id, title) VALUES ('early', 'Published before it was committed')")
+        take_in(own)
+        batches = drain(own, "task", "run")
+        assert next(batches).report.unknown == {"early"}
+        assert inbox(own) == ["early"]
+    for _ in batches:
+        pass
+
+    assert inbox(own) == []
+    assert dead_letters(own) == {}
+    assert_points_are(own, {"early": "Published before it was committed"})
+
+
+def test_a_delete_of_what_nobody_knows_is_done_and_no_dead_letter(platform: Platform) -> None:
+    send(platform, ("mcp.task.deleted", {"taskId": "nobody"}), ("mcp.task.archived", {"taskId": "nobody else"}))
+    drain_all(platform)
+
+    assert inbox(platform) == []
+    assert dead_letters(platform) == {}
+    assert entity_points(platform) == {}
+
+
+def test_the_dead_letter_of_an_unknown_entity_is_settled_when_its_row_comes(platform: Platform) -> None:
+    with platform.postgres.transaction() as connection:
+        drain_module._dead_letter_unknown(
+            platform,
+            connection,
+            "task",
+            [drain_module._InboxRow("S", None, 1, "late", "mcp.task.updated", "look", None, "1", 2)],
+        )
+    put_tasks(platform, {"late": "Here at last"})
+    sync_all(platform)
+
+    assert dead_letters(platform) == {}
+
+
+# Order, duplicates, overtaking.
+
+
+def test_duplicates_and_disorder_in_the_inbox_end_in_what_the_newest_event_says(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    own = make_platform(batch_size=2, drain_linger_s=0)
+    send(
+        own,
+        ("mcp.task.created", {"taskId": "a", "title": "First"}),
+        ("mcp.task.created", {"taskId": "b", "title": "First"}),
+        ("mcp.task.updated", {"taskId": "a", "title": "Second"}),
+        ("mcp.task.deleted", {"taskId": "b"}),
+        ("mcp.task.moved", {"taskId": "a"}),
+        ("mcp.task.created", {"taskId": "c", "title": "Only"}),
+        ("mcp.task.created", {"taskId": "c", "title": "Only"}),
+        ("mcp.task.deleted", {"taskId": "d"}),
+        ("mcp.task.restored", {"taskId": "d", "title": "Back"}),
+    )
+    drain_all(own)
+
+    assert_points_are(own, {"a": "Second", "c": "Only", "d": "Back"})
+
+
+def test_an_older_event_taken_in_later_changes_nothing(platform: Platform) -> None:
+    send(platform, ("mcp.task.created", {"taskId": "a", "title": "Old"}))
+    take_in(platform)
+    with platform.postgres.transaction() as connection:
+        connection.execute("UPDATE mcp_assets.inbox SET not_before = now() + interval '1 hour'")
+    send(platform, ("mcp.task.updated", {"taskId": "a", "title": "New"}), ("mcp.task.deleted", {"taskId": "b"}))
+    drain_all(platform)
+    with platform.postgres.transaction() as connection:
+        connection.execute("UPDATE mcp_assets.inbox SET not_before = now()")
+    drain_all(platform)
+
+    assert inbox(platform) == []
+    assert_points_are(platform, {"a": "New"})
+
+
+def test_an_entity_overtaken_while_it_was_embedded_stays_in_the_inbox_until_its_newest_state_is_written(
+    platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_platform()
+    put_tasks(platform, {"a": "Old words", "b": "Paint it"})
+    send_looks(platform, "a", "b")
+    take_in(platform)
+    real = platform.embedder.embed
+
+    def embed(texts: Any) -> Any:
+        put_tasks(other, {"a": "New words"})
+        apply(other, "task", [Wanted("a")])
+        return real(texts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(platform.embedder, "embed", embed)
+        (drained,) = drain_batch(platform)
+
+    assert drained.report.overtaken == {"a"}
+    assert inbox(platform) == ["a"]
+    assert set(entity_points(platform)) == {"b"}
+    drain_all(platform)
+    assert_points_are(platform, {"a": "New words", "b": "Paint it"})
+
+
+def test_ids_are_those_of_the_source_however_a_message_spells_them(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    with platform.postgres.transaction() as connection:
+        connection.execute("CREATE TABLE docs (id uuid PRIMARY KEY, title text, content text)")
+        connection.execute("CREATE TABLE issues (id bigint PRIMARY KEY, title text, content text)")
+    own = make_platform(
+        types={
+            "doc": TypeMapping(source=SourceTable(table="docs", metadata={}), collection="docs"),
+            "issue": TypeMapping(source=SourceTable(table="issues", metadata={}), collection="issues"),
+        },
+        drain_linger_s=0,
+    )
+    name = "0e4ad4b5-6f6e-4d3f-9a51-52b7e8a3f9aa"
+    put(own, "docs", id=name, title="A document")
+    put(own, "issues", id=7, title="An issue")
+    send(
+        own,
+        ("mcp.doc.updated", {"docId": name.upper()}),
+        ("mcp.doc.updated", {"docId": "{" + name + "}"}),
+        ("mcp.doc.updated", {"docId": name}),
+        ("mcp.issue.updated", {"issueId": 7}),
+        ("mcp.issue.updated", {"issueId": "007"}),
+        ("mcp.doc.created", {"docId": "not a UUID", "title": "By event"}),
+        ("mcp.issue.created", {"issueId": "seven", "title": "By event"}),
+        ("mcp.issue.created", {"issueId": "9" * 30, "title": "By event too"}),
+    )
+    drain_all(own)
+
+    assert set(entity_points(own, "doc", "docs")) == {name, "not a UUID"}
+    assert set(entity_points(own, "issue", "issues")) == {"7", "seven", "9" * 30}
+    assert dead_letters(own) == {}
+    assert sync_all(own, "doc").deleted == sync_all(own, "issue").deleted == 0
+
+
+# Killed at any instruction.
+
+
+DRAIN_UNTIL_KILLED = """
+from mcp_assets.settings import Settings
+from mcp_assets.sync.drain import drain
+from mcp_assets.sync.platform import Platform
+
+platform = Platform(Settings(_env_file=None))
+for drained in drain(platform, "task", "doomed"):
+    print(drained.messages, flush=True)
+"""
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    assert settings.openai_base_url is not None
+    return {
+        "DATABASE_URL": settings.require_database_url(),
+        "NATS_URL": settings.require_nats_url(),
+        "QDRANT_URL": settings.require_qdrant_url(),
+        "OPENAI_BASE_URL": settings.openai_base_url,
+        "EMBEDDING_MODEL": "stub",
+        "EMBEDDING_DIMENSION": str(settings.embedding_dimension),
+        "EMBEDDING_CONCURRENCY": "3",
+        "MCP_ASSETS_BATCH_SIZE": "20",
+    }
+
+
+def test_a_drain_killed_again_and_again_loses_nothing_duplicates_nothing_and_wastes_only_what_was_in_flight(
+    platform: Platform, stub: OpenAIStub
+) -> None:
+    texts = {f"t{n:03}": f"Task {n:03}" for n in range(600)}
+    put_tasks(platform, texts)
+    send_looks(platform, *texts)
+    stub.add_fault("latency", times=None, latency_s=0.03)
+    kills = 3
+    for after in range(1, kills + 1):
+        with subprocess.Popen(
+            [sys.executable, "-c", DRAIN_UNTIL_KILLED],
+            env=os.environ | environment(platform.settings),
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(after):
+                assert process.stdout.readline(), "the drain ended before it was killed"
+            process.send_signal(signal.SIGKILL)
+    assert 0 < len(entity_points(platform)) < 600
+    stub.clear_faults()
+
+    drain_all(platform)
+
+    assert_points_are(platform, texts)
+    assert inbox(platform) == []
+    assert dead_letters(platform) == {}
+    in_flight = (3 + 1) * 20
+    assert stub.stats()["texts"] <= 600 + kills * in_flight
+    assert {stub.times_embedded(text) for text in texts.values()} <= {1, 2, 3, 4}

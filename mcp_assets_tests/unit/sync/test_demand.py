@@ -1,0 +1,51 @@
+"""Demand: a type is asked for again exactly if no living drain works on it and none is about to."""
+
+import pytest
+
+from mcp_assets.sync.demand import STARTING_S, Beat, DrainRun, undrained
+from mcp_assets.sync.drain import STALE_BEAT_S
+
+WORKING = Beat("r", 1.0, locked=True)
+
+
+def run(*, run_id: str = "r", entity_type: str = "task", queued: bool = False, ago: float = 1.0) -> DrainRun:
+    return DrainRun(entity_type, run_id, queued, ago)
+
+
+def test_pending_work_without_any_run_or_beat_is_undrained_in_the_order_given() -> None:
+    assert undrained(["task", "page"], [], {}) == ["task", "page"]
+    assert undrained([], [run()], {"task": [WORKING]}) == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "beats"),
+    [
+        pytest.param([], [WORKING], id="a drain holds the lock and beats"),
+        pytest.param([run()], [WORKING], id="and its run is known"),
+        pytest.param([], [Beat("dead", 9e9, locked=True), WORKING], id="beside the last beat of a dead one"),
+        pytest.param([run(queued=True, ago=9e9)], [], id="a run waits in the queue, however long"),
+        pytest.param([run(ago=STARTING_S - 1)], [], id="a run was launched a short while ago"),
+        pytest.param([run(run_id="new", ago=1)], [Beat("old", 9e9, locked=False)], id="beside a dead one"),
+    ],
+)
+def test_a_type_that_is_drained_or_about_to_be_is_not_asked_for(runs: list[DrainRun], beats: list[Beat]) -> None:
+    assert undrained(["task"], runs, {"task": beats}) == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "beats"),
+    [
+        pytest.param([run(ago=STARTING_S + 1)], [], id="a run was launched long ago and never beat"),
+        pytest.param([run(ago=2)], [Beat("r", 1.0, locked=False)], id="a run beat and has let go of its lock"),
+        pytest.param([run(ago=2)], [Beat("r", STALE_BEAT_S + 1, locked=True)], id="a drain hangs with its lock"),
+        pytest.param([], [Beat("r", 1.0, locked=False)], id="a killed drain's beat is still young"),
+        pytest.param([run(entity_type="page", queued=True)], [], id="a run of another type waits"),
+    ],
+)
+def test_a_type_whose_drain_died_hangs_or_is_done_is_asked_for_again(runs: list[DrainRun], beats: list[Beat]) -> None:
+    assert undrained(["task"], runs, {"task": beats}) == ["task"]
+
+
+def test_a_drain_of_one_type_says_nothing_of_another() -> None:
+    assert undrained(["task", "page"], [run()], {"page": [Beat("p", 1.0, locked=True)]}) == []
+    assert undrained(["task", "memory"], [], {"page": [WORKING], "memory": [WORKING]}) == ["task"]

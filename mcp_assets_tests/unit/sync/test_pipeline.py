@@ -1,0 +1,100 @@
+"""Pipeline: several batches at a time, a bounded number, results in the order of the batches."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from mcp_assets.sync.pipeline import overlapped
+
+
+def test_results_come_in_the_order_of_the_batches_whatever_ends_first() -> None:
+    second_done = threading.Event()
+
+    def work(batch: int) -> int:
+        if batch == 0:
+            assert second_done.wait(10)
+        if batch == 1:
+            second_done.set()
+        return batch * 10
+
+    assert list(overlapped(range(5), work, in_flight=3)) == [(n, n * 10) for n in range(5)]
+
+
+def test_exactly_as_many_batches_as_allowed_are_worked_on_at_once() -> None:
+    together = threading.Barrier(3, timeout=10)
+    lock = threading.Lock()
+    now = most = 0
+
+    def work(batch: int) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        together.wait()
+        with lock:
+            now -= 1
+
+    assert len(list(overlapped(range(9), work, in_flight=3))) == 9
+    assert most == 3
+
+
+def test_batches_are_drawn_only_as_room_comes_free() -> None:
+    drawn: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for number in range(100):
+            drawn.append(number)
+            yield number
+
+    results = overlapped(batches(), lambda batch: batch, in_flight=4)
+    next(results)
+
+    assert len(drawn) == 4
+    next(results)
+    assert len(drawn) == 5
+
+
+def test_an_error_is_raised_in_its_batchs_turn_after_those_in_flight_have_ended() -> None:
+    ended: list[int] = []
+    failing = threading.Event()
+
+    def work(batch: int) -> int:
+        if batch == 2:
+            failing.set()
+            raise ValueError("the third")
+        if batch == 3:
+            assert failing.wait(10)
+        ended.append(batch)
+        return batch
+
+    results = overlapped(range(10), work, in_flight=4)
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="the third"):
+        seen.extend(batch for batch, _ in results)
+
+    assert seen == [0, 1]
+    assert 3 in ended
+    assert max(ended) < 8
+
+
+def test_a_caller_that_leaves_early_leaves_no_work_behind() -> None:
+    running = threading.active_count()
+    results = overlapped(range(1000), lambda batch: batch, in_flight=4)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+
+    assert threading.active_count() == running
+
+
+def test_no_batches_make_no_results() -> None:
+    assert list(overlapped([], lambda batch: batch, in_flight=2)) == []
+
+
+def test_an_error_while_batches_are_drawn_reaches_the_caller() -> None:
+    def batches() -> Iterator[int]:
+        yield 1
+        raise OSError("the source broke")
+
+    with pytest.raises(OSError, match="the source broke"):
+        list(overlapped(batches(), lambda batch: batch, in_flight=2))
