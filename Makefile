@@ -16,7 +16,7 @@ demo: $(VENV)/.installed  ## the whole platform on a laptop; ARGS=--once ends af
 	$(BIN)/mcp-assets demo $(ARGS)
 
 test: $(VENV)/.installed  ## every test; ARGS are pytest's
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed  ## lint, types, layers
 	$(BIN)/ruff check .

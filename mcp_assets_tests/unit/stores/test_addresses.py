@@ -8,7 +8,10 @@ from mcp_assets.stores.addresses import without_password
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("postgresql://mcp@/mcp?host=/tmp/x/postgres&port=5432", "postgresql://mcp@/mcp?host=/tmp/x/postgres&port=5432"),
+        (
+            "postgresql://mcp@/mcp?host=/tmp/x/postgres&port=5432",
+            "postgresql://mcp@/mcp?host=/tmp/x/postgres&port=5432",
+        ),
         ("postgresql://u:p@ss@db:5432/mcp", "postgresql://u:***@db:5432/mcp"),
         ("postgresql://db/mcp?user=u&password=secret&port=1", "postgresql://db/mcp?user=u&password=***&port=1"),
         ("nats://token@127.0.0.1:4222", "nats://***@127.0.0.1:4222"),
