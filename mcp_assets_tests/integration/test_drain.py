@@ -36,6 +36,7 @@ from mcp_assets_tests.observing import (
     sync_all,
     take_in,
     total,
+    without_linger,
 )
 from mcp_assets_tests.openai_stub import OpenAIStub
 
@@ -108,18 +109,29 @@ def test_a_living_drain_takes_in_and_indexes_what_is_published_meanwhile(
     assert inbox(platform) == []
 
 
-def test_a_second_drain_of_the_type_ends_at_once_and_one_of_another_type_does_not(
-    platform: Platform, make_platform: Callable[..., Platform]
+def test_a_second_drain_of_the_type_ends_at_once_whatever_waits_and_one_of_another_type_does_not(
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
 ) -> None:
-    put_tasks(platform, {"t": "A task"})
+    texts = {"t1": "slow one", "t2": "slow two", "t3": "left for later"}
+    put_tasks(platform, texts)
     put(platform, "wiki_pages", id="p", title="A page")
-    with living_drain(make_platform(drain_linger_s=4)) as first:
+    send(
+        platform,
+        *(("mcp.task.updated", {"taskId": entity_id}) for entity_id in texts),
+        ("mcp.page.updated", {"pageId": "p"}),
+    )
+    take_in(platform)
+    stub.add_fault("hang", times=None, contains="slow")
+    with living_drain(make_platform(batch_size=1, embedding_concurrency=1, drain_linger_s=0)) as first:
+        until(lambda: stub.stats()["requests"] == 2)
         assert list(drain(platform, "task", "second")) == []
         assert first.is_alive()
-        send(platform, ("mcp.page.updated", {"pageId": "p"}))
-        until(lambda: inbox(platform) == ["p"])
-        assert len(list(drain(platform, "page", "other"))) == 1
+        assert inbox(platform) == ["t1", "t2", "t3", "p"]
         assert [beat.run_id for beat in beats(platform)["task"]] == ["living"]
+        assert len(list(drain(without_linger(platform), "page", "other"))) == 1
+        stub.clear_faults()
+
+    assert_points_are(platform, texts)
 
 
 def test_a_drain_beats_while_it_lives_and_leaves_no_beat_behind(

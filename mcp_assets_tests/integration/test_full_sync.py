@@ -78,6 +78,7 @@ def test_changed_new_and_gone_rows_are_found_and_nothing_else_is_embedded(platfo
 def test_an_entity_that_lives_by_its_events_is_never_deleted_by_a_sync(platform: Platform) -> None:
     send(platform, ("mcp.task.created", {"taskId": "event", "title": "No row"}))
     drain_all(platform)
+    assert count_differing(platform) == 0
 
     for force in (False, True):
         counts = sync_all(platform, force=force)
