@@ -1,8 +1,9 @@
 """The one retry policy: which failures are worth another try, how often, and after what wait."""
 
 import logging
+from typing import NoReturn
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
@@ -13,16 +14,30 @@ logger = logging.getLogger(__name__)
 def retrying(settings: Settings) -> Retrying:
     """Tries a call RETRY_ATTEMPTS times while a store is unavailable, the wait doubling; then the store's error stands.
 
-    What goes through it is safe to repeat. The embedding provider's requests are retried by its SDK, by the same
-    settings; a whole batch is not embedded again on top of that.
+    What goes through it is safe to repeat. A failure that was tried that often inside is not tried again outside, and
+    the embedding provider's requests have their own tries, by the same settings: so nothing is embedded again because
+    a store was slow to come back.
     """
     return Retrying(
-        retry=retry_if_exception_type(StoreUnavailable),
+        retry=retry_if_exception(_worth_another_try),
         stop=stop_after_attempt(settings.retry_attempts),
         wait=wait_exponential(multiplier=settings.retry_delay_ms / 1000, exp_base=2, max=60),
         before_sleep=_say,
-        reraise=True,
+        retry_error_callback=_give_up,
     )
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    return isinstance(error, StoreUnavailable) and not error.tried_out
+
+
+def _give_up(state: RetryCallState) -> NoReturn:
+    error = state.outcome.exception() if state.outcome is not None else None
+    if error is None:
+        raise RuntimeError("a call was given up that did not fail")
+    if isinstance(error, StoreUnavailable):
+        error.tried_out = True
+    raise error
 
 
 def _say(state: RetryCallState) -> None:

@@ -4,6 +4,9 @@
 class StoreUnavailable(Exception):
     """A store cannot be reached or did not answer in time: nothing is known of what it holds."""
 
+    tried_out = False
+    """The retry policy has had its tries: the same call is not worth another one now."""
+
 
 class StoreRefused(Exception):
     """A store answered that it will not do this: asking again will not help."""

@@ -10,6 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import nats
 from nats.aio.client import Client
@@ -24,6 +25,8 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 T = TypeVar("T")
 
 _SUBJECTS_OVERLAP = 10065
+
+_PORT = 4222
 
 # Messages in one pull request; the caller's limit on bytes is kept to within one such request.
 _PULL = 200
@@ -151,8 +154,23 @@ class NatsStreams:
             self._connecting = asyncio.Lock()
         async with self._connecting:
             if self._client is None or self._client.is_closed:
+                await self._reach_one()
                 self._client = await self._connect(allow_reconnect=True)
         return self._client
+
+    async def _reach_one(self) -> None:
+        """Raise OSError at once if no server takes a connection: a client that reconnects would try for ever."""
+        refusals: list[OSError] = []
+        for server in self._servers:
+            address = urlsplit(server if "://" in server else f"nats://{server}")
+            try:
+                _, writer = await asyncio.open_connection(address.hostname, address.port or _PORT)
+            except OSError as refusal:
+                refusals.append(refusal)
+                continue
+            writer.close()
+            return
+        raise refusals[-1] if refusals else OSError("NATS_URL names no server")
 
     async def _connect(self, *, allow_reconnect: bool) -> Client:
         return await nats.connect(

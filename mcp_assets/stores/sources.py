@@ -79,7 +79,7 @@ class SourceReader:
     def find_differing(
         self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, *, force: bool
     ) -> None:
-        """Make the temporary table `differing(n, entity_id, slot)`, in the order of slot: what a full sync looks at.
+        """Make the temporary table `differing(n, entity_id, slot, bytes)`, by slot: what a full sync looks at.
 
         Compares every living row of `slots` (half-open) with the ledger by hash, in one statement; finds rows that
         are new, changed or gone, ledger rows that Qdrant does not hold yet, and with `force` every living row.
@@ -87,17 +87,20 @@ class SourceReader:
         statement = sql.SQL(
             """
             CREATE TEMPORARY TABLE differing AS
-            SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot
+            SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, bytes
             FROM (
-                SELECT coalesce(source.id, ledger.entity_id) AS entity_id, coalesce(source.slot, ledger.slot) AS slot
+                SELECT coalesce(source.id, ledger.entity_id) AS entity_id, coalesce(source.slot, ledger.slot) AS slot,
+                       coalesce(source.bytes, ledger.bytes) AS bytes
                 FROM (
                     SELECT * FROM (
-                        SELECT {id} AS id, ('x' || substr(md5({id}), 1, 4))::bit(16)::integer AS slot, {hash} AS hash
+                        SELECT {id} AS id, ('x' || substr(md5({id}), 1, 4))::bit(16)::integer AS slot, {hash} AS hash,
+                               {bytes} AS bytes
                         FROM {table} WHERE {alive}
                     ) AS living WHERE slot >= {low} AND slot < {high}
                 ) AS source
                 FULL JOIN (
-                    SELECT entity_id, slot, origin, source_hash, prepared_by, deleted_at, dirty
+                    SELECT entity_id, slot, origin, source_hash, prepared_by, deleted_at, dirty,
+                           octet_length(content) AS bytes
                     FROM {schema}.entities
                     WHERE entity_type = {entity_type} AND slot >= {low} AND slot < {high}
                 ) AS ledger ON source.id = ledger.entity_id
@@ -112,6 +115,7 @@ class SourceReader:
         ).format(
             id=self._id,
             hash=self._hash(),
+            bytes=self._bytes(),
             table=self._table,
             alive=self._alive,
             schema=sql.Identifier(self._schema),
@@ -183,6 +187,14 @@ class SourceReader:
             sql.SQL("nullif({}::text, '')").format(sql.Identifier(column)) for column in self._mapping.content
         )
         return sql.SQL("concat_ws(E'\\n\\n', {})").format(parts)
+
+    def _bytes(self) -> sql.Composable:
+        """Length of the content; of a text column, PostgreSQL knows it without reading a long value."""
+        lengths = (
+            sql.SQL("coalesce(octet_length({}::text), 0)").format(sql.Identifier(column))
+            for column in self._mapping.content
+        )
+        return sql.SQL(" + ").join((sql.SQL("0"), *lengths))
 
     def _metadata(self) -> sql.Composable:
         named = sql.SQL("jsonb_build_object({})").format(

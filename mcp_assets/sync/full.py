@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby, islice
 
 from mcp_assets.entities.refs import SLOTS, shard_of, slot_range
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.sync.indexer import BatchReport, Counts, Indexer
+from mcp_assets.sync.indexer import CHARACTERS_AT_ONCE, BatchReport, Counts, Indexer
 from mcp_assets.sync.ledger import Wanted
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.platform import Platform
@@ -134,7 +133,7 @@ def index_until_settled(
 def _find_differing(
     platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int], stages: Stages, *, force: bool
 ) -> None:
-    """Make the temporary table `differing(n, entity_id, slot)`: no transaction stays open while it is worked off."""
+    """Make the temporary table `differing(n, entity_id, slot, bytes)`: it is worked off with no transaction open."""
     reader = platform.source(entity_type)
     session.execute("DROP TABLE IF EXISTS differing")
     if stages.ledger and reader is not None:
@@ -159,19 +158,31 @@ def _count_by_shard(session: Connection, shards: int) -> dict[int, int]:
 
 
 def _batches(session: Connection, size: int, shards: int) -> Iterator[_Batch]:
-    """What differs, in batches that keep to one shard, in the order of shards."""
-    for shard, group in groupby(_differing(session), key=lambda row: shard_of(row[1], shards)):
-        while batch := [Wanted(entity_id) for entity_id, _ in islice(group, size)]:
+    """What differs, in batches that keep to one shard, in the order of shards.
+
+    Long texts make smaller batches: one is held in memory as a whole, and embedded and committed by one thread.
+    """
+    shard = volume = 0
+    batch: list[Wanted] = []
+    for entity_id, slot, content_bytes in _differing(session):
+        own_shard = shard_of(slot, shards)
+        if batch and (own_shard != shard or len(batch) == size or volume + content_bytes > CHARACTERS_AT_ONCE):
             yield _Batch(shard, batch)
+            batch, volume = [], 0
+        shard = own_shard
+        volume += content_bytes
+        batch.append(Wanted(entity_id))
+    if batch:
+        yield _Batch(shard, batch)
 
 
-def _differing(session: Connection) -> Iterator[tuple[str, int]]:
+def _differing(session: Connection) -> Iterator[tuple[str, int, int]]:
     last = 0
     while page := session.execute(
-        "SELECT n, entity_id, slot FROM differing WHERE n > %s ORDER BY n LIMIT %s", (last, _ROWS_AT_ONCE)
+        "SELECT n, entity_id, slot, bytes FROM differing WHERE n > %s ORDER BY n LIMIT %s", (last, _ROWS_AT_ONCE)
     ).fetchall():
         last = page[-1][0]
-        yield from ((entity_id, slot) for _, entity_id, slot in page)
+        yield from ((entity_id, slot, content_bytes) for _, entity_id, slot, content_bytes in page)
 
 
 def _complete(

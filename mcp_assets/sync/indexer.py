@@ -15,6 +15,7 @@ from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.embedding.vectors import unit, vector_checks
 from mcp_assets.entities.points import chunk_id, payload, point_id
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_of
+from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Collection, Point, physical_name
@@ -160,7 +161,7 @@ class Indexer:
         for part in _by_volume(dirty):
             plans = self._plan(part, collection, force)
             tokens = self._embed([plan for plan in plans if plan.embeds])
-            self._commit(plans, collection, report)
+            retrying(self._platform.settings)(self._commit, plans, collection, report)
             if tokens is not None:
                 self._counts(report, part[0].id).add(Counts(tokens=tokens))
 

@@ -787,15 +787,15 @@ def test_an_entity_deleted_while_it_was_embedded_has_no_point(
 def test_a_full_sync_goes_on_until_what_was_overtaken_is_written_too(
     platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = make_platform()
+    own, other = make_platform(shards=1), make_platform()
     put_tasks(platform, {"a": "Old words", "b": "Paint it"})
 
     def overtake() -> None:
         put_tasks(other, {"a": "New words"})
         apply(other, "task", [Wanted("a")])
 
-    undo = while_embedding(platform, monkeypatch, overtake)
-    sync_all(platform)
+    undo = while_embedding(own, monkeypatch, overtake)
+    sync_all(own)
     undo()
 
     assert_points_are(platform, {"a": "New words", "b": "Paint it"})

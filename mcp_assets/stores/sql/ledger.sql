@@ -127,7 +127,7 @@ FROM {schema}.drains
 
 -- name: differing_in_ledger
 CREATE TEMPORARY TABLE differing AS
-SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot
+SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, octet_length(content) AS bytes
 FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s
   AND (dirty OR (deleted_at IS NULL AND (%(force)s OR prepared_by <> %(prepared_by)s)))

@@ -1,0 +1,169 @@
+"""Burst: 10,000 events published at once, until all of their entities are searchable.
+
+The entities are those of a workspace, repeated under other ids until there are enough. `seconds`: from the first
+event published until Qdrant has all points, through the Dagster daemon with the shipped settings; `runs`: how many it
+launched; `ratio`: seconds of a full sync of the same entities into empty stores, in one process and without Dagster,
+over `seconds`; `lost`: entities without their point at the end. `seconds_without_dagster`: intake and drains called in
+one process.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+from harness import (
+    WORKSPACE,
+    Bench,
+    Daemon,
+    bench,
+    daemon,
+    in_fresh_process,
+    load_entities,
+    publish,
+    read_workspace,
+    report,
+    say,
+    wait_until,
+)
+from qdrant_client import models
+
+from mcp_assets.settings import Settings
+from mcp_assets.sync.drain import drain
+from mcp_assets.sync.full import full_sync
+from mcp_assets.sync.intake import intake
+from mcp_assets.sync.load import Line
+from mcp_assets.sync.platform import Platform
+
+_UNFINISHED = "('QUEUED', 'NOT_STARTED', 'STARTING', 'STARTED', 'CANCELING')"
+
+
+def fill(settings: Settings) -> None:
+    """A full sync of everything."""
+    with closing(Platform(settings)) as platform:
+        for entity_type in settings.entity_types:
+            for _ in full_sync(platform, entity_type, range(settings.shards)):
+                pass
+
+
+def take_in_and_drain(settings: Settings) -> None:
+    """What the sensor and its runs do, without Dagster between them."""
+    with closing(Platform(settings)) as platform:
+        while intake(platform, wait_s=0.0).more:
+            pass
+        for entity_type in settings.entity_types:
+            for _ in drain(platform, entity_type, "benchmark"):
+                pass
+
+
+def repeated(file: Path, count: int) -> Iterator[Line]:
+    """`count` entities: those of `file`, then again under other ids and with another text."""
+    entities = list(read_workspace(file, count))
+    for number, line in zip(range(count), itertools.cycle(entities), strict=False):
+        copy = number // len(entities)
+        text = f"{line.content}\n\nCopy {copy}." if copy else line.content
+        yield replace(line, entity_id=f"{line.entity_id}-{copy}" if copy else line.entity_id, content=text)
+
+
+def event_of(entity: Line) -> tuple[str, bytes]:
+    body = {"entity_type": entity.entity_type, "entity_id": entity.entity_id}
+    return f"mcp.{entity.entity_type}.updated", json.dumps(body).encode()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path, default=WORKSPACE, help="entities, JSON lines, gzipped")
+    parser.add_argument("--events", type=int, default=10_000)
+    arguments = parser.parse_args()
+    entities = list(repeated(arguments.file, arguments.events))
+    with bench() as stores:
+        load_entities(stores, entities)
+        stores.forget_index()
+        cold = in_fresh_process(fill, stores.settings())
+        say(f"cold fill: {cold.seconds:.1f} s")
+        stores.forget_index()
+        with daemon(stores, "dagster") as running:
+            seconds, runs = measure(stores, running, entities)
+        lost = missing(stores, entities)
+        say(f"burst: {seconds:.1f} s in {runs} runs, {lost} lost")
+        # The stream is read from its start again.
+        stores.forget_index()
+        drained = in_fresh_process(take_in_and_drain, stores.settings(drain_linger_s=0))
+        lost += missing(stores, entities)
+    report(
+        seconds=seconds,
+        runs=runs,
+        ratio=cold.seconds / seconds,
+        lost=lost,
+        seconds_cold_fill=cold.seconds,
+        seconds_without_dagster=drained.seconds,
+    )
+
+
+def measure(stores: Bench, running: Daemon, entities: list[Line]) -> tuple[float, int]:
+    """Seconds from the first event until all is searchable, and how many runs that took."""
+    warm_up(stores, running, entities)
+    runs_before = runs_launched(stores)
+    began = time.monotonic()
+    publish(stores, [event_of(entity) for entity in entities])
+    say(f"{len(entities)} events published in {time.monotonic() - began:.1f} s")
+    wait_until("all to be searchable", lambda: searchable(stores) >= len(entities), running, timeout_s=600)
+    seconds = time.monotonic() - began
+    wait_until("the runs to end", lambda: not unfinished(stores), running, timeout_s=120)
+    return seconds, runs_launched(stores) - runs_before
+
+
+def warm_up(stores: Bench, running: Daemon, entities: list[Line]) -> None:
+    """One event of each type, and its run: a platform that has been up for a while is what is measured."""
+    first = {entity.entity_type: entity for entity in reversed(entities)}
+    publish(stores, [event_of(entity) for entity in first.values()])
+    wait_until("the first entities", lambda: searchable(stores) >= len(first), running, timeout_s=180)
+    wait_until("the first runs to end", lambda: not unfinished(stores), running, timeout_s=120)
+    say("Dagster is up and warm")
+
+
+def searchable(stores: Bench) -> int:
+    """Entities that have a point."""
+    entity_points = models.Filter(must=[models.FieldCondition(key="kind", match=models.MatchValue(value="entity"))])
+    with closing(stores.qdrant()) as client:
+        return sum(
+            client.count(collection.name, count_filter=entity_points, exact=True).count
+            for collection in client.get_collections().collections
+        )
+
+
+def missing(stores: Bench, entities: list[Line]) -> int:
+    """Entities whose point is not in Qdrant, read from Qdrant itself."""
+    found = set()
+    with closing(stores.qdrant()) as client:
+        for collection in client.get_collections().collections:
+            offset = None
+            while True:
+                points, offset = client.scroll(
+                    collection.name, limit=10_000, offset=offset, with_payload=["kind", "entity_type", "entity_id"]
+                )
+                payloads = [point.payload or {} for point in points]
+                found |= {(p["entity_type"], p["entity_id"]) for p in payloads if p["kind"] == "entity"}
+                if offset is None:
+                    break
+    return len({(entity.entity_type, entity.entity_id) for entity in entities} - found)
+
+
+def runs_launched(stores: Bench) -> int:
+    return int(stores.query("SELECT count(*) FROM dagster.runs")[0][0])
+
+
+def unfinished(stores: Bench) -> int:
+    try:
+        return int(stores.query(f"SELECT count(*) FROM dagster.runs WHERE status IN {_UNFINISHED}")[0][0])
+    except psycopg.errors.UndefinedTable:
+        return 0
+
+
+if __name__ == "__main__":
+    main()

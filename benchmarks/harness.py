@@ -1,0 +1,265 @@
+"""What the benchmarks share: a stack in a temporary folder, Dagster on it, fresh processes to measure in."""
+
+import asyncio
+import gc
+import gzip
+import json
+import multiprocessing
+import os
+import re
+import resource
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import nats
+import psutil
+import psycopg
+from pydantic import SecretStr
+from qdrant_client import QdrantClient
+
+from mcp_assets.embedded import stack
+from mcp_assets.settings import Settings, variable_of
+from mcp_assets.sync.load import Line, create_source_tables, load, parse_lines
+from mcp_assets.sync.platform import Platform
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+WORKSPACE = CHECKOUT.parent / "shared" / "data" / "workspace.jsonl.gz"
+"""The real workspace that stands beside the checkout; scripts take another file as their argument."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of a function in a process of its own. `seconds` are of the function, not of the process's start."""
+
+    result: Any
+    seconds: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A running stack and the folder that it and everything else of the benchmark is in."""
+
+    folder: Path
+    addresses: stack.StackAddresses
+
+    def settings(self, **changes: Any) -> Settings:
+        """Settings that lead to this stack and are the shipped ones otherwise; what is in a `.env` is left out."""
+        return Settings(
+            _env_file=None,  # type: ignore[call-arg]
+            database_url=SecretStr(self.database_url),
+            nats_url=SecretStr(self.nats_url),
+            qdrant_url=self.addresses.qdrant_url,
+            **changes,
+        )
+
+    @property
+    def state_dir(self) -> Path:
+        return self.folder / ".mcp"
+
+    @property
+    def database_url(self) -> str:
+        assert self.addresses.database_url is not None
+        return self.addresses.database_url
+
+    @property
+    def nats_url(self) -> str:
+        assert self.addresses.nats_url is not None
+        return self.addresses.nats_url
+
+    def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run one statement by itself; its rows, if it has any."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def qdrant(self) -> QdrantClient:
+        assert self.addresses.qdrant_url is not None
+        return QdrantClient(url=self.addresses.qdrant_url, check_compatibility=False, timeout=60)
+
+    def forget_index(self) -> None:
+        """Empty the platform's own stores, ledger and collections; the source tables stay."""
+        self.query("DROP SCHEMA IF EXISTS mcp_assets CASCADE")
+        with closing(self.qdrant()) as client:
+            for collection in client.get_collections().collections:
+                client.delete_collection(collection.name)
+        # Migrating anew is not what is measured.
+        with closing(Platform(self.settings())) as platform, platform.postgres.transaction():
+            pass
+        self.settle()
+
+    def settle(self) -> None:
+        """Do now what PostgreSQL would do in the background while the next thing is measured."""
+        self.query("VACUUM ANALYZE")
+        self.query("CHECKPOINT")
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """The embedded stack, source tables and schema made, in a folder that is removed at the end."""
+    for name in Settings.model_fields:
+        os.environ.pop(variable_of(name), None)
+    with (
+        # PostgreSQL's socket needs a short path.
+        tempfile.TemporaryDirectory(prefix="bench", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        stack.running(list(stack.Part), Path(folder) / ".mcp") as addresses,
+    ):
+        made = Bench(Path(folder), addresses)
+        with closing(Platform(made.settings())) as platform:
+            create_source_tables(platform)
+            platform.nats.ensure_stream(platform.settings.streams[0])
+        yield made
+
+
+def read_workspace(file: Path, limit: int | None = None) -> Iterator[Line]:
+    """The first `limit` (or all) entities of gzipped JSON lines."""
+    with gzip.open(file) as lines:
+        yield from parse_lines(islice(lines, limit), file.name, Settings(_env_file=None).entity_types)  # type: ignore[call-arg]
+
+
+def load_entities(bench: Bench, entities: Iterable[Line]) -> int:
+    """Load `entities` into the source tables. Returns how many."""
+    with closing(Platform(bench.settings())) as platform:
+        return sum(len(batch) for batch in load(platform, entities))
+
+
+def publish(bench: Bench, events: Sequence[tuple[str, bytes]]) -> None:
+    """Publish `events` with a plain NATS client, as fast as it sends; returns when the server has them."""
+
+    async def send() -> None:
+        client = await nats.connect(bench.nats_url)
+        for subject, body in events:
+            await client.publish(subject, body)
+        await client.flush(timeout=60)
+        await client.close()
+
+    asyncio.run(send())
+
+
+def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Measured:
+    """Run `function`, which has to be importable, in an interpreter of its own that has loaded what a run has."""
+    # Not inherited by fork: memory and threads are to be those of a process that did nothing before.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        measured: Measured = pool.apply(_measure, (function, args, kwargs))
+    return measured
+
+
+def _measure(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Measured:
+    import mcp_assets.definitions  # noqa: F401  (Dagster and the definitions are part of the memory of a run)
+
+    # As in a run of the warm launcher: what is loaded is not looked through for garbage.
+    gc.collect()
+    gc.freeze()
+    began = time.perf_counter()
+    result = function(*args, **kwargs)
+    seconds = time.perf_counter() - began
+    return Measured(result, seconds, peak_rss_mb())
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A running Dagster daemon and the home of its instance."""
+
+    home: Path
+    log: Path
+    process: "subprocess.Popen[bytes]"
+
+    def check(self) -> None:
+        """Raise RuntimeError with the end of the log if it has ended."""
+        if self.process.poll() is not None:
+            raise RuntimeError("the Dagster daemon has ended:\n" + self.log.read_text(errors="replace")[-2000:])
+
+
+@contextmanager
+def daemon(
+    bench: Bench,
+    name: str,
+    *,
+    dagster_yaml: str | None = None,
+    workspace_yaml: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Daemon]:
+    """`dagster-daemon run` with these files, the checkout's own by default; all its processes end with the block."""
+    home = bench.folder / name
+    home.mkdir()
+    for file, text in (("dagster.yaml", dagster_yaml), ("workspace.yaml", workspace_yaml)):
+        (home / file).write_text((CHECKOUT / file).read_text() if text is None else text)
+    log = home / "daemon.log"
+    place = {"DAGSTER_HOME": str(home), "MCP_ASSETS_STATE_DIR": str(bench.state_dir)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [Path(sysconfig.get_path("scripts")) / "dagster-daemon", "run"],
+            cwd=home,
+            env={**os.environ, **place, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield Daemon(home, log, process)
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        _kill_all_of(home)
+        process.wait()
+
+
+def _kill_all_of(home: Path) -> None:
+    """End what has this home: code servers, forkservers and runs are not the daemon's children once it is gone."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("DAGSTER_HOME") == str(home):
+                process.kill()
+                found.append(process)
+    psutil.wait_procs(found, timeout=10)
+
+
+def wait_until(what: str, look: Callable[[], bool], daemon: Daemon, *, timeout_s: float, every_s: float = 0.1) -> None:
+    """Wait until `look` is true. Raises TimeoutError, or RuntimeError if the daemon ends."""
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        daemon.check()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout_s:.0f} s in vain for {what}; see {daemon.log}")
+        time.sleep(every_s)
+
+
+def peak_rss_mb() -> float:
+    """The most memory that this process ever had resident, in MB of 10^6 bytes."""
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
+
+
+def say(line: str) -> None:
+    """Progress, for a person."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def report(**figures: Any) -> None:
+    """The one line that a benchmark prints: numbers at three decimals."""
+    print(json.dumps({name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of `values` that `share` (0..1) of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-int(share * 1000 * len(ordered)) // 1000) - 1)]

@@ -1,0 +1,154 @@
+"""Scale: full syncs and updates of 10,000, 100,000 and 1,000,000 synthetic entities.
+
+The embedder is a hash of the text, 64 dimensions: it costs next to nothing, and vectors this short keep the embedded
+Qdrant engine out of the way, so that what is measured is the platform. For each size: `us_per_entity` of a full sync
+into empty stores; `unchanged_s`, a full sync that finds nothing to do; `update_s`, 1 % of the entities updated, by
+their events; `update_ratio`, the cost of an updated entity over that of one in the full sync, less `start_s`, what the
+same costs when nothing was updated; `peak_rss_mb`, of the process that did the full sync, with Dagster loaded as in a
+run. `flatness`: the largest `us_per_entity` over the
+smallest. With --index, `index_s`: what building Qdrant's index takes, with the stack stopped.
+"""
+
+import argparse
+import hashlib
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import Bench, bench, in_fresh_process, publish, report, say
+
+from mcp_assets.embedded import stack
+from mcp_assets.embedded.qdrant.storage import Storage
+from mcp_assets.embedded.state import StateDir
+from mcp_assets.embedding.profiles import ModelProfile
+from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector
+from mcp_assets.settings import Settings
+from mcp_assets.sync.drain import drain
+from mcp_assets.sync.full import full_sync
+from mcp_assets.sync.intake import intake
+from mcp_assets.sync.platform import Platform
+
+DIMENSION = 64
+ENTITY_TYPE = "task"
+
+# Some 600 characters each, all different.
+_INSERT = """
+INSERT INTO tasks (id, title, description, status, tags)
+SELECT 'task-' || n, 'Task ' || n, repeat(md5(n::text) || ' ', 18), 'open', ARRAY['tag-' || n % 1000]
+FROM generate_series(1, %s) AS n
+"""
+_UPDATE = """
+UPDATE tasks SET description = description || ' again', updated_at = now()
+WHERE id IN (SELECT 'task-' || n FROM generate_series(1, %s, 100) AS n)
+"""
+
+
+class HashEmbedder:
+    """Deterministic vectors at the cost of one hash a text."""
+
+    concurrency = 2
+
+    def __init__(self) -> None:
+        self.profile = ModelProfile("hash", DIMENSION, "Cosine", 0.7, 1_000_000, 4096, 1_000_000_000)
+
+    def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+        return EmbeddingResult([Embedded(_vector(text), None) for text in texts], None)
+
+    def embed_query(self, text: str) -> Vector:
+        return _vector(text)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _vector(text: str) -> Vector:
+    digest = hashlib.blake2b(text.encode(), digest_size=DIMENSION).digest()
+    return np.frombuffer(digest, dtype=np.uint8).astype(np.float32) - 127.5
+
+
+def fill(settings: Settings) -> int:
+    """A full sync; the number of entities embedded."""
+    with closing(Platform(settings, _embedder=HashEmbedder())) as platform:
+        news = full_sync(platform, ENTITY_TYPE, range(settings.shards))
+        return sum(told.counts.embedded for told in news if told.complete)
+
+
+def take_in_and_drain(settings: Settings) -> int:
+    """The events in the stream applied; the number of entities embedded."""
+    with closing(Platform(settings, _embedder=HashEmbedder())) as platform:
+        while intake(platform, wait_s=0.0).more:
+            pass
+        drained = drain(platform, ENTITY_TYPE, "benchmark")
+        return sum(counts.embedded for batch in drained for counts in batch.report.shards.values())
+
+
+def build_index(directory: Path) -> float:
+    """Seconds of the engine's optimizing of all collections in `directory`, of which no server is open."""
+    storage = Storage.open(directory)
+    began = time.perf_counter()
+    for collection in storage.collections():
+        collection.optimize()
+    seconds = time.perf_counter() - began
+    storage.close()
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entities", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--index", action="store_true", help="also build Qdrant's index, which may take long")
+    arguments = parser.parse_args()
+    sizes = []
+    for entities in arguments.entities:
+        with bench() as stores:
+            figures = measure(stores, entities)
+            if arguments.index:
+                stack.stop(stores.state_dir)
+                figures["index_s"] = in_fresh_process(
+                    build_index, StateDir(stores.state_dir).directory_of(stack.Part.QDRANT)
+                ).result
+        say(f"{figures}")
+        sizes.append({name: round(value, 3) for name, value in figures.items()})
+    costs = [figures["us_per_entity"] for figures in sizes]
+    report(
+        sizes=sizes,
+        flatness=max(costs) / min(costs),
+        peak_rss_mb=max(figures["peak_rss_mb"] for figures in sizes),
+        update_ratio=max(figures["update_ratio"] for figures in sizes),
+    )
+
+
+def measure(stores: Bench, entities: int) -> dict[str, Any]:
+    settings = stores.settings(drain_linger_s=0)
+    stores.query(_INSERT.replace("%s", str(entities)))
+    stores.forget_index()
+    say(f"{entities} entities are in the source table")
+    filled = in_fresh_process(fill, settings)
+    assert filled.result == entities, f"{filled.result} of {entities} entities were embedded"
+    say(f"full sync: {filled.seconds:.1f} s")
+    unchanged = in_fresh_process(fill, settings)
+    assert unchanged.result == 0, f"{unchanged.result} unchanged entities were embedded again"
+    stores.query(_UPDATE.replace("%s", str(entities)))
+    stores.settle()
+    idle = in_fresh_process(take_in_and_drain, settings)
+    changed = [f"task-{number}" for number in range(1, entities + 1, 100)]
+    publish(stores, [("mcp.task.updated", f'{{"taskId": "{entity_id}"}}'.encode()) for entity_id in changed])
+    updated = in_fresh_process(take_in_and_drain, settings)
+    assert updated.result == len(changed), f"{updated.result} of {len(changed)} updates were embedded"
+    return {
+        "entities": entities,
+        "seconds": filled.seconds,
+        "us_per_entity": filled.seconds / entities * 1e6,
+        "unchanged_s": unchanged.seconds,
+        "update_s": updated.seconds,
+        "start_s": idle.seconds,
+        "update_ratio": ((updated.seconds - idle.seconds) / len(changed)) / (filled.seconds / entities),
+        "peak_rss_mb": filled.peak_rss_mb,
+    }
+
+
+if __name__ == "__main__":
+    main()
