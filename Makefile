@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check format constraints clean
+.PHONY: demo test check bench format constraints clean
 
 $(VENV)/.installed: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,12 @@ check: $(VENV)/.installed  ## lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed  ## every benchmark, a JSON line each; takes most of an hour
+	$(BIN)/python benchmarks/cold_fill.py
+	$(BIN)/python benchmarks/burst.py
+	$(BIN)/python benchmarks/freshness.py
+	$(BIN)/python benchmarks/scale.py
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
