@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -109,6 +110,8 @@ class Bench:
 @contextmanager
 def bench() -> Iterator[Bench]:
     """The embedded stack, source tables and schema made, in a folder that is removed at the end."""
+    # Being ended is no different from Ctrl-C: what was started is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in Settings.model_fields:
         os.environ.pop(variable_of(name), None)
     with (

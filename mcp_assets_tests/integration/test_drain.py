@@ -418,7 +418,7 @@ def test_a_drain_killed_again_and_again_loses_nothing_duplicates_nothing_and_was
     put_tasks(platform, texts)
     send_looks(platform, *texts)
     stub.add_fault("latency", times=None, latency_s=0.03)
-    kills = 3
+    kills = 2
     for after in range(1, kills + 1):
         with subprocess.Popen(
             [sys.executable, "-c", DRAIN_UNTIL_KILLED],
@@ -439,4 +439,4 @@ def test_a_drain_killed_again_and_again_loses_nothing_duplicates_nothing_and_was
     assert dead_letters(platform) == {}
     in_flight = (3 + 1) * 20
     assert stub.stats()["texts"] <= 600 + kills * in_flight
-    assert {stub.times_embedded(text) for text in texts.values()} <= {1, 2, 3, 4}
+    assert {stub.times_embedded(text) for text in texts.values()} <= {1, 2, 3}
