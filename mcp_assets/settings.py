@@ -24,9 +24,12 @@ from mcp_assets.embedded import stack
 from mcp_assets.embedding.profiles import ModelProfile, profile_for
 from mcp_assets.entities.chunks import ChunkSpec
 from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes, SourceTable
+from mcp_assets.graph import LinkForm
 
 Provider = Literal["openai", "local"]
 Identifier = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}$"))]
+
+TableName = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$"))]
 
 DEFAULT_MODELS: Mapping[Provider, str] = {"openai": "text-embedding-ada-002", "local": "wordllama"}
 
@@ -171,6 +174,28 @@ class Settings(BaseSettings):
         validation_alias="MCP_ASSETS_SCHEMA",
         description="PostgreSQL schema of the platform's own tables.",
     )
+    relationships_table: TableName = Field(
+        default="public.relationships",
+        validation_alias="MCP_ASSETS_RELATIONSHIPS_TABLE",
+        description="Table of the edges; made if absent, adopted if it is there.",
+    )
+    topical_threshold: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        validation_alias="MCP_ASSETS_TOPICAL_THRESHOLD",
+        description="Weighted Jaccard of tags at and above which two entities count as related.",
+    )
+    tag_candidates: PositiveInt = Field(
+        default=200,
+        validation_alias="MCP_ASSETS_TAG_CANDIDATES",
+        description="A tag with more holders than this makes nobody a candidate by itself.",
+    )
+    link_forms: dict[str, str] = Field(
+        default_factory=dict,
+        validation_alias="MCP_ASSETS_LINK_FORMS",
+        description="JSON; addresses of entities in texts, such as `https://wiki.example.com/{slug}`, to their type.",
+    )
     streams: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_json_list)] = Field(
         default=("MCP_ASSETS",),
         min_length=1,
@@ -211,6 +236,10 @@ class Settings(BaseSettings):
             raise ValueError("MCP_ASSETS_CHUNK_OVERLAP must be at most half of MCP_ASSETS_CHUNK_SIZE")
         if self.types is not None and not self.types:
             raise ValueError("MCP_ASSETS_TYPES names no entity type: leave it unset to use the preset")
+        for template, name in self.link_forms.items():
+            if name not in self.entity_types:
+                raise ValueError(f"MCP_ASSETS_LINK_FORMS: {template} leads to {name!r}, which is no entity type")
+            LinkForm.of(template, name)
         return self
 
     @property

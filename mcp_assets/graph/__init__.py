@@ -12,11 +12,13 @@ from mcp_assets.graph.diff import EdgeDiff, diff
 from mcp_assets.graph.edges import Edge, EdgeKey, EdgeType, rounded, strongest
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, keys_of, slug_key, title_key
 from mcp_assets.graph.links import LinkForm
-from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, after_change, changed_lists, ranked
+from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, after_change, changed_lists, ranked, work_in
 from mcp_assets.graph.references import Holders, ReferenceRules, Use, pick, resolve
 from mcp_assets.graph.semantic import cut_short, neighbourhood, query_floor, semantic_edges
 from mcp_assets.graph.topical import (
+    UNKNOWN_TAG,
     TagWeight,
+    TopicIndex,
     candidate_tags,
     relevance,
     tags_of,
@@ -27,6 +29,7 @@ from mcp_assets.graph.topical import (
 
 __all__ = [
     "LIST_LENGTH",
+    "UNKNOWN_TAG",
     "Edge",
     "EdgeDiff",
     "EdgeKey",
@@ -39,6 +42,7 @@ __all__ = [
     "ReferenceKind",
     "ReferenceRules",
     "TagWeight",
+    "TopicIndex",
     "Use",
     "after_change",
     "candidate_tags",
@@ -62,4 +66,5 @@ __all__ = [
     "topical_edges",
     "topical_neighbourhood",
     "weight_of",
+    "work_in",
 ]

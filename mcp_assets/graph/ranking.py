@@ -71,3 +71,40 @@ def changed_lists(
     }
     after[changed] = ranked((Neighbour(ref, score) for ref, score in scores.items()), limit)
     return {ref: ranking for ref, ranking in after.items() if ranking != lists.get(ref, ())}
+
+
+def work_in(
+    neighbourhoods: Mapping[EntityRef, Iterable[Neighbour]],
+    lists: Mapping[EntityRef, Ranking],
+    limit: int = LIST_LENGTH,
+) -> tuple[dict[EntityRef, Ranking], set[EntityRef]]:
+    """What the change of several entities at once does to the lists of all others, and who has to ask again.
+
+    `neighbourhoods`: of each changed entity, everybody whose list it may enter, as all are now; nobody, if it is gone.
+    `lists`: the lists so far of everybody in them, and of everybody who lists a changed entity; an entity that is not
+    in it has the empty list. The lists of the changed themselves are left out: their neighbourhood is their list.
+    """
+    after = dict(lists)
+    asking: set[EntityRef] = set()
+    listing: dict[EntityRef, list[EntityRef]] = {}
+    for ref, ranking in lists.items():
+        for neighbour in ranking:
+            if neighbour.ref in neighbourhoods:
+                listing.setdefault(neighbour.ref, []).append(ref)
+    for changed in sorted(neighbourhoods):
+        scores = {ref: score for ref, score in neighbourhoods[changed] if ref not in neighbourhoods}
+        concerned = {*scores, *listing.get(changed, ())} - neighbourhoods.keys()
+        for ref in concerned - asking:
+            ranking_after = after_change(after.get(ref, ()), changed, scores.get(ref), limit)
+            if ranking_after is None:
+                asking.add(ref)
+            else:
+                after[ref] = ranking_after
+    return (
+        {
+            ref: ranking
+            for ref, ranking in after.items()
+            if ref not in asking and ref not in neighbourhoods and ranking != lists.get(ref, ())
+        },
+        asking,
+    )

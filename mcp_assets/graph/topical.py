@@ -5,13 +5,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.edges import Edge, EdgeType, rounded
 from mcp_assets.graph.keys import folded
 from mcp_assets.graph.metadata import texts_of
-from mcp_assets.graph.ranking import Neighbour, Ranking, precedence
+from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, precedence, ranked
 
 CATEGORY_PREFIX = "category:"
+
+_ROUGH = 1e-3
+"""More than rounding and the order of a sum can move a score."""
 
 SHOWN_TAGS = 5
 """Shared tags that an edge's evidence names, the weightiest."""
@@ -92,3 +98,67 @@ def topical_edges(
         shared = sorted(tags & holders[target], key=lambda tag: (-weights.get(tag, UNKNOWN_TAG).weight, tag))
         evidence = {"rule": "tags", "shared": shared[:SHOWN_TAGS]}
         yield Edge(source, target, EdgeType.TOPICAL_RELEVANCE, score, evidence)
+
+
+class TopicIndex:
+    """Entities by their tags, for the neighbours of many at once: scored roughly together, and exactly where it counts.
+
+    `holders`: as for `topical_neighbourhood`, of all that will be asked about.
+    """
+
+    def __init__(
+        self,
+        holders: Iterable[tuple[EntityRef, AbstractSet[str]]],
+        weights: Mapping[str, TagWeight],
+        threshold: float,
+    ) -> None:
+        self._weights = weights
+        self._threshold = threshold
+        self._held = sorted(holders)
+        self._totals = np.array([_total(tags, weights) for _, tags in self._held])
+        self._relevance: dict[tuple[AbstractSet[str], AbstractSet[str]], float] = {}
+        positions: dict[str, list[int]] = {}
+        for position, (_, tags) in enumerate(self._held):
+            for tag in tags:
+                positions.setdefault(tag, []).append(position)
+        self._positions = {tag: np.array(found) for tag, found in positions.items()}
+
+    def ranking(self, source: EntityRef, tags: frozenset[str], limit: int = LIST_LENGTH) -> Ranking:
+        """The list of `source`, which holds `tags`."""
+        positions, rough = self._scored(tags)
+        if len(positions) > limit + 1:
+            # Of the limit + 1 best one may be the source; whatever ties with the last of them is looked at too.
+            last = np.partition(rough, -(limit + 1))[-(limit + 1)]
+            positions = positions[rough >= last - _ROUGH]
+        return ranked(self._neighbours(source, tags, positions), limit)
+
+    def neighbourhood(self, source: EntityRef, tags: frozenset[str]) -> list[Neighbour]:
+        """As `topical_neighbourhood`."""
+        positions, _ = self._scored(tags)
+        return sorted(self._neighbours(source, tags, positions), key=precedence)
+
+    def _scored(self, tags: frozenset[str]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Positions of the candidates that may reach the threshold, and their scores, right to within _ROUGH."""
+        makers = [tag for tag in candidate_tags(tags, self._weights) if tag in self._positions]
+        if not makers:
+            return np.empty(0, dtype=np.intp), np.empty(0)
+        shared = np.zeros(len(self._held))
+        for tag in tags:
+            if tag in self._positions:
+                shared[self._positions[tag]] += self._weights.get(tag, UNKNOWN_TAG).weight
+        candidates = np.unique(np.concatenate([self._positions[tag] for tag in makers]))
+        common = shared[candidates]
+        scores = common / (_total(tags, self._weights) + self._totals[candidates] - common)
+        enough = scores >= self._threshold - _ROUGH
+        return candidates[enough], scores[enough]
+
+    def _neighbours(self, source: EntityRef, tags: frozenset[str], positions: NDArray[np.intp]) -> Iterator[Neighbour]:
+        for position in positions:
+            ref, theirs = self._held[position]
+            if ref == source:
+                continue
+            score = self._relevance.get((tags, theirs))
+            if score is None:
+                score = self._relevance[tags, theirs] = relevance(tags, theirs, self._weights)
+            if 0.0 < score >= self._threshold:
+                yield Neighbour(ref, score)

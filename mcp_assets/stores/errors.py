@@ -14,3 +14,7 @@ class StoreRefused(Exception):
 
 class CollectionMismatch(Exception):
     """A collection was made for another model or dimension: nothing was written to it."""
+
+
+class PointsMissing(StoreRefused):
+    """A request names a point, or a collection, that Qdrant does not hold."""

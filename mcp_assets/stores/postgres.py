@@ -14,6 +14,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.migrations import migrate
+from mcp_assets.stores.migrations.relationships import IdColumn
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -31,10 +32,21 @@ _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 class Postgres:
     """One database with the platform's schema, migrated at first use. Thread-safe; connects lazily."""
 
-    def __init__(self, url: str, schema: str, *, max_connections: int = 16, timeout_s: float = 15.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        schema: str,
+        relationships: str,
+        ids: Mapping[str, IdColumn],
+        *,
+        max_connections: int = 16,
+        timeout_s: float = 15.0,
+    ) -> None:
         self.url = url
         self.schema = schema
         self.max_connections = max_connections
+        self._relationships = relationships
+        self._ids = ids
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._migrated = False
@@ -89,7 +101,7 @@ class Postgres:
             if self._migrated:
                 return
             try:
-                migrate(self.url, self.schema)
+                migrate(self.url, self.schema, self._relationships, self._ids)
             except Exception as error:
                 if isinstance(getattr(error, "orig", None), psycopg.OperationalError):
                     raise self._unavailable(cast(Exception, getattr(error, "orig", error))) from error

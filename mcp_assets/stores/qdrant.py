@@ -15,7 +15,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.points import INDEXED_KEYS
 from mcp_assets.stores.addresses import without_password
-from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.stores.errors import CollectionMismatch, PointsMissing, StoreRefused, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -46,11 +46,22 @@ class Collection:
 
 
 @dataclass(frozen=True, slots=True)
+class Asking:
+    """A point whose neighbours are wanted, and the physical collection that holds it."""
+
+    point: str
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One entity found: its best point's score and payload."""
 
     score: float
     payload: Mapping[str, Any]
+
+
+_ENTITY_POINTS = models.Filter(must=[models.FieldCondition(key="kind", match=models.MatchValue(value="entity"))])
 
 
 def physical_name(alias: str, profile: ModelProfile) -> str:
@@ -200,6 +211,48 @@ class Qdrant:
         )
         return [Hit(hit.score, hit.payload or {}) for group in found.groups for hit in group.hits]
 
+    def nearest(
+        self, collection: str, asking: Sequence[Asking], *, limit: int, floor: float, exact: bool
+    ) -> list[list[tuple[str, float]]]:
+        """For each of `asking` the entity points of `collection` nearest to it, best first, with cosines.
+
+        One request, at most `limit` each; a point is not its own neighbour. `floor`: cosine; what scores lower is left out.
+
+        Raises:
+            PointsMissing: one of `asking` is not in its collection; `existing` tells which.
+        """
+        requests = [
+            models.QueryRequest.model_construct(
+                query=one.point,
+                lookup_from=None if one.collection == collection else models.LookupLocation(collection=one.collection),
+                filter=_ENTITY_POINTS,
+                limit=limit,
+                score_threshold=floor,
+                with_payload=False,
+                params=models.SearchParams(exact=exact),
+            )
+            for one in asking
+        ]
+        try:
+            answers = self._call(lambda: self._client.query_batch_points(collection, requests))
+        except StoreRefused as error:
+            if _is_not_found(error):
+                raise PointsMissing(str(error)) from error
+            raise
+        return [[(str(hit.id), hit.score) for hit in answer.points] for answer in answers]
+
+    def existing(self, collection: str, points: Sequence[str]) -> set[str]:
+        """Those of `points` that `collection` holds."""
+        found: set[str] = set()
+        for part in _slices(points):
+            records = self._call(
+                lambda part=part: self._client.retrieve(  # type: ignore[misc]
+                    collection, list(part), with_payload=False, with_vectors=False
+                )
+            )
+            found.update(str(record.id) for record in records)
+        return found
+
     def count(self, collection: str) -> int:
         """The exact number of points."""
         return self._call(lambda: self._client.count(collection, exact=True)).count
@@ -273,6 +326,10 @@ class Qdrant:
             raise StoreUnavailable(
                 f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
             ) from error
+
+
+def _is_not_found(error: StoreRefused) -> bool:
+    return isinstance(error.__cause__, UnexpectedResponse) and error.__cause__.status_code == 404
 
 
 def _reason(error: UnexpectedResponse) -> str:

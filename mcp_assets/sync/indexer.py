@@ -429,6 +429,11 @@ class Indexer:
                 "chunks": [max(plan.point_count - 1, 0) for plan in plans],
             },
         )
+        moved = sorted(plan.dirty.id for plan in plans if plan.removes or plan.vectors is not None)
+        if moved:
+            connection.execute(
+                postgres.query("mark"), {"types": [self._type] * len(moved), "ids": moved, "reason": "vector"}
+            )
         connection.execute(postgres.query("settle_dead_letters"), {"entity_type": self._type, "ids": ids})
 
     def _dead_letter(self, connection: Connection, refusals: Mapping[str, Refusal], stages: Mapping[str, str]) -> None:

@@ -169,7 +169,7 @@ def _apply_once(
             found[entity_id] = dirty
             continue
         changed = row.state_hash != dirty.state_hash or row.deleted != dirty.deleted
-        updates.append({**record, "changed": changed or force})
+        updates.append({**record, "changed": changed or force, "relink": changed})
         if changed or row.dirty or force:
             found[entity_id] = dirty
         else:
@@ -219,7 +219,7 @@ def _write(
     updates: list[dict[str, Any]],
     redirtied: list[str],
 ) -> set[str]:
-    """Write the rows. Returns the ids that were inserted by someone else since the rows were locked."""
+    """Write the rows, and mark what has to be re-linked. Returns the ids that someone else was first to insert."""
     postgres = platform.postgres
     shared = {"entity_type": entity_type, "prepared_by": platform.prepared_by}
     again: set[str] = set()
@@ -230,6 +230,13 @@ def _write(
     if inserts:
         inserted = connection.execute(postgres.query("insert_entities"), {**shared, **_columns(inserts)})
         again = {record["entity_id"] for record in inserts} - {row[0] for row in inserted}
+    to_link = [record["entity_id"] for record in inserts if record["entity_id"] not in again]
+    to_link += [record["entity_id"] for record in updates if record["relink"]]
+    if to_link:
+        connection.execute(
+            postgres.query("mark"),
+            {"types": [entity_type] * len(to_link), "ids": sorted(to_link), "reason": "changed"},
+        )
     return again
 
 

@@ -9,10 +9,13 @@ from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
 from mcp_assets.embedding.protocol import Embedder
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.events import TypeNames, stream_subjects
+from mcp_assets.graph import LinkForm, ReferenceRules
 from mcp_assets.settings import Settings, load_settings
+from mcp_assets.stores.migrations.relationships import IdColumn
 from mcp_assets.stores.nats import NatsStreams
 from mcp_assets.stores.postgres import Postgres
 from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.stores.relationships import Relationships
 from mcp_assets.stores.sources import SourceReader
 
 
@@ -26,7 +29,17 @@ class Platform:
 
     @cached_property
     def postgres(self) -> Postgres:
-        return Postgres(self.settings.require_database_url(), self.settings.schema_name)
+        settings = self.settings
+        ids = {
+            name: IdColumn(entity_type.source.table, entity_type.source.id)
+            for name, entity_type in settings.entity_types.items()
+            if entity_type.source
+        }
+        return Postgres(settings.require_database_url(), settings.schema_name, settings.relationships_table, ids)
+
+    @cached_property
+    def relationships(self) -> Relationships:
+        return Relationships(self.settings.relationships_table)
 
     @cached_property
     def qdrant(self) -> Qdrant:
@@ -48,6 +61,11 @@ class Platform:
             {name: entity_type.aliases for name, entity_type in types.items()},
             {name: entity_type.id_keys for name, entity_type in types.items()},
         )
+
+    @cached_property
+    def reference_rules(self) -> ReferenceRules:
+        forms = [LinkForm.of(template, name) for template, name in self.settings.link_forms.items()]
+        return ReferenceRules.of(self.settings.entity_types, forms)
 
     @cached_property
     def prepared_by(self) -> str:

@@ -1,17 +1,23 @@
 """Alembic migrations of the platform's own schema; `migrate` brings a database to the newest one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
 
+from mcp_assets.stores.migrations.relationships import IdColumn, ensure_relationships
+
 # One number for all processes, so that two that start at once do not both migrate.
 _MIGRATION_LOCK = 0x6D63705F6D696772
 
 
-def migrate(database_url: str, schema: str) -> None:
-    """Bring `schema` in the database to the newest revision; safe to call at once from many processes."""
+def migrate(database_url: str, schema: str, relationships: str, ids: Mapping[str, IdColumn]) -> None:
+    """Bring `schema` to the newest revision, and the table `relationships` to the shape that it has to have.
+
+    Safe to call at once from many processes. `ids`: where the ids of each entity type stand.
+    """
     url = sqlalchemy.make_url(database_url).set(drivername="postgresql+psycopg")
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     config = Config()
@@ -23,5 +29,7 @@ def migrate(database_url: str, schema: str) -> None:
             connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            connection.execute(sqlalchemy.text("RESET search_path"))
+            ensure_relationships(connection, relationships, ids)
     finally:
         engine.dispose()

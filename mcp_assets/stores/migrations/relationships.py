@@ -1,0 +1,177 @@
+"""The table `relationships`: made if absent; one that others made, in its original shape, is adopted row by row.
+
+It stands beside the source tables and may be shared: rows that others wrote keep everything they have. Adopting adds
+columns, fills the entity types of such rows where the ids belong to one source table alone, and widens the unique key
+by types and origin. It runs after the migrations of our own schema, whenever the table is not yet as it has to be.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import sqlalchemy
+from sqlalchemy import text
+
+ORIGIN = "mcp_assets"
+"""`relationships.origin` of the rows that are ours. Those of others have NULL or a word of their own."""
+
+
+class IdColumn(NamedTuple):
+    """Where the ids of an entity type stand: a source table, which may be qualified by its schema, and its column."""
+
+    table: str
+    column: str
+
+
+def quoted(name: str) -> str:
+    """`name`, which may be qualified, as SQL. Settings allow only identifiers in it."""
+    return ".".join(f'"{part}"' for part in name.split("."))
+
+
+def ensure_relationships(connection: sqlalchemy.Connection, name: str, ids: Mapping[str, IdColumn]) -> None:
+    """Make or adopt the table `name`; returns at once if it is as it has to be."""
+    table = quoted(name)
+    rows = connection.execute(
+        text(
+            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+            " WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped"
+        ),
+        {"table": table},
+    )
+    columns = {str(name): str(type_name) for name, type_name in rows}
+    if not columns:
+        _create(connection, table)
+    elif "origin" not in columns or "source_type" not in columns:
+        _adopt(connection, table, columns, ids)
+
+
+def _create(connection: sqlalchemy.Connection, table: str) -> None:
+    connection.execute(
+        text(
+            f"""
+            CREATE TABLE {table} (
+                id                uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+                source_type       text COLLATE "C",
+                source_id         text COLLATE "C" NOT NULL,
+                target_type       text COLLATE "C",
+                target_id         text COLLATE "C" NOT NULL,
+                relationship_type text COLLATE "C" NOT NULL,
+                strength          real NOT NULL CHECK (strength BETWEEN 0 AND 1),
+                metadata          jsonb NOT NULL DEFAULT '{{}}',
+                origin            text,
+                created_at        timestamptz NOT NULL DEFAULT now(),
+                updated_at        timestamptz NOT NULL DEFAULT now()
+            )
+            """
+        )
+    )
+    _index(connection, table)
+
+
+def _adopt(
+    connection: sqlalchemy.Connection, table: str, columns: Mapping[str, str], ids: Mapping[str, IdColumn]
+) -> None:
+    connection.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+    connection.execute(
+        text(
+            f"""
+            ALTER TABLE {table}
+                ADD COLUMN IF NOT EXISTS source_type text COLLATE "C",
+                ADD COLUMN IF NOT EXISTS target_type text COLLATE "C",
+                ADD COLUMN IF NOT EXISTS strength real,
+                ADD COLUMN IF NOT EXISTS metadata jsonb DEFAULT '{{}}',
+                ADD COLUMN IF NOT EXISTS origin text,
+                ADD COLUMN IF NOT EXISTS created_at timestamptz DEFAULT now(),
+                ADD COLUMN IF NOT EXISTS updated_at timestamptz DEFAULT now()
+            """
+        )
+    )
+    if "id" not in columns:
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()"))
+    elif columns["id"] == "uuid":
+        connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN id SET DEFAULT gen_random_uuid()"))
+    for name in _narrow_keys(connection, table):
+        connection.execute(text(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"'))
+    for name in _narrow_indexes(connection, table):
+        connection.execute(text(f"DROP INDEX {name}"))
+    for end in ("source", "target"):
+        _fill_types(connection, table, end, ids)
+    _index(connection, table)
+
+
+_NARROW = "{source_id,target_id,relationship_type}"
+
+
+def _narrow_keys(connection: sqlalchemy.Connection, table: str) -> list[str]:
+    """The unique constraints on source, target and type alone, which two entities of one id would break."""
+    return list(
+        connection.execute(
+            text(
+                "SELECT conname FROM pg_constraint WHERE conrelid = to_regclass(:table) AND contype = 'u' AND ("
+                " SELECT array_agg(attname::text ORDER BY attname) FROM pg_attribute"
+                " WHERE attrelid = conrelid AND attnum = ANY(conkey)"
+                ") = ARRAY(SELECT unnest(CAST(:narrow AS text[])) ORDER BY 1)"
+            ),
+            {"table": table, "narrow": _NARROW},
+        ).scalars()
+    )
+
+
+def _narrow_indexes(connection: sqlalchemy.Connection, table: str) -> list[str]:
+    """The same made as unique indexes."""
+    return list(
+        connection.execute(
+            text(
+                "SELECT indexrelid::regclass::text FROM pg_index"
+                " WHERE indrelid = to_regclass(:table) AND indisunique AND NOT indisprimary AND indpred IS NULL AND ("
+                " SELECT array_agg(attname::text ORDER BY attname) FROM pg_attribute"
+                " WHERE attrelid = indrelid AND attnum = ANY(indkey::smallint[])"
+                ") = ARRAY(SELECT unnest(CAST(:narrow AS text[])) ORDER BY 1)"
+            ),
+            {"table": table, "narrow": _NARROW},
+        ).scalars()
+    )
+
+
+def _fill_types(connection: sqlalchemy.Connection, table: str, end: str, ids: Mapping[str, IdColumn]) -> None:
+    """Give rows without a type the one whose source table alone holds the id."""
+    holders = []
+    parameters = {}
+    for number, (entity_type, (source, column)) in enumerate(ids.items()):
+        found = connection.execute(
+            text("SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attname = :column"),
+            {"table": quoted(source), "column": column},
+        ).first()
+        if found is not None:
+            parameters[f"type_{number}"] = entity_type
+            holders.append(
+                f'SELECT CAST(:type_{number} AS text) AS entity_type, "{column}"::text AS entity_id'  # noqa: S608
+                f" FROM {quoted(source)}"
+            )
+    if holders:
+        connection.execute(
+            text(
+                f"""
+                UPDATE {table} AS edge SET {end}_type = named.entity_type
+                FROM (
+                    SELECT entity_id, min(entity_type) AS entity_type FROM ({" UNION ALL ".join(holders)}) AS every
+                    GROUP BY entity_id HAVING count(*) = 1
+                ) AS named
+                WHERE edge.{end}_type IS NULL AND edge.{end}_id::text = named.entity_id
+                """  # noqa: S608  (names are identifiers by their type in Settings)
+            ),
+            parameters,
+        )
+
+
+def _index(connection: sqlalchemy.Connection, table: str) -> None:
+    connection.execute(
+        text(
+            # Origin is part of the key: what others state stands beside what we find. NULLS NOT DISTINCT keeps rows
+            # whose types are unknown as unique as they were.
+            f"CREATE UNIQUE INDEX relationships_key ON {table}"
+            " (source_type, source_id, target_type, target_id, relationship_type, origin) NULLS NOT DISTINCT"
+        )
+    )
+    connection.execute(
+        text(f"CREATE INDEX relationships_by_target ON {table} (target_type, target_id, relationship_type)")
+    )

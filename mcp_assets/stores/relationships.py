@@ -1,0 +1,142 @@
+"""Relationships: reads and writes our rows of the table of edges; those of others are left alone."""
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from psycopg import sql
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import Edge, EdgeDiff, EdgeKey, EdgeType
+from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.stores.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres import Connection
+
+_ID_TYPES = frozenset({"text", "uuid", "character varying"})
+
+
+class Relationships:
+    """The table of edges. The caller's transaction decides what is seen and when it is written."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.table = sql.Identifier(*name.split("."))
+        self._id_type: str | None = None
+
+    def of_sources(
+        self, connection: Connection, sources: Collection[EntityRef], types: Collection[EdgeType]
+    ) -> dict[EdgeKey, tuple[uuid.UUID, Edge]]:
+        """Our edges of `types` that `sources` are the source of, each with its row's id."""
+        return self._ours(connection, "source", sources, types)
+
+    def of_targets(
+        self, connection: Connection, targets: Collection[EntityRef], types: Collection[EdgeType]
+    ) -> dict[EdgeKey, tuple[uuid.UUID, Edge]]:
+        """Our edges of `types` that lead to `targets`, each with its row's id."""
+        return self._ours(connection, "target", targets, types)
+
+    def write(self, connection: Connection, found: EdgeDiff, rows: Mapping[EdgeKey, uuid.UUID]) -> None:
+        """Bring our rows to what `found` says; `rows` has the row of each edge that changes or goes."""
+        if found.removed:
+            connection.execute(
+                sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self.table),
+                ([rows[edge.key] for edge in found.removed],),
+            )
+        if found.changed:
+            connection.execute(
+                sql.SQL(
+                    "UPDATE {} AS edge SET strength = new.strength, metadata = new.metadata::jsonb, updated_at = now()"
+                    " FROM unnest(%s::uuid[], %s::real[], %s::text[]) AS new (id, strength, metadata)"
+                    " WHERE edge.id = new.id"
+                ).format(self.table),
+                (
+                    [rows[edge.key] for edge in found.changed],
+                    [edge.strength for edge in found.changed],
+                    [_json(edge.metadata) for edge in found.changed],
+                ),
+            )
+        if found.added:
+            copy = sql.SQL(
+                "COPY {} (source_type, source_id, target_type, target_id, relationship_type, strength, metadata,"
+                " origin) FROM STDIN"
+            ).format(self.table)
+            with connection.cursor() as cursor, cursor.copy(copy) as writer:
+                for edge in found.added:
+                    (source, target, edge_type), strength = edge.key, edge.strength
+                    writer.write_row((*source, *target, edge_type.value, strength, _json(edge.metadata), ORIGIN))
+
+    def storable(self, connection: Connection, edges: Iterable[Edge]) -> list[Edge]:
+        """Those of `edges` whose ids the table can hold: an adopted table may hold UUIDs only."""
+        if self._type_of_id(connection) != "uuid":
+            return list(edges)
+        return [edge for edge in edges if _is_uuid(edge.source.id) and _is_uuid(edge.target.id)]
+
+    def id_type(self, connection: Connection) -> sql.SQL:
+        """The type of the columns source_id and target_id, to cast ids to."""
+        return sql.SQL(self._type_of_id(connection))  # one of _ID_TYPES
+
+    def castable(self, connection: Connection, refs: Iterable[EntityRef]) -> Sequence[EntityRef]:
+        """Those of `refs` that the table can name."""
+        if self._type_of_id(connection) != "uuid":
+            return list(refs)
+        return [ref for ref in refs if _is_uuid(ref.id)]
+
+    def _ours(
+        self, connection: Connection, end: str, refs: Collection[EntityRef], types: Collection[EdgeType]
+    ) -> dict[EdgeKey, tuple[uuid.UUID, Edge]]:
+        wanted = self.castable(connection, refs)
+        if not wanted:
+            return {}
+        statement = sql.SQL(
+            "SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type, strength,"
+            " metadata FROM {table} JOIN unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
+            " ON {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
+            " WHERE origin = %(origin)s AND relationship_type = ANY(%(edge_types)s)"
+        ).format(
+            table=self.table,
+            id=self.id_type(connection),
+            end_type=sql.Identifier(f"{end}_type"),
+            end_id=sql.Identifier(f"{end}_id"),
+        )
+        rows = connection.execute(
+            statement,
+            {
+                "types": [ref.type for ref in wanted],
+                "ids": [ref.id for ref in wanted],
+                "origin": ORIGIN,
+                "edge_types": [edge_type.value for edge_type in types],
+            },
+        )
+        found = {}
+        for row_id, source_type, source_id, target_type, target_id, edge_type, strength, metadata in rows:
+            source, target = EntityRef(source_type, source_id), EntityRef(target_type, target_id)
+            edge = Edge(source, target, EdgeType(edge_type), strength, metadata or {})
+            found[edge.key] = (row_id, edge)
+        return found
+
+    def _type_of_id(self, connection: Connection) -> str:
+        if self._id_type is None:
+            row = connection.execute(
+                "SELECT format_type(atttypid, NULL) FROM pg_attribute"
+                " WHERE attrelid = to_regclass(%s) AND attname = 'source_id'",
+                (self.table.as_string(connection),),
+            ).fetchone()
+            if row is None or row[0] not in _ID_TYPES:
+                raise StoreRefused(
+                    f"the table {self.name} cannot hold edges: source_id is {row[0] if row else 'absent'}, and has "
+                    "to be text or uuid: name another table in MCP_ASSETS_RELATIONSHIPS_TABLE"
+                )
+            self._id_type = str(row[0])
+        return self._id_type
+
+
+def _json(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(metadata, ensure_ascii=False)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

@@ -1,0 +1,158 @@
+-- name: mark
+INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
+SELECT entity_type, entity_id, %(reason)s
+FROM unnest(%(types)s::text[], %(ids)s::text[]) AS marked (entity_type, entity_id)
+ON CONFLICT DO NOTHING
+
+-- name: mark_range
+WITH differing AS (
+    SELECT coalesce(ledger.entity_id, linked.entity_id) AS entity_id
+    FROM (
+        SELECT entity_id FROM {schema}.entities
+        WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
+    ) AS ledger
+    FULL JOIN (
+        SELECT entity_id, linked_by FROM {schema}.linked
+        WHERE entity_type = %(entity_type)s
+          AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer >= %(low)s
+          AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer < %(high)s
+    ) AS linked USING (entity_id)
+    WHERE %(force)s OR ledger.entity_id IS NULL OR linked.entity_id IS NULL OR linked.linked_by <> %(linked_by)s
+), changed AS (
+    INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
+    SELECT %(entity_type)s, entity_id, reason FROM differing, unnest(ARRAY['changed', 'references']) AS reason
+)
+INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
+SELECT %(entity_type)s, entity_id, 'lists' FROM differing ON CONFLICT DO NOTHING
+
+-- name: count_marks
+SELECT count(*), count(DISTINCT (entity_type, entity_id)) FILTER (WHERE reason <> 'lists' AND NOT swept),
+       coalesce(extract(epoch FROM now() - min(marked_at)), 0)::float8
+FROM {schema}.relink_marks
+
+-- name: sweep_changes
+UPDATE {schema}.relink_marks SET swept = true WHERE reason <> 'lists' AND NOT swept
+
+-- name: sweep_lists
+INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
+SELECT entity_type, entity_id, 'lists' FROM {schema}.entities WHERE deleted_at IS NULL
+ORDER BY entity_type, entity_id
+ON CONFLICT DO NOTHING
+
+-- name: claim_changes
+WITH claimed AS (
+    SELECT entity_type, entity_id FROM {schema}.relink_marks WHERE reason <> 'lists'
+    GROUP BY entity_type, entity_id ORDER BY min(seq) LIMIT %(limit)s
+)
+DELETE FROM {schema}.relink_marks AS mark USING claimed
+WHERE mark.reason <> 'lists' AND mark.entity_type = claimed.entity_type AND mark.entity_id = claimed.entity_id
+RETURNING mark.entity_type, mark.entity_id, mark.reason, mark.swept
+
+-- name: claim_lists
+WITH claimed AS (
+    SELECT seq FROM {schema}.relink_marks WHERE reason = 'lists' ORDER BY seq LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM {schema}.relink_marks AS mark USING claimed WHERE mark.seq = claimed.seq
+RETURNING mark.entity_type, mark.entity_id
+
+-- name: read_states
+SELECT entity_type, entity_id, title, content, metadata, deleted_at IS NOT NULL,
+       EXISTS (
+           SELECT FROM {schema}.embedded
+           WHERE embedded.entity_type = entities.entity_type AND embedded.entity_id = entities.entity_id
+             AND embedded.collection = ANY(%(collections)s) AND embedded.points > 0
+       )
+FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+
+-- name: read_linked
+SELECT entity_type, entity_id, point::text, title_key, slug_key, tags, semantic_floor, topical_floor, linked_by
+FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+
+-- name: read_linked_points
+SELECT point::text, entity_type, entity_id, semantic_floor FROM {schema}.linked WHERE point = ANY(%(points)s::uuid[])
+
+-- name: read_tag_holders
+SELECT entity_type, entity_id, tags, topical_floor FROM {schema}.linked WHERE tags && %(tags)s::text[]
+
+-- name: write_linked
+INSERT INTO {schema}.linked AS stored (entity_type, entity_id, point, title_key, slug_key, tags, linked_by)
+SELECT entity_type, entity_id, point, title_key, slug_key, ARRAY(SELECT jsonb_array_elements_text(tags)), %(linked_by)s
+FROM unnest(%(types)s::text[], %(ids)s::text[], %(point)s::uuid[], %(title_key)s::text[], %(slug_key)s::text[],
+            %(tags)s::jsonb[])
+    AS new (entity_type, entity_id, point, title_key, slug_key, tags)
+ON CONFLICT (entity_type, entity_id) DO UPDATE
+SET point = excluded.point, title_key = excluded.title_key, slug_key = excluded.slug_key, tags = excluded.tags,
+    linked_by = excluded.linked_by, linked_at = now()
+
+-- name: delete_linked
+DELETE FROM {schema}.linked USING unnest(%(types)s::text[], %(ids)s::text[]) AS gone (entity_type, entity_id)
+WHERE linked.entity_type = gone.entity_type AND linked.entity_id = gone.entity_id
+
+-- name: write_floors
+UPDATE {schema}.linked AS linked
+SET semantic_floor = CASE WHEN new.semantic THEN new.floor ELSE linked.semantic_floor END,
+    topical_floor = CASE WHEN new.semantic THEN linked.topical_floor ELSE new.floor END
+FROM unnest(%(types)s::text[], %(ids)s::text[], %(floors)s::float8[], %(semantic)s::boolean[])
+    AS new (entity_type, entity_id, floor, semantic)
+WHERE linked.entity_type = new.entity_type AND linked.entity_id = new.entity_id
+  AND CASE WHEN new.semantic THEN linked.semantic_floor ELSE linked.topical_floor END IS DISTINCT FROM new.floor
+
+-- name: uses_of_sources
+SELECT source_type, source_id, kind, key, within, relation, strength, rule, reverse
+FROM {schema}.reference_uses JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    ON source_type = wanted.entity_type AND source_id = wanted.entity_id
+
+-- name: reverse_uses_of_keys
+SELECT source_type, source_id, kind, key, within, relation, strength, rule, reverse
+FROM {schema}.reference_uses WHERE reverse AND kind = 'id' AND key = ANY(%(keys)s)
+
+-- name: users_of_keys
+SELECT DISTINCT source_type, source_id
+FROM {schema}.reference_uses JOIN unnest(%(kinds)s::text[], %(keys)s::text[]) AS changed (kind, key) USING (kind, key)
+
+-- name: delete_uses
+DELETE FROM {schema}.reference_uses USING unnest(%(types)s::text[], %(ids)s::text[]) AS gone (entity_type, entity_id)
+WHERE source_type = gone.entity_type AND source_id = gone.entity_id
+
+-- name: copy_uses
+COPY {schema}.reference_uses (source_type, source_id, kind, key, within, relation, strength, rule, reverse) FROM STDIN
+
+-- name: linked_among
+SELECT entity_type, entity_id
+FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+
+-- name: holders_of_titles
+SELECT DISTINCT ON (title_key, entity_type) title_key, entity_type, entity_id
+FROM {schema}.linked WHERE title_key = ANY(%(keys)s) ORDER BY title_key, entity_type, entity_id
+
+-- name: holders_of_slugs
+SELECT DISTINCT ON (slug_key, entity_type) slug_key, entity_type, entity_id
+FROM {schema}.linked WHERE slug_key = ANY(%(keys)s) ORDER BY slug_key, entity_type, entity_id
+
+-- name: read_tag_weights
+SELECT tag, weight, makes_candidates FROM {schema}.tag_weights WHERE tag = ANY(%(tags)s)
+
+-- name: count_tags
+SELECT tag, count(*) FROM {schema}.linked, unnest(tags) AS tag GROUP BY tag
+
+-- name: read_all_tag_weights
+SELECT tag, holders, weight, makes_candidates FROM {schema}.tag_weights
+
+-- name: write_tag_weights
+INSERT INTO {schema}.tag_weights (tag, holders, weight, makes_candidates)
+SELECT * FROM unnest(%(tags)s::text[], %(holders)s::bigint[], %(weights)s::float8[], %(makes)s::boolean[])
+ON CONFLICT (tag) DO UPDATE
+SET holders = excluded.holders, weight = excluded.weight, makes_candidates = excluded.makes_candidates
+
+-- name: delete_tag_weights
+DELETE FROM {schema}.tag_weights WHERE tag = ANY(%(tags)s)
+
+-- name: count_all_living
+SELECT count(*) FROM {schema}.entities WHERE deleted_at IS NULL
+
+-- name: mark_tag_holders
+INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
+SELECT entity_type, entity_id, 'tags' FROM {schema}.linked WHERE tags && %(tags)s::text[]

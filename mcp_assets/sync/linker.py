@@ -1,0 +1,390 @@
+"""Linker: works off the marks, so that the edges of all entities are what ledger, vectors and tag weights imply.
+
+Marks are taken and edges written in one transaction: killed at any instruction, it leaves the marks of what is not
+done. Two kinds of work, told apart by a mark's reason:
+
+- *changes*: what an entity is now is compared with what it was when last linked (`linked`). Its reference edges and
+  those of the users of its keys are resolved anew; where its vector or tags moved, it is worked into the lists of
+  others. One transaction at a time does this, by an exclusive advisory lock.
+- *lists*: an entity's own neighbours are asked for. Several at a time, by a shared lock: they write only own edges.
+
+When very much has changed at once, asking everybody is cheaper than working each change into the lists of others:
+then everybody is marked for lists (a sweep).
+"""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from heapq import nlargest
+
+from mcp_assets.entities.refs import EntityRef, shard_of, slot_range
+from mcp_assets.graph import Edge, EdgeType, Ranking, diff, work_in
+from mcp_assets.retrying import retrying
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
+from mcp_assets.sync.lists import Reached, SemanticLists, TopicalLists, floor_of, ranking_of
+from mcp_assets.sync.pipeline import overlapped
+from mcp_assets.sync.platform import Platform
+
+CHANGES_AT_ONCE = 200
+LISTS_AT_ONCE = 250
+REFERRING_AT_ONCE = 2_000
+"""Entities whose reference edges are resolved in one transaction; more users of a key are marked, for the next."""
+
+SWEEP_FROM = 500
+SWEEP_SHARE = 0.08
+"""From so many changed entities on, and from this share of all living, everybody is asked anew: a search down to the
+threshold costs about ten times one for a list."""
+
+NEW_EDGES_SHOWN = 10
+
+RULES_VERSION = 1
+"""Part of `linked.linked_by`: raise it when a rule changes what it makes of the same entities."""
+
+_IN_FLIGHT = 2
+_LISTS_BETWEEN_CHANGES = 40
+_WAIT_FOR_OTHERS_S = 0.2
+
+SEMANTIC, TOPICAL = EdgeType.SEMANTIC_SIMILARITY, EdgeType.TOPICAL_RELEVANCE
+REFERENCE_TYPES = (EdgeType.SEQUENTIAL_DEPENDENCY, EdgeType.CONCEPTUAL_HIERARCHY, EdgeType.CROSS_REFERENCE)
+
+
+class Reason(StrEnum):
+    """The values of `relink_marks.reason`."""
+
+    CHANGED = "changed"
+    VECTOR = "vector"
+    TAGS = "tags"
+    REFERENCES = "references"
+    LISTS = "lists"
+
+
+@dataclass(slots=True)
+class LinkCounts:
+    """What happened to the edges whose source is in one partition."""
+
+    relinked: int = 0
+    """Entities that were looked at; one may be several times."""
+    added: Counter[EdgeType] = field(default_factory=Counter)
+    changed: Counter[EdgeType] = field(default_factory=Counter)
+    removed: Counter[EdgeType] = field(default_factory=Counter)
+    strongest: list[Edge] = field(default_factory=list)
+    """The strongest of the new edges."""
+
+    def add(self, other: "LinkCounts") -> None:
+        self.relinked += other.relinked
+        self.added += other.added
+        self.changed += other.changed
+        self.removed += other.removed
+        self.strongest = _strongest([*self.strongest, *other.strongest])
+
+
+@dataclass(slots=True)
+class LinkReport:
+    """What one transaction of the linker did, by entity type and shard."""
+
+    partitions: dict[tuple[str, int], LinkCounts] = field(default_factory=dict)
+
+    def total(self) -> LinkCounts:
+        total = LinkCounts()
+        for counts in self.partitions.values():
+            total.add(counts)
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class PendingLinks:
+    """Marks that nobody has worked off."""
+
+    marks: int
+    changes: int
+    """Entities marked for more than their own lists, those of a sweep aside."""
+    oldest_s: float
+
+
+def link(platform: Platform) -> Iterator[LinkReport]:
+    """Work off the marks, until there are none or somebody else is at it: who is will see what was marked before.
+
+    Raises:
+        StoreUnavailable, StoreRefused, CollectionMismatch: the marks of what was not committed stay.
+    """
+    linker: _Linker | None = None
+    while pending_links(platform).marks:
+        linker = linker or _Linker(platform)
+        report = retrying(platform.settings)(linker.changes)
+        if report is None:
+            return
+        if report.partitions:
+            yield report
+            continue
+        worked = False
+        for report in linker.lists():
+            worked = True
+            yield report
+        if not worked:
+            # What is left, somebody else has claimed; or it was marked this moment.
+            time.sleep(_WAIT_FOR_OTHERS_S)
+
+
+def link_until_done(platform: Platform) -> Iterator[LinkReport]:
+    """As `link`, and wait for others to finish what they have claimed: at the end, no mark is left."""
+    while True:
+        yield from link(platform)
+        if not pending_links(platform).marks:
+            return
+        time.sleep(_WAIT_FOR_OTHERS_S)
+
+
+def mark(platform: Platform, connection: Connection, refs: Collection[EntityRef], reason: Reason) -> None:
+    """Have `refs` re-linked, once the caller's transaction is committed."""
+    if refs:
+        connection.execute(platform.postgres.query("mark"), {**by_type_and_id(refs), "reason": reason.value})
+
+
+def mark_shards(platform: Platform, entity_type: str, shards: Iterable[int], *, force: bool) -> None:
+    """Mark what was never linked, or by other rules or settings; with `force` everything in the shards."""
+    with platform.postgres.transaction() as connection:
+        for shard in shards:
+            low, high = slot_range(shard, platform.settings.shards)
+            connection.execute(
+                platform.postgres.query("mark_range"),
+                {
+                    "entity_type": entity_type,
+                    "low": low,
+                    "high": high,
+                    "linked_by": linked_by(platform),
+                    "force": force,
+                },
+            )
+
+
+def pending_links(platform: Platform) -> PendingLinks:
+    with platform.postgres.transaction() as connection:
+        row = connection.execute(platform.postgres.query("count_marks")).fetchone()
+    assert row is not None  # noqa: S101  (an aggregate has one row)
+    return PendingLinks(*row)
+
+
+def linked_by(platform: Platform) -> str:
+    """The name of the rules and settings that edges depend on, beside ledger, vectors and tag weights."""
+    profile = platform.embedder.profile
+    stated = [
+        RULES_VERSION,
+        profile.name,
+        profile.similarity_threshold,
+        platform.settings.topical_threshold,
+        sorted(platform.settings.link_forms.items()),
+        sorted(platform.reference_rules.type_names.items()),
+    ]
+    return hashlib.md5(json.dumps(stated).encode(), usedforsecurity=False).hexdigest()
+
+
+@contextmanager
+def exclusive(platform: Platform, *, wait: bool) -> Iterator[Connection | None]:
+    """A transaction in which no linker writes; None, with nothing done, if one does and `wait` is false."""
+    name = _lock(platform)
+    with platform.postgres.transaction() as connection:
+        if wait:
+            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+            yield connection
+            return
+        got = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (name,)).fetchone()
+        yield connection if got and got[0] else None
+
+
+def _lock(platform: Platform) -> str:
+    return f"{platform.postgres.schema}/link"
+
+
+class _Linker:
+    """One process's work on the marks. Collections are looked up once: it lives for one call of `link`."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._semantic = SemanticLists(platform)
+        self._topical = TopicalLists(platform)
+        self._linked_by = linked_by(platform)
+
+    def changes(self) -> LinkReport | None:
+        """Work off one batch of changes; an empty report if there are none, None if somebody else is at it."""
+        with exclusive(self._platform, wait=False) as connection:
+            if connection is None:
+                return None
+            self._sweep_if_much(connection)
+            rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": CHANGES_AT_ONCE})
+            reasons: dict[EntityRef, set[Reason]] = {}
+            unswept: set[EntityRef] = set()
+            for entity_type, entity_id, reason, swept in rows:
+                ref = EntityRef(entity_type, entity_id)
+                reasons.setdefault(ref, set()).add(Reason(reason))
+                if not swept:
+                    unswept.add(ref)
+            report = LinkReport()
+            if reasons:
+                self._apply(connection, reasons, unswept, report)
+        return report
+
+    def lists(self) -> Iterator[LinkReport]:
+        """Work off marks for lists, some batches, several in flight."""
+        none_left = False
+
+        def claims() -> Iterator[int]:
+            for number in range(_LISTS_BETWEEN_CHANGES):
+                if none_left:
+                    return
+                yield number
+
+        def work(_: int) -> LinkReport | None:
+            nonlocal none_left
+            report = retrying(self._platform.settings)(self._lists_batch)
+            if report is None:
+                none_left = True
+            return report
+
+        for _, report in overlapped(claims(), work, in_flight=_IN_FLIGHT):
+            if report is not None:
+                yield report
+
+    def _sweep_if_much(self, connection: Connection) -> None:
+        query = self._platform.postgres.query
+        row = connection.execute(query("count_marks")).fetchone()
+        changed = row[1] if row else 0
+        if changed < SWEEP_FROM:
+            return
+        row = connection.execute(query("count_all_living")).fetchone()
+        if changed >= SWEEP_SHARE * (row[0] if row else 0):
+            connection.execute(query("sweep_changes"))
+            connection.execute(query("sweep_lists"))
+
+    def _apply(
+        self,
+        connection: Connection,
+        reasons: Mapping[EntityRef, set[Reason]],
+        unswept: Collection[EntityRef],
+        report: LinkReport,
+    ) -> None:
+        changed = {ref for ref, why in reasons.items() if why & {Reason.CHANGED, Reason.VECTOR, Reason.TAGS}}
+        vectors = {ref for ref, why in reasons.items() if Reason.VECTOR in why}
+        derived = derive(self._platform, connection, changed, vectors, self._semantic.collections, self._linked_by)
+        referring = derived.referring | {ref for ref, why in reasons.items() if Reason.REFERENCES in why}
+        self._write(connection, derived.gone, tuple(EdgeType), [], report)
+        now = sorted(referring, key=lambda ref: (ref not in reasons, ref))[:REFERRING_AT_ONCE]
+        mark(self._platform, connection, referring - set(now), Reason.REFERENCES)
+        self._write(connection, now, REFERENCE_TYPES, reference_edges(self._platform, connection, now), report)
+
+        moved = derived.moved & set(unswept)
+        points = {ref: row.point for ref in moved if (row := derived.living.get(ref)) and row.point}
+        reached = {ref: Reached((), ()) for ref in moved} | self._semantic.reached(connection, points)
+        self._work_in(connection, SEMANTIC, reached, report)
+
+        reweighted = {ref for ref, why in reasons.items() if Reason.TAGS in why and ref in derived.living}
+        retagged = (derived.retagged | reweighted) & set(unswept)
+        tags = {ref: row.tags for ref in retagged if (row := derived.living.get(ref))}
+        reached = {ref: Reached((), ()) for ref in retagged} | self._topical.reached(connection, tags)
+        self._work_in(connection, TOPICAL, reached, report)
+        self._count(report, reasons)
+
+    def _work_in(
+        self, connection: Connection, edge_type: EdgeType, reached: Mapping[EntityRef, Reached], report: LinkReport
+    ) -> None:
+        """Write the lists of the changed entities and of those whose lists they enter, leave or stay in."""
+        if not reached:
+            return
+        relationships = self._platform.relationships
+        listing = {key.source for key in relationships.of_targets(connection, reached.keys(), [edge_type])}
+        concerned = listing.union(*({near.ref for near in one.within_reach} for one in reached.values()))
+        stored: dict[EntityRef, list[Edge]] = {}
+        for key, (_, edge) in relationships.of_sources(connection, concerned - reached.keys(), [edge_type]).items():
+            stored.setdefault(key.source, []).append(edge)
+        lists = {ref: ranking_of(edges) for ref, edges in stored.items()}
+        after, asking = work_in({ref: one.within_reach for ref, one in reached.items()}, lists)
+        if edge_type is TOPICAL:
+            # The evidence of an edge names tags of both ends: it may be another where the score is not.
+            after = {ref: ranking for ref, ranking in lists.items() if ref in listing and ref not in asking} | after
+        rankings = after | {ref: one.ranking for ref, one in reached.items()}
+        mark(self._platform, connection, asking - reached.keys(), Reason.LISTS)
+        self._write_lists(connection, edge_type, rankings, report)
+
+    def _lists_batch(self) -> LinkReport | None:
+        """Ask for the neighbours of one batch; None if none is marked, or changes are being worked off elsewhere."""
+        with self._platform.postgres.transaction() as connection:
+            got = connection.execute(
+                "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", (_lock(self._platform),)
+            ).fetchone()
+            if not got or not got[0]:
+                return None
+            claimed = [
+                EntityRef(*row)
+                for row in connection.execute(self._platform.postgres.query("claim_lists"), {"limit": LISTS_AT_ONCE})
+            ]
+            if not claimed:
+                return None
+            living = read_linked(self._platform, connection, claimed)
+            report = LinkReport()
+            points = {ref: row.point for ref, row in living.items() if row.point}
+            rankings: dict[EntityRef, Ranking] = dict.fromkeys(living, ())
+            self._write_lists(connection, SEMANTIC, rankings | self._semantic.rankings(connection, points), report)
+            tags = {ref: row.tags for ref, row in living.items()}
+            self._write_lists(connection, TOPICAL, rankings | self._topical.rankings(connection, tags), report)
+            self._count(report, claimed)
+        return report
+
+    def _write_lists(
+        self, connection: Connection, edge_type: EdgeType, rankings: Mapping[EntityRef, Ranking], report: LinkReport
+    ) -> None:
+        if not rankings:
+            return
+        edges = self._semantic.edges(rankings) if edge_type is SEMANTIC else self._topical.edges(connection, rankings)
+        self._write(connection, rankings.keys(), (edge_type,), edges, report)
+        refs = sorted(rankings)
+        connection.execute(
+            self._platform.postgres.query("write_floors"),
+            {
+                **by_type_and_id(refs),
+                "floors": [floor_of(rankings[ref]) for ref in refs],
+                "semantic": [edge_type is SEMANTIC] * len(refs),
+            },
+        )
+
+    def _write(
+        self,
+        connection: Connection,
+        sources: Collection[EntityRef],
+        types: Collection[EdgeType],
+        wanted: Iterable[Edge],
+        report: LinkReport,
+    ) -> None:
+        """Bring our edges of `types` from `sources` to `wanted`: differences only."""
+        if not sources:
+            return
+        relationships = self._platform.relationships
+        stored = relationships.of_sources(connection, sources, types)
+        found = diff((edge for _, edge in stored.values()), relationships.storable(connection, wanted))
+        relationships.write(connection, found, {key: row for key, (row, _) in stored.items()})
+        for edge in found.added:
+            counts = self._counts(report, edge.source)
+            counts.added[edge.type] += 1
+            counts.strongest.append(edge)
+        for edge in found.changed:
+            self._counts(report, edge.source).changed[edge.type] += 1
+        for edge in found.removed:
+            self._counts(report, edge.source).removed[edge.type] += 1
+
+    def _count(self, report: LinkReport, refs: Iterable[EntityRef]) -> None:
+        for ref in refs:
+            self._counts(report, ref).relinked += 1
+        for counts in report.partitions.values():
+            counts.strongest = _strongest(counts.strongest)
+
+    def _counts(self, report: LinkReport, ref: EntityRef) -> LinkCounts:
+        shard = shard_of(ref.slot, self._platform.settings.shards)
+        return report.partitions.setdefault((ref.type, shard), LinkCounts())
+
+
+def _strongest(edges: Iterable[Edge]) -> list[Edge]:
+    return nlargest(NEW_EDGES_SHOWN, edges, key=lambda edge: (edge.strength, edge.key))

@@ -1,0 +1,241 @@
+"""Lists: semantic and topical neighbours, asked of Qdrant and of `linked`; and whose lists a change reaches.
+
+`linked.semantic_floor` and `linked.topical_floor` are the score of the last in a full list, NULL while the list has
+room: whoever scores lower cannot enter it. Most lists that a changed entity could enter are ruled out by that alone.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import (
+    LIST_LENGTH,
+    Edge,
+    EdgeType,
+    Neighbour,
+    Ranking,
+    TagWeight,
+    TopicIndex,
+    candidate_tags,
+    cut_short,
+    neighbourhood,
+    query_floor,
+    ranked,
+    semantic_edges,
+    topical_edges,
+)
+from mcp_assets.stores.errors import PointsMissing
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.qdrant import Asking
+from mcp_assets.sync.linked import read_linked
+from mcp_assets.sync.platform import Platform
+
+EXACT_UP_TO = 100_000
+"""Points in a collection up to which it is searched exactly: there, incremental equals rebuild strictly."""
+
+QUERIES_A_REQUEST = 50
+
+# One more than the list, for the last may tie; a few more, for some may be gone.
+_ASKED = LIST_LENGTH + 4
+
+_DEEP = 10_000
+_DEEP_QUERIES_A_REQUEST = 10
+
+_TOPICS_AT_ONCE = 64
+
+_LISTS = {EdgeType.SEMANTIC_SIMILARITY: "semantic", EdgeType.TOPICAL_RELEVANCE: "topical"}
+
+Hits = list[tuple[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Neighbours of a changed entity: its own list, and those whose lists it may enter."""
+
+    ranking: Ranking
+    within_reach: tuple[Neighbour, ...]
+
+
+def floor_of(ranking: Ranking) -> float | None:
+    return ranking[-1].score if len(ranking) == LIST_LENGTH else None
+
+
+def ranking_of(edges: Iterable[Edge]) -> Ranking:
+    """The list that stored edges of one source and type are."""
+    return ranked(Neighbour(edge.target, edge.strength) for edge in edges)
+
+
+class SemanticLists:
+    """Neighbours by cosine, over all collections of the model in use. Thread-safe."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        profile = platform.embedder.profile
+        self._threshold = profile.similarity_threshold
+        self._model = profile.name
+        self._of_type: dict[str, str] = {}
+        for name, entity_type in platform.settings.entity_types.items():
+            found = platform.qdrant.find_collection(entity_type.collection_name, profile)
+            if found is not None:
+                self._of_type[name] = found.name
+
+    @property
+    def collections(self) -> list[str]:
+        """The physical collections that are searched."""
+        return list(dict.fromkeys(self._of_type.values()))
+
+    def rankings(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Ranking]:
+        """The list of each entity, given its point."""
+        found: dict[EntityRef, dict[EntityRef, float]] = {ref: {} for ref in points}
+        for collection in self.collections:
+            waiting = sorted(points)
+            limit = _ASKED
+            while waiting:
+                hits = self._nearest(collection, waiting, points, limit, QUERIES_A_REQUEST)
+                known = self._resolve(connection, hits.values())
+                again = []
+                for ref in waiting:
+                    named = [(known.get(point, _unknown(point))[0], score) for point, score in hits[ref]]
+                    gone = {EntityRef("", point) for point, _ in hits[ref] if point not in known}
+                    if cut_short(ref, named, limit, self._threshold, gone):
+                        again.append(ref)
+                    else:
+                        found[ref].update(neighbourhood(ref, named, self._threshold, gone))
+                waiting, limit = again, limit * 2
+        return {ref: ranked(Neighbour(*item) for item in near.items()) for ref, near in found.items()}
+
+    def reached(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Reached]:
+        """Of each entity, given its point, its list and whose lists it may enter: searched down to the threshold."""
+        reached: dict[EntityRef, Reached] = {}
+        refs = iter(sorted(points))
+        while part := list(islice(refs, _DEEP_QUERIES_A_REQUEST)):
+            near: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in part}
+            within: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in part}
+            for collection in self.collections:
+                waiting, limit = part, _DEEP
+                while waiting:
+                    hits = self._nearest(collection, waiting, points, limit, _DEEP_QUERIES_A_REQUEST)
+                    full = [ref for ref in waiting if len(hits[ref]) >= limit]
+                    done = [ref for ref in waiting if len(hits[ref]) < limit]
+                    known = self._resolve(connection, (hits[ref] for ref in done))
+                    for ref in done:
+                        named = {known[point][0]: score for point, score in hits[ref] if point in known}
+                        floors = {known[point][0]: known[point][1] for point, _ in hits[ref] if point in known}
+                        neighbours = neighbourhood(ref, named.items(), self._threshold)
+                        near[ref] += neighbours[:LIST_LENGTH]
+                        within[ref] += (one for one in neighbours if _enters(one.score, floors[one.ref]))
+                    waiting, limit = full, limit * 2
+            for ref in part:
+                reached[ref] = Reached(ranked(near[ref]), tuple(within[ref]))
+        return reached
+
+    def edges(self, rankings: Mapping[EntityRef, Ranking]) -> Iterator[Edge]:
+        for source, ranking in rankings.items():
+            yield from semantic_edges(source, ranking, self._model)
+
+    def _nearest(
+        self, collection: str, refs: Sequence[EntityRef], points: Mapping[EntityRef, str], limit: int, at_once: int
+    ) -> dict[EntityRef, Hits]:
+        """The hits of each in `collection`; none for one whose point is not there (any more)."""
+        found: dict[EntityRef, Hits] = {}
+        exact = self._exact[collection]
+        for start in range(0, len(refs), at_once):
+            part = refs[start : start + at_once]
+            asking = [Asking(points[ref], self._of_type[ref.type]) for ref in part]
+            found |= zip(part, self._ask(collection, asking, limit, exact=exact), strict=True)
+        return found
+
+    def _ask(self, collection: str, asking: Sequence[Asking], limit: int, *, exact: bool) -> list[Hits]:
+        qdrant = self._platform.qdrant
+        floor = query_floor(self._threshold)
+        while True:
+            try:
+                return qdrant.nearest(collection, asking, limit=limit, floor=floor, exact=exact)
+            except PointsMissing:
+                # Removed since, or lost: it has no neighbours until it is written again.
+                there = {
+                    (held, point)
+                    for held in {one.collection for one in asking}
+                    for point in qdrant.existing(held, [one.point for one in asking if one.collection == held])
+                }
+                left = [one for one in asking if (one.collection, one.point) in there]
+                if len(left) == len(asking):
+                    raise
+                answers = iter(self._ask(collection, left, limit, exact=exact) if left else [])
+                return [next(answers) if (one.collection, one.point) in there else [] for one in asking]
+
+    def _resolve(self, connection: Connection, hits: Iterable[Hits]) -> dict[str, tuple[EntityRef, float | None]]:
+        """The entity and the floor of each point that was hit; without those that the linker does not know."""
+        points = {point for found in hits for point, _ in found}
+        if not points:
+            return {}
+        rows = connection.execute(self._platform.postgres.query("read_linked_points"), {"points": list(points)})
+        return {point: (EntityRef(entity_type, entity_id), floor) for point, entity_type, entity_id, floor in rows}
+
+    @cached_property
+    def _exact(self) -> Mapping[str, bool]:
+        return {name: self._platform.qdrant.count(name) <= EXACT_UP_TO for name in self.collections}
+
+
+class TopicalLists:
+    """Neighbours by shared tags, among all that are linked. Thread-safe."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._threshold = platform.settings.topical_threshold
+
+    def rankings(self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]) -> dict[EntityRef, Ranking]:
+        """The list of each entity, given its tags."""
+        found: dict[EntityRef, Ranking] = {}
+        for part, index, _ in self._indexes(connection, tags):
+            found |= {ref: index.ranking(ref, tags[ref]) for ref in part}
+        return found
+
+    def reached(self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]) -> dict[EntityRef, Reached]:
+        """Of each entity, given its tags, its list and whose lists it may enter."""
+        found: dict[EntityRef, Reached] = {}
+        for part, index, floors in self._indexes(connection, tags):
+            for ref in part:
+                neighbours = index.neighbourhood(ref, tags[ref])
+                within = tuple(one for one in neighbours if _enters(one.score, floors[one.ref]))
+                found[ref] = Reached(ranked(neighbours), within)
+        return found
+
+    def edges(self, connection: Connection, rankings: Mapping[EntityRef, Ranking]) -> Iterator[Edge]:
+        """The edges of the lists, with the tags that are shared as they are now."""
+        refs = {*rankings, *(neighbour.ref for ranking in rankings.values() for neighbour in ranking)}
+        tags = {ref: row.tags for ref, row in read_linked(self._platform, connection, refs).items()}
+        weights = self._weights(connection, {tag for held in tags.values() for tag in held})
+        for source, ranking in rankings.items():
+            if source in tags:
+                yield from topical_edges(source, tags[source], ranking, tags, weights)
+
+    def _indexes(
+        self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]
+    ) -> Iterator[tuple[list[EntityRef], TopicIndex, dict[EntityRef, float | None]]]:
+        """Some of the entities at a time, with everybody who may be a neighbour of theirs, and those one's floors."""
+        refs = iter(sorted(ref for ref, held in tags.items() if held))
+        while part := list(islice(refs, _TOPICS_AT_ONCE)):
+            own = {tag for ref in part for tag in tags[ref]}
+            makers = candidate_tags(own, self._weights(connection, own))
+            rows = connection.execute(
+                self._platform.postgres.query("read_tag_holders"), {"tags": sorted(makers)}
+            ).fetchall()
+            holders = {EntityRef(row[0], row[1]): frozenset(row[2]) for row in rows}
+            floors: dict[EntityRef, float | None] = {EntityRef(row[0], row[1]): row[3] for row in rows}
+            weights = self._weights(connection, own.union(*holders.values()))
+            yield part, TopicIndex(holders.items(), weights, self._threshold), floors
+
+    def _weights(self, connection: Connection, tags: Collection[str]) -> dict[str, TagWeight]:
+        rows = connection.execute(self._platform.postgres.query("read_tag_weights"), {"tags": sorted(tags)})
+        return {tag: TagWeight(weight, makes_candidates) for tag, weight, makes_candidates in rows}
+
+
+def _enters(score: float, floor: float | None) -> bool:
+    return floor is None or score >= floor
+
+
+def _unknown(point: str) -> tuple[EntityRef, None]:
+    return EntityRef("", point), None

@@ -1,0 +1,144 @@
+"""What the tests of links share: an embedder whose vectors the texts name, source rows, and the graph as it is."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from mcp_assets.embedding.profiles import ModelProfile, profile_for
+from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector, refusal_before_sending
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.entities.registry import SourceTable
+from mcp_assets.graph import EdgeKey, EdgeType
+from mcp_assets.settings import TypeMapping
+from mcp_assets.sync.full import Stages, full_sync
+from mcp_assets.sync.indexer import BatchReport, Indexer
+from mcp_assets.sync.ledger import Wanted
+from mcp_assets.sync.linker import LinkCounts, link_until_done, mark_shards
+from mcp_assets.sync.platform import Platform
+
+_ANGLE = re.compile(r"@(\d+)")
+
+TABLES = {"task": ("tasks", "description"), "page": ("wiki_pages", "content"), "memory": ("memory_nodes", "content")}
+
+TYPES = {
+    name: TypeMapping(
+        source=SourceTable(table=table, content=(body,), metadata_json="metadata"), collection=f"{name}_points"
+    )
+    for name, (table, body) in TABLES.items()
+}
+"""The tables of the preset with all metadata in the free column: any JSON value may stand under any key."""
+
+Graph = dict[EdgeKey, float]
+
+
+class AngleEmbedder:
+    """Embeds a text that says `@40` as the direction of 40 degrees in a plane: cosines are known, and often tie."""
+
+    concurrency = 1
+
+    def __init__(self, threshold: float = 0.9) -> None:
+        self.profile: ModelProfile = profile_for("angles", dimension=4, similarity_threshold=threshold)
+
+    def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+        return EmbeddingResult([self._one(text) for text in texts], None)
+
+    def embed_query(self, text: str) -> Vector:
+        return _direction(text)
+
+    def close(self) -> None:
+        pass
+
+    def _one(self, text: str) -> Embedded:
+        refusal = refusal_before_sending(text)
+        return Embedded(None if refusal else _direction(text), refusal)
+
+
+def _direction(text: str) -> Vector:
+    found = _ANGLE.search(text)
+    angle = np.deg2rad(int(found[1]) if found else 0)
+    return np.array([np.cos(angle), np.sin(angle), 0, 0], dtype=np.float32)
+
+
+def write_source(
+    platform: Platform, ref: EntityRef, title: str | None, content: str, metadata: dict[str, object] | None = None
+) -> None:
+    """Upsert the source row of `ref`; all metadata goes to the free column."""
+    table, body = TABLES[ref.type]
+    statement = sql.SQL(
+        "INSERT INTO {table} (id, title, {body}, metadata) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT (id) DO UPDATE SET title = excluded.title, {body} = excluded.{body}, metadata = excluded.metadata"
+    ).format(table=sql.Identifier(table), body=sql.Identifier(body))
+    with platform.postgres.transaction() as connection:
+        connection.execute(statement, (ref.id, title or "", content, Jsonb(metadata or {})))
+
+
+def delete_source(platform: Platform, ref: EntityRef) -> None:
+    with platform.postgres.transaction() as connection:
+        connection.execute(
+            sql.SQL("DELETE FROM {} WHERE id = %s").format(sql.Identifier(TABLES[ref.type][0])), (ref.id,)
+        )
+
+
+def index(platform: Platform, *refs: EntityRef, embed: bool = True) -> list[BatchReport]:
+    """Look at `refs`, as a drain does on an event."""
+    by_type: dict[str, list[Wanted]] = {}
+    for ref in refs:
+        by_type.setdefault(ref.type, []).append(Wanted(ref.id))
+    return [Indexer(platform, name).run(wanted, embed=embed) for name, wanted in by_type.items()]
+
+
+def relink(platform: Platform) -> LinkCounts:
+    total = LinkCounts()
+    for report in link_until_done(platform):
+        total.add(report.total())
+    return total
+
+
+def sync_all(platform: Platform) -> None:
+    for name in platform.settings.entity_types:
+        for _ in full_sync(platform, name, range(platform.settings.shards), stages=Stages()):
+            pass
+
+
+def graph(platform: Platform, types: Iterable[EdgeType] = EdgeType) -> Graph:
+    """All our edges, with their strengths."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            "SELECT source_type, source_id, target_type, target_id, relationship_type, strength"
+            " FROM relationships WHERE origin = 'mcp_assets' AND relationship_type = ANY(%s)",
+            ([edge_type.value for edge_type in types],),
+        ).fetchall()
+    return {
+        EdgeKey(EntityRef(row[0], row[1]), EntityRef(row[2], row[3]), EdgeType(row[4])): round(row[5], 4)
+        for row in rows
+    }
+
+
+def evidence(platform: Platform) -> dict[EdgeKey, object]:
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            "SELECT source_type, source_id, target_type, target_id, relationship_type, metadata"
+            " FROM relationships WHERE origin = 'mcp_assets'"
+        ).fetchall()
+    return {EdgeKey(EntityRef(row[0], row[1]), EntityRef(row[2], row[3]), EdgeType(row[4])): row[5] for row in rows}
+
+
+def forget_links(platform: Platform) -> None:
+    """Everything that the linker wrote, gone; `tag_weights`, an input, stays."""
+    with platform.postgres.transaction() as connection:
+        schema = sql.Identifier(platform.postgres.schema)
+        for table in ("relink_marks", "linked", "reference_uses"):
+            connection.execute(sql.SQL("TRUNCATE {}.{}").format(schema, sql.Identifier(table)))
+        connection.execute("DELETE FROM relationships WHERE origin = 'mcp_assets'")
+
+
+def rebuild(platform: Platform) -> Graph:
+    """The graph made from nothing."""
+    forget_links(platform)
+    for name in platform.settings.entity_types:
+        mark_shards(platform, name, range(platform.settings.shards), force=True)
+    relink(platform)
+    return graph(platform)
