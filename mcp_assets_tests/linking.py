@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 
 import numpy as np
 from psycopg import sql
 from psycopg.types.json import Jsonb
+from qdrant_client import QdrantClient, models
 
 from mcp_assets.embedding.profiles import ModelProfile, profile_for
 from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector, refusal_before_sending
@@ -142,3 +144,25 @@ def rebuild(platform: Platform) -> Graph:
         mark_shards(platform, name, range(platform.settings.shards), force=True)
     relink(platform)
     return graph(platform)
+
+
+def empty_world(platform: Platform) -> None:
+    """No source row, no entity, no point, no edge of ours, no weight: the stores as a new site has them."""
+    with platform.postgres.transaction() as connection:
+        schema = sql.Identifier(platform.postgres.schema)
+        for table in (
+            "relink_marks",
+            "linked",
+            "reference_uses",
+            "tag_weights",
+            "entities",
+            "embedded",
+            "dead_letters",
+        ):
+            connection.execute(sql.SQL("TRUNCATE {}.{}").format(schema, sql.Identifier(table)))
+        for table, _ in TABLES.values():
+            connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(table)))
+        connection.execute("DELETE FROM relationships WHERE origin = 'mcp_assets'")
+    with closing(QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)) as client:
+        for collection in client.get_collections().collections:
+            client.delete(collection.name, models.FilterSelector(filter=models.Filter()), wait=True)

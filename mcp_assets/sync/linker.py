@@ -23,7 +23,7 @@ from enum import StrEnum
 from heapq import nlargest
 
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_range
-from mcp_assets.graph import Edge, EdgeType, Ranking, diff, work_in
+from mcp_assets.graph import LIST_LENGTH, Edge, EdgeType, Ranking, diff, work_in
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
@@ -302,7 +302,7 @@ class _Linker:
         for key, (_, edge) in relationships.of_sources(connection, concerned - reached.keys(), [edge_type]).items():
             stored.setdefault(key.source, []).append(edge)
         lists = {ref: ranking_of(edges) for ref, edges in stored.items()}
-        after, asking = work_in({ref: one.within_reach for ref, one in reached.items()}, lists)
+        after, asking = work_in({ref: one.within_reach for ref, one in reached.items()}, lists, LIST_LENGTH)
         if edge_type is TOPICAL:
             # The evidence of an edge names tags of both ends: it may be another where the score is not.
             after = {ref: ranking for ref, ranking in lists.items() if ref in listing and ref not in asking} | after

@@ -37,10 +37,12 @@ EXACT_UP_TO = 100_000
 
 QUERIES_A_REQUEST = 50
 
-# One more than the list, for the last may tie; a few more, for some may be gone.
-_ASKED = LIST_LENGTH + 4
+ASKED = LIST_LENGTH + 4
+"""Hits asked for, for a list: one more than it holds, for the last may tie; a few more, for some may be gone."""
 
-_DEEP = 10_000
+DEEP = 10_000
+"""Hits asked for down to the threshold, at first; twice as many while that is not enough."""
+
 _DEEP_QUERIES_A_REQUEST = 10
 
 _TOPICS_AT_ONCE = 64
@@ -64,7 +66,7 @@ def floor_of(ranking: Ranking) -> float | None:
 
 def ranking_of(edges: Iterable[Edge]) -> Ranking:
     """The list that stored edges of one source and type are."""
-    return ranked(Neighbour(edge.target, edge.strength) for edge in edges)
+    return ranked((Neighbour(edge.target, edge.strength) for edge in edges), LIST_LENGTH)
 
 
 class SemanticLists:
@@ -91,7 +93,7 @@ class SemanticLists:
         found: dict[EntityRef, dict[EntityRef, float]] = {ref: {} for ref in points}
         for collection in self.collections:
             waiting = sorted(points)
-            limit = _ASKED
+            limit = ASKED
             while waiting:
                 hits = self._nearest(collection, waiting, points, limit, QUERIES_A_REQUEST)
                 known = self._resolve(connection, hits.values())
@@ -99,12 +101,12 @@ class SemanticLists:
                 for ref in waiting:
                     named = [(known.get(point, _unknown(point))[0], score) for point, score in hits[ref]]
                     gone = {EntityRef("", point) for point, _ in hits[ref] if point not in known}
-                    if cut_short(ref, named, limit, self._threshold, gone):
+                    if cut_short(ref, named, limit, self._threshold, gone, LIST_LENGTH):
                         again.append(ref)
                     else:
                         found[ref].update(neighbourhood(ref, named, self._threshold, gone))
                 waiting, limit = again, limit * 2
-        return {ref: ranked(Neighbour(*item) for item in near.items()) for ref, near in found.items()}
+        return {ref: ranked((Neighbour(*item) for item in near.items()), LIST_LENGTH) for ref, near in found.items()}
 
     def reached(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Reached]:
         """Of each entity, given its point, its list and whose lists it may enter: searched down to the threshold."""
@@ -114,7 +116,7 @@ class SemanticLists:
             near: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in part}
             within: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in part}
             for collection in self.collections:
-                waiting, limit = part, _DEEP
+                waiting, limit = part, DEEP
                 while waiting:
                     hits = self._nearest(collection, waiting, points, limit, _DEEP_QUERIES_A_REQUEST)
                     full = [ref for ref in waiting if len(hits[ref]) >= limit]
@@ -128,7 +130,7 @@ class SemanticLists:
                         within[ref] += (one for one in neighbours if _enters(one.score, floors[one.ref]))
                     waiting, limit = full, limit * 2
             for ref in part:
-                reached[ref] = Reached(ranked(near[ref]), tuple(within[ref]))
+                reached[ref] = Reached(ranked(near[ref], LIST_LENGTH), tuple(within[ref]))
         return reached
 
     def edges(self, rankings: Mapping[EntityRef, Ranking]) -> Iterator[Edge]:
@@ -190,7 +192,7 @@ class TopicalLists:
         """The list of each entity, given its tags."""
         found: dict[EntityRef, Ranking] = {}
         for part, index, _ in self._indexes(connection, tags):
-            found |= {ref: index.ranking(ref, tags[ref]) for ref in part}
+            found |= {ref: index.ranking(ref, tags[ref], LIST_LENGTH) for ref in part}
         return found
 
     def reached(self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]) -> dict[EntityRef, Reached]:
@@ -200,7 +202,7 @@ class TopicalLists:
             for ref in part:
                 neighbours = index.neighbourhood(ref, tags[ref])
                 within = tuple(one for one in neighbours if _enters(one.score, floors[one.ref]))
-                found[ref] = Reached(ranked(neighbours), within)
+                found[ref] = Reached(ranked(neighbours, LIST_LENGTH), within)
         return found
 
     def edges(self, connection: Connection, rankings: Mapping[EntityRef, Ranking]) -> Iterator[Edge]:

@@ -1,0 +1,136 @@
+"""Linking: the rate of linking everything against that of the same neighbour queries alone, and the cost of 1 % changed.
+
+`linked_per_s`: all entities linked from nothing, every edge written. `neighbour_queries_per_s`: entities whose
+neighbours the same Qdrant gives in the same batched requests, when nothing else is done. `ratio`: the first over the
+second. `relinked_all_per_s`: everything linked again by force, nothing to write. `relink_share`: seconds of re-linking
+after each hundredth entity got the text of another one beside its own, over the seconds of linking all;
+`equal_to_rebuild`: whether the edges are then those of linking all from nothing.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, read_workspace, report, say
+
+from mcp_assets.entities.points import point_id
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import query_floor
+from mcp_assets.settings import Settings
+from mcp_assets.stores.qdrant import Asking
+from mcp_assets.sync.full import full_sync
+from mcp_assets.sync.linker import LinkCounts, link_until_done, mark_shards
+from mcp_assets.sync.lists import ASKED, QUERIES_A_REQUEST
+from mcp_assets.sync.load import Line
+from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.tags import refresh_tag_weights
+
+_CHANGED_EACH = 100
+
+
+def index(settings: Settings) -> None:
+    """A full sync of everything, without links."""
+    with closing(Platform(settings)) as platform:
+        for entity_type in settings.entity_types:
+            for _ in full_sync(platform, entity_type, range(settings.shards)):
+                pass
+
+
+def link_all(settings: Settings, *, force: bool) -> float:
+    """Seconds in which all marks are worked off."""
+    with closing(Platform(settings)) as platform:
+        if force:
+            for entity_type in settings.entity_types:
+                mark_shards(platform, entity_type, range(settings.shards), force=True)
+        began = time.perf_counter()
+        total = LinkCounts()
+        for linked in link_until_done(platform):
+            total.add(linked.total())
+        say(f"added {total.added.total()}, changed {total.changed.total()}, removed {total.removed.total()}")
+        return time.perf_counter() - began
+
+
+def refresh_tags(settings: Settings) -> None:
+    with closing(Platform(settings)) as platform:
+        refresh_tag_weights(platform)
+
+
+def ask_alone(settings: Settings, refs: list[EntityRef]) -> float:
+    """Seconds in which Qdrant gives the neighbours of `refs`, one request after the other, answers thrown away."""
+    with closing(Platform(settings)) as platform:
+        profile = platform.embedder.profile
+        floor = query_floor(profile.similarity_threshold)
+        made = {
+            name: platform.qdrant.find_collection(entity_type.collection_name, profile)
+            for name, entity_type in settings.entity_types.items()
+        }
+        held = {name: collection.name for name, collection in made.items() if collection is not None}
+        began = time.perf_counter()
+        for start in range(0, len(refs), QUERIES_A_REQUEST):
+            asking = [Asking(str(point_id(ref)), held[ref.type]) for ref in refs[start : start + QUERIES_A_REQUEST]]
+            for collection in held.values():
+                platform.qdrant.nearest(collection, asking, limit=ASKED, floor=floor, exact=True)
+        return time.perf_counter() - began
+
+
+def changed(entities: list[Line]) -> Iterator[Line]:
+    """Each hundredth entity, with the text of another one added to its own."""
+    for number in range(0, len(entities), _CHANGED_EACH):
+        other = entities[(number + len(entities) // 2) % len(entities)]
+        yield replace(entities[number], content=f"{entities[number].content}\n\n{other.content}")
+
+
+def edges(bench: Bench) -> set[tuple[object, ...]]:
+    return set(
+        bench.query(
+            "SELECT source_type, source_id, target_type, target_id, relationship_type, strength FROM relationships"
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", nargs="?", type=Path, default=WORKSPACE, help="gzipped JSON lines of entities")
+    parser.add_argument("--limit", type=int, help="only the first so many")
+    arguments = parser.parse_args()
+    entities = list(read_workspace(arguments.file, arguments.limit))
+    refs = sorted(EntityRef(line.entity_type, line.entity_id) for line in entities)
+    with bench() as stack:
+        settings = stack.settings()
+        load_entities(stack, entities)
+        in_fresh_process(index, settings)
+        stack.query("VACUUM ANALYZE")
+        say("neighbour queries alone")
+        alone_s = in_fresh_process(ask_alone, settings, refs).result
+        say("link all")
+        linking = in_fresh_process(link_all, settings, force=False)
+        in_fresh_process(refresh_tags, settings)
+        say("link again by new tag weights, then by force")
+        in_fresh_process(link_all, settings, force=False)
+        again_s = in_fresh_process(link_all, settings, force=True).result
+        load_entities(stack, changed(entities))
+        in_fresh_process(index, settings)
+        say("re-link after 1 % changed")
+        relink_s = in_fresh_process(link_all, settings, force=False).result
+        incremental = edges(stack)
+        stack.query("TRUNCATE mcp_assets.linked, mcp_assets.reference_uses, mcp_assets.relink_marks, relationships")
+        say("rebuild")
+        in_fresh_process(link_all, settings, force=True)
+        rebuilt = edges(stack)
+    report(
+        linked_per_s=len(refs) / linking.result,
+        neighbour_queries_per_s=len(refs) / alone_s,
+        ratio=alone_s / linking.result,
+        relinked_all_per_s=len(refs) / again_s,
+        relink_share=relink_s / linking.result,
+        equal_to_rebuild=incremental == rebuilt,
+        edges=len(rebuilt),
+        peak_rss_mb=linking.peak_rss_mb,
+    )
+
+
+if __name__ == "__main__":
+    main()
