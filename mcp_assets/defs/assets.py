@@ -1,4 +1,4 @@
-"""Assets: `entities` and `embeddings`, one multi-asset, so that a micro-batch goes through both in one step."""
+"""Assets: `entities`, `embeddings`, `relationship_edges`: one multi-asset, so that a micro-batch is one step."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,19 +7,24 @@ from enum import Enum
 
 import dagster as dg
 
-from mcp_assets.defs.metadata import embeddings_metadata, ledger_metadata
+from mcp_assets.defs.metadata import edges_metadata, embeddings_metadata, ledger_metadata
 from mcp_assets.defs.partitions import ShardRange, partition_key, partitions_of, ranges_of
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.defs.sources import source_table_key, stream_key
+from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.settings import Settings
+from mcp_assets.sync.announce import announce_links
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.full import Stages, full_sync
+from mcp_assets.sync.graph_view import strengths_of
 from mcp_assets.sync.indexer import Counts
+from mcp_assets.sync.linker import RULES_VERSION, LinkCounts, link, link_until_done, mark_shards
 from mcp_assets.sync.platform import Platform
 
 ENTITIES = dg.AssetKey("entities")
 EMBEDDINGS = dg.AssetKey("embeddings")
+EDGES = dg.AssetKey("relationship_edges")
 
 OWNERS = ["team:mcp-assets"]
 
@@ -72,6 +77,16 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
                 group_name="mcp",
                 code_version=f"{settings.profile.name}-{settings.profile.dimension}/{builder}",
             ),
+            dg.AssetSpec(
+                EDGES,
+                deps=[ENTITIES, EMBEDDINGS],
+                skippable=True,
+                description="Typed, weighted links from each entity of the partition to others, of any type.",
+                kinds={"postgres"},
+                owners=OWNERS,
+                group_name="mcp",
+                code_version=f"{settings.profile.name}-{settings.profile.similarity_threshold}/rules-{RULES_VERSION}",
+            ),
         ],
         partitions_def=partitions_of(settings),
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -100,17 +115,41 @@ def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "
         for drained in drain(platform, shard_range.entity_type, run_id):
             for shard, counts in drained.report.shards.items():
                 log.touched(shard_range.entity_type, shard, counts)
+            _link(platform, log, requested=drained.relate)
+        # What another linker had claimed when it died, or somebody marked meanwhile.
+        _link(platform, log)
     log.flush()
+
+
+def _link(platform: Platform, log: "_EventLog", requested: Sequence[EntityRef] = (), *, wait: bool = False) -> None:
+    """Work off the marks, those of other partitions too; `wait` until none is left, whoever works on them."""
+    if not log.selects(EDGES):
+        return
+    total = LinkCounts()
+    for report in link_until_done(platform) if wait or requested else link(platform):
+        total.add(report.total())
+        for (entity_type, shard), counts in report.partitions.items():
+            log.linked(entity_type, shard, counts, materialize=not wait)
+    if total.relinked or requested:
+        announce_links(platform, total, requested)
 
 
 def _full(platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", *, force: bool) -> None:
     stages = Stages(ledger=log.selects(ENTITIES), embeddings=log.selects(EMBEDDINGS))
-    for shard_range in ranges:
+    for shard_range in ranges if stages.ledger or stages.embeddings else ():
         for news in full_sync(platform, shard_range.entity_type, shard_range.shards, stages=stages, force=force):
             if news.complete:
                 log.complete(shard_range.entity_type, news.shard, news.counts)
             else:
                 log.progressed(shard_range.entity_type, news.shard, news.counts, news.differing)
+    if log.selects(EDGES):
+        # After everything is embedded: a text embedded later could displace a neighbour found before.
+        for shard_range in ranges:
+            mark_shards(platform, shard_range.entity_type, shard_range.shards, force=force)
+        _link(platform, log, wait=True)
+        for shard_range in ranges:
+            for shard in shard_range.shards:
+                log.complete_links(shard_range.entity_type, shard)
 
 
 def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: str) -> dict[str, str]:
@@ -134,8 +173,10 @@ class _EventLog:
 
     def __init__(self, context: dg.AssetExecutionContext, platform: Platform) -> None:
         self._context = context
+        self._platform = platform
         self._shards = platform.settings.shards
         self._pending: dict[str, Counts] = {}
+        self._pending_links: dict[str, LinkCounts] = {}
         self._progress: dict[str, Counts] = {}
         self._began = self._last_told = time.monotonic()
 
@@ -150,10 +191,24 @@ class _EventLog:
 
     def flush(self) -> None:
         pending, self._pending = self._pending, {}
+        pending_links, self._pending_links = self._pending_links, {}
         seconds = time.monotonic() - self._began
         for key in sorted(pending):
             self._materialize(key, pending[key], seconds)
+        for key in sorted(pending_links):
+            self._materialize_links(key, pending_links[key])
         self._began = self._last_told = time.monotonic()
+
+    def linked(self, entity_type: str, shard: int, counts: LinkCounts, *, materialize: bool) -> None:
+        """The linker has committed: told with the next flush, or for a full sync once the partition is complete."""
+        self._pending_links.setdefault(self._key(entity_type, shard), LinkCounts()).add(counts)
+        if materialize and self._due():
+            self.flush()
+
+    def complete_links(self, entity_type: str, shard: int) -> None:
+        """All of the run's range is linked: its partitions are materialized, once."""
+        key = self._key(entity_type, shard)
+        self._materialize_links(key, self._pending_links.pop(key, LinkCounts()))
 
     def progressed(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
         """A full sync is under way: an observation now and then, for a materialization would claim completeness."""
@@ -184,6 +239,14 @@ class _EventLog:
             if self.selects(asset):
                 tags = provenance_tags(self._context.assets_def, asset, version)
                 self._context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=metadata, tags=tags))
+
+    def _materialize_links(self, key: str, counts: LinkCounts) -> None:
+        ((entity_type, (shard,)),) = ((one.entity_type, one.shards) for one in ranges_of([key]))
+        tags = provenance_tags(self._context.assets_def, EDGES, datetime.now(UTC).isoformat(timespec="milliseconds"))
+        strengths = strengths_of(self._platform, entity_type, shard)
+        self._context.log_event(
+            dg.AssetMaterialization(EDGES, partition=key, metadata=edges_metadata(counts, strengths), tags=tags)
+        )
 
     def _key(self, entity_type: str, shard: int) -> str:
         return partition_key(entity_type, shard, self._shards)

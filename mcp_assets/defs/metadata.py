@@ -1,8 +1,14 @@
 """Metadata: what a materialization of a partition tells in the UI."""
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
 
+import dagster as dg
+
+from mcp_assets.defs.plots import strengths_png
+from mcp_assets.graph import EdgeType
 from mcp_assets.sync.indexer import Counts
+from mcp_assets.sync.linker import LinkCounts
 
 
 def ledger_metadata(counts: Counts) -> Mapping[str, int | float]:
@@ -31,4 +37,34 @@ def embeddings_metadata(counts: Counts, seconds: float) -> Mapping[str, int | fl
     }
     if counts.tokens is not None:
         told["tokens"] = counts.tokens
+    return told
+
+
+def edges_metadata(counts: LinkCounts, strengths: Mapping[EdgeType, Sequence[int]]) -> Mapping[str, dg.MetadataValue]:
+    """Of `relationship_edges`: what changed, by type of edge, the strongest new edges, and all strengths as a plot."""
+    told: dict[str, dg.MetadataValue] = {
+        "edges": dg.MetadataValue.int(sum(sum(bins) for bins in strengths.values())),
+        "relinked": dg.MetadataValue.int(counts.relinked),
+    }
+    for name, by_type in (("added", counts.added), ("changed", counts.changed), ("removed", counts.removed)):
+        told[name] = dg.MetadataValue.int(by_type.total())
+        told |= {f"{name}/{edge_type}": dg.MetadataValue.int(by_type[edge_type]) for edge_type in EdgeType}
+    if counts.strongest:
+        told["strongest_new_edges"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "source": str(edge.source),
+                        "target": str(edge.target),
+                        "type": edge.type.value,
+                        "strength": edge.strength,
+                        "rule": str(edge.metadata.get("rule", "")),
+                    }
+                )
+                for edge in counts.strongest
+            ]
+        )
+    if strengths:
+        picture = base64.b64encode(strengths_png(strengths)).decode()
+        told["strengths"] = dg.MetadataValue.md(f"![edges by strength](data:image/png;base64,{picture})")
     return told

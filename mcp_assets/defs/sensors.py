@@ -1,20 +1,22 @@
 """Sensors: wait on the stream inside the tick, and ask for a drain of each entity type that has pending work."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 from dagster import DagsterRunStatus
 
-from mcp_assets.defs.assets import EMBEDDINGS, ENTITIES, IndexConfig, Mode
-from mcp_assets.defs.jobs import INDEX_JOB
+from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES, IndexConfig, Mode
+from mcp_assets.defs.jobs import INDEX_JOB, RELATE_JOB
 from mcp_assets.defs.partitions import whole_type
 from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.events import Kind
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
 from mcp_assets.sync.demand import DrainRun, beats, pending_types, undrained, wanted_full_syncs
 from mcp_assets.sync.intake import intake
+from mcp_assets.sync.linker import pending_links
 from mcp_assets.sync.platform import Platform
 
 DRAIN_TAG = "mcp_assets/drain"
@@ -34,8 +36,11 @@ _LOOK_EVERY_S = 2.0
 
 _STRAGGLERS_S = 0.05
 
+# Marks this old belong to no run that still works on them.
+_FORGOTTEN_S = 300.0
 
-def build_vector_index_sensor(settings: Settings) -> dg.SensorDefinition:
+
+def build_vector_index_sensor() -> dg.SensorDefinition:
     """The sensor that takes in events and has them indexed. It runs unless somebody switches it off."""
 
     @dg.sensor(
@@ -48,32 +53,68 @@ def build_vector_index_sensor(settings: Settings) -> dg.SensorDefinition:
     def vector_index_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:
-        opened = platform.get()
-        deadline = time.monotonic() + settings.sensor_tick_s
-        taken = 0
-        while True:
-            requests = _requests(opened, context.instance)
-            if requests:
-                return dg.SensorResult(run_requests=requests)
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return dg.SkipReason(f"{taken} messages taken in; nothing waits for a drain")
-            wait_s = min(_LOOK_EVERY_S, left)
-            while True:
-                news = retrying(settings)(intake, opened, wait_s=wait_s)
-                taken += news.accepted + news.rejected
-                if time.monotonic() >= deadline or not (news.more or news.accepted):
-                    break
-                # Events come in bursts: what follows at once is taken in before anyone is asked to drain.
-                wait_s = _STRAGGLERS_S
+        return _tick(platform.get(), context.instance, _requests)
 
     return vector_index_sensor
+
+
+def build_relationship_sensor() -> dg.SensorDefinition:
+    """The sensor that has entities re-linked on request, and picks up marks that a linker left behind."""
+
+    @dg.sensor(
+        name="relationship_sensor",
+        job_name=RELATE_JOB,
+        minimum_interval_seconds=1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Takes in events from NATS and asks for runs where relationship requests or unlinked changes wait.",
+    )
+    def relationship_sensor(
+        context: dg.SensorEvaluationContext, platform: PlatformResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        return _tick(platform.get(), context.instance, _relate_requests)
+
+    return relationship_sensor
+
+
+def _tick(
+    platform: Platform,
+    instance: dg.DagsterInstance,
+    look: Callable[[Platform, dg.DagsterInstance], list[dg.RunRequest]],
+) -> dg.SensorResult | dg.SkipReason:
+    """Take in messages until `look` finds runs to ask for, or the tick is over."""
+    settings = platform.settings
+    deadline = time.monotonic() + settings.sensor_tick_s
+    taken = 0
+    while True:
+        requests = look(platform, instance)
+        if requests:
+            return dg.SensorResult(run_requests=requests)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return dg.SkipReason(f"{taken} messages taken in; nothing waits for a run")
+        wait_s = min(_LOOK_EVERY_S, left)
+        while True:
+            news = retrying(settings)(intake, platform, wait_s=wait_s)
+            taken += news.accepted + news.rejected
+            if time.monotonic() >= deadline or not (news.more or news.accepted):
+                break
+            # Events come in bursts: what follows at once is taken in before anyone is asked to drain.
+            wait_s = _STRAGGLERS_S
+
+
+def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """A drain of each type with requests that nobody drains; and one for marks that nobody has worked off in time."""
+    waiting = pending_types(platform, Kind.RELATE)
+    if not waiting and pending_links(platform).oldest_s > _FORGOTTEN_S:
+        waiting = list(platform.settings.entity_types)[:1]
+    drains = undrained(waiting, _unfinished(instance, DRAIN_TAG), beats(platform)) if waiting else []
+    return [_request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type}) for entity_type in drains]
 
 
 def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """At most one run for each entity type: a full sync where events were lost, else a drain where some wait."""
     lost = wanted_full_syncs(platform)
-    waiting = pending_types(platform)
+    waiting = pending_types(platform, Kind.ENTITY)
     if not lost and not waiting:
         return []
     syncing = {run.entity_type for run in _unfinished(instance, FULL_SYNC_TAG)} if lost else set()
@@ -113,6 +154,6 @@ def _request(settings: Settings, entity_type: str, mode: Mode, tags: dict[str, s
             "dagster/asset_partition_range_start": first,
             "dagster/asset_partition_range_end": last,
         },
-        asset_selection=[ENTITIES, EMBEDDINGS],
+        asset_selection=[ENTITIES, EMBEDDINGS, EDGES],
         asset_check_keys=[],
     )

@@ -113,6 +113,10 @@ class NatsStreams:
                 batch = []
         return count + (self._run(self._publish(batch), self._timeout_s * 3) if batch else 0)
 
+    def announce(self, subject: str, data: bytes) -> None:
+        """Publish to whoever listens at this moment; returns when the server has it. No stream keeps it."""
+        self._run(self._announce(subject, data), self._timeout_s * 2)
+
     def close(self) -> None:
         with self._lock:
             loop, self._loop = self._loop, None
@@ -348,6 +352,11 @@ class NatsStreams:
         js = await self._jetstream()
         acknowledged = await asyncio.gather(*(js.publish(subject, data) for subject, data in batch))
         return len(acknowledged)
+
+    async def _announce(self, subject: str, data: bytes) -> None:
+        client = await self._connected()
+        await client.publish(subject, data)
+        await client.flush(timeout=int(self._timeout_s))
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

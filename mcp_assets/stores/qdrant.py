@@ -216,7 +216,7 @@ class Qdrant:
     ) -> list[list[tuple[str, float]]]:
         """For each of `asking` the entity points of `collection` nearest to it, best first, with cosines.
 
-        One request, at most `limit` each; a point is not its own neighbour. `floor`: cosine; what scores lower is left out.
+        One request, at most `limit` each; a point is not its own neighbour. `floor`: cosine; lower ones are left out.
 
         Raises:
             PointsMissing: one of `asking` is not in its collection; `existing` tells which.

@@ -90,7 +90,8 @@ class Relationships:
             return {}
         statement = sql.SQL(
             "SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type, strength,"
-            " metadata FROM {table} JOIN unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
+            " metadata"
+            " FROM {table} JOIN unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
             " ON {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
             " WHERE origin = %(origin)s AND relationship_type = ANY(%(edge_types)s)"
         ).format(

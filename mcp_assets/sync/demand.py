@@ -46,10 +46,10 @@ def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[s
     return [entity_type for entity_type in pending if entity_type not in drained]
 
 
-def pending_types(platform: Platform) -> list[str]:
-    """Registered entity types with messages in the inbox that are due."""
+def pending_types(platform: Platform, kind: Kind) -> list[str]:
+    """Registered entity types with messages of `kind` in the inbox that are due."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("pending_types"), {"kind": Kind.ENTITY.value}).fetchall()
+        rows = connection.execute(platform.postgres.query("pending_types"), {"kinds": [kind.value]}).fetchall()
     return [row[0] for row in rows if row[0] in platform.settings.entity_types]
 
 

@@ -17,6 +17,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.indexer import BatchReport, Indexer
 from mcp_assets.sync.intake import intake
 from mcp_assets.sync.ledger import Wanted
+from mcp_assets.sync.linker import Reason, mark
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.platform import Platform
 
@@ -28,12 +29,16 @@ STALE_BEAT_S = 4 * BEAT_S
 
 _INTAKE_WAIT_S = 0.5
 
+_KINDS = [Kind.ENTITY.value, Kind.RELATE.value]
+"""A drain works off both: a relate request may carry the state of an entity, and events about it come in between."""
+
 UNKNOWN_TRIES = 3
 """Looks at an entity that nothing is known of (its row may not be committed yet) before it is dead-lettered."""
 
 
 @dataclass(frozen=True, slots=True)
 class _InboxRow:
+    kind: str
     stream: str
     stream_created_at: Any
     seq: int
@@ -46,7 +51,7 @@ class _InboxRow:
 
     def event(self, ref: EntityRef) -> Event:
         carried = None if self.payload is None else Carried(**self.payload)
-        return Event(Kind.ENTITY, self.subject, ref, Verb(self.verb), carried, None, None)
+        return Event(Kind(self.kind), self.subject, ref, Verb(self.verb), carried, None, None)
 
 
 @dataclass(slots=True)
@@ -55,10 +60,14 @@ class Drained:
 
     messages: int
     report: BatchReport = field(default_factory=BatchReport)
+    relate: tuple[EntityRef, ...] = ()
+    """Entities that were asked to be re-linked, and are marked for it."""
 
 
 def drain(platform: Platform, entity_type: str, run_id: str) -> Iterator[Drained]:
-    """Work off the inbox of `entity_type`; ends when it has been empty for DRAIN_LINGER_S, or after DRAIN_MAX_S.
+    """Work off the entity events and relate requests about `entity_type` in the inbox.
+
+    Ends when there have been none for DRAIN_LINGER_S, or after DRAIN_MAX_S.
 
     Yields nothing and ends at once if another drain is at it. When it lets go it looks once more, so that no event
     falls between two drains.
@@ -133,7 +142,7 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
             _InboxRow(*row)
             for row in connection.execute(
                 postgres.query("claim_inbox"),
-                {"kind": Kind.ENTITY.value, "entity_type": entity_type, "limit": platform.settings.batch_size},
+                {"kinds": _KINDS, "entity_type": entity_type, "limit": platform.settings.batch_size},
             )
         ]
         if not rows:
@@ -153,12 +162,15 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
                 late += messages
             else:
                 done += messages
+        relate = tuple(ref for ref, (folded, _) in by_entity.items() if Kind.RELATE in folded.kinds)
+        for reason in (Reason.CHANGED, Reason.REFERENCES, Reason.LISTS):
+            mark(platform, connection, relate, reason)
         given_up = [row for row in late if row.attempts + 1 >= UNKNOWN_TRIES]
         _dead_letter_unknown(platform, connection, entity_type, given_up)
         _for_messages(platform, connection, "delete_inbox", done + given_up)
         postponed = [row for row in late if row.attempts + 1 < UNKNOWN_TRIES]
         _for_messages(platform, connection, "postpone_inbox", postponed, delay_ms=platform.settings.retry_delay_ms)
-    return Drained(len(rows), report)
+    return Drained(len(rows), report, relate)
 
 
 def _coalesced(
@@ -255,5 +267,5 @@ def _beat(platform: Platform, session: Connection, names: Mapping[str, str], sto
 
 def _has_pending(platform: Platform, entity_type: str) -> bool:
     with platform.postgres.transaction() as connection:
-        pending = connection.execute(platform.postgres.query("pending_types"), {"kind": Kind.ENTITY.value})
+        pending = connection.execute(platform.postgres.query("pending_types"), {"kinds": _KINDS})
         return any(row[0] == entity_type for row in pending)

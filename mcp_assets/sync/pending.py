@@ -18,6 +18,8 @@ class Pending:
     entities: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By entity type: living entities, and entities whose state Qdrant does not hold yet."""
     dead_letters: dict[str, int] = field(default_factory=dict)
+    unlinked: int = 0
+    """Marks of entities that are to be re-linked."""
     wanted_full_syncs: dict[str, str] = field(default_factory=dict)
     unavailable: list[str] = field(default_factory=list)
 
@@ -28,6 +30,7 @@ class Pending:
             not self.unavailable
             and all(count == 0 for count in self.unread.values())
             and not self.inbox
+            and not self.unlinked
             and not any(dirty for _, dirty in self.entities.values())
         )
 
@@ -37,6 +40,7 @@ class Pending:
             "unread": self.unread,
             "inbox": self.inbox,
             "entities": {name: {"living": living, "dirty": dirty} for name, (living, dirty) in self.entities.items()},
+            "unlinked": self.unlinked,
             "dead_letters": self.dead_letters,
             "wanted_full_syncs": self.wanted_full_syncs,
             "unavailable": self.unavailable,
@@ -52,6 +56,7 @@ class Pending:
             f"{name}: {living} entities" + (f", {dirty} of them not in Qdrant yet" if dirty else "")
             for name, (living, dirty) in self.entities.items()
         ]
+        lines += [f"relationships: {self.unlinked} entities to re-link"] if self.unlinked else []
         lines += [f"dead letters: {count} × {name}" for name, count in self.dead_letters.items()]
         lines += [f"full sync of {name} wanted: {why}" for name, why in self.wanted_full_syncs.items()]
         return lines + [f"unavailable: {message}" for message in self.unavailable]
@@ -68,6 +73,8 @@ def pending(platform: Platform) -> Pending:
                 found.inbox[f"{kind} {entity_type}".strip()] = count
             for entity_type, living, dirty in connection.execute(postgres.query("ledger_counts")):
                 found.entities[entity_type] = (living, dirty)
+            row = connection.execute(postgres.query("count_marked")).fetchone()
+            found.unlinked = row[0] if row else 0
             for stage, error_kind, count, _ in connection.execute(postgres.query("dead_letter_counts")):
                 found.dead_letters[f"{stage}/{error_kind}"] = count
             for entity_type, _, reason in connection.execute(postgres.query("wanted_full_syncs")):

@@ -28,7 +28,7 @@ from mcp_assets_tests.linking import (
 LIMIT = 3
 """Places in a list, so that some dozens of entities fill and overflow them."""
 
-REFS = [EntityRef(name, entity_id) for name in ("task", "page", "memory") for entity_id in "abcdefgh"]
+REFS = [EntityRef(name, entity_id) for name in ("task", "page", "memory") for entity_id in "abcd"]
 TITLES = ["", "Plan", "plan", "Notes"]
 PARTS = [
     "task:a",
@@ -66,12 +66,17 @@ class Workspace(RuleBasedStateMachine):
 
     platform: Platform
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(entities=st.lists(ENTITIES, min_size=10, max_size=20))
+    def begin(self, entities: list[tuple[EntityRef, str, int, list[str], dict[str, object]]]) -> None:
         empty_world(self.platform)
         self.unseen: list[EntityRef] = []
+        self.write(entities)
+        self.come_to_rest()
 
     @rule(entities=st.lists(ENTITIES, min_size=1, max_size=8))
+    def write_some(self, entities: list[tuple[EntityRef, str, int, list[str], dict[str, object]]]) -> None:
+        self.write(entities)
+
     def write(self, entities: list[tuple[EntityRef, str, int, list[str], dict[str, object]]]) -> None:
         for ref, title, step, parts, metadata in entities:
             content = " ".join([f"@{step * 10}" if step else "", *parts]).strip()
@@ -99,6 +104,9 @@ class Workspace(RuleBasedStateMachine):
         refresh_tag_weights(self.platform)
 
     @rule()
+    def rest(self) -> None:
+        self.come_to_rest()
+
     def come_to_rest(self) -> None:
         index(self.platform, *self.unseen, *REFS)
         self.unseen = []

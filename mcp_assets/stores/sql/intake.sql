@@ -48,16 +48,16 @@ DELETE FROM {schema}.wanted_full_syncs WHERE entity_type = %(entity_type)s AND w
 
 -- name: pending_types
 SELECT entity_type, count(*), min(stored_at) FROM {schema}.inbox
-WHERE kind = %(kind)s AND not_before <= now()
+WHERE kind = ANY(%(kinds)s) AND not_before <= now()
 GROUP BY entity_type ORDER BY entity_type
 
 -- name: inbox_counts
 SELECT kind, coalesce(entity_type, ''), count(*), min(stored_at) FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: claim_inbox
-SELECT stream, stream_created_at, seq, entity_id, subject, verb, payload, event_order, attempts
+SELECT kind, stream, stream_created_at, seq, entity_id, subject, verb, payload, event_order, attempts
 FROM {schema}.inbox
-WHERE kind = %(kind)s AND entity_type = %(entity_type)s AND not_before <= now()
+WHERE kind = ANY(%(kinds)s) AND entity_type = %(entity_type)s AND not_before <= now()
 ORDER BY event_order
 LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED

@@ -156,3 +156,20 @@ SELECT count(*) FROM {schema}.entities WHERE deleted_at IS NULL
 -- name: mark_tag_holders
 INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
 SELECT entity_type, entity_id, 'tags' FROM {schema}.linked WHERE tags && %(tags)s::text[]
+
+-- name: living_ids
+SELECT entity_id FROM {schema}.entities
+WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
+
+-- name: living_by_id
+SELECT entity_type, entity_id FROM {schema}.entities
+WHERE entity_type = ANY(%(types)s) AND entity_id = %(id)s AND deleted_at IS NULL ORDER BY entity_type
+
+-- name: read_titles
+SELECT entity_type, entity_id, title
+FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+WHERE deleted_at IS NULL
+
+-- name: count_marked
+SELECT count(DISTINCT (entity_type, entity_id)) FROM {schema}.relink_marks

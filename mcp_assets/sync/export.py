@@ -1,0 +1,87 @@
+"""Export: the graph as a file: GraphML, CSV, Parquet, or one HTML page with a picture to explore."""
+
+import json
+from collections.abc import Collection, Iterable
+from enum import StrEnum
+from pathlib import Path
+
+import igraph
+import pandas as pd
+
+from mcp_assets.sync.graph_view import ExportedEdge, exported
+from mcp_assets.sync.picture import picture
+from mcp_assets.sync.platform import Platform
+
+_COLUMNS = list(ExportedEdge.__slots__)
+
+
+class Format(StrEnum):
+    """What `export` writes."""
+
+    GRAPHML = "graphml"
+    CSV = "csv"
+    PARQUET = "parquet"
+    HTML = "html"
+
+
+def export(
+    platform: Platform, format_: Format, path: Path, *, types: Collection[str] = (), min_strength: float = 0.0
+) -> int:
+    """Write the edges of `types` (all by default) from `min_strength` on to `path`. Returns how many there are.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    edges = edge_table(exported(platform, types=types, min_strength=min_strength))
+    match format_:
+        case Format.CSV:
+            edges.to_csv(path, index=False)
+        case Format.PARQUET:
+            edges.to_parquet(path, index=False, engine="pyarrow")
+        case Format.GRAPHML:
+            with path.open("w"):  # a path that cannot be written is an OSError here, and none of igraph's
+                pass
+            graph_of(edges).write_graphml(str(path))
+        case Format.HTML:
+            path.write_text(picture(graph_of(edges)), encoding="utf-8")
+    return len(edges)
+
+
+def edge_table(edges: Iterable[ExportedEdge]) -> pd.DataFrame:
+    """One row an edge, each column of its type; metadata as JSON text."""
+    rows = [
+        (
+            *(getattr(edge, name) for name in _COLUMNS[:6]),
+            json.dumps(edge.metadata, ensure_ascii=False),
+            edge.origin,
+            edge.source_title,
+            edge.target_title,
+        )
+        for edge in edges
+    ]
+    frame = pd.DataFrame.from_records(rows, columns=_COLUMNS)
+    texts = {name: "string" for name in _COLUMNS if name != "strength"}
+    categories = dict.fromkeys(("source_type", "target_type", "relationship_type", "origin"), "category")
+    return frame.astype({**texts, "strength": "float32"}).astype(categories)
+
+
+def graph_of(edges: pd.DataFrame) -> igraph.Graph:
+    """The directed graph of `edges`: vertices `type:id` with title and type, edges with type, strength and origin."""
+    ends = []
+    for end in ("source", "target"):
+        named = edges[[f"{end}_type", f"{end}_id", f"{end}_title"]].astype("string").fillna("")
+        named.columns = pd.Index(["entity_type", "entity_id", "title"])
+        ends.append(named)
+    names = [end["entity_type"] + ":" + end["entity_id"] for end in ends]
+    vertices = pd.concat([end.assign(name=name) for end, name in zip(ends, names, strict=True)])
+    vertices = vertices.drop_duplicates("name")[["name", "entity_type", "entity_id", "title"]]
+    links = pd.DataFrame(
+        {
+            "source": names[0],
+            "target": names[1],
+            "type": edges["relationship_type"].astype("string"),
+            "strength": edges["strength"].fillna(0).round(4),
+            "origin": edges["origin"].astype("string").fillna(""),
+        }
+    )
+    return igraph.Graph.DataFrame(links, directed=True, vertices=vertices, use_vids=False)

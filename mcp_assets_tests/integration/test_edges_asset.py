@@ -1,0 +1,206 @@
+"""`relationship_edges` in Dagster: full runs, drains, requests to re-link, and what a materialization tells."""
+
+import asyncio
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+import nats
+import pytest
+
+from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
+from mcp_assets.definitions import build_defs
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import EdgeType
+from mcp_assets.sync.intake import intake
+from mcp_assets.sync.load import create_source_tables
+from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.tags import refresh_tag_weights
+from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, write_source
+
+A, B, PAGE = EntityRef("task", "A"), EntityRef("task", "B"), EntityRef("page", "P")
+
+
+@pytest.fixture
+def world(make_platform: Callable[..., Platform]) -> Platform:
+    platform = make_platform(types=TYPES, shards=2)
+    platform._embedder = AngleEmbedder()
+    create_source_tables(platform)
+    platform.nats.ensure_stream(platform.settings.streams[0])
+    return platform
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def run(
+    world: Platform,
+    instance: dg.DagsterInstance,
+    job: str = "index",
+    first: str = "task-00",
+    last: str = "memory-01",
+    config: dict[str, object] | None = None,
+    selection: list[dg.AssetKey] | None = None,
+) -> dg.ExecuteInProcessResult:
+    class Fixed(dg.ConfigurableResource):  # type: ignore[type-arg]
+        def get(self) -> Platform:
+            return world
+
+    defs = build_defs(world.settings, {"platform": Fixed()})
+    result = defs.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        run_config={"ops": {"index_entities": {"config": config or {}}}},
+        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+        asset_selection=selection,
+    )
+    assert result.success
+    return result
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> list[tuple[str, str]]:
+    """Asset and partition of each materialization, in order."""
+    found = []
+    for event in result.all_events:
+        if event.is_step_materialization:
+            assert event.asset_key is not None and event.partition is not None
+            found.append((event.asset_key.to_user_string(), event.partition))
+    return found
+
+
+def test_a_full_run_materializes_each_partition_once_and_edges_after_all_is_embedded(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    write_source(world, A, "@0", "see page:P")
+    write_source(world, PAGE, "@5", "")
+    order = materialized(run(world, instance))
+    partitions = [f"{name}-{shard:02}" for name in ("task", "page", "memory") for shard in range(2)]
+    assert order[-6:] == [("relationship_edges", partition) for partition in partitions]
+    assert order[:12] == [(asset, partition) for partition in partitions for asset in ("entities", "embeddings")]
+    assert {key.type for key in graph(world)} == {EdgeType.SEMANTIC_SIMILARITY, EdgeType.CROSS_REFERENCE}
+
+
+def test_a_materialization_tells_edges_by_type_the_strongest_and_a_plot(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    write_source(world, A, "@0", "see page:P")
+    write_source(world, PAGE, "@5", "")
+    result = run(world, instance)
+    (event,) = (
+        event
+        for event in result.all_events
+        if event.is_step_materialization and event.asset_key == EDGES and event.partition == partition_of(world, A)
+    )
+    metadata = event.step_materialization_data.materialization.metadata
+    assert metadata["added"].value == 2
+    assert metadata["added/cross_reference"].value == 1
+    assert metadata["removed"].value == 0
+    assert metadata["strongest_new_edges"].value.records[0].data["strength"] == 1.0
+    (picture,) = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", metadata["strengths"].value)
+    assert base64.b64decode(picture).startswith(b"\x89PNG")
+    assert len(picture) < 30_000
+
+
+def partition_of(world: Platform, ref: EntityRef) -> str:
+    return f"{ref.type}-{ref.slot * world.settings.shards >> 16:02}"
+
+
+def test_a_run_of_edges_alone_embeds_nothing_and_links_what_is_embedded(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    write_source(world, A, "@0", "")
+    write_source(world, PAGE, "@5", "")
+    run(world, instance, selection=[ENTITIES, EMBEDDINGS])
+    assert graph(world) == {}
+    write_source(world, B, "@1", "")
+    run(world, instance, selection=[EDGES])
+    assert {key.source for key in graph(world)} == {A, PAGE}
+
+
+def test_a_drain_links_what_it_has_embedded(world: Platform, instance: dg.DagsterInstance) -> None:
+    write_source(world, A, "@0", "")
+    write_source(world, B, "@5", "")
+    for entity_id in "AB":
+        world.nats.publish([("mcp.task.updated", json.dumps({"task_id": entity_id}).encode())])
+    intake(world, wait_s=1)
+    order = materialized(run(world, instance, last="task-01", config={"mode": "DRAIN"}))
+    assert {asset for asset, _ in order} == {"entities", "embeddings", "relationship_edges"}
+    assert len(graph(world)) == 2
+
+
+def test_a_request_to_relink_mends_the_edges_of_the_entity_and_is_answered_with_counts(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    write_source(world, A, "@0", "")
+    write_source(world, B, "@5", "")
+    run(world, instance)
+    whole = graph(world)
+    with world.postgres.transaction() as connection:
+        connection.execute("DELETE FROM relationships WHERE source_id = 'A'")
+    body = {"entity_id": "A", "entity_type": "task", "content": "@90 is not what the source says", "context": {}}
+    world.nats.publish([("relationship.analyze.request", json.dumps(body).encode())])
+    intake(world, wait_s=1)
+
+    async def answer() -> bytes:
+        client = await nats.connect(world.settings.require_nats_url())
+        heard = await client.subscribe("relationship.analyze.completed")
+        await client.flush()
+        await asyncio.to_thread(run, world, instance, "relate", "task-00", "task-01", {"mode": "DRAIN"})
+        message = await heard.next_msg(timeout=10)
+        await client.close()
+        return message.data
+
+    told = json.loads(asyncio.run(answer()))["data"]
+    assert graph(world) == whole
+    assert told["added"] == {"semantic_similarity": 1}
+    assert told["entities"] == [{"entity_type": "task", "entity_id": "A", "edges": {"semantic_similarity": 1}}]
+
+
+def test_what_a_request_carries_becomes_an_entity_that_has_no_source_row(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    write_source(world, A, "@0", "")
+    run(world, instance)
+    body = {"entity_id": "M", "entity_type": "memory", "content": "@3 about task:A", "context": {"tags": ["x"]}}
+    world.nats.publish([("relationship.analyze.request", json.dumps(body).encode())])
+    intake(world, wait_s=1)
+    run(world, instance, "relate", "memory-00", "memory-01", {"mode": "DRAIN"})
+    memory = EntityRef("memory", "M")
+    assert {(key.source, key.type) for key in graph(world)} == {
+        (memory, EdgeType.SEMANTIC_SIMILARITY),
+        (memory, EdgeType.CROSS_REFERENCE),
+        (A, EdgeType.SEMANTIC_SIMILARITY),
+    }
+
+
+def test_the_sensor_asks_for_a_drain_where_requests_wait(world: Platform, instance: dg.DagsterInstance) -> None:
+    class Fixed(dg.ConfigurableResource):  # type: ignore[type-arg]
+        def get(self) -> Platform:
+            return world
+
+    world.nats.publish([("relationship.analyze.request", b'{"entity_id": "P", "entity_type": "page"}')])
+    defs = build_defs(world.settings, {"platform": Fixed()})
+    sensor = defs.resolve_sensor_def("relationship_sensor")
+    context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": Fixed()})
+    (request,) = sensor.evaluate_tick(context).run_requests
+    assert request.tags["dagster/asset_partition_range_start"] == "page-00"
+    assert set(request.asset_selection or ()) == {ENTITIES, EMBEDDINGS, EDGES}
+
+
+def test_the_job_for_tag_weights_relinks_the_holders(world: Platform, instance: dg.DagsterInstance) -> None:
+    class Fixed(dg.ConfigurableResource):  # type: ignore[type-arg]
+        def get(self) -> Platform:
+            return world
+
+    write_source(world, A, "@0", "", {"tags": ["x", "y"]})
+    write_source(world, B, "@90", "", {"tags": ["x", "z"]})
+    run(world, instance)
+    assert len(graph(world)) == 2
+    defs = build_defs(world.settings, {"platform": Fixed()})
+    assert defs.resolve_job_def("refresh_tag_weights").execute_in_process(instance=instance).success
+    assert graph(world) == {}
+    assert refresh_tag_weights(world).changed == 0
