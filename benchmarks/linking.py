@@ -1,4 +1,4 @@
-"""Linking: the rate of linking everything against that of the same neighbour queries alone, and the cost of 1 % changed.
+"""Linking: the rate of linking everything against that of the neighbour queries alone, and the cost of 1 % changed.
 
 `linked_per_s`: all entities linked from nothing, every edge written. `neighbour_queries_per_s`: entities whose
 neighbours the same Qdrant gives in the same batched requests, when nothing else is done. `ratio`: the first over the

@@ -192,7 +192,7 @@ class Settings(BaseSettings):
         description="A tag with more holders than this makes nobody a candidate by itself.",
     )
     link_forms: dict[str, str] = Field(
-        default_factory=dict,
+        default={},
         validation_alias="MCP_ASSETS_LINK_FORMS",
         description="JSON; addresses of entities in texts, such as `https://wiki.example.com/{slug}`, to their type.",
     )

@@ -17,7 +17,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import nlargest
@@ -26,10 +25,12 @@ from mcp_assets.entities.refs import EntityRef, shard_of, slot_range
 from mcp_assets.graph import LIST_LENGTH, Edge, EdgeType, Ranking, diff, work_in
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.link_lock import exclusive, lock_name
 from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
 from mcp_assets.sync.lists import Reached, SemanticLists, TopicalLists, floor_of, ranking_of
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.tags import refresh_tag_weights
 
 CHANGES_AT_ONCE = 200
 LISTS_AT_ONCE = 250
@@ -114,7 +115,8 @@ def link(platform: Platform) -> Iterator[LinkReport]:
         StoreUnavailable, StoreRefused, CollectionMismatch: the marks of what was not committed stay.
     """
     linker: _Linker | None = None
-    while pending_links(platform).marks:
+    weighed = False
+    while marks := pending_links(platform).marks:
         linker = linker or _Linker(platform)
         report = retrying(platform.settings)(linker.changes)
         if report is None:
@@ -122,6 +124,11 @@ def link(platform: Platform) -> Iterator[LinkReport]:
         if report.partitions:
             yield report
             continue
+        if marks >= SWEEP_FROM and not weighed:
+            # Lists made with all tags alike would have to be made again after the first night.
+            weighed = True
+            if not _has_tag_weights(platform) and refresh_tag_weights(platform).marked:
+                continue
         worked = False
         for report in linker.lists():
             worked = True
@@ -170,6 +177,11 @@ def pending_links(platform: Platform) -> PendingLinks:
     return PendingLinks(*row)
 
 
+def _has_tag_weights(platform: Platform) -> bool:
+    with platform.postgres.transaction() as connection:
+        return connection.execute(platform.postgres.query("has_tag_weights")).fetchone() is not None
+
+
 def linked_by(platform: Platform) -> str:
     """The name of the rules and settings that edges depend on, beside ledger, vectors and tag weights."""
     profile = platform.embedder.profile
@@ -182,23 +194,6 @@ def linked_by(platform: Platform) -> str:
         sorted(platform.reference_rules.type_names.items()),
     ]
     return hashlib.md5(json.dumps(stated).encode(), usedforsecurity=False).hexdigest()
-
-
-@contextmanager
-def exclusive(platform: Platform, *, wait: bool) -> Iterator[Connection | None]:
-    """A transaction in which no linker writes; None, with nothing done, if one does and `wait` is false."""
-    name = _lock(platform)
-    with platform.postgres.transaction() as connection:
-        if wait:
-            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
-            yield connection
-            return
-        got = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (name,)).fetchone()
-        yield connection if got and got[0] else None
-
-
-def _lock(platform: Platform) -> str:
-    return f"{platform.postgres.schema}/link"
 
 
 class _Linker:
@@ -314,7 +309,7 @@ class _Linker:
         """Ask for the neighbours of one batch; None if none is marked, or changes are being worked off elsewhere."""
         with self._platform.postgres.transaction() as connection:
             got = connection.execute(
-                "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", (_lock(self._platform),)
+                "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", (lock_name(self._platform),)
             ).fetchone()
             if not got or not got[0]:
                 return None

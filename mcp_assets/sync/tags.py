@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mcp_assets.graph import UNKNOWN_TAG, TagWeight, weight_of
-from mcp_assets.sync.linker import exclusive
+from mcp_assets.sync.link_lock import exclusive
 from mcp_assets.sync.platform import Platform
 
 

@@ -173,3 +173,6 @@ WHERE deleted_at IS NULL
 
 -- name: count_marked
 SELECT count(DISTINCT (entity_type, entity_id)) FROM {schema}.relink_marks
+
+-- name: has_tag_weights
+SELECT FROM {schema}.tag_weights LIMIT 1

@@ -10,8 +10,8 @@ import dagster as dg
 import nats
 import pytest
 
-from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.definitions import build_defs
+from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.sync.intake import intake

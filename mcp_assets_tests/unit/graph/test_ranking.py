@@ -7,7 +7,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, after_change, changed_lists, ranked
+from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, after_change, changed_lists, ranked, work_in
 from mcp_assets_tests.unit.graph.samples import A, B, C
 
 D = EntityRef("task", "D")
@@ -144,3 +144,34 @@ def test_a_batch_of_changes_worked_in_one_after_the_other_gives_a_rebuild(
     for ref, position in positions.items():
         assert position is not None
         assert lists.get(ref, ()) == ranked(scores_of(positions, ref), LIMIT)
+
+
+@given(MANY_CHANGES)
+def test_changes_worked_in_together_give_a_rebuild(
+    batches: list[list[tuple[EntityRef, int | None]]],
+) -> None:
+    """Each change is told only of those whose lists it can enter: lists with room, or with a last that is no better."""
+    positions: dict[EntityRef, int] = {}
+    lists: dict[EntityRef, Ranking] = {}
+    for batch in batches:
+        for changed, position in batch:
+            positions.pop(changed, None)
+            if position is not None:
+                positions[changed] = position
+        all_near = {ref: scores_of(positions, ref) if ref in positions else [] for ref, _ in batch}
+        reached = {
+            ref: [
+                near
+                for near in neighbours
+                if len(lists.get(near.ref, ())) < LIMIT or near.score >= lists[near.ref][-1].score
+            ]
+            for ref, neighbours in all_near.items()
+        }
+        after, asking = work_in(reached, lists, LIMIT)
+        assert not after.keys() & asking
+        lists |= after
+        lists |= {ref: ranked(neighbours, LIMIT) for ref, neighbours in all_near.items()}
+        lists |= {ref: ranked(scores_of(positions, ref), LIMIT) for ref in asking}
+    assert {ref: ranking for ref, ranking in lists.items() if ranking} == {
+        ref: ranking for ref in positions if (ranking := ranked(scores_of(positions, ref), LIMIT))
+    }

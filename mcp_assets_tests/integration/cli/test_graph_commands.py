@@ -1,0 +1,102 @@
+"""`mcp-assets related` and `mcp-assets graph export`, as a person calls them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.settings import variable_of
+from mcp_assets.sync.load import create_source_tables
+from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.linking import AngleEmbedder, index, relink, write_source
+
+A, PAGE, C = EntityRef("task", "A"), EntityRef("page", "P"), EntityRef("memory", "C")
+
+
+@pytest.fixture
+def world(make_platform: Callable[..., Platform]) -> Platform:
+    platform = make_platform()
+    platform._embedder = AngleEmbedder()
+    create_source_tables(platform)
+    write_source(platform, A, "Wash the </script> car @0", "as page:P says")
+    write_source(platform, PAGE, "Cars @5", "part of memory:C")
+    write_source(platform, C, "Traffic @90", "")
+    index(platform, A, PAGE, C)
+    relink(platform)
+    return platform
+
+
+def call(world: Platform, *arguments: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    settings = world.settings
+    given = {
+        "database_url": settings.require_database_url(),
+        "qdrant_url": settings.require_qdrant_url(),
+        "nats_url": settings.require_nats_url(),
+    }
+    environment = {**os.environ, **{variable_of(name): value for name, value in given.items()}}
+    command = [sys.executable, "-m", "mcp_assets.cli", *arguments]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_related_shows_an_entitys_edges_both_ways_and_further_with_depth(world: Platform) -> None:
+    near = json.loads(call(world, "related", "P", "--json").stdout)
+    assert near["entity"]["title"] == "Cars @5"
+    shown = [(edge["source"]["entity_id"], edge["target"]["entity_id"], edge["type"]) for edge in near["edges"]]
+    assert sorted(shown) == [
+        ("A", "P", "cross_reference"),
+        ("A", "P", "semantic_similarity"),
+        ("P", "A", "semantic_similarity"),
+        ("P", "C", "conceptual_hierarchy"),
+        ("P", "C", "cross_reference"),
+    ]  # fmt: skip
+    one = json.loads(call(world, "related", "memory:C", "--type", "conceptual_hierarchy", "--json").stdout)
+    assert [edge["strength"] for edge in one["edges"]] == [0.8]
+    far = json.loads(call(world, "related", "memory:C", "--depth", "2", "--json").stdout)
+    assert {edge["depth"] for edge in far["edges"]} == {1, 2}
+    assert "Traffic" in call(world, "related", "P").stdout
+
+
+def test_an_entity_that_nobody_knows_is_a_failure_that_names_it(world: Platform) -> None:
+    result = call(world, "related", "task:nobody")
+    assert result.returncode == 1
+    assert "task:nobody" in result.stderr
+
+
+def test_exports_hold_every_edge_with_its_types(world: Platform, tmp_path: Path) -> None:
+    for name in ("csv", "parquet", "graphml", "html"):
+        result = call(world, "graph", "export", "--format", name, "--json", folder=tmp_path)
+        assert json.loads(result.stdout) == {"file": f"graph.{name}", "edges": 5}, result.stderr
+    frame = pd.read_parquet(tmp_path / "graph.parquet")
+    assert str(frame["strength"].dtype) == "float32"
+    assert str(frame["relationship_type"].dtype) == "category"
+    assert frame["source_title"].str.contains("Cars").sum() == 3
+    assert len(pd.read_csv(tmp_path / "graph.csv")) == 5
+    space = "{http://graphml.graphdrawing.org/xmlns}"
+    drawn = ElementTree.parse(tmp_path / "graph.graphml").getroot().find(f"{space}graph")
+    assert drawn is not None
+    assert (len(drawn.findall(f"{space}node")), len(drawn.findall(f"{space}edge"))) == (3, 5)
+
+
+def test_the_page_stands_alone_and_names_cannot_end_its_script(world: Platform, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    assert call(world, "graph", "export", "-o", str(path), "--min-strength", "0.9").returncode == 0
+    page = path.read_text()
+    assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
+    assert "Plotly.restyle" in page
+    assert "Wash the </script>" not in page
+    assert '"conceptual_hierarchy"' not in page.rpartition("const places")[2]
+
+
+def test_a_file_that_cannot_be_written_is_named(world: Platform, tmp_path: Path) -> None:
+    for name in ("csv", "graphml", "html", "parquet"):
+        result = call(world, "graph", "export", "--format", name, "-o", str(tmp_path / "absent" / "file"))
+        assert result.returncode == 1, result.stderr
+        assert "absent/file cannot be written" in result.stderr.replace("\n", "")

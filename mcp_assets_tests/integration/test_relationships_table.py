@@ -1,0 +1,123 @@
+"""The table `relationships`: made, or adopted with the rows of others in it, which nothing of ours touches."""
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.linking import TYPES, AngleEmbedder, delete_source, graph, index, rebuild, relink, write_source
+
+ORIGINAL = """
+CREATE TABLE relationships (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    source_id {id} NOT NULL,
+    target_id {id} NOT NULL,
+    relationship_type varchar(50) NOT NULL,
+    strength real NOT NULL DEFAULT 1.0,
+    metadata jsonb DEFAULT '{{}}',
+    created_at timestamptz DEFAULT now(),
+    {unique}
+);
+"""
+U = [f"00000000-0000-4000-8000-{number:012}" for number in range(5)]
+A, B = EntityRef("task", U[0]), EntityRef("page", U[1])
+
+
+@pytest.fixture(params=["text", "uuid"])
+def world(request: pytest.FixtureRequest, make_platform: Callable[..., Platform]) -> Platform:
+    """A database with source rows and a table of edges of the original shape, which has rows of others."""
+    platform = make_platform(types=TYPES)
+    platform._embedder = AngleEmbedder()
+    with psycopg.connect(platform.postgres.url) as connection:
+        for table, body in (("tasks", "description"), ("wiki_pages", "content"), ("memory_nodes", "content")):
+            connection.execute(
+                f"CREATE TABLE {table} (id text PRIMARY KEY, title text, {body} text, metadata jsonb,"
+                " created_at timestamptz, updated_at timestamptz)".encode()
+            )
+        unique = "UNIQUE (source_id, target_id, relationship_type)"
+        connection.execute(ORIGINAL.format(id=request.param, unique=unique).encode())
+        connection.execute("INSERT INTO tasks VALUES (%s, '@0'), (%s, 'twin')", (U[0], U[3]))
+        connection.execute("INSERT INTO wiki_pages VALUES (%s, '@5'), (%s, 'twin')", (U[1], U[3]))
+        connection.execute(
+            "INSERT INTO relationships (source_id, target_id, relationship_type, strength) VALUES"
+            " (%s, %s, 'semantic_similarity', 0.5), (%s, %s, 'blocks', 1), (%s, %s, 'blocks', 1)",
+            (U[0], U[1], U[0], U[3], U[4], U[1]),
+        )
+    return platform
+
+
+def foreign(platform: Platform) -> list[tuple[object, ...]]:
+    with platform.postgres.transaction() as connection:
+        return connection.execute(
+            "SELECT *, xmin::text FROM relationships WHERE origin IS DISTINCT FROM 'mcp_assets' ORDER BY id"
+        ).fetchall()
+
+
+def types_of(platform: Platform) -> set[tuple[object, ...]]:
+    with platform.postgres.transaction() as connection:
+        return set(
+            connection.execute(
+                "SELECT source_id::text, source_type, target_id::text, target_type FROM relationships"
+                " WHERE origin IS NULL"
+            )
+        )
+
+
+def test_types_of_adopted_rows_are_filled_where_one_source_table_alone_has_the_id(world: Platform) -> None:
+    assert types_of(world) == {
+        (U[0], "task", U[1], "page"),
+        (U[0], "task", U[3], None),
+        (U[4], None, U[1], "page"),
+    }
+
+
+def test_rows_of_others_stand_beside_ours_and_are_never_touched(world: Platform) -> None:
+    before = foreign(world)
+    assert len(before) == 3
+    write_source(world, A, "@0", "see page:" + U[1])
+    write_source(world, B, "@5", "")
+    index(world, A, B)
+    relink(world)
+    assert len(graph(world)) == 3
+    assert graph(world) == rebuild(world)
+    delete_source(world, B)
+    index(world, B)
+    relink(world)
+    assert graph(world) == {}
+    assert foreign(world) == before
+
+
+def test_rows_that_others_write_later_keep_the_uniqueness_that_they_had(world: Platform) -> None:
+    before = foreign(world)
+    statement = "INSERT INTO relationships (source_id, target_id, relationship_type) VALUES (%s, %s, 'new')"
+    with world.postgres.transaction() as connection:
+        connection.execute(statement, (U[0], U[1]))
+    with pytest.raises(psycopg.errors.UniqueViolation), world.postgres.transaction() as connection:
+        connection.execute(statement, (U[0], U[1]))
+    assert len(foreign(world)) == len(before) + 1
+
+
+def test_an_edge_that_the_table_cannot_name_is_left_out_and_the_others_are_written(world: Platform) -> None:
+    write_source(world, A, "@0", "")
+    write_source(world, B, "@5", "")
+    named = EntityRef("task", "T-1")
+    write_source(world, named, "@2", "")
+    index(world, A, B, named)
+    relink(world)
+    with world.postgres.transaction() as connection:
+        holds_any_id = world.relationships.id_type(connection).as_string(connection) != "uuid"
+    assert len(graph(world)) == (6 if holds_any_id else 2)
+
+
+def test_migrating_again_changes_nothing(world: Platform, make_platform: Callable[..., Platform]) -> None:
+    before = foreign(world)
+    assert foreign(make_platform(types=TYPES)) == before
+
+
+def test_the_table_may_have_another_name_and_schema(make_platform: Callable[..., Platform]) -> None:
+    platform = make_platform(types=TYPES, relationships_table="mcp_assets.edges")
+    with platform.postgres.transaction() as connection:
+        assert connection.execute("SELECT count(*) FROM mcp_assets.edges").fetchone() == (0,)
+        assert connection.execute("SELECT to_regclass('public.relationships')").fetchone() == (None,)
