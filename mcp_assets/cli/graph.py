@@ -11,8 +11,7 @@ from mcp_assets.cli.console import Exit, out, print_json, say_error
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.settings import Settings, load_settings
-from mcp_assets.sync.export import Format, export
-from mcp_assets.sync.graph_view import exists, find_by_id
+from mcp_assets.sync.graph_view import Format, exists, find_by_id
 from mcp_assets.sync.graph_view import related as related_edges
 from mcp_assets.sync.platform import Platform
 
@@ -84,6 +83,9 @@ def export_graph(
     json: Json = False,
 ) -> None:
     """Write all edges to a file: graphml, csv, parquet, or html, a page with a picture to explore."""
+    # They take a second to load, and no other command needs them: pandas, igraph, plotly.
+    from mcp_assets.sync.export import export
+
     path = output or Path(f"graph.{format_.value}")
     platform = Platform(load_settings())
     try:

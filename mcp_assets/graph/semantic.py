@@ -54,5 +54,6 @@ def cut_short(
 
 def semantic_edges(source: EntityRef, ranking: Ranking, model: str) -> Iterator[Edge]:
     """The edges of a list; `model` is the embedding model that the cosines come from."""
+    evidence = {"rule": "cosine", "model": model}
     for target, score in ranking:
-        yield Edge(source, target, EdgeType.SEMANTIC_SIMILARITY, score, {"rule": "cosine", "model": model})
+        yield Edge(source, target, EdgeType.SEMANTIC_SIMILARITY, score, evidence)

@@ -234,12 +234,19 @@ class Qdrant:
             for one in asking
         ]
         try:
-            answers = self._call(lambda: self._client.query_batch_points(collection, requests))
+            # The generated call: the one above it copies every request deeply, which costs as much as the answer.
+            response = self._call(
+                lambda: self._client.http.search_api.query_batch_points(
+                    collection,
+                    timeout=int(self._timeout_s),
+                    query_request_batch=models.QueryRequestBatch.model_construct(searches=requests),
+                )
+            )
         except StoreRefused as error:
             if _is_not_found(error):
                 raise PointsMissing(str(error)) from error
             raise
-        return [[(str(hit.id), hit.score) for hit in answer.points] for answer in answers]
+        return [[(str(hit.id), hit.score) for hit in answer.points] for answer in response.result or ()]
 
     def existing(self, collection: str, points: Sequence[str]) -> set[str]:
         """Those of `points` that `collection` holds."""

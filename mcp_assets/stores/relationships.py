@@ -61,10 +61,12 @@ class Relationships:
                 "COPY {} (source_type, source_id, target_type, target_id, relationship_type, strength, metadata,"
                 " origin) FROM STDIN"
             ).format(self.table)
+            # Edges of one list share their evidence.
+            encoded = {id(edge.metadata): _json(edge.metadata) for edge in _distinct(found.added)}
             with connection.cursor() as cursor, cursor.copy(copy) as writer:
                 for edge in found.added:
                     (source, target, edge_type), strength = edge.key, edge.strength
-                    writer.write_row((*source, *target, edge_type.value, strength, _json(edge.metadata), ORIGIN))
+                    writer.write_row((*source, *target, edge_type.value, strength, encoded[id(edge.metadata)], ORIGIN))
 
     def storable(self, connection: Connection, edges: Iterable[Edge]) -> list[Edge]:
         """Those of `edges` whose ids the table can hold: an adopted table may hold UUIDs only."""
@@ -130,6 +132,11 @@ class Relationships:
                 )
             self._id_type = str(row[0])
         return self._id_type
+
+
+def _distinct(edges: Iterable[Edge]) -> Iterable[Edge]:
+    """One edge for each mapping that is the metadata of some."""
+    return {id(edge.metadata): edge for edge in edges}.values()
 
 
 def _json(metadata: Mapping[str, Any]) -> str:

@@ -2,26 +2,16 @@
 
 import json
 from collections.abc import Collection, Iterable
-from enum import StrEnum
 from pathlib import Path
 
 import igraph
 import pandas as pd
 
-from mcp_assets.sync.graph_view import ExportedEdge, exported
+from mcp_assets.sync.graph_view import ExportedEdge, Format, exported
 from mcp_assets.sync.picture import picture
 from mcp_assets.sync.platform import Platform
 
 _COLUMNS = list(ExportedEdge.__slots__)
-
-
-class Format(StrEnum):
-    """What `export` writes."""
-
-    GRAPHML = "graphml"
-    CSV = "csv"
-    PARQUET = "parquet"
-    HTML = "html"
 
 
 def export(

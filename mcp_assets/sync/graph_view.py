@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from psycopg import sql
@@ -17,6 +18,15 @@ BINS = 20
 
 _ROWS_AT_ONCE = 10_000
 _NEIGHBOURS_SHOWN = 500
+
+
+class Format(StrEnum):
+    """The file formats of an export."""
+
+    GRAPHML = "graphml"
+    CSV = "csv"
+    PARQUET = "parquet"
+    HTML = "html"
 
 
 @dataclass(frozen=True, slots=True)

@@ -361,14 +361,15 @@ class _Linker:
         stored = relationships.of_sources(connection, sources, types)
         found = diff((edge for _, edge in stored.values()), relationships.storable(connection, wanted))
         relationships.write(connection, found, {key: row for key, (row, _) in stored.items()})
-        for edge in found.added:
-            counts = self._counts(report, edge.source)
-            counts.added[edge.type] += 1
-            counts.strongest.append(edge)
-        for edge in found.changed:
-            self._counts(report, edge.source).changed[edge.type] += 1
-        for edge in found.removed:
-            self._counts(report, edge.source).removed[edge.type] += 1
+        partitions: dict[EntityRef, LinkCounts] = {}
+        for name, edges in (("added", found.added), ("changed", found.changed), ("removed", found.removed)):
+            for edge in edges:
+                counts = partitions.get(edge.source)
+                if counts is None:
+                    counts = partitions[edge.source] = self._counts(report, edge.source)
+                getattr(counts, name)[edge.type] += 1
+                if name == "added":
+                    counts.strongest.append(edge)
 
     def _count(self, report: LinkReport, refs: Iterable[EntityRef]) -> None:
         for ref in refs:

@@ -85,7 +85,7 @@ def _layout(graph: igraph.Graph) -> list[list[float]]:
         return []
     weights = [max(strength, 0.01) for strength in graph.es["strength"]] if graph.ecount() else None
     seed = graph.layout_circle()
-    found = graph.layout_fruchterman_reingold(weights=weights, seed=seed, grid="auto", niter=300)
+    found = graph.layout_fruchterman_reingold(weights=weights, seed=seed, grid="auto", niter=150)
     return [list(map(float, place)) for place in found.coords]
 
 

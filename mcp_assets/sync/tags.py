@@ -47,7 +47,10 @@ def refresh_tag_weights(platform: Platform) -> Refreshed:
                 },
             )
         connection.execute(query("delete_tag_weights"), {"tags": sorted(stored.keys() - wanted.keys())})
-        marked = connection.execute(query("mark_tag_holders"), {"tags": changed}).rowcount if changed else 0
+        marked = 0
+        # In a sweep everybody is asked anew in any case.
+        if changed and connection.execute(query("linked_not_marked_for_lists")).fetchone() is not None:
+            marked = connection.execute(query("mark_tag_holders"), {"tags": changed}).rowcount
     return Refreshed(len(wanted), len(changed), marked)
 
 

@@ -176,3 +176,10 @@ SELECT count(DISTINCT (entity_type, entity_id)) FROM {schema}.relink_marks
 
 -- name: has_tag_weights
 SELECT FROM {schema}.tag_weights LIMIT 1
+
+-- name: linked_not_marked_for_lists
+SELECT FROM {schema}.linked
+WHERE NOT EXISTS (
+    SELECT FROM {schema}.relink_marks AS mark
+    WHERE mark.reason = 'lists' AND mark.entity_type = linked.entity_type AND mark.entity_id = linked.entity_id
+) LIMIT 1
