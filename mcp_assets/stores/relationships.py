@@ -90,12 +90,14 @@ class Relationships:
         wanted = self.castable(connection, refs)
         if not wanted:
             return {}
+        # OFFSET 0 keeps the look-up of each entity apart: joined as a whole, a table that has grown since it was last
+        # analysed is read from end to end for every batch.
         statement = sql.SQL(
-            "SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type, strength,"
-            " metadata"
-            " FROM {table} JOIN unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
-            " ON {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
-            " WHERE origin = %(origin)s AND relationship_type = ANY(%(edge_types)s)"
+            "SELECT edge.* FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
+            " CROSS JOIN LATERAL ("
+            " SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type, strength,"
+            " metadata FROM {table} WHERE {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
+            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s) OFFSET 0) AS edge"
         ).format(
             table=self.table,
             id=self.id_type(connection),
