@@ -1,7 +1,9 @@
 """Assets: `entities`, `embeddings`, `relationship_edges`: one multi-asset, so that a micro-batch is one step."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from enum import Enum
 
@@ -13,6 +15,7 @@ from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.defs.sources import source_table_key, stream_key
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepared_by
+from mcp_assets.graph import EdgeType
 from mcp_assets.settings import Settings
 from mcp_assets.sync.announce import announce_links
 from mcp_assets.sync.drain import drain
@@ -30,6 +33,10 @@ OWNERS = ["team:mcp-assets"]
 
 # Each event costs Dagster's event log some 8 ms, and a person reads no faster than this.
 EVENTS_EVERY_S = 10.0
+
+
+# A burst that lasts longer than this has waited long enough for its edges.
+LINK_AT_LEAST_EVERY_S = 60.0
 
 
 class Mode(Enum):
@@ -111,14 +118,20 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "_EventLog") -> None:
-    for shard_range in ranges:
-        for drained in drain(platform, shard_range.entity_type, run_id):
-            for shard, counts in drained.report.shards.items():
-                log.touched(shard_range.entity_type, shard, counts)
-            _link(platform, log, requested=drained.relate)
-        # What another linker had claimed when it died, or somebody marked meanwhile.
-        _link(platform, log)
-    log.flush()
+    """In a burst, what was embedded is linked when all of it is: one by one, the many would displace each other."""
+    with closing(log):
+        for shard_range in ranges:
+            requested: list[EntityRef] = []
+            linked_at = time.monotonic()
+            for drained in drain(platform, shard_range.entity_type, run_id):
+                for shard, counts in drained.report.shards.items():
+                    log.touched(shard_range.entity_type, shard, counts)
+                requested += drained.relate
+                if not drained.messages or time.monotonic() - linked_at > LINK_AT_LEAST_EVERY_S:
+                    _link(platform, log, requested=requested)
+                    requested, linked_at = [], time.monotonic()
+            # What another linker had claimed when it died, or somebody marked meanwhile.
+            _link(platform, log, requested=requested)
 
 
 def _link(platform: Platform, log: "_EventLog", requested: Sequence[EntityRef] = (), *, wait: bool = False) -> None:
@@ -178,6 +191,8 @@ class _EventLog:
         self._pending: dict[str, Counts] = {}
         self._pending_links: dict[str, LinkCounts] = {}
         self._progress: dict[str, Counts] = {}
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="events")
+        self._written: Future[None] | None = None
         self._began = self._last_told = time.monotonic()
 
     def selects(self, asset: dg.AssetKey) -> bool:
@@ -186,29 +201,46 @@ class _EventLog:
     def touched(self, entity_type: str, shard: int, counts: Counts) -> None:
         """A drain has committed a batch: the partition is as new as its last batch."""
         self._pending.setdefault(self._key(entity_type, shard), Counts()).add(counts)
-        if self._due():
-            self.flush()
+        self._tell_when_due()
 
-    def flush(self) -> None:
+    def close(self) -> None:
+        """Tell what has not been told, and wait until all of it is in Dagster's event log."""
+        self._tell()
+        self._writer.shutdown(wait=True)
+        if self._written is not None:
+            self._written.result()
+
+    def _tell_when_due(self) -> None:
+        """Beside the work: a second's writing must not keep an event waiting. If it lags, more is merged."""
+        if self._due() and (self._written is None or self._written.done()):
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._written is not None:
+            self._written.result()
         pending, self._pending = self._pending, {}
         pending_links, self._pending_links = self._pending_links, {}
         seconds = time.monotonic() - self._began
+        self._written = self._writer.submit(self._write, pending, pending_links, seconds)
+        self._began = self._last_told = time.monotonic()
+
+    def _write(self, pending: Mapping[str, Counts], pending_links: Mapping[str, LinkCounts], seconds: float) -> None:
         for key in sorted(pending):
             self._materialize(key, pending[key], seconds)
         for key in sorted(pending_links):
             self._materialize_links(key, pending_links[key])
-        self._began = self._last_told = time.monotonic()
 
     def linked(self, entity_type: str, shard: int, counts: LinkCounts, *, materialize: bool) -> None:
         """The linker has committed: told with the next flush, or for a full sync once the partition is complete."""
         self._pending_links.setdefault(self._key(entity_type, shard), LinkCounts()).add(counts)
-        if materialize and self._due():
-            self.flush()
+        if materialize:
+            self._tell_when_due()
 
     def complete_links(self, entity_type: str, shard: int) -> None:
         """All of the run's range is linked: its partitions are materialized, once."""
         key = self._key(entity_type, shard)
-        self._materialize_links(key, self._pending_links.pop(key, LinkCounts()))
+        counts = self._pending_links.pop(key, LinkCounts())
+        self._materialize_links(key, counts, strengths_of(self._platform, entity_type, shard))
 
     def progressed(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
         """A full sync is under way: an observation now and then, for a materialization would claim completeness."""
@@ -240,10 +272,10 @@ class _EventLog:
                 tags = provenance_tags(self._context.assets_def, asset, version)
                 self._context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=metadata, tags=tags))
 
-    def _materialize_links(self, key: str, counts: LinkCounts) -> None:
-        ((entity_type, (shard,)),) = ((one.entity_type, one.shards) for one in ranges_of([key]))
+    def _materialize_links(
+        self, key: str, counts: LinkCounts, strengths: Mapping[EdgeType, Sequence[int]] | None = None
+    ) -> None:
         tags = provenance_tags(self._context.assets_def, EDGES, datetime.now(UTC).isoformat(timespec="milliseconds"))
-        strengths = strengths_of(self._platform, entity_type, shard)
         self._context.log_event(
             dg.AssetMaterialization(EDGES, partition=key, metadata=edges_metadata(counts, strengths), tags=tags)
         )

@@ -40,12 +40,17 @@ def embeddings_metadata(counts: Counts, seconds: float) -> Mapping[str, int | fl
     return told
 
 
-def edges_metadata(counts: LinkCounts, strengths: Mapping[EdgeType, Sequence[int]]) -> Mapping[str, dg.MetadataValue]:
-    """Of `relationship_edges`: what changed, by type of edge, the strongest new edges, and all strengths as a plot."""
-    told: dict[str, dg.MetadataValue] = {
-        "edges": dg.MetadataValue.int(sum(sum(bins) for bins in strengths.values())),
-        "relinked": dg.MetadataValue.int(counts.relinked),
-    }
+def edges_metadata(
+    counts: LinkCounts, strengths: Mapping[EdgeType, Sequence[int]] | None
+) -> Mapping[str, dg.MetadataValue]:
+    """Of `relationship_edges`: what changed, by type of edge, the strongest new edges, and strengths as a plot.
+
+    `strengths`: of all edges of the partition; None where looking at them all would cost more than the work that is
+    told of: then the plot is of the edges that were added or changed.
+    """
+    told: dict[str, dg.MetadataValue] = {"relinked": dg.MetadataValue.int(counts.relinked)}
+    if strengths is not None:
+        told["edges"] = dg.MetadataValue.int(sum(sum(bins) for bins in strengths.values()))
     for name, by_type in (("added", counts.added), ("changed", counts.changed), ("removed", counts.removed)):
         told[name] = dg.MetadataValue.int(by_type.total())
         told |= {f"{name}/{edge_type}": dg.MetadataValue.int(by_type[edge_type]) for edge_type in EdgeType}
@@ -64,7 +69,9 @@ def edges_metadata(counts: LinkCounts, strengths: Mapping[EdgeType, Sequence[int
                 for edge in counts.strongest
             ]
         )
-    if strengths:
-        picture = base64.b64encode(strengths_png(strengths)).decode()
-        told["strengths"] = dg.MetadataValue.md(f"![edges by strength](data:image/png;base64,{picture})")
+    plotted = counts.strengths if strengths is None else strengths
+    if plotted:
+        picture = base64.b64encode(strengths_png(plotted)).decode()
+        name = "strengths_of_changes" if strengths is None else "strengths"
+        told[name] = dg.MetadataValue.md(f"![edges by strength](data:image/png;base64,{picture})")
     return told

@@ -9,7 +9,7 @@ order; scores are rounded before they are compared; ties go to the smaller (type
 """
 
 from mcp_assets.graph.diff import EdgeDiff, diff
-from mcp_assets.graph.edges import Edge, EdgeKey, EdgeType, rounded, strongest
+from mcp_assets.graph.edges import STRENGTH_BINS, Edge, EdgeKey, EdgeType, rounded, strongest
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, keys_of, slug_key, title_key
 from mcp_assets.graph.links import LinkForm
 from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, after_change, changed_lists, ranked, work_in
@@ -29,6 +29,7 @@ from mcp_assets.graph.topical import (
 
 __all__ = [
     "LIST_LENGTH",
+    "STRENGTH_BINS",
     "UNKNOWN_TAG",
     "Edge",
     "EdgeDiff",

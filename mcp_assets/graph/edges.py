@@ -11,6 +11,9 @@ from mcp_assets.entities.refs import EntityRef
 
 STRENGTH_DECIMALS = 4
 
+STRENGTH_BINS = 20
+"""Of a distribution of strengths, from 0 to 1."""
+
 
 class EdgeType(StrEnum):
     """The values of `relationships.relationship_type`."""
@@ -73,6 +76,11 @@ class Edge:
     @property
     def key(self) -> EdgeKey:
         return EdgeKey(self.source, self.target, self.type)
+
+    @property
+    def bin(self) -> int:
+        """The one of STRENGTH_BINS equal bins that the strength falls in."""
+        return min(int(self.strength * STRENGTH_BINS), STRENGTH_BINS - 1)
 
 
 def canonical(metadata: Mapping[str, Any]) -> str:

@@ -56,7 +56,7 @@ class _InboxRow:
 
 @dataclass(slots=True)
 class Drained:
-    """What one batch of the inbox came to."""
+    """What one batch of the inbox came to; without messages: all that was there is worked off, for now."""
 
     messages: int
     report: BatchReport = field(default_factory=BatchReport)
@@ -101,6 +101,7 @@ def _until_idle(platform: Platform, entity_type: str, deadline: float) -> Iterat
             if time.monotonic() >= deadline:
                 return
         if worked:
+            yield Drained(0)
             idle_since = time.monotonic()
         elif time.monotonic() - idle_since >= platform.settings.drain_linger_s:
             return

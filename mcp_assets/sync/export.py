@@ -1,17 +1,27 @@
 """Export: the graph as a file: GraphML, CSV, Parquet, or one HTML page with a picture to explore."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import igraph
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mcp_assets.sync.graph_view import ExportedEdge, Format, exported
 from mcp_assets.sync.picture import picture
 from mcp_assets.sync.platform import Platform
 
 _COLUMNS = list(ExportedEdge.__slots__)
+_CATEGORIES = ("source_type", "target_type", "relationship_type", "origin")
+_ROWS_AT_ONCE = 50_000
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+_PARQUET = pa.schema(
+    [(name, _WORD if name in _CATEGORIES else pa.float32() if name == "strength" else pa.string()) for name in _COLUMNS]
+)
 
 
 def export(
@@ -22,19 +32,47 @@ def export(
     Raises:
         OSError: the file cannot be written.
     """
-    edges = edge_table(exported(platform, types=types, min_strength=min_strength))
+    edges = exported(platform, types=types, min_strength=min_strength)
     match format_:
         case Format.CSV:
-            edges.to_csv(path, index=False)
+            return _write_csv(edges, path)
         case Format.PARQUET:
-            edges.to_parquet(path, index=False, engine="pyarrow")
+            return _write_parquet(edges, path)
         case Format.GRAPHML:
             with path.open("w"):  # a path that cannot be written is an OSError here, and none of igraph's
                 pass
-            graph_of(edges).write_graphml(str(path))
+            graph = graph_of(edge_table(edges))
+            graph.write_graphml(str(path))
         case Format.HTML:
-            path.write_text(picture(graph_of(edges)), encoding="utf-8")
-    return len(edges)
+            graph = graph_of(edge_table(edges))
+            path.write_text(picture(graph), encoding="utf-8")
+    return int(graph.ecount())
+
+
+def _write_csv(edges: Iterator[ExportedEdge], path: Path) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for part in _parts(edges):
+            part.to_csv(file, index=False, header=not count)
+            count += len(part)
+        if not count:
+            edge_table([]).to_csv(file, index=False)
+    return count
+
+
+def _write_parquet(edges: Iterator[ExportedEdge], path: Path) -> int:
+    count = 0
+    with path.open("wb") as file, pq.ParquetWriter(file, _PARQUET) as writer:
+        for part in _parts(edges):
+            writer.write_table(pa.Table.from_pandas(part, schema=_PARQUET, preserve_index=False))
+            count += len(part)
+    return count
+
+
+def _parts(edges: Iterator[ExportedEdge]) -> Iterator[pd.DataFrame]:
+    """Tables of some edges each: a file of any length is written with bounded memory."""
+    while part := list(islice(edges, _ROWS_AT_ONCE)):
+        yield edge_table(part)
 
 
 def edge_table(edges: Iterable[ExportedEdge]) -> pd.DataFrame:
@@ -51,8 +89,7 @@ def edge_table(edges: Iterable[ExportedEdge]) -> pd.DataFrame:
     ]
     frame = pd.DataFrame.from_records(rows, columns=_COLUMNS)
     texts = {name: "string" for name in _COLUMNS if name != "strength"}
-    categories = dict.fromkeys(("source_type", "target_type", "relationship_type", "origin"), "category")
-    return frame.astype({**texts, "strength": "float32"}).astype(categories)
+    return frame.astype({**texts, "strength": "float32"}).astype(dict.fromkeys(_CATEGORIES, "category"))
 
 
 def graph_of(edges: pd.DataFrame) -> igraph.Graph:

@@ -9,12 +9,9 @@ from typing import Any
 from psycopg import sql
 
 from mcp_assets.entities.refs import EntityRef, slot_range
-from mcp_assets.graph import EdgeType
+from mcp_assets.graph import STRENGTH_BINS, EdgeType
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.platform import Platform
-
-BINS = 20
-"""Of the distribution of strengths, from 0 to 1."""
 
 _ROWS_AT_ONCE = 10_000
 _NEIGHBOURS_SHOWN = 500
@@ -123,7 +120,7 @@ def exported(platform: Platform, *, types: Collection[str] = (), min_strength: f
 
 
 def strengths_of(platform: Platform, entity_type: str, shard: int) -> dict[EdgeType, list[int]]:
-    """How many of our edges from the partition have which strength: BINS numbers a type of edge."""
+    """How many of our edges from the partition have which strength: STRENGTH_BINS numbers a type of edge."""
     low, high = slot_range(shard, platform.settings.shards)
     with platform.postgres.transaction() as connection:
         ids = [
@@ -139,11 +136,11 @@ def strengths_of(platform: Platform, entity_type: str, shard: int) -> dict[EdgeT
                 " FROM {} WHERE origin = 'mcp_assets' AND source_type = %(entity_type)s"
                 " AND source_id = ANY(%(ids)s::text[]::{}[]) GROUP BY 1, 2"
             ).format(platform.relationships.table, platform.relationships.id_type(connection)),
-            {"bins": BINS, "entity_type": entity_type, "ids": [ref.id for ref in refs]},
+            {"bins": STRENGTH_BINS, "entity_type": entity_type, "ids": [ref.id for ref in refs]},
         ).fetchall()
     found: dict[EdgeType, list[int]] = {}
     for edge_type, position, count in rows:
-        found.setdefault(EdgeType(edge_type), [0] * BINS)[position] = count
+        found.setdefault(EdgeType(edge_type), [0] * STRENGTH_BINS)[position] = count
     return found
 
 

@@ -16,13 +16,14 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import nlargest
+from typing import Literal
 
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_range
-from mcp_assets.graph import LIST_LENGTH, Edge, EdgeType, Ranking, diff, work_in
+from mcp_assets.graph import LIST_LENGTH, STRENGTH_BINS, Edge, EdgeType, Ranking, diff, work_in
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.link_lock import exclusive, lock_name
@@ -55,6 +56,9 @@ SEMANTIC, TOPICAL = EdgeType.SEMANTIC_SIMILARITY, EdgeType.TOPICAL_RELEVANCE
 REFERENCE_TYPES = (EdgeType.SEQUENTIAL_DEPENDENCY, EdgeType.CONCEPTUAL_HIERARCHY, EdgeType.CROSS_REFERENCE)
 
 
+Change = Literal["added", "changed", "removed"]
+
+
 class Reason(StrEnum):
     """The values of `relink_marks.reason`."""
 
@@ -76,6 +80,8 @@ class LinkCounts:
     removed: Counter[EdgeType] = field(default_factory=Counter)
     strongest: list[Edge] = field(default_factory=list)
     """The strongest of the new edges."""
+    strengths: dict[EdgeType, list[int]] = field(default_factory=dict)
+    """How many of the edges added or changed have which strength: STRENGTH_BINS numbers a type of edge."""
 
     def add(self, other: "LinkCounts") -> None:
         self.relinked += other.relinked
@@ -83,6 +89,18 @@ class LinkCounts:
         self.changed += other.changed
         self.removed += other.removed
         self.strongest = _strongest([*self.strongest, *other.strongest])
+        for edge_type, bins in other.strengths.items():
+            own = self.strengths.setdefault(edge_type, [0] * STRENGTH_BINS)
+            self.strengths[edge_type] = [one + more for one, more in zip(own, bins, strict=True)]
+
+    def count(self, change: Change, edge: Edge) -> None:
+        """An edge was added, changed or removed."""
+        by_type: Counter[EdgeType] = getattr(self, change)
+        by_type[edge.type] += 1
+        if change == "added":
+            self.strongest.append(edge)
+        if change != "removed":
+            self.strengths.setdefault(edge.type, [0] * STRENGTH_BINS)[edge.bin] += 1
 
 
 @dataclass(slots=True)
@@ -362,14 +380,17 @@ class _Linker:
         found = diff((edge for _, edge in stored.values()), relationships.storable(connection, wanted))
         relationships.write(connection, found, {key: row for key, (row, _) in stored.items()})
         partitions: dict[EntityRef, LinkCounts] = {}
-        for name, edges in (("added", found.added), ("changed", found.changed), ("removed", found.removed)):
+        changes: tuple[tuple[Change, Sequence[Edge]], ...] = (
+            ("added", found.added),
+            ("changed", found.changed),
+            ("removed", found.removed),
+        )
+        for change, edges in changes:
             for edge in edges:
                 counts = partitions.get(edge.source)
                 if counts is None:
                     counts = partitions[edge.source] = self._counts(report, edge.source)
-                getattr(counts, name)[edge.type] += 1
-                if name == "added":
-                    counts.strongest.append(edge)
+                counts.count(change, edge)
 
     def _count(self, report: LinkReport, refs: Iterable[EntityRef]) -> None:
         for ref in refs:

@@ -9,6 +9,7 @@ import dagster as dg
 import nats
 import psutil
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from nats.aio.msg import Msg
 
@@ -41,8 +42,11 @@ def thin(ref: EntityRef, verb: str = "updated") -> Message:
 
 
 def failed_ticks(instance: dg.DagsterInstance, since: float) -> list[InstigatorTick]:
-    (sensor,) = instance.all_instigator_state()
-    ticks = instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id)
+    ticks = [
+        tick
+        for sensor in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        for tick in instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id)
+    ]
     assert any(tick.status is TickStatus.SUCCESS for tick in ticks), "no tick ever asked for a run"
     return [tick for tick in ticks if tick.status is TickStatus.FAILURE and tick.timestamp >= since]
 

@@ -21,6 +21,7 @@ from mcp_assets.sync.indexer import Indexer
 from mcp_assets.sync.ledger import Wanted, apply
 from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -82,6 +83,8 @@ def test_a_drain_ends_with_an_empty_inbox_and_everything_indexed(platform: Platf
     assert sum(batch.messages for batch in drained) == 120
     assert sum(total(batch).embedded for batch in drained) == 120
     assert inbox(platform) == []
+    assert pending(platform).unlinked == 120
+    relink(platform)
     assert pending(platform).idle
     assert_points_are(platform, texts)
 
@@ -129,7 +132,7 @@ def test_a_second_drain_of_the_type_ends_at_once_whatever_waits_and_one_of_anoth
             assert first.is_alive()
             assert inbox(platform) == ["t1", "t2", "t3", "p"]
             assert [beat.run_id for beat in beats(platform)["task"]] == ["living"]
-            assert len(list(drain(without_linger(platform), "page", "other"))) == 1
+            assert sum(batch.messages for batch in drain(without_linger(platform), "page", "other")) == 1
         finally:
             stub.clear_faults()
 
@@ -276,7 +279,7 @@ def test_the_dead_letter_of_an_unknown_entity_is_settled_when_its_row_comes(plat
             platform,
             connection,
             "task",
-            [drain_module._InboxRow("S", None, 1, "late", "mcp.task.updated", "look", None, "1", 2)],
+            [drain_module._InboxRow("entity", "S", None, 1, "late", "mcp.task.updated", "look", None, "1", 2)],
         )
     put_tasks(platform, {"late": "Here at last"})
     sync_all(platform)

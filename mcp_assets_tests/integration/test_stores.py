@@ -81,7 +81,7 @@ def test_an_error_of_a_statement_is_no_outage(platform: Platform) -> None:
 
 def test_a_database_that_is_not_there_is_unavailable_with_the_setting_to_check(platform: Platform) -> None:
     url = platform.settings.require_database_url().replace("/test?", "/absent?")
-    postgres = Postgres(url, "mcp_assets", timeout_s=2)
+    postgres = Postgres(url, "mcp_assets", "public.relationships", {}, timeout_s=2)
     with (
         pytest.raises(StoreUnavailable, match=r'database "absent" does not exist.*DATABASE_URL'),
         postgres.transaction(),

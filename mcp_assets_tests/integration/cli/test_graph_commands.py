@@ -14,6 +14,9 @@ import pytest
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.settings import variable_of
+from mcp_assets.sync import export as export_module
+from mcp_assets.sync.export import export
+from mcp_assets.sync.graph_view import Format
 from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.linking import AngleEmbedder, index, relink, write_source
@@ -83,6 +86,19 @@ def test_exports_hold_every_edge_with_its_types(world: Platform, tmp_path: Path)
     drawn = ElementTree.parse(tmp_path / "graph.graphml").getroot().find(f"{space}graph")
     assert drawn is not None
     assert (len(drawn.findall(f"{space}node")), len(drawn.findall(f"{space}edge"))) == (3, 5)
+
+
+@pytest.mark.parametrize("rows_at_once", [2, 5])
+def test_files_that_are_written_in_parts_are_whole(
+    world: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
+    monkeypatch.setattr(export_module, "_ROWS_AT_ONCE", rows_at_once)
+    for format_ in (Format.CSV, Format.PARQUET):
+        assert export(world, format_, tmp_path / "whole", types=[]) == 5
+        read = pd.read_csv if format_ is Format.CSV else pd.read_parquet
+        assert list(read(tmp_path / "whole")["strength"].notna()) == [True] * 5
+        assert export(world, format_, tmp_path / "none", types=["no such type"]) == 0
+        assert list(read(tmp_path / "none").columns) == list(read(tmp_path / "whole").columns)
 
 
 def test_the_page_stands_alone_and_names_cannot_end_its_script(world: Platform, tmp_path: Path) -> None:

@@ -34,9 +34,12 @@ def test_definitions_load_and_every_job_resolves_without_any_store(bare_environm
     definitions = build_defs(unset())
     dg.Definitions.validate_loadable(definitions)
     assert definitions.resolve_job_def("index").executor_def is dg.in_process_executor
-    (sensor,) = definitions.sensors or ()
-    assert isinstance(sensor, dg.SensorDefinition)
-    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    for sensor in definitions.sensors or ():
+        assert isinstance(sensor, dg.SensorDefinition)
+        assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    for schedule in definitions.schedules or ():
+        assert isinstance(schedule, dg.ScheduleDefinition)
+        assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
 
 
 def test_the_asset_graph_is_this(bare_environment: None) -> None:
@@ -77,6 +80,14 @@ def test_the_asset_graph_is_this(bare_environment: None) -> None:
             "partitioned": True,
             "executable": True,
         },
+        "relationship_edges": {
+            "deps": ["embeddings", "entities"],
+            "kinds": ["postgres"],
+            "owners": ["team:mcp-assets"],
+            "code_version": "wordllama-0.45/rules-1",
+            "partitioned": True,
+            "executable": True,
+        },
         "nats/MCP_ASSETS": {**source, "kinds": ["nats"]},
         "source/memory_nodes": source,
         "source/tasks": source,
@@ -87,7 +98,7 @@ def test_the_asset_graph_is_this(bare_environment: None) -> None:
 
 def test_partitions_stand_by_type_and_within_it_by_shard(bare_environment: None) -> None:
     graph = build_defs(unset().model_copy(update={"shards": 3})).resolve_asset_graph()
-    for asset in ("entities", "embeddings"):
+    for asset in ("entities", "embeddings", "relationship_edges"):
         partitions = graph.get(dg.AssetKey(asset)).partitions_def
         assert partitions is not None
         assert list(partitions.get_partition_keys()) == [
@@ -99,7 +110,7 @@ def test_partitions_stand_by_type_and_within_it_by_shard(bare_environment: None)
 
 def test_a_backfill_of_the_assets_is_one_run_for_each_contiguous_range(bare_environment: None) -> None:
     graph = build_defs(unset()).resolve_asset_graph()
-    for asset in ("entities", "embeddings"):
+    for asset in ("entities", "embeddings", "relationship_edges"):
         assert graph.get(dg.AssetKey(asset)).backfill_policy == dg.BackfillPolicy.single_run()
 
 
@@ -125,8 +136,8 @@ def test_dg_checks_and_lists_the_definitions_without_stack_or_settings(bare_envi
     assert listed.returncode == 0, listed.stdout + listed.stderr
     definitions = json.loads(listed.stdout)
     assert {"entities", "embeddings", "source/tasks"} <= {asset["asset_key"] for asset in definitions["assets"]}
-    assert [job["name"] for job in definitions["jobs"]] == ["index"]
-    assert [sensor["name"] for sensor in definitions["sensors"]] == ["vector_index_sensor"]
+    assert [job["name"] for job in definitions["jobs"]] == ["index", "refresh_tag_weights", "relate"]
+    assert [sensor["name"] for sensor in definitions["sensors"]] == ["relationship_sensor", "vector_index_sensor"]
 
 
 def test_dagsters_tables_stand_in_a_schema_of_their_own_and_none_in_public(

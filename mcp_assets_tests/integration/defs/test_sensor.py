@@ -13,6 +13,7 @@ from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
 from pydantic import SecretStr
 
+from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.sensors import DRAIN_TAG, FULL_SYNC_TAG
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
@@ -96,7 +97,7 @@ def test_a_tick_asks_once_for_each_type_with_pending_work_over_all_its_shards(pl
         entity_type = request.tags[DRAIN_TAG]
         assert request.tags["dagster/asset_partition_range_start"] == f"{entity_type}-00"
         assert request.tags["dagster/asset_partition_range_end"] == f"{entity_type}-03"
-        assert request.asset_selection == [dg.AssetKey("entities"), dg.AssetKey("embeddings")]
+        assert request.asset_selection == [ENTITIES, EMBEDDINGS, EDGES]
         assert request.asset_check_keys == []
         assert request.run_key is None
         assert config_of(request) == {"mode": "DRAIN", "force": False}
