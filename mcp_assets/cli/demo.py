@@ -13,7 +13,11 @@ from mcp_assets.cli.dagster_dev import DagsterDev, DagsterEnded, dagster_dev
 from mcp_assets.cli.entities import event_of, progress_bar
 from mcp_assets.cli.services import dagster_environment, start_stack
 from mcp_assets.embedded import stack
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import EdgeType
 from mcp_assets.sync.full import count_differing
+from mcp_assets.sync.graph_view import related
+from mcp_assets.sync.linker import pending_links
 from mcp_assets.sync.load import create_source_tables, load, parse_records
 from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
@@ -40,6 +44,8 @@ def demo(
             _index(platform, dagster)
             for query in sample.SEARCHES:
                 _show(platform, query)
+            _link(platform, dagster)
+            _show_related(platform, sample.RELATED)
             out.print(f"Dagster UI: [link={dagster.url}]{dagster.url}[/link]", highlight=False)
             if not once:
                 _stay(dagster)
@@ -75,6 +81,17 @@ def _index(platform: Platform, dagster: DagsterDev) -> None:
     out.print(f"{differing} entities indexed {time.monotonic() - started:.1f} s after their events were published")
 
 
+def _link(platform: Platform, dagster: DagsterDev) -> None:
+    """Wait until the runs have linked what they embedded."""
+    started = time.monotonic()
+    with err.status("the entities are linked"):
+        while left := pending_links(platform).marks:
+            dagster.check()
+            if time.monotonic() - started > _INDEX_TIMEOUT_S:
+                raise DagsterEnded(f"{left} entities were not linked in {_INDEX_TIMEOUT_S:.0f} s; see {dagster.log}")
+            time.sleep(0.2)
+
+
 def _unsettled(platform: Platform) -> int:
     """Messages that are published and not applied yet."""
     waiting = pending(platform)
@@ -89,9 +106,19 @@ def _show(platform: Platform, query: str) -> None:
     out.print(Panel(table, title=f"mcp-assets search “{query}”", title_align="left"))
 
 
+def _show_related(platform: Platform, ref: EntityRef) -> None:
+    edges, titles = related(platform, ref)
+    outgoing = [edge for edge in edges if edge.source == ref]
+    table = Table("type", "strength", "entity", "title", show_edge=False, expand=True)
+    for edge_type in EdgeType:
+        for edge in [edge for edge in outgoing if edge.edge_type == edge_type][:2]:
+            table.add_row(edge_type, f"{edge.strength or 0:.3f}", str(edge.target), titles.get(edge.target))
+    out.print(Panel(table, title=f"mcp-assets related {ref}", title_align="left"))
+
+
 def _stay(dagster: DagsterDev) -> None:
     out.print(
-        "Ctrl-C ends it. Meanwhile, in another terminal: [bold]mcp-assets search …[/], [bold]mcp-assets status[/]"
+        "Ctrl-C ends it. Meanwhile, in another terminal: [bold]mcp-assets search …[/], [bold]mcp-assets related …[/], [bold]mcp-assets status[/]"
     )
     try:
         while True:

@@ -36,7 +36,10 @@ _LOOK_EVERY_S = 2.0
 
 _STRAGGLERS_S = 0.05
 
-# Marks this old belong to no run that still works on them.
+# Marks this old, with no run that could be at them, were left by a run that died.
+_LEFT_S = 5.0
+
+# Marks this old belong to no run that still works on them, whatever Dagster says of it.
 _FORGOTTEN_S = 300.0
 
 
@@ -105,8 +108,10 @@ def _tick(
 def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """A drain of each type with requests that nobody drains; and one for marks that nobody has worked off in time."""
     waiting = pending_types(platform, Kind.RELATE)
-    if not waiting and pending_links(platform).oldest_s > _FORGOTTEN_S:
-        waiting = list(platform.settings.entity_types)[:1]
+    if not waiting:
+        age_s = pending_links(platform).oldest_s
+        if age_s > _FORGOTTEN_S or (age_s > _LEFT_S and not _linking(instance)):
+            waiting = list(platform.settings.entity_types)[:1]
     drains = undrained(waiting, _unfinished(instance, DRAIN_TAG), beats(platform)) if waiting else []
     return [_request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type}) for entity_type in drains]
 
@@ -128,6 +133,12 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
             if entity_type not in resync
         ),
     ]
+
+
+def _linking(instance: dg.DagsterInstance) -> bool:
+    """Whether a run is unfinished that links, or will when it has embedded."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
+    return any(EDGES in (run.asset_selection or ()) for run in runs)
 
 
 def _unfinished(instance: dg.DagsterInstance, tag: str) -> Sequence[DrainRun]:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
+from mcp_assets.entities.refs import EntityRef
+
 SEARCHES: tuple[str, str, str] = (
     "sunny weather brings more shoppers",
     "notifications reach the shop in the wrong order",
@@ -14,6 +16,9 @@ SEARCHES: tuple[str, str, str] = (
 
 The answer to the last one stands only at the end of a long page.
 """
+
+RELATED = EntityRef("task", "CHK-104")
+"""An entity with edges of every type."""
 
 
 def entities() -> Iterator[dict[str, Any]]:
