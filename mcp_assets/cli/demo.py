@@ -117,9 +117,8 @@ def _show_related(platform: Platform, ref: EntityRef) -> None:
 
 
 def _stay(dagster: DagsterDev) -> None:
-    out.print(
-        "Ctrl-C ends it. Meanwhile, in another terminal: [bold]mcp-assets search …[/], [bold]mcp-assets related …[/], [bold]mcp-assets status[/]"
-    )
+    commands = ", ".join(f"[bold]mcp-assets {name}[/]" for name in ("search …", "related …", "status"))
+    out.print(f"Ctrl-C ends it. Meanwhile, in another terminal: {commands}")
     try:
         while True:
             dagster.check()

@@ -48,12 +48,12 @@ def edges_metadata(
     `strengths`: of all edges of the partition; None where looking at them all would cost more than the work that is
     told of: then the plot is of the edges that were added or changed.
     """
-    told: dict[str, dg.MetadataValue] = {"relinked": dg.MetadataValue.int(counts.relinked)}
-    if strengths is not None:
-        told["edges"] = dg.MetadataValue.int(sum(sum(bins) for bins in strengths.values()))
-    for name, by_type in (("added", counts.added), ("changed", counts.changed), ("removed", counts.removed)):
-        told[name] = dg.MetadataValue.int(by_type.total())
-        told |= {f"{name}/{edge_type}": dg.MetadataValue.int(by_type[edge_type]) for edge_type in EdgeType}
+    told: dict[str, dg.MetadataValue] = {}
+    plotted = counts.strengths if strengths is None else strengths
+    if plotted:
+        picture = base64.b64encode(strengths_png(plotted)).decode()
+        name = "strengths_of_changes" if strengths is None else "strengths"
+        told[name] = dg.MetadataValue.md(f"![edges by strength](data:image/png;base64,{picture})")
     if counts.strongest:
         told["strongest_new_edges"] = dg.MetadataValue.table(
             [
@@ -69,9 +69,11 @@ def edges_metadata(
                 for edge in counts.strongest
             ]
         )
-    plotted = counts.strengths if strengths is None else strengths
-    if plotted:
-        picture = base64.b64encode(strengths_png(plotted)).decode()
-        name = "strengths_of_changes" if strengths is None else "strengths"
-        told[name] = dg.MetadataValue.md(f"![edges by strength](data:image/png;base64,{picture})")
+    if strengths is not None:
+        told["edges"] = dg.MetadataValue.int(sum(sum(bins) for bins in strengths.values()))
+    told["relinked"] = dg.MetadataValue.int(counts.relinked)
+    changes = {"added": counts.added, "changed": counts.changed, "removed": counts.removed}
+    told |= {name: dg.MetadataValue.int(by_type.total()) for name, by_type in changes.items()}
+    for name, by_type in changes.items():
+        told |= {f"{name}/{edge_type}": dg.MetadataValue.int(by_type[edge_type]) for edge_type in sorted(by_type)}
     return told

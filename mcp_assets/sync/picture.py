@@ -54,7 +54,7 @@ def picture(graph: igraph.Graph) -> str:
     figure.update_layout(
         xaxis=axis,
         yaxis={**axis, "scaleanchor": "x"},
-        showlegend=True,
+        legend={"x": 0.01, "y": 0.99, "bgcolor": "rgba(255, 255, 255, 0.8)"},
         plot_bgcolor="white",
         dragmode="pan",
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
@@ -65,7 +65,7 @@ def picture(graph: igraph.Graph) -> str:
         include_plotlyjs=True,
         div_id="graph",
         default_height="100%",
-        config={"scrollZoom": True},
+        config={"scrollZoom": True, "displaylogo": False},
     )
     edges: dict[str, list[tuple[int, int, float]]] = {edge_type: [] for edge_type in types}
     for edge in graph.es:
