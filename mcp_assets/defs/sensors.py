@@ -16,7 +16,7 @@ from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
 from mcp_assets.sync.demand import DrainRun, beats, pending_types, undrained, wanted_full_syncs
 from mcp_assets.sync.intake import intake
-from mcp_assets.sync.linker import pending_links
+from mcp_assets.sync.linker import oldest_link_s
 from mcp_assets.sync.platform import Platform
 
 DRAIN_TAG = "mcp_assets/drain"
@@ -109,7 +109,7 @@ def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[d
     """A drain of each type with requests that nobody drains; and one for marks that nobody has worked off in time."""
     waiting = pending_types(platform, Kind.RELATE)
     if not waiting:
-        age_s = pending_links(platform).oldest_s
+        age_s = oldest_link_s(platform) or 0.0
         if age_s > _FORGOTTEN_S or (age_s > _LEFT_S and not _linking(instance)):
             waiting = list(platform.settings.entity_types)[:1]
     drains = undrained(waiting, _unfinished(instance, DRAIN_TAG), beats(platform)) if waiting else []

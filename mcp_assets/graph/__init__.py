@@ -8,7 +8,7 @@ Incremental equals rebuild rests on this: each function's result depends on the 
 order; scores are rounded before they are compared; ties go to the smaller (type, id).
 """
 
-from mcp_assets.graph.diff import EdgeDiff, diff
+from mcp_assets.graph.diff import EdgeDiff, StoredEdge, StoredList, diff, diff_list, joined
 from mcp_assets.graph.edges import STRENGTH_BINS, Edge, EdgeKey, EdgeType, rounded, strongest
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, keys_of, slug_key, title_key
 from mcp_assets.graph.links import LinkForm
@@ -42,6 +42,8 @@ __all__ = [
     "ReferenceKey",
     "ReferenceKind",
     "ReferenceRules",
+    "StoredEdge",
+    "StoredList",
     "TagWeight",
     "TopicIndex",
     "Use",
@@ -50,7 +52,9 @@ __all__ = [
     "changed_lists",
     "cut_short",
     "diff",
+    "diff_list",
     "id_key",
+    "joined",
     "keys_of",
     "neighbourhood",
     "pick",

@@ -4,7 +4,6 @@ An entity's list is its `limit` best neighbours at or above the threshold, order
 edge a -> b exists if b is in the list of a; that of b need not hold a. Scores are the same both ways.
 """
 
-import heapq
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -32,7 +31,7 @@ def precedence(neighbour: Neighbour) -> tuple[float, EntityRef]:
 
 def ranked(neighbours: Iterable[Neighbour], limit: int = LIST_LENGTH) -> Ranking:
     """The list that `neighbours` (each once, all at or above the threshold) make."""
-    return tuple(heapq.nsmallest(limit, neighbours, key=precedence))
+    return tuple(sorted(neighbours, key=precedence)[:limit])
 
 
 def after_change(ranking: Ranking, changed: EntityRef, score: float | None, limit: int = LIST_LENGTH) -> Ranking | None:

@@ -1,6 +1,6 @@
 """semantic_similarity: b is among the 20 nearest of a, and their cosine reaches the threshold of the model."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.edges import Edge, EdgeType, rounded
@@ -31,25 +31,22 @@ def neighbourhood(
 
 
 def cut_short(
-    source: EntityRef,
-    hits: Sequence[Hit],
-    asked: int,
-    threshold: float,
-    gone: Container[EntityRef] = _NOBODY,
-    limit: int = LIST_LENGTH,
+    near: Iterable[Neighbour], cosines: Collection[float], asked: int, threshold: float, limit: int = LIST_LENGTH
 ) -> bool:
     """Whether the answer of one search, asked for at most `asked` hits, may lack one of the `limit` best: then ask for
     twice as many.
 
+    `near`: the neighbourhood that its hits make. `cosines`: of all its hits, those that make no neighbours too.
+
     What was left out scores at most as high as the last hit. It cannot matter if that is below the threshold, or if
     `limit` neighbours stand strictly above it, all after rounding; a tie at the limit is decided by (type, id).
     """
-    if len(hits) < asked:
+    if len(cosines) < asked:
         return False
-    last = min(rounded(cosine) for _, cosine in hits)
+    last = rounded(min(cosines))
     if last < threshold:
         return False
-    return sum(neighbour.score > last for neighbour in neighbourhood(source, hits, threshold, gone)) < limit
+    return sum(neighbour.score > last for neighbour in near) < limit
 
 
 def semantic_edges(source: EntityRef, ranking: Ranking, model: str) -> Iterator[Edge]:

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import sql
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import Edge, EdgeDiff, EdgeKey, EdgeType
+from mcp_assets.graph import Edge, EdgeDiff, EdgeKey, EdgeType, StoredEdge, StoredList, rounded
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.migrations.relationships import ORIGIN
 from mcp_assets.stores.postgres import Connection
@@ -28,15 +28,92 @@ class Relationships:
         self, connection: Connection, sources: Collection[EntityRef], types: Collection[EdgeType]
     ) -> dict[EdgeKey, tuple[uuid.UUID, Edge]]:
         """Our edges of `types` that `sources` are the source of, each with its row's id."""
-        return self._ours(connection, "source", sources, types)
+        wanted = self.castable(connection, sources)
+        if not wanted:
+            return {}
+        # OFFSET 0 keeps the look-up of each entity apart: joined as a whole, a table that has grown since it was last
+        # analysed is read from end to end for every batch.
+        statement = sql.SQL(
+            "SELECT edge.* FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
+            " CROSS JOIN LATERAL ("
+            " SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type, strength,"
+            " metadata FROM {table} WHERE source_type = wanted.entity_type AND source_id = wanted.entity_id"
+            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s) OFFSET 0) AS edge"
+        ).format(table=self.table, id=self.id_type(connection))
+        rows = connection.execute(
+            statement,
+            {
+                "types": [ref.type for ref in wanted],
+                "ids": [ref.id for ref in wanted],
+                "origin": ORIGIN,
+                "edge_types": [edge_type.value for edge_type in types],
+            },
+        )
+        found = {}
+        for row_id, source_type, source_id, target_type, target_id, edge_type, strength, metadata in rows:
+            source, target = EntityRef(source_type, source_id), EntityRef(target_type, target_id)
+            edge = Edge(source, target, EdgeType(edge_type), strength, metadata or {})
+            found[edge.key] = (row_id, edge)
+        return found
 
-    def of_targets(
-        self, connection: Connection, targets: Collection[EntityRef], types: Collection[EdgeType]
-    ) -> dict[EdgeKey, tuple[uuid.UUID, Edge]]:
-        """Our edges of `types` that lead to `targets`, each with its row's id."""
-        return self._ours(connection, "target", targets, types)
+    def lists(
+        self, connection: Connection, sources: Collection[EntityRef], edge_type: EdgeType
+    ) -> dict[EntityRef, StoredList]:
+        """Our edges of the ranked type `edge_type` from each of `sources`; a source without any is left out."""
+        wanted = self.castable(connection, sources)
+        if not wanted:
+            return {}
+        # Aggregated, for one row an edge takes ten times as long to receive as it does to find.
+        statement = sql.SQL(
+            "SELECT wanted.entity_type, wanted.entity_id::text, edge.*"
+            " FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
+            " CROSS JOIN LATERAL ("
+            " SELECT array_agg(target_type) AS types, array_agg(target_id::text), array_agg(id::text),"
+            " array_agg(strength), array_agg(metadata::text)"
+            " FROM {table} WHERE source_type = wanted.entity_type AND source_id = wanted.entity_id"
+            " AND origin = %(origin)s AND relationship_type = %(edge_type)s) AS edge WHERE edge.types IS NOT NULL"
+        ).format(table=self.table, id=self.id_type(connection))
+        rows = connection.execute(
+            statement,
+            {
+                "types": [ref.type for ref in wanted],
+                "ids": [ref.id for ref in wanted],
+                "origin": ORIGIN,
+                "edge_type": edge_type.value,
+            },
+        )
+        return {
+            EntityRef(source_type, source_id): {
+                EntityRef(target_type, target_id): StoredEdge(row, rounded(strength), evidence or "{}")
+                for target_type, target_id, row, strength, evidence in zip(*columns, strict=True)
+            }
+            for source_type, source_id, *columns in rows
+        }
 
-    def write(self, connection: Connection, found: EdgeDiff, rows: Mapping[EdgeKey, uuid.UUID]) -> None:
+    def sources_of(self, connection: Connection, targets: Collection[EntityRef], edge_type: EdgeType) -> set[EntityRef]:
+        """The entities from which our edges of `edge_type` lead to `targets`."""
+        wanted = self.castable(connection, targets)
+        if not wanted:
+            return set()
+        statement = sql.SQL(
+            "SELECT DISTINCT edge.* FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[])"
+            " AS wanted (entity_type, entity_id) CROSS JOIN LATERAL ("
+            " SELECT source_type, source_id::text FROM {table}"
+            " WHERE target_type = wanted.entity_type AND target_id = wanted.entity_id"
+            " AND origin = %(origin)s AND relationship_type = %(edge_type)s OFFSET 0) AS edge"
+        ).format(table=self.table, id=self.id_type(connection))
+        rows = connection.execute(
+            statement,
+            {
+                "types": [ref.type for ref in wanted],
+                "ids": [ref.id for ref in wanted],
+                "origin": ORIGIN,
+                "edge_type": edge_type.value,
+            },
+        )
+        return {EntityRef(*row) for row in rows}
+
+    def write(self, connection: Connection, found: EdgeDiff, rows: Mapping[EdgeKey, uuid.UUID | str]) -> None:
         """Bring our rows to what `found` says; `rows` has the row of each edge that changes or goes."""
         if found.removed:
             connection.execute(
@@ -65,8 +142,8 @@ class Relationships:
             encoded = {id(edge.metadata): _json(edge.metadata) for edge in _distinct(found.added)}
             with connection.cursor() as cursor, cursor.copy(copy) as writer:
                 for edge in found.added:
-                    (source, target, edge_type), strength = edge.key, edge.strength
-                    writer.write_row((*source, *target, edge_type.value, strength, encoded[id(edge.metadata)], ORIGIN))
+                    evidence = encoded[id(edge.metadata)]
+                    writer.write_row((*edge.source, *edge.target, edge.type.value, edge.strength, evidence, ORIGIN))
 
     def storable(self, connection: Connection, edges: Iterable[Edge]) -> list[Edge]:
         """Those of `edges` whose ids the table can hold: an adopted table may hold UUIDs only."""
@@ -83,42 +160,6 @@ class Relationships:
         if self._type_of_id(connection) != "uuid":
             return list(refs)
         return [ref for ref in refs if _is_uuid(ref.id)]
-
-    def _ours(
-        self, connection: Connection, end: str, refs: Collection[EntityRef], types: Collection[EdgeType]
-    ) -> dict[EdgeKey, tuple[uuid.UUID, Edge]]:
-        wanted = self.castable(connection, refs)
-        if not wanted:
-            return {}
-        # OFFSET 0 keeps the look-up of each entity apart: joined as a whole, a table that has grown since it was last
-        # analysed is read from end to end for every batch.
-        statement = sql.SQL(
-            "SELECT edge.* FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
-            " CROSS JOIN LATERAL ("
-            " SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type, strength,"
-            " metadata FROM {table} WHERE {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
-            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s) OFFSET 0) AS edge"
-        ).format(
-            table=self.table,
-            id=self.id_type(connection),
-            end_type=sql.Identifier(f"{end}_type"),
-            end_id=sql.Identifier(f"{end}_id"),
-        )
-        rows = connection.execute(
-            statement,
-            {
-                "types": [ref.type for ref in wanted],
-                "ids": [ref.id for ref in wanted],
-                "origin": ORIGIN,
-                "edge_types": [edge_type.value for edge_type in types],
-            },
-        )
-        found = {}
-        for row_id, source_type, source_id, target_type, target_id, edge_type, strength, metadata in rows:
-            source, target = EntityRef(source_type, source_id), EntityRef(target_type, target_id)
-            edge = Edge(source, target, EdgeType(edge_type), strength, metadata or {})
-            found[edge.key] = (row_id, edge)
-        return found
 
     def _type_of_id(self, connection: Connection) -> str:
         if self._id_type is None:

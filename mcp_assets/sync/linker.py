@@ -23,10 +23,22 @@ from heapq import nlargest
 from typing import Literal
 
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_range
-from mcp_assets.graph import LIST_LENGTH, STRENGTH_BINS, Edge, EdgeType, Ranking, diff, work_in
+from mcp_assets.graph import (
+    LIST_LENGTH,
+    STRENGTH_BINS,
+    Edge,
+    EdgeDiff,
+    EdgeType,
+    Ranking,
+    StoredList,
+    diff,
+    diff_list,
+    joined,
+    work_in,
+)
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.sync.link_lock import exclusive, lock_name
+from mcp_assets.sync.link_lock import by_index, exclusive, lock_name
 from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
 from mcp_assets.sync.lists import Reached, SemanticLists, TopicalLists, floor_of, ranking_of
 from mcp_assets.sync.pipeline import overlapped
@@ -116,16 +128,6 @@ class LinkReport:
         return total
 
 
-@dataclass(frozen=True, slots=True)
-class PendingLinks:
-    """Marks that nobody has worked off."""
-
-    marks: int
-    changes: int
-    """Entities marked for more than their own lists, those of a sweep aside."""
-    oldest_s: float
-
-
 def link(platform: Platform) -> Iterator[LinkReport]:
     """Work off the marks, until there are none or somebody else is at it: who is will see what was marked before.
 
@@ -134,7 +136,7 @@ def link(platform: Platform) -> Iterator[LinkReport]:
     """
     linker: _Linker | None = None
     weighed = False
-    while marks := pending_links(platform).marks:
+    while marks := pending_links(platform, up_to=SWEEP_FROM):
         linker = linker or _Linker(platform)
         report = retrying(platform.settings)(linker.changes)
         if report is None:
@@ -145,6 +147,7 @@ def link(platform: Platform) -> Iterator[LinkReport]:
         if marks >= SWEEP_FROM and not weighed:
             # Lists made with all tags alike would have to be made again after the first night.
             weighed = True
+            _analyze(platform)
             if not _has_tag_weights(platform) and refresh_tag_weights(platform).marked:
                 continue
         worked = False
@@ -160,7 +163,7 @@ def link_until_done(platform: Platform) -> Iterator[LinkReport]:
     """As `link`, and wait for others to finish what they have claimed: at the end, no mark is left."""
     while True:
         yield from link(platform)
-        if not pending_links(platform).marks:
+        if not pending_links(platform, up_to=1):
             return
         time.sleep(_WAIT_FOR_OTHERS_S)
 
@@ -188,16 +191,33 @@ def mark_shards(platform: Platform, entity_type: str, shards: Iterable[int], *, 
             )
 
 
-def pending_links(platform: Platform) -> PendingLinks:
+def pending_links(platform: Platform, *, up_to: int) -> int:
+    """Marks that nobody has worked off; `up_to` if there are more."""
     with platform.postgres.transaction() as connection:
-        row = connection.execute(platform.postgres.query("count_marks")).fetchone()
+        return _first(connection.execute(platform.postgres.query("marks_up_to"), {"limit": up_to}).fetchone())
+
+
+def oldest_link_s(platform: Platform) -> float | None:
+    """Age in seconds of the oldest mark that nobody has worked off."""
+    with platform.postgres.transaction() as connection:
+        row = connection.execute(platform.postgres.query("oldest_mark")).fetchone()
+    return row[0] if row else None
+
+
+def _first(row: tuple[int, ...] | None) -> int:
     assert row is not None  # noqa: S101  (an aggregate has one row)
-    return PendingLinks(*row)
+    return row[0]
 
 
 def _has_tag_weights(platform: Platform) -> bool:
     with platform.postgres.transaction() as connection:
         return connection.execute(platform.postgres.query("has_tag_weights")).fetchone() is not None
+
+
+def _analyze(platform: Platform) -> None:
+    """Tell the planner what very much linking has made of `linked`, before autovacuum gets round to it."""
+    with platform.postgres.transaction() as connection:
+        connection.execute(platform.postgres.query("analyze_linked"))
 
 
 def linked_by(platform: Platform) -> str:
@@ -228,6 +248,7 @@ class _Linker:
         with exclusive(self._platform, wait=False) as connection:
             if connection is None:
                 return None
+            by_index(connection)
             self._sweep_if_much(connection)
             rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": CHANGES_AT_ONCE})
             reasons: dict[EntityRef, set[Reason]] = {}
@@ -265,12 +286,16 @@ class _Linker:
 
     def _sweep_if_much(self, connection: Connection) -> None:
         query = self._platform.postgres.query
-        row = connection.execute(query("count_marks")).fetchone()
-        changed = row[1] if row else 0
-        if changed < SWEEP_FROM:
+
+        def changed(up_to: int) -> int:
+            # An entity has some marks, one for each reason.
+            limit = up_to * len(Reason)
+            return _first(connection.execute(query("changes_up_to"), {"limit": limit}).fetchone())
+
+        if changed(SWEEP_FROM) < SWEEP_FROM:
             return
-        row = connection.execute(query("count_all_living")).fetchone()
-        if changed >= SWEEP_SHARE * (row[0] if row else 0):
+        share = int(SWEEP_SHARE * _first(connection.execute(query("count_all_living")).fetchone()))
+        if share <= SWEEP_FROM or changed(share) >= share:
             connection.execute(query("sweep_changes"))
             connection.execute(query("sweep_lists"))
 
@@ -309,23 +334,22 @@ class _Linker:
         if not reached:
             return
         relationships = self._platform.relationships
-        listing = {key.source for key in relationships.of_targets(connection, reached.keys(), [edge_type])}
+        listing = relationships.sources_of(connection, reached.keys(), edge_type)
         concerned = listing.union(*({near.ref for near in one.within_reach} for one in reached.values()))
-        stored: dict[EntityRef, list[Edge]] = {}
-        for key, (_, edge) in relationships.of_sources(connection, concerned - reached.keys(), [edge_type]).items():
-            stored.setdefault(key.source, []).append(edge)
-        lists = {ref: ranking_of(edges) for ref, edges in stored.items()}
+        stored = relationships.lists(connection, concerned | reached.keys(), edge_type)
+        lists = {ref: ranking_of(held) for ref, held in stored.items() if ref not in reached}
         after, asking = work_in({ref: one.within_reach for ref, one in reached.items()}, lists, LIST_LENGTH)
         if edge_type is TOPICAL:
             # The evidence of an edge names tags of both ends: it may be another where the score is not.
             after = {ref: ranking for ref, ranking in lists.items() if ref in listing and ref not in asking} | after
         rankings = after | {ref: one.ranking for ref, one in reached.items()}
         mark(self._platform, connection, asking - reached.keys(), Reason.LISTS)
-        self._write_lists(connection, edge_type, rankings, report)
+        self._write_lists(connection, edge_type, rankings, stored, report)
 
     def _lists_batch(self) -> LinkReport | None:
         """Ask for the neighbours of one batch; None if none is marked, or changes are being worked off elsewhere."""
         with self._platform.postgres.transaction() as connection:
+            by_index(connection)
             got = connection.execute(
                 "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", (lock_name(self._platform),)
             ).fetchone()
@@ -340,21 +364,37 @@ class _Linker:
             living = read_linked(self._platform, connection, claimed)
             report = LinkReport()
             points = {ref: row.point for ref, row in living.items() if row.point}
-            rankings: dict[EntityRef, Ranking] = dict.fromkeys(living, ())
-            self._write_lists(connection, SEMANTIC, rankings | self._semantic.rankings(connection, points), report)
             tags = {ref: row.tags for ref, row in living.items()}
-            self._write_lists(connection, TOPICAL, rankings | self._topical.rankings(connection, tags), report)
+            for edge_type, found in (
+                (SEMANTIC, self._semantic.rankings(connection, points)),
+                (TOPICAL, self._topical.rankings(connection, tags)),
+            ):
+                rankings: dict[EntityRef, Ranking] = dict.fromkeys(living, ())
+                stored = self._platform.relationships.lists(connection, living.keys(), edge_type)
+                self._write_lists(connection, edge_type, rankings | found, stored, report)
             self._count(report, claimed)
         return report
 
     def _write_lists(
-        self, connection: Connection, edge_type: EdgeType, rankings: Mapping[EntityRef, Ranking], report: LinkReport
+        self,
+        connection: Connection,
+        edge_type: EdgeType,
+        rankings: Mapping[EntityRef, Ranking],
+        stored: Mapping[EntityRef, StoredList],
+        report: LinkReport,
     ) -> None:
+        """Bring the lists of these entities from what is `stored` to `rankings`."""
         if not rankings:
             return
         edges = self._semantic.edges(rankings) if edge_type is SEMANTIC else self._topical.edges(connection, rankings)
-        self._write(connection, rankings.keys(), (edge_type,), edges, report)
+        wanted: dict[EntityRef, list[Edge]] = {}
+        for edge in self._platform.relationships.storable(connection, edges):
+            wanted.setdefault(edge.source, []).append(edge)
         refs = sorted(rankings)
+        found = joined(diff_list(ref, edge_type, stored.get(ref, {}), wanted.get(ref, ())) for ref in refs)
+        rows = {edge.key: stored[edge.source][edge.target].row for edge in (*found.changed, *found.removed)}
+        self._platform.relationships.write(connection, found, rows)
+        self._count_changes(report, found)
         connection.execute(
             self._platform.postgres.query("write_floors"),
             {
@@ -372,13 +412,16 @@ class _Linker:
         wanted: Iterable[Edge],
         report: LinkReport,
     ) -> None:
-        """Bring our edges of `types` from `sources` to `wanted`: differences only."""
+        """Bring our edges of `types` from `sources` to `wanted`: differences only. For lists see `_write_lists`."""
         if not sources:
             return
         relationships = self._platform.relationships
         stored = relationships.of_sources(connection, sources, types)
         found = diff((edge for _, edge in stored.values()), relationships.storable(connection, wanted))
         relationships.write(connection, found, {key: row for key, (row, _) in stored.items()})
+        self._count_changes(report, found)
+
+    def _count_changes(self, report: LinkReport, found: EdgeDiff) -> None:
         partitions: dict[EntityRef, LinkCounts] = {}
         changes: tuple[tuple[Change, Sequence[Edge]], ...] = (
             ("added", found.added),

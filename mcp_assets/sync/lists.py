@@ -16,6 +16,7 @@ from mcp_assets.graph import (
     EdgeType,
     Neighbour,
     Ranking,
+    StoredList,
     TagWeight,
     TopicIndex,
     candidate_tags,
@@ -40,12 +41,12 @@ QUERIES_A_REQUEST = 50
 ASKED = LIST_LENGTH + 4
 """Hits asked for, for a list: one more than it holds, for the last may tie; a few more, for some may be gone."""
 
-DEEP = 10_000
+DEEP = 1_000
 """Hits asked for down to the threshold, at first; twice as many while that is not enough."""
 
 _DEEP_QUERIES_A_REQUEST = 10
 
-_TOPICS_AT_ONCE = 64
+_TOPICS_AT_ONCE = 250
 
 _LISTS = {EdgeType.SEMANTIC_SIMILARITY: "semantic", EdgeType.TOPICAL_RELEVANCE: "topical"}
 
@@ -64,9 +65,9 @@ def floor_of(ranking: Ranking) -> float | None:
     return ranking[-1].score if len(ranking) == LIST_LENGTH else None
 
 
-def ranking_of(edges: Iterable[Edge]) -> Ranking:
-    """The list that stored edges of one source and type are."""
-    return ranked((Neighbour(edge.target, edge.strength) for edge in edges), LIST_LENGTH)
+def ranking_of(stored: StoredList) -> Ranking:
+    """The list that the stored edges are."""
+    return ranked((Neighbour(target, edge.strength) for target, edge in stored.items()), LIST_LENGTH)
 
 
 class SemanticLists:
@@ -90,7 +91,7 @@ class SemanticLists:
 
     def rankings(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Ranking]:
         """The list of each entity, given its point."""
-        found: dict[EntityRef, dict[EntityRef, float]] = {ref: {} for ref in points}
+        found: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in points}
         for collection in self.collections:
             waiting = sorted(points)
             limit = ASKED
@@ -99,14 +100,15 @@ class SemanticLists:
                 known = self._resolve(connection, hits.values())
                 again = []
                 for ref in waiting:
-                    named = [(known.get(point, _unknown(point))[0], score) for point, score in hits[ref]]
-                    gone = {EntityRef("", point) for point, _ in hits[ref] if point not in known}
-                    if cut_short(ref, named, limit, self._threshold, gone, LIST_LENGTH):
+                    named = [(known[point][0], score) for point, score in hits[ref] if point in known]
+                    near = neighbourhood(ref, named, self._threshold)
+                    if cut_short(near, [score for _, score in hits[ref]], limit, self._threshold, LIST_LENGTH):
                         again.append(ref)
                     else:
-                        found[ref].update(neighbourhood(ref, named, self._threshold, gone))
+                        found[ref] += near
                 waiting, limit = again, limit * 2
-        return {ref: ranked((Neighbour(*item) for item in near.items()), LIST_LENGTH) for ref, near in found.items()}
+        # An entity has a point in one collection: none is found twice.
+        return {ref: ranked(near, LIST_LENGTH) for ref, near in found.items()}
 
     def reached(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Reached]:
         """Of each entity, given its point, its list and whose lists it may enter: searched down to the threshold."""
@@ -173,7 +175,10 @@ class SemanticLists:
         points = {point for found in hits for point, _ in found}
         if not points:
             return {}
-        rows = connection.execute(self._platform.postgres.query("read_linked_points"), {"points": list(points)})
+        # As the text of an array, which psycopg would make one by one, with quotes that ids of points never need.
+        rows = connection.execute(
+            self._platform.postgres.query("read_linked_points"), {"points": f"{{{','.join(points)}}}"}
+        )
         return {point: (EntityRef(entity_type, entity_id), floor) for point, entity_type, entity_id, floor in rows}
 
     @cached_property
@@ -237,7 +242,3 @@ class TopicalLists:
 
 def _enters(score: float, floor: float | None) -> bool:
     return floor is None or score >= floor
-
-
-def _unknown(point: str) -> tuple[EntityRef, None]:
-    return EntityRef("", point), None

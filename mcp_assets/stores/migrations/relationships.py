@@ -49,7 +49,7 @@ def _create(connection: sqlalchemy.Connection, table: str) -> None:
         text(
             f"""
             CREATE TABLE {table} (
-                id                uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+                id                uuid PRIMARY KEY DEFAULT {_new_id(connection)},
                 source_type       text COLLATE "C",
                 source_id         text COLLATE "C" NOT NULL,
                 target_type       text COLLATE "C",
@@ -65,6 +65,12 @@ def _create(connection: sqlalchemy.Connection, table: str) -> None:
         )
     )
     _index(connection, table)
+
+
+def _new_id(connection: sqlalchemy.Connection) -> str:
+    """The function that makes ids: from PostgreSQL 18 on in the order of time, which spares a third of the index."""
+    found = connection.execute(text("SELECT to_regprocedure('pg_catalog.uuidv7()') IS NOT NULL")).scalar()
+    return "uuidv7()" if found else "gen_random_uuid()"
 
 
 def _adopt(
@@ -86,9 +92,9 @@ def _adopt(
         )
     )
     if "id" not in columns:
-        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()"))
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN id uuid NOT NULL DEFAULT {_new_id(connection)}"))
     elif columns["id"] == "uuid":
-        connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN id SET DEFAULT gen_random_uuid()"))
+        connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN id SET DEFAULT {_new_id(connection)}"))
     for name in _narrow_keys(connection, table):
         connection.execute(text(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"'))
     for name in _narrow_indexes(connection, table):

@@ -25,10 +25,17 @@ WITH differing AS (
 INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
 SELECT %(entity_type)s, entity_id, 'lists' FROM differing ON CONFLICT DO NOTHING
 
--- name: count_marks
-SELECT count(*), count(DISTINCT (entity_type, entity_id)) FILTER (WHERE reason <> 'lists' AND NOT swept),
-       coalesce(extract(epoch FROM now() - min(marked_at)), 0)::float8
-FROM {schema}.relink_marks
+-- name: marks_up_to
+SELECT count(*) FROM (SELECT FROM {schema}.relink_marks LIMIT %(limit)s) AS few
+
+-- name: oldest_mark
+SELECT extract(epoch FROM now() - marked_at)::float8 FROM {schema}.relink_marks ORDER BY seq LIMIT 1
+
+-- name: changes_up_to
+SELECT count(DISTINCT (entity_type, entity_id))
+FROM (
+    SELECT entity_type, entity_id FROM {schema}.relink_marks WHERE reason <> 'lists' AND NOT swept LIMIT %(limit)s
+) AS few
 
 -- name: sweep_changes
 UPDATE {schema}.relink_marks SET swept = true WHERE reason <> 'lists' AND NOT swept
@@ -40,9 +47,10 @@ ORDER BY entity_type, entity_id
 ON CONFLICT DO NOTHING
 
 -- name: claim_changes
-WITH claimed AS (
-    SELECT entity_type, entity_id FROM {schema}.relink_marks WHERE reason <> 'lists'
-    GROUP BY entity_type, entity_id ORDER BY min(seq) LIMIT %(limit)s
+WITH oldest AS MATERIALIZED (
+    SELECT entity_type, entity_id FROM {schema}.relink_marks WHERE reason <> 'lists' ORDER BY seq LIMIT %(limit)s
+), claimed AS (
+    SELECT DISTINCT entity_type, entity_id FROM oldest
 )
 DELETE FROM {schema}.relink_marks AS mark USING claimed
 WHERE mark.reason <> 'lists' AND mark.entity_type = claimed.entity_type AND mark.entity_id = claimed.entity_id
@@ -178,8 +186,9 @@ SELECT count(DISTINCT (entity_type, entity_id)) FROM {schema}.relink_marks
 SELECT FROM {schema}.tag_weights LIMIT 1
 
 -- name: linked_not_marked_for_lists
-SELECT FROM {schema}.linked
-WHERE NOT EXISTS (
-    SELECT FROM {schema}.relink_marks AS mark
-    WHERE mark.reason = 'lists' AND mark.entity_type = linked.entity_type AND mark.entity_id = linked.entity_id
-) LIMIT 1
+SELECT entity_type, entity_id FROM {schema}.linked
+EXCEPT SELECT entity_type, entity_id FROM {schema}.relink_marks WHERE reason = 'lists'
+LIMIT 1
+
+-- name: analyze_linked
+ANALYZE {schema}.linked

@@ -74,7 +74,8 @@ def hits(*cosines: float) -> list[Hit]:
 def test_an_answer_that_may_lack_one_of_the_two_best_is_noticed(
     answer: list[Hit], asked: int, gone: set[EntityRef], expected: bool
 ) -> None:
-    assert cut_short(A, answer, asked, threshold=0.7, gone=gone, limit=2) is expected
+    near = neighbourhood(A, answer, 0.7, gone)
+    assert cut_short(near, [cosine for _, cosine in answer], asked, threshold=0.7, limit=2) is expected
 
 
 @given(
@@ -89,7 +90,9 @@ def test_doubling_the_limit_until_nothing_is_cut_gives_the_list_of_an_unlimited_
     gone = {EntityRef("task", f"n{number}") for number in gone_numbers}
     in_engine = sorted(everything, key=lambda hit: (-hit[1], insertion[int(hit[0].id[1:])]))
     asked = 3
-    while cut_short(A, in_engine[:asked], asked, 0.7, gone, limit=3):
+    while cut_short(
+        neighbourhood(A, in_engine[:asked], 0.7, gone), [cosine for _, cosine in in_engine[:asked]], asked, 0.7, limit=3
+    ):
         asked *= 2
         assert asked <= 24, "it must end once the whole set has been asked for"
     assert ranked(neighbourhood(A, in_engine[:asked], 0.7, gone), 3) == ranked(

@@ -31,6 +31,9 @@ def upgrade() -> None:
         COMMENT ON COLUMN relink_marks.swept IS 'Everybody else is marked for lists: their lists need no look.';
         CREATE UNIQUE INDEX relink_marks_lists ON relink_marks (entity_type, entity_id) WHERE reason = 'lists';
         CREATE INDEX relink_marks_changes ON relink_marks (seq) WHERE reason <> 'lists';
+        CREATE INDEX relink_marks_changed ON relink_marks (entity_type, entity_id) WHERE reason <> 'lists';
+        CREATE INDEX relink_marks_unswept ON relink_marks (entity_type, entity_id)
+            WHERE reason <> 'lists' AND NOT swept;
 
         CREATE TABLE linked (
             entity_type   text COLLATE "C" NOT NULL,
@@ -51,7 +54,8 @@ def upgrade() -> None:
         CREATE UNIQUE INDEX linked_by_point ON linked (point) WHERE point IS NOT NULL;
         CREATE INDEX linked_by_title ON linked (title_key, entity_type, entity_id) WHERE title_key IS NOT NULL;
         CREATE INDEX linked_by_slug ON linked (slug_key, entity_type, entity_id) WHERE slug_key IS NOT NULL;
-        CREATE INDEX linked_by_tag ON linked USING gin (tags);
+        -- Without a pending list: each look-up would read all of it, and the linker looks up more than it writes.
+        CREATE INDEX linked_by_tag ON linked USING gin (tags) WITH (fastupdate = off);
 
         CREATE TABLE reference_uses (
             source_type   text COLLATE "C" NOT NULL,
