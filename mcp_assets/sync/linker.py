@@ -60,7 +60,7 @@ NEW_EDGES_SHOWN = 10
 RULES_VERSION = 1
 """Part of `linked.linked_by`: raise it when a rule changes what it makes of the same entities."""
 
-_IN_FLIGHT = 2
+_IN_FLIGHT = 3
 _LISTS_BETWEEN_CHANGES = 40
 _WAIT_FOR_OTHERS_S = 0.2
 
