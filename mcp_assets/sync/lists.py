@@ -88,6 +88,11 @@ class SemanticLists:
         """The physical collections that are searched."""
         return list(dict.fromkeys(self._of_type.values()))
 
+    @property
+    def exact(self) -> bool:
+        """All collections are searched exactly: a list asked for again is the same list."""
+        return all(self._exact.values())
+
     def rankings(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Ranking]:
         """The list of each entity, given its point."""
         found: dict[EntityRef, dict[EntityRef, float]] = {ref: {} for ref in points}
