@@ -297,10 +297,16 @@ class Qdrant:
             found += map(_held, records)
         return found
 
-    def delete(self, collection: str, ids: Sequence[str]) -> None:
-        """Remove points by their ids, which may be those of another hand; returns when it is applied."""
+    def delete(self, collection: str, ids: Sequence[str], *, naming: Sequence[str] | None = None) -> None:
+        """Remove points by their ids, which may be those of another hand; returns when it is applied.
+
+        `naming`: only those whose payload names one of these entity ids at that moment.
+        """
         for part in _slices(ids):
-            selector = models.PointIdsList(points=list(map(_identifier, part)))
+            must: list[models.Condition] = [models.HasIdCondition(has_id=list(map(_identifier, part)))]
+            if naming is not None:
+                must.append(models.FieldCondition(key="entity_id", match=models.MatchAny(any=list(naming))))
+            selector = models.FilterSelector(filter=models.Filter(must=must))
             self._applied(lambda selector=selector: self._client.delete(collection, selector, wait=True))  # type: ignore[misc]
 
     def count(self, collection: str, slots: tuple[int, int] | None = None) -> int:

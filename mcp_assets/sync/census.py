@@ -221,9 +221,8 @@ class _Vectors:
         profile = platform.embedder.profile
         self._model = profile.name
         self._dimension = profile.dimension
-        types = platform.settings.entity_types
-        alias = types[self._type].collection_name
-        self._sharing = [name for name in types if types[name].collection_name == alias]
+        # Of several types in one collection, the first tells of the points that are nobody's.
+        self._owns_foreign = self._type == _sharing(platform, self._type)[0]
         self._suspects: dict[str, list[str]] = {}
 
     def take(self) -> None:
@@ -241,12 +240,8 @@ class _Vectors:
             for page in self._platform.qdrant.scroll_without_slot(self._collection, keys=_KEYS):
                 self._census.points += len(page)
                 for point in page:
-                    self._foreign(point)
-
-    @property
-    def _owns_foreign(self) -> bool:
-        """Of several types in one collection, the first tells of the points that are nobody's."""
-        return self._type == self._sharing[0]
+                    if not belongs(self._platform, self._type, point):
+                        self._foreign(point)
 
     def _prepare_rows(self) -> None:
         reader = self._platform.source(self._type)
@@ -256,10 +251,13 @@ class _Vectors:
         else:
             self._session.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')
         low, high = self._slots
-        self._session.execute(
-            self._platform.postgres.query("census_rows"),
-            {"entity_type": self._type, "low": low, "high": high, "collection": self._census.collection},
-        )
+        with self._session.transaction():
+            # PostgreSQL knows nothing of the temporary table, and would look up each row by itself.
+            self._session.execute("SET LOCAL enable_nestloop = off")
+            self._session.execute(
+                self._platform.postgres.query("census_rows"),
+                {"entity_type": self._type, "low": low, "high": high, "collection": self._census.collection},
+            )
         self._session.execute("CREATE UNIQUE INDEX census_rows_n ON census_rows (n)")
 
     def _rows(self) -> Iterator[_Row]:
@@ -302,21 +300,12 @@ class _Vectors:
                     place = (slot if isinstance(slot, int) else slots[0], point.ref.id)
                     ours.append((place, point))
             if self._owns_foreign:
-                others += (point for point in page if self._is_foreign(point))
+                others += (point for point in page if not belongs(self._platform, self._type, point))
         ours.sort(key=itemgetter(0))
         return total, ours, others
 
-    def _is_foreign(self, point: HeldPoint) -> bool:
-        ref = claimed(point.payload)
-        return ref is None or ref.type not in self._sharing
-
     def _foreign(self, point: HeldPoint) -> None:
         ref = claimed(point.payload)
-        if ref is not None and ref.type in self._sharing:
-            if ref.type == self._type:
-                self._suspects.setdefault(ref.id, []).append(point.id)
-                self._look_closely_if_many()
-            return
         what = "it names no entity" if ref is None else f"it names {ref}, which does not belong in this collection"
         self._log.add(Drift(Kind.FOREIGN_POINT, None, what, point.id))
 
@@ -400,6 +389,18 @@ class _Vectors:
                     self._log.add(drift)
 
 
+def belongs(platform: Platform, entity_type: str, point: HeldPoint) -> bool:
+    """The point names an entity of a type that lives in the collection of `entity_type`."""
+    ref = claimed(point.payload)
+    return ref is not None and ref.type in _sharing(platform, entity_type)
+
+
+def _sharing(platform: Platform, entity_type: str) -> list[str]:
+    types = platform.settings.entity_types
+    alias = types[entity_type].collection_name
+    return [name for name in types if types[name].collection_name == alias]
+
+
 def parts_of(suspects: Mapping[str, Iterable[str]]) -> Iterator[dict[str, Sequence[str]]]:
     """`suspects` in parts that can be examined at once."""
     ids = list(suspects)
@@ -421,6 +422,10 @@ class LastCensus:
     edges: int
     ended_at: datetime
     age_s: float
+
+    @property
+    def place(self) -> str:
+        return f"{self.entity_type}, slots {self.slots[0]} to {self.slots[1] - 1}"
 
 
 def last_censuses(platform: Platform) -> list[LastCensus]:

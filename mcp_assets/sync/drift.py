@@ -3,6 +3,7 @@
 Pure: what is compared has been read before (`sync.census`), and what is found is mended elsewhere (`sync.repair`).
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mcp_assets.embedding.vectors import VECTOR_CHECK_TOLERANCE, vector_checks
 from mcp_assets.entities.points import RESERVED_KEYS, chunk_id, point_id
@@ -40,6 +42,7 @@ class Kind(StrEnum):
     INVALID_VECTOR = "invalid_vector"
     SWAPPED_VECTOR = "swapped_vector"
     ORPHAN_VECTOR = "orphan_vector"
+    SURPLUS_CHUNK = "surplus_chunk"
     DUPLICATE_POINT = "duplicate_point"
     FOREIGN_POINT = "foreign_point"
     ORPHANED_EDGE = "orphaned_edge"
@@ -77,8 +80,9 @@ _ADVICE: Mapping[Kind, str] = {
     Kind.INVALID_VECTOR: "The vector has the wrong dimension, holds no finite numbers, or is not of length 1. "
     f"{_REPAIR} embeds just these.",
     Kind.SWAPPED_VECTOR: f"The vector is not the one that was written with this payload. {_REPAIR} embeds just these.",
-    Kind.ORPHAN_VECTOR: f"A point of an entity that is not living, or a chunk that its text does not have. {_REPAIR} "
-    "removes them; if they are very many, it asks first.",
+    Kind.ORPHAN_VECTOR: f"A point of an entity that is not living. {_REPAIR} removes it; if very many are, it "
+    "asks first.",
+    Kind.SURPLUS_CHUNK: f"A chunk that its text does not have. {_REPAIR} removes it.",
     Kind.DUPLICATE_POINT: f"A second point names the entity. {_REPAIR} removes it.",
     Kind.FOREIGN_POINT: "A point that this platform did not write. It is left alone; `mcp-assets validate --repair "
     "--foreign` removes it.",
@@ -94,6 +98,9 @@ _ADVICE: Mapping[Kind, str] = {
 DELETING = frozenset({Kind.VANISHED_ROW, Kind.ORPHAN_VECTOR})
 """Mending them removes entities or points: very many at once are asked about first."""
 
+OF_POINTS = frozenset({Kind.ORPHAN_VECTOR, Kind.SURPLUS_CHUNK, Kind.DUPLICATE_POINT})
+"""Points that should not be there: each is a finding by itself; of all else, each entity is."""
+
 TO_EMBED = frozenset(
     {Kind.MISSING_VECTOR, Kind.STALE_VECTOR, Kind.WRONG_MODEL, Kind.INVALID_VECTOR, Kind.SWAPPED_VECTOR}
 )
@@ -105,6 +112,7 @@ OF_ENTITIES = TO_EMBED | {
     Kind.LYING_LEDGER,
     Kind.STALE_PAYLOAD,
     Kind.ORPHAN_VECTOR,
+    Kind.SURPLUS_CHUNK,
     Kind.DUPLICATE_POINT,
 }
 """About an entity's ledger row and points."""
@@ -165,7 +173,7 @@ def found_points(page: Sequence[HeldPoint], dimension: int) -> Iterator[FoundPoi
     for row, (point, fits) in enumerate(zip(named, shaped, strict=True)):
         if fits:
             rows[row] = point.vector
-    finite = np.isfinite(rows).all(axis=1)
+    finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(rows), axis=1)
     rows[~finite] = 0
     norms = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1)).tolist()
     checks: list[float] = vector_checks(rows).tolist()
@@ -193,14 +201,15 @@ def claimed(payload: Mapping[str, Any]) -> EntityRef | None:
 def compare(
     ref: EntityRef, expected: Expected | None, recorded: Recorded | None, points: Iterable[FoundPoint], model: str
 ) -> list[Drift]:
-    """What is wrong with the points of an entity and with what the ledger says of them; each kind at most once.
+    """What is wrong with the points of an entity and with what the ledger says of them: once a kind, or once a
+    point where points are to be removed.
 
     `expected`: None for an entity that is not living.
     """
-    found: dict[Kind, Drift] = {}
+    found: dict[tuple[Kind, str], Drift] = {}
 
     def say(kind: Kind, detail: str, subject: str = "") -> None:
-        found.setdefault(kind, Drift(kind, ref, detail, subject))
+        found.setdefault((kind, subject if kind in OF_POINTS else ""), Drift(kind, ref, detail, subject))
 
     own = point_id(ref)
     wanted = wanted_ids(own, expected.points if expected is not None else 0)
@@ -208,12 +217,12 @@ def compare(
     for point in points:
         number = wanted.get(point.id)
         if number is None or expected is None:
-            if point.id != str(own) and point.id != _chunk_named(own, point.payload):
+            if is_duplicate(point):
                 say(Kind.DUPLICATE_POINT, f"the point {point.id} names it too", point.id)
             elif expected is None:
                 say(Kind.ORPHAN_VECTOR, "the entity is not living", point.id)
             else:
-                say(Kind.ORPHAN_VECTOR, "its text has no such point", point.id)
+                say(Kind.SURPLUS_CHUNK, "its text has no such point", point.id)
             continue
         seen.add(point.id)
         wrong = _wrong(point, number, expected, recorded, model)
@@ -223,7 +232,7 @@ def compare(
     if missing:
         say(Kind.MISSING_VECTOR, f"{len(missing)} of {len(wanted)} points are missing", missing[0])
     if recorded is None:
-        if wanted and not found.keys() & TO_EMBED:
+        if wanted and not any(kind in TO_EMBED for kind, _ in found):
             say(Kind.LYING_LEDGER, "the ledger knows nothing of its points")
     elif expected is None or not expected.points:
         say(Kind.LYING_LEDGER, f"the ledger says that {recorded.points} points are held of it")
@@ -259,7 +268,7 @@ def _wrong(
         return Kind.STALE_PAYLOAD, "its kind, chunk or slot is not the entity's"
     if payload.get("state_hash") != expected.state_hash:
         return Kind.STALE_PAYLOAD, f"made of the state {payload.get('state_hash')}, which is {expected.state_hash} now"
-    if expected.carried is not None and _carried(payload) != expected.carried:
+    if expected.carried is not None and not _alike(_carried(payload), expected.carried):
         return Kind.STALE_PAYLOAD, "its title or metadata are not the entity's"
     return None
 
@@ -281,6 +290,12 @@ def chunks_named(points: Iterable[FoundPoint]) -> int:
     return highest
 
 
+def is_duplicate(point: FoundPoint) -> bool:
+    """It names an entity under an id that is not made of the entity's name."""
+    own = point_id(point.ref)
+    return point.id != str(own) and point.id != _chunk_named(own, point.payload)
+
+
 def _chunk_named(own: UUID, payload: Mapping[str, Any]) -> str | None:
     number = payload.get("chunk")
     return str(chunk_id(own, number)) if isinstance(number, int) and number >= 0 else None
@@ -288,6 +303,21 @@ def _chunk_named(own: UUID, payload: Mapping[str, Any]) -> str | None:
 
 def _carried(payload: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in payload.items() if key not in RESERVED_KEYS}
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """The same JSON; numbers as 64-bit floats, which is what Qdrant may keep of them."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if _is_number(one) and _is_number(other):
+        return math.isclose(one, other, rel_tol=1e-9)
+    return type(one) is type(other) and bool(one == other)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 Place = tuple[int, str]

@@ -13,6 +13,7 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.sources import SourceRow
 from mcp_assets.sync.drift import (
+    OF_POINTS,
     Drift,
     Expected,
     FoundPoint,
@@ -285,5 +286,5 @@ def _of_ledger(
 
 
 def _once(drift: Iterable[Drift]) -> tuple[Drift, ...]:
-    """One of each kind."""
-    return tuple({one.kind: one for one in reversed(list(drift))}.values())
+    """Without what two comparisons have both found."""
+    return tuple({(one.kind, one.subject if one.kind in OF_POINTS else ""): one for one in drift}.values())

@@ -153,10 +153,22 @@ SELECT id, kind, entity_type, entity_id, subject, detail FROM {schema}.drift
 WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND id > %(after)s ORDER BY id LIMIT %(limit)s
 
 -- name: delete_drift
-DELETE FROM {schema}.drift WHERE id = ANY(%(ids)s)
+DELETE FROM {schema}.drift WHERE id = ANY(%(ids)s) RETURNING kind
 
--- name: deleting_share
-SELECT count(DISTINCT entity_id) FROM {schema}.drift WHERE census = %(census)s AND kind = ANY(%(kinds)s)
+-- name: entities_in_drift
+SELECT entity_id, array_agg(kind), array_agg(DISTINCT subject) FILTER (WHERE subject <> '') FROM {schema}.drift
+WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id > %(after)s
+GROUP BY entity_id ORDER BY entity_id LIMIT %(limit)s
+
+-- name: entities_going
+-- Entities that a repair would remove, and those among them that are still in the ledger.
+SELECT count(DISTINCT entity_id), count(DISTINCT entity_id) FILTER (WHERE kind = 'vanished_row')
+FROM {schema}.drift WHERE census = %(census)s AND kind = ANY(%(kinds)s)
+
+-- name: delete_drift_of_entities
+DELETE FROM {schema}.drift
+WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id = ANY(%(ids)s)
+RETURNING kind
 
 -- name: distrust
 UPDATE {schema}.entities AS ledger
@@ -175,3 +187,28 @@ SELECT %(entity_type)s, entity_id, ('x' || substr(md5(entity_id), 1, 4))::bit(16
 FROM unnest(%(ids)s::text[]) AS gone (entity_id)
 ORDER BY entity_id
 ON CONFLICT (entity_type, entity_id) DO NOTHING
+
+-- name: differing_living
+-- Of what a full sync will look at, what it could find gone, by shard, with the number of all that are living there.
+SELECT living.shard, going.count, living.count
+FROM (
+    SELECT differing.slot * %(shards)s >> 16 AS shard, count(*) AS count
+    FROM differing JOIN {schema}.entities AS ledger
+        ON ledger.entity_type = %(entity_type)s AND ledger.entity_id = differing.entity_id
+    WHERE ledger.deleted_at IS NULL AND ledger.origin = 'source'
+    GROUP BY 1
+) AS going
+JOIN (
+    SELECT slot * %(shards)s >> 16 AS shard, count(*) AS count
+    FROM {schema}.entities WHERE entity_type = %(entity_type)s AND deleted_at IS NULL
+    GROUP BY 1
+) AS living USING (shard)
+ORDER BY 1
+
+-- name: differing_living_ids
+SELECT differing.n, differing.entity_id
+FROM differing JOIN {schema}.entities AS ledger
+    ON ledger.entity_type = %(entity_type)s AND ledger.entity_id = differing.entity_id
+WHERE ledger.deleted_at IS NULL AND ledger.origin = 'source'
+  AND differing.slot * %(shards)s >> 16 = %(shard)s AND differing.n > %(after)s
+ORDER BY differing.n LIMIT %(limit)s
