@@ -105,7 +105,7 @@ def mend_entities(
     if not broken:
         return clean, 0
     _rewrite_ledger(platform, entity_type, broken)
-    retrying(platform.settings)(_distrust, platform, entity_type, collection, suspects, broken)
+    retrying(platform.settings)(_distrust, platform, entity_type, collection, broken)
     wanted = [Wanted(key) for key in sorted(broken)]
     report = index_until_settled(platform, indexer, wanted, force=False, embed=True)
     again = examine(platform, entity_type, collection.name, {key: suspects[key] for key in broken})
@@ -218,12 +218,12 @@ def _distrust(
     platform: Platform,
     entity_type: str,
     collection: Collection,
-    suspects: Mapping[str, Sequence[str]],
     broken: Mapping[str, Examined],
 ) -> None:
-    """Have the ledger say what Qdrant holds of `broken`, under the locks of their rows, and make dirty what is wrong."""
+    """Have the ledger say what Qdrant holds of `broken`, under the locks of their rows; what is wrong is dirty then."""
     postgres = platform.postgres
     shared = {"entity_type": entity_type, "collection": collection.name}
+    model = platform.embedder.profile.name
     ids = sorted(broken)
     with postgres.transaction() as connection:
         gone = [key for key in ids if broken[key].expected is None]
@@ -252,9 +252,7 @@ def _distrust(
                 # It has moved on since it was examined, and is dirty for that.
                 continue
             found = points.get(ref, [])
-            kinds = {
-                drift.kind for drift in compare(ref, expected, state.recorded, found, platform.embedder.profile.name)
-            }
+            kinds = {drift.kind for drift in compare(ref, expected, state.recorded, found, model)}
             duplicates |= {point.id: key for point in found if is_duplicate(point)}
             if kinds & TO_EMBED:
                 forget.append(key)
@@ -277,9 +275,8 @@ def _distrust(
 def _checks(ref: EntityRef, expected: Expected, found: Sequence[FoundPoint]) -> list[float]:
     """The vector_checks of the points of an entity in their order, as they were found."""
     by_id = {point.id: point for point in found}
-    return [
-        float(by_id[identifier].payload["vector_check"]) for identifier in wanted_ids(point_id(ref), expected.points)
-    ]
+    wanted = wanted_ids(point_id(ref), expected.points)
+    return [float(by_id[identifier].payload["vector_check"]) for identifier in wanted]
 
 
 def _adopt(

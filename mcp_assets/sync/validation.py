@@ -108,9 +108,9 @@ def _validate_entities(platform: Platform, refs: Sequence[EntityRef], *, repair:
             pass
     rules = EdgeRules(platform)
     for start in range(0, len(refs), RELINKED_AT_ONCE):
-        part = refs[start : start + RELINKED_AT_ONCE]
-        orphaned = orphaned_edges(platform, _edge_ids(platform, part))
-        wrong = rules.differing(part)
+        some = refs[start : start + RELINKED_AT_ONCE]
+        orphaned = orphaned_edges(platform, _edge_ids(platform, some))
+        wrong = rules.differing(some)
         found += [*orphaned, *wrong]
         if repair and orphaned:
             removed = remove_orphaned_edges(platform, [drift.subject for drift in orphaned])
