@@ -103,7 +103,9 @@ def points(client: QdrantClient, *numbers: int) -> list[models.PointStruct]:
     records = client.retrieve(TASKS, [task_point(n) for n in numbers], with_payload=True, with_vectors=True)
     by_id = {str(record.id): record for record in records}
     return [
-        models.PointStruct(id=task_point(n), vector=list(_vector(by_id[task_point(n)])), payload=by_id[task_point(n)].payload)
+        models.PointStruct(
+            id=task_point(n), vector=list(_vector(by_id[task_point(n)])), payload=by_id[task_point(n)].payload
+        )
         for n in numbers
     ]
 

@@ -80,9 +80,7 @@ def test_every_seeded_fault_is_found_and_mended_and_only_the_broken_are_embedded
         # A slot that is not the entity's hides the point from its partition.
         client.set_payload(TASKS, {"slot": 70_000}, points=[task_point(801)], wait=True)
     # Ledger rows that lie about what was embedded, about the text, and about an entity's life.
-    execute(
-        many, "UPDATE mcp_assets.embedded SET text_hash = 'lie' WHERE entity_id = ANY(%s)", ids((1001, 1011))
-    )
+    execute(many, "UPDATE mcp_assets.embedded SET text_hash = 'lie' WHERE entity_id = ANY(%s)", ids((1001, 1011)))
     execute(many, "DELETE FROM mcp_assets.embedded WHERE entity_id = ANY(%s)", ids((1011, 1021)))
     execute(
         many,

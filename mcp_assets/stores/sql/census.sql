@@ -212,3 +212,7 @@ FROM differing JOIN {schema}.entities AS ledger
 WHERE ledger.deleted_at IS NULL AND ledger.origin = 'source'
   AND differing.slot * %(shards)s >> 16 = %(shard)s AND differing.n > %(after)s
 ORDER BY differing.n LIMIT %(limit)s
+
+-- name: dead_letter_examples
+SELECT id, coalesce(entity_type || ':' || entity_id, subject), stage, error_kind, error
+FROM {schema}.dead_letters ORDER BY last_at DESC, id DESC LIMIT %(limit)s
