@@ -5,6 +5,7 @@ change is marked, or its ledger row is dirty. An entity is left out if it, or an
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -148,6 +149,19 @@ def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
     return drift
 
 
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """One finding about an entity's edges, and the other entity that it is about."""
+
+    drift: Drift
+    other: EntityRef | None = None
+    semantic: bool = False
+
+    @property
+    def involved(self) -> list[EntityRef]:
+        return [ref for ref in (self.drift.ref, self.other) if ref is not None]
+
+
 class EdgeRules:
     """What the rules make of entities, against the edges that are stored. Collections are looked up once."""
 
@@ -160,26 +174,34 @@ class EdgeRules:
     def differing(self, refs: Collection[EntityRef]) -> list[Drift]:
         """What is wrong with the edges of `refs`, looked at twice."""
         with self._platform.postgres.transaction() as connection:
-            suspects = {drift.ref for drift, _ in self._compare(connection, refs) if drift.ref is not None}
+            # A linker may be at work: all of what it wrote is seen, or nothing of it.
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            suspects = {one.drift.ref for one in self._compare(connection, refs) if one.drift.ref is not None}
         if not suspects:
             return []
         with exclusive(self._platform, wait=True) as locked:
             assert locked is not None  # noqa: S101  (it has waited)
             found = self._compare(locked, suspects)
-            involved = {ref for drift, other in found for ref in (drift.ref, other) if ref is not None}
+            involved = {ref for one in found for ref in one.involved}
             waiting = _waiting(self._platform, locked, involved)
-        moving = {drift.ref for drift, other in found if drift.ref in waiting or other in waiting}
-        return [drift for drift, _ in found if drift.ref not in moving]
+            points = {ref: row.point for ref, row in read_linked(self._platform, locked, involved).items() if row.point}
+        moving = {one.drift.ref for one in found if waiting.intersection(one.involved)}
+        # A lost point is told of by itself; the lists that it stood in are right again once it is back.
+        lost = self._semantic.missing(points)
+        lacking = {one.drift.ref for one in found if one.semantic and lost.intersection(one.involved)}
+        return [
+            one.drift
+            for one in found
+            if one.drift.ref not in moving and not (one.semantic and one.drift.ref in lacking)
+        ]
 
-    def _compare(self, connection: Connection, refs: Collection[EntityRef]) -> list[tuple[Drift, EntityRef | None]]:
-        """Each difference, with the other entity that it is about."""
+    def _compare(self, connection: Connection, refs: Collection[EntityRef]) -> list[_Difference]:
         platform = self._platform
         relationships = platform.relationships
         stored = relationships.of_sources(connection, refs, tuple(EdgeType))
         wanted = relationships.storable(connection, self._wanted(connection, refs))
         found = diff((edge for _, edge in stored.values()), wanted)
-        strengths = {key: edge.strength for key, (_, edge) in stored.items()}
-        told: list[tuple[Drift, EntityRef | None]] = []
+        told: list[_Difference] = []
         for kind, edges in (
             (Kind.MISSING_EDGE, found.added),
             (Kind.WRONG_EDGE, found.changed),
@@ -188,14 +210,14 @@ class EdgeRules:
             for edge in edges:
                 if kind is not Kind.WRONG_EDGE and self._is_approximate(edge):
                     continue
-                detail = f"{edge.source} → {edge.target} ({edge.type}, {edge.strength})"
-                if kind is Kind.WRONG_EDGE and strengths[edge.key] != edge.strength:
-                    detail = f"{edge.source} → {edge.target} ({edge.type}): {strengths[edge.key]}, not {edge.strength}"
-                subject = str(stored[edge.key][0]) if edge.key in stored else ""
-                told.append((Drift(kind, edge.source, detail, subject), edge.target))
+                row_id, held = stored.get(edge.key, ("", edge))
+                instead = f": {held.strength}" if held.strength != edge.strength else ""
+                detail = f"{edge.source} → {edge.target} ({edge.type}, {edge.strength}){instead}"
+                semantic = edge.type is EdgeType.SEMANTIC_SIMILARITY
+                told.append(_Difference(Drift(kind, edge.source, detail, str(row_id)), edge.target, semantic))
         collections = self._semantic.collections
         told += (
-            (Drift(Kind.STALE_LINK, ref, "the linker last saw it otherwise than it is"), None)
+            _Difference(Drift(Kind.STALE_LINK, ref, "the linker last saw it otherwise than it is"))
             for ref in sorted(stale(platform, connection, refs, collections, self._linked_by))
         )
         return told
