@@ -73,7 +73,7 @@ def build_census_schedule(settings: Settings, job: UnresolvedAssetJobDefinition)
 def build_repair_job() -> dg.JobDefinition:
     """Census, repair, and a report; it fails if drift is left, or so much would go that a person has to allow it."""
 
-    @dg.op(name="repair")
+    @dg.op(name="mend")
     def mend(context: dg.OpExecutionContext, config: RepairConfig, platform: PlatformResource) -> None:
         opened = platform.get()
         types = opened.settings.entity_types

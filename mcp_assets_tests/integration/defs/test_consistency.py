@@ -106,11 +106,11 @@ def test_a_check_by_itself_takes_a_census_where_there_is_none_and_says_how_old_w
 def test_the_repair_job_mends_and_tells_what_it_did(world: Platform, instance: dg.DagsterInstance) -> None:
     with qdrant(world) as client:
         client.delete(TASKS, models.PointIdsList(points=[task_point(1)]), wait=True)
-    result = run(world, instance, "repair", config={"ops": {"repair": {"config": {"types": ["task"]}}}})
+    result = run(world, instance, "repair", config={"ops": {"mend": {"config": {"types": ["task"]}}}})
     assert result.success
     with qdrant(world) as client:
         assert client.count(TASKS).count == 60
-    assert not run(world, instance, "repair", config={"ops": {"repair": {"config": {"types": ["no"]}}}}).success
+    assert not run(world, instance, "repair", config={"ops": {"mend": {"config": {"types": ["no"]}}}}).success
 
 
 def test_a_mass_deletion_stops_sync_and_repair_and_fails_the_check_until_it_is_allowed(
@@ -127,7 +127,7 @@ def test_a_mass_deletion_stops_sync_and_repair_and_fails_the_check_until_it_is_a
     assert not run(world, instance, "index", tags=tags).success
     with qdrant(world) as client:
         assert client.count(TASKS).count == 60
-    allowed = {"ops": {"repair": {"config": {"allow_mass_delete": True}}}}
+    allowed = {"ops": {"mend": {"config": {"allow_mass_delete": True}}}}
     assert run(world, instance, "repair", config=allowed).success
     with qdrant(world) as client:
         assert client.count(TASKS).count == 0
