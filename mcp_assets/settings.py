@@ -208,6 +208,19 @@ class Settings(BaseSettings):
         description="Make the (single) stream if it is absent.",
     )
 
+    mass_delete_share: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        validation_alias="MCP_ASSETS_MASS_DELETE_SHARE",
+        description="Share of a partition from which on a full sync or repair asks before it removes so many.",
+    )
+    census_cron: str = Field(
+        default="23 * * * *",
+        validation_alias="MCP_ASSETS_CENSUS_CRON",
+        description="When the census of everything is taken, and the checks after it.",
+    )
+
     sensor_tick_s: PositiveFloat = Field(
         default=50.0,
         le=300,

@@ -7,13 +7,14 @@ from pydantic import ValidationError
 from typer.exceptions import TyperException
 from typer.rich_utils import rich_format_error
 
-from mcp_assets.cli import demo, entities, graph, services
+from mcp_assets.cli import consistency, demo, entities, graph, services
 from mcp_assets.cli.console import Exit, say_error
 from mcp_assets.embedded.stack import StackError
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.settings import SettingsError
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync.load import LoadError
+from mcp_assets.sync.mass_delete import MassDeletion
 
 app = typer.Typer(
     name="mcp-assets",
@@ -35,6 +36,7 @@ app.command()(entities.publish)
 app.command()(entities.search)
 app.command()(graph.related)
 app.add_typer(graph.graph)
+app.command()(consistency.validate)
 app.command()(demo.demo)
 
 
@@ -60,7 +62,7 @@ def main() -> None:
     except (StoreUnavailable, EmbedderUnavailable) as error:
         say_error(str(error))
         code = Exit.UNAVAILABLE
-    except (StoreRefused, CollectionMismatch, StackError, LoadError) as error:
+    except (StoreRefused, CollectionMismatch, StackError, LoadError, MassDeletion) as error:
         say_error(str(error))
         code = Exit.FAILED
     raise SystemExit(code or Exit.OK)

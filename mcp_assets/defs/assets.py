@@ -53,6 +53,7 @@ class IndexConfig(dg.Config):
 
     mode: Mode = Mode.FULL
     force: bool = False
+    allow_mass_delete: bool = False
 
 
 def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
@@ -110,7 +111,7 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
         if config.mode is Mode.DRAIN:
             _drain(opened, ranges, context.run.run_id, log)
         else:
-            _full(opened, ranges, log, force=config.force)
+            _full(opened, ranges, log, force=config.force, allow_mass_delete=config.allow_mass_delete)
         # Materializations are logged as partitions are complete: an output would mark the whole range.
         yield from ()
 
@@ -147,10 +148,19 @@ def _link(platform: Platform, log: "_EventLog", requested: Sequence[EntityRef] =
         announce_links(platform, total, requested)
 
 
-def _full(platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", *, force: bool) -> None:
+def _full(
+    platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", *, force: bool, allow_mass_delete: bool
+) -> None:
     stages = Stages(ledger=log.selects(ENTITIES), embeddings=log.selects(EMBEDDINGS))
     for shard_range in ranges if stages.ledger or stages.embeddings else ():
-        for news in full_sync(platform, shard_range.entity_type, shard_range.shards, stages=stages, force=force):
+        for news in full_sync(
+            platform,
+            shard_range.entity_type,
+            shard_range.shards,
+            stages=stages,
+            force=force,
+            allow_mass_delete=allow_mass_delete,
+        ):
             if news.complete:
                 log.complete(shard_range.entity_type, news.shard, news.counts)
             else:

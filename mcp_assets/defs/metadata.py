@@ -7,6 +7,9 @@ import dagster as dg
 
 from mcp_assets.defs.plots import strengths_png
 from mcp_assets.graph import EdgeType
+from mcp_assets.sync.census import Census
+from mcp_assets.sync.checks import Finding
+from mcp_assets.sync.drift import Drift, Kind
 from mcp_assets.sync.indexer import Counts
 from mcp_assets.sync.linker import LinkCounts
 
@@ -76,4 +79,51 @@ def edges_metadata(
     told |= {name: dg.MetadataValue.int(by_type.total()) for name, by_type in changes.items()}
     for name, by_type in changes.items():
         told |= {f"{name}/{edge_type}": dg.MetadataValue.int(by_type[edge_type]) for edge_type in sorted(by_type)}
+    return told
+
+
+OFFENDERS_SHOWN = 20
+
+
+def census_metadata(census: Census) -> Mapping[str, dg.MetadataValue]:
+    """Of `consistency_census`: how much of each kind of drift, as numbers to plot, and some of it."""
+    told: dict[str, dg.MetadataValue] = {
+        "checked": dg.MetadataValue.int(census.checked),
+        "points": dg.MetadataValue.int(census.points),
+        "edges": dg.MetadataValue.int(census.edges),
+        "deep": dg.MetadataValue.bool(census.deep),
+        "seconds": dg.MetadataValue.float(round(census.seconds, 3)),
+        "drift": dg.MetadataValue.int(census.counts.total()),
+        **{f"drift/{kind}": dg.MetadataValue.int(census.counts[kind]) for kind in Kind},
+    }
+    if census.examples:
+        told["offenders"] = drift_table(census.examples)
+    return told
+
+
+def drift_table(drift: Sequence[Drift]) -> dg.MetadataValue:
+    """At most OFFENDERS_SHOWN of `drift`, some of each kind."""
+    kinds: dict[Kind, list[Drift]] = {}
+    for one in drift:
+        kinds.setdefault(one.kind, []).append(one)
+    each = max(1, OFFENDERS_SHOWN // max(len(kinds), 1))
+    shown = [one for found in kinds.values() for one in found[:each]][:OFFENDERS_SHOWN]
+    rows = ["| drift | entity | detail |", "|---|---|---|"]
+    rows += [f"| {one.kind} | {_cell(str(one.ref or one.subject))} | {_cell(one.detail)} |" for one in shown]
+    return dg.MetadataValue.md("\n".join(rows))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def finding_metadata(finding: Finding) -> Mapping[str, dg.MetadataValue]:
+    """Of a check: the count, its figures, the offenders, and what to do."""
+    told: dict[str, dg.MetadataValue] = {"count": dg.MetadataValue.int(finding.count)}
+    for name, figure in finding.figures.items():
+        told[name] = dg.MetadataValue.int(figure) if isinstance(figure, int) else dg.MetadataValue.float(figure)
+    if finding.rows:
+        told["offenders"] = dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in finding.rows])
+    if finding.advice:
+        told["what_to_do"] = dg.MetadataValue.md(finding.advice)
     return told

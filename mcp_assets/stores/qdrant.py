@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
@@ -14,6 +14,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.points import INDEXED_KEYS
+from mcp_assets.entities.refs import SLOTS
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import CollectionMismatch, PointsMissing, StoreRefused, StoreUnavailable
 
@@ -26,6 +27,8 @@ _SCHEMAS: Mapping[str, models.PayloadSchemaType] = {
 
 # Points in one request: with 1,536 dimensions as JSON some 10 MB, a third of Qdrant's default limit.
 _POINTS_A_REQUEST = 400
+
+_POINTS_A_PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,15 @@ class Hit:
 
     score: float
     payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPoint:
+    """A point as Qdrant holds it. `vector` is float32, NaN where Qdrant gave no number; empty if there is none."""
+
+    id: str
+    payload: Mapping[str, Any]
+    vector: NDArray[np.float32]
 
 
 _ENTITY_POINTS = models.Filter(must=[models.FieldCondition(key="kind", match=models.MatchValue(value="entity"))])
@@ -260,9 +272,54 @@ class Qdrant:
             found.update(str(record.id) for record in records)
         return found
 
-    def count(self, collection: str) -> int:
-        """The exact number of points."""
-        return self._call(lambda: self._client.count(collection, exact=True)).count
+    def scroll_slots(
+        self, collection: str, slots: tuple[int, int], *, keys: Sequence[str] | None = None
+    ) -> Iterator[list[HeldPoint]]:
+        """Every point whose payload has a slot in `slots` (half-open), in pages, with its vector.
+
+        `keys`: the payload keys that are wanted; all by default.
+        """
+        return self._scroll(collection, _slots(slots), keys, with_vectors=True)
+
+    def scroll_without_slot(self, collection: str, *, keys: Sequence[str]) -> Iterator[list[HeldPoint]]:
+        """Every point whose payload has no slot (0..65535), in pages, without vectors: none of them is ours."""
+        return self._scroll(collection, models.Filter(must_not=[_SLOT]), keys, with_vectors=False)
+
+    def points(self, collection: str, ids: Sequence[str], *, vectors: bool = True) -> list[HeldPoint]:
+        """Those of `ids` that `collection` holds, with their payloads."""
+        found: list[HeldPoint] = []
+        for part in _slices(ids):
+            records = self._call(
+                lambda part=part: self._client.retrieve(  # type: ignore[misc]
+                    collection, list(map(_identifier, part)), with_payload=True, with_vectors=vectors
+                )
+            )
+            found += map(_held, records)
+        return found
+
+    def delete(self, collection: str, ids: Sequence[str], *, naming: Sequence[str] | None = None) -> None:
+        """Remove points by their ids, which may be those of another hand; returns when it is applied.
+
+        `naming`: only those whose payload names one of these entity ids at that moment.
+        """
+        for part in _slices(ids):
+            must: list[models.Condition] = [models.HasIdCondition(has_id=list(map(_identifier, part)))]
+            if naming is not None:
+                must.append(models.FieldCondition(key="entity_id", match=models.MatchAny(any=list(naming))))
+            selector = models.FilterSelector(filter=models.Filter(must=must))
+            self._applied(lambda selector=selector: self._client.delete(collection, selector, wait=True))  # type: ignore[misc]
+
+    def count(self, collection: str, slots: tuple[int, int] | None = None) -> int:
+        """The exact number of points; of those with a slot in `slots` (half-open), if that is given."""
+        count_filter = None if slots is None else _slots(slots)
+        return self._call(lambda: self._client.count(collection, count_filter=count_filter, exact=True)).count
+
+    def shape(self, collection: str) -> tuple[int, str]:
+        """Dimension and distance of the unnamed vector of `collection`."""
+        vectors = self._call(lambda: self._client.get_collection(collection)).config.params.vectors
+        if not isinstance(vectors, models.VectorParams):
+            raise CollectionMismatch(f"the collection {collection} has named vectors")
+        return vectors.size, vectors.distance.value
 
     def collections(self) -> list[str]:
         """The names of all physical collections; the cheapest question that shows that Qdrant answers."""
@@ -311,6 +368,25 @@ class Qdrant:
             (str(point.payload["model"]) for point in points if point.payload and "model" in point.payload), None
         )
 
+    def _scroll(
+        self, collection: str, scroll_filter: models.Filter, keys: Sequence[str] | None, *, with_vectors: bool
+    ) -> Iterator[list[HeldPoint]]:
+        offset: Any = None
+        while True:
+            records, offset = self._call(
+                lambda offset=offset: self._client.scroll(  # type: ignore[misc]
+                    collection,
+                    scroll_filter=scroll_filter,
+                    limit=_POINTS_A_PAGE,
+                    offset=offset,
+                    with_payload=True if keys is None else list(keys),
+                    with_vectors=with_vectors,
+                )
+            )
+            yield [_held(record) for record in records]
+            if offset is None:
+                return
+
     def _applied(self, call: Callable[[], models.UpdateResult | Iterable[models.UpdateResult]]) -> None:
         answer = self._call(call)
         results = [answer] if isinstance(answer, models.UpdateResult) else list(answer)
@@ -333,6 +409,23 @@ class Qdrant:
             raise StoreUnavailable(
                 f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
             ) from error
+
+
+_SLOT = models.FieldCondition(key="slot", range=models.Range(gte=0, lt=SLOTS))
+
+
+def _slots(slots: tuple[int, int]) -> models.Filter:
+    return models.Filter(must=[models.FieldCondition(key="slot", range=models.Range(gte=slots[0], lt=slots[1]))])
+
+
+def _identifier(text: str) -> int | str:
+    """An id as Qdrant takes it: a number or a UUID."""
+    return int(text) if text.isdecimal() else text
+
+
+def _held(record: models.Record) -> HeldPoint:
+    vector = record.vector if isinstance(record.vector, list) else []
+    return HeldPoint(str(record.id), record.payload or {}, np.array(vector, dtype=np.float32))
 
 
 def _is_not_found(error: StoreRefused) -> bool:

@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import sql
 
@@ -14,6 +14,20 @@ from mcp_assets.stores.migrations.relationships import ORIGIN
 from mcp_assets.stores.postgres import Connection
 
 _ID_TYPES = frozenset({"text", "uuid", "character varying"})
+
+
+class Orphan(NamedTuple):
+    """An edge, ours or of others, that lacks a living end. A type may be unknown in the rows of others."""
+
+    id: str
+    source_type: str | None
+    source_id: str
+    target_type: str | None
+    target_id: str
+    edge_type: str
+    origin: str | None
+    has_source: bool
+    has_target: bool
 
 
 class Relationships:
@@ -144,6 +158,84 @@ class Relationships:
                 for edge in found.added:
                     evidence = encoded[id(edge.metadata)]
                     writer.write_row((*edge.source, *edge.target, edge.type.value, edge.strength, evidence, ORIGIN))
+
+    def orphans(self, schema: str, entity_type: str, slots: tuple[int, int], types: Sequence[str]) -> sql.Composed:
+        """The query of edges from a partition that lack a living end; rows as `Orphan` takes them.
+
+        Edges of others are judged by their registered types, or by their ids where they bear no type. What bears no
+        registered source type belongs to the first of `types`.
+        """
+        owned = sql.SQL("edge.source_type = {}").format(sql.Literal(entity_type))
+        if entity_type == types[0]:
+            owned = sql.SQL("({} OR edge.source_type IS NULL OR edge.source_type <> ALL({}))").format(
+                owned, sql.Literal(list(types))
+            )
+        return self._orphans(schema, types) + sql.SQL(
+            " AND {owned} AND ('x' || substr(md5(edge.source_id::text), 1, 4))::bit(16)::integer >= {low}"
+            " AND ('x' || substr(md5(edge.source_id::text), 1, 4))::bit(16)::integer < {high}"
+        ).format(owned=owned, low=sql.Literal(slots[0]), high=sql.Literal(slots[1]))
+
+    def orphans_among(
+        self, connection: Connection, schema: str, ids: Sequence[str], types: Sequence[str]
+    ) -> list["Orphan"]:
+        """Those of the rows `ids` that lack a living end now."""
+        statement = self._orphans(schema, types) + sql.SQL(" AND edge.id::text = ANY({})").format(
+            sql.Literal(list(ids))
+        )
+        return [Orphan(*row) for row in connection.execute(statement)]
+
+    def delete_orphans(self, connection: Connection, schema: str, ids: Sequence[str], types: Sequence[str]) -> int:
+        """Remove those of the rows `ids` that lack a living end now, whosever they are. Returns how many."""
+        orphans = [orphan.id for orphan in self.orphans_among(connection, schema, ids, types)]
+        return connection.execute(
+            sql.SQL("DELETE FROM {} WHERE id::text = ANY(%s)").format(self.table), (orphans,)
+        ).rowcount
+
+    def count_from(self, connection: Connection, entity_type: str, slots: tuple[int, int]) -> int:
+        """How many edges, of whatever origin, have their source in a partition."""
+        row = connection.execute(
+            sql.SQL(
+                "SELECT count(*) FROM {} WHERE source_type = %s"
+                " AND ('x' || substr(md5(source_id::text), 1, 4))::bit(16)::integer >= %s"
+                " AND ('x' || substr(md5(source_id::text), 1, 4))::bit(16)::integer < %s"
+            ).format(self.table),
+            (entity_type, *slots),
+        ).fetchone()
+        return row[0] if row else 0
+
+    def _orphans(self, schema: str, types: Sequence[str]) -> sql.Composed:
+        lacking = sql.SQL(
+            "({end}.entity_id IS NULL AND (edge.origin IS NOT DISTINCT FROM {ours}"
+            " OR coalesce(edge.{end_type} = ANY({types}), false)"
+            " OR (edge.{end_type} IS NULL AND NOT EXISTS (SELECT FROM {schema}.entities AS any_type"
+            " WHERE any_type.entity_type = ANY({types}) AND any_type.entity_id = edge.{end_id}::text"
+            " AND any_type.deleted_at IS NULL))))"
+        )
+        joined = sql.SQL(
+            " LEFT JOIN {schema}.entities AS {end} ON {end}.entity_type = edge.{end_type}"
+            " AND {end}.entity_id = edge.{end_id}::text AND {end}.deleted_at IS NULL"
+        )
+        ends = [
+            {
+                "schema": sql.Identifier(schema),
+                "end": sql.Identifier(end),
+                "end_type": sql.Identifier(f"{end}_type"),
+                "end_id": sql.Identifier(f"{end}_id"),
+                "ours": sql.Literal(ORIGIN),
+                "types": sql.Literal(list(types)),
+            }
+            for end in ("source", "target")
+        ]
+        return sql.SQL(
+            "SELECT edge.id::text, edge.source_type, edge.source_id::text, edge.target_type, edge.target_id::text,"
+            " edge.relationship_type, edge.origin, NOT {no_source}, NOT {no_target}"
+            " FROM {table} AS edge{joins} WHERE ({no_source} OR {no_target})"
+        ).format(
+            table=self.table,
+            joins=sql.SQL("").join(joined.format(**end) for end in ends),
+            no_source=lacking.format(**ends[0]),
+            no_target=lacking.format(**ends[1]),
+        )
 
     def storable(self, connection: Connection, edges: Iterable[Edge]) -> list[Edge]:
         """Those of `edges` whose ids the table can hold: an adopted table may hold UUIDs only."""

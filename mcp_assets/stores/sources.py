@@ -127,6 +127,26 @@ class SourceReader:
         )
         self._run(lambda: connection.execute(statement))
 
+    def copy_living(self, connection: Connection, slots: tuple[int, int]) -> None:
+        """Make the temporary table `census_source(id, slot, hash)` of the living rows of `slots` (half-open)."""
+        statement = sql.SQL(
+            """
+            CREATE TEMPORARY TABLE census_source AS
+            SELECT * FROM (
+                SELECT {id} AS id, ('x' || substr(md5({id}), 1, 4))::bit(16)::integer AS slot, {hash} AS hash
+                FROM {table} WHERE {alive}
+            ) AS living WHERE slot >= {low} AND slot < {high}
+            """
+        ).format(
+            id=self._id,
+            hash=self._hash(),
+            table=self._table,
+            alive=self._alive,
+            low=sql.Literal(slots[0]),
+            high=sql.Literal(slots[1]),
+        )
+        self._run(lambda: connection.execute(statement))
+
     def canonical_ids(self, connection: Connection, ids: Iterable[str]) -> dict[str, str]:
         """Each of `ids` as the table spells it (`::text`): a UUID in capitals names the row of the one in small."""
         spell = _SPELLING.get(self._type_of_id(connection))

@@ -9,6 +9,7 @@ from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.indexer import CHARACTERS_AT_ONCE, BatchReport, Counts, Indexer
 from mcp_assets.sync.ledger import Wanted
+from mcp_assets.sync.mass_delete import refuse_vanished
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.platform import Platform
 
@@ -49,12 +50,14 @@ def full_sync(
     *,
     stages: Stages = Stages(),
     force: bool = False,
+    allow_mass_delete: bool = False,
 ) -> Iterator[Progress]:
     """Bring the shards (a contiguous range, ascending) to what the source says; each is complete once, in order.
 
     What was committed before an error stands; run it again and it goes on from there.
 
     Raises:
+        MassDeletion: so many source rows are gone that a person has to allow it; nothing was done.
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable.
     """
     total = platform.settings.shards
@@ -66,6 +69,8 @@ def full_sync(
     with platform.postgres.session() as session:
         started_at = _now(session)
         _find_differing(platform, session, entity_type, slots, stages, force=force)
+        if not allow_mass_delete:
+            refuse_vanished(platform, session, entity_type)
         differing = _count_by_shard(session, total)
 
         def work(batch: _Batch) -> BatchReport:

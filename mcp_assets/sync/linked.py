@@ -81,28 +81,14 @@ def derive(
 
     `collections`: the physical ones that are searched. `linked_by`: the name of the rules and settings in force.
     """
-    postgres = platform.postgres
     names = by_type_and_id(refs)
     before = read_linked(platform, connection, refs)
     known_uses = _read_uses(platform, connection, "uses_of_sources", names)
     derived = Derived()
-    new_uses: dict[EntityRef, tuple[Use, ...]] = {}
-    after_keys: dict[EntityRef, frozenset[ReferenceKey]] = {}
-    rows = connection.execute(postgres.query("read_states"), {**names, "collections": list(collections)})
-    for entity_type, entity_id, title, content, metadata, deleted, has_point in rows:
-        if deleted:
-            continue
-        ref = EntityRef(entity_type, entity_id)
-        keys = after_keys[ref] = keys_of(ref, title, metadata)
-        by_kind = {key.kind: key.key for key in keys}
-        derived.living[ref] = Linked(
-            str(point_id(ref)) if has_point else None,
-            by_kind.get(ReferenceKind.TITLE),
-            by_kind.get(ReferenceKind.SLUG),
-            tags_of(metadata),
-            linked_by=linked_by,
-        )
-        new_uses[ref] = platform.reference_rules.uses(ref, title, content, metadata)
+    now_living = _states(platform, connection, names, collections, linked_by)
+    derived.living = {ref: row for ref, (row, _) in now_living.items()}
+    new_uses = {ref: uses for ref, (_, uses) in now_living.items()}
+    after_keys = {ref: row.keys(ref) for ref, row in derived.living.items()}
     changed_keys: set[ReferenceKey] = set()
     rewritten: list[EntityRef] = []
     stale_uses: list[EntityRef] = []
@@ -127,6 +113,50 @@ def derive(
     _write_uses(platform, connection, stale_uses, new_uses)
     derived.referring |= _users(platform, connection, changed_keys)
     return derived
+
+
+def stale(
+    platform: Platform, connection: Connection, refs: Collection[EntityRef], collections: Sequence[str], linked_by: str
+) -> set[EntityRef]:
+    """Those of `refs` of which `linked` or `reference_uses` say something else than the ledger implies."""
+    names = by_type_and_id(refs)
+    before = read_linked(platform, connection, refs)
+    known_uses = _read_uses(platform, connection, "uses_of_sources", names)
+    living = _states(platform, connection, names, collections, linked_by)
+    found = set()
+    for ref in refs:
+        was = before.get(ref)
+        now, uses = living.get(ref, (None, ()))
+        same = _same(was, now) if was is not None and now is not None else was is now
+        if not same or set(known_uses.get(ref, ())) != set(uses):
+            found.add(ref)
+    return found
+
+
+def _states(
+    platform: Platform,
+    connection: Connection,
+    names: Mapping[str, Sequence[str]],
+    collections: Sequence[str],
+    linked_by: str,
+) -> dict[EntityRef, tuple[Linked, tuple[Use, ...]]]:
+    """What the ledger says now of those that are living, as the linker keeps it, and the references they make."""
+    found = {}
+    rows = connection.execute(platform.postgres.query("read_states"), {**names, "collections": list(collections)})
+    for entity_type, entity_id, title, content, metadata, deleted, has_point in rows:
+        if deleted:
+            continue
+        ref = EntityRef(entity_type, entity_id)
+        by_kind = {key.kind: key.key for key in keys_of(ref, title, metadata)}
+        row = Linked(
+            str(point_id(ref)) if has_point else None,
+            by_kind.get(ReferenceKind.TITLE),
+            by_kind.get(ReferenceKind.SLUG),
+            tags_of(metadata),
+            linked_by=linked_by,
+        )
+        found[ref] = row, platform.reference_rules.uses(ref, title, content, metadata)
+    return found
 
 
 def reference_edges(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> list[Edge]:

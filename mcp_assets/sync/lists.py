@@ -89,6 +89,19 @@ class SemanticLists:
         """The physical collections that are searched."""
         return list(dict.fromkeys(self._of_type.values()))
 
+    @property
+    def exact(self) -> bool:
+        """All collections are searched exactly: a list asked for again is the same list."""
+        return all(self._exact.values())
+
+    def missing(self, points: Mapping[EntityRef, str]) -> set[EntityRef]:
+        """Those entities whose point, as given, is not in their collection."""
+        there: set[str] = set()
+        for collection in self.collections:
+            held = [point for ref, point in points.items() if self._of_type.get(ref.type) == collection]
+            there |= self._platform.qdrant.existing(collection, held)
+        return {ref for ref, point in points.items() if point not in there}
+
     def rankings(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Ranking]:
         """The list of each entity, given its point."""
         found: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in points}

@@ -1,0 +1,109 @@
+"""Commands about consistency: compare the stores with the source of truth, and mend what differs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from mcp_assets.cli.console import Exit, err, out, print_json, say_error
+from mcp_assets.settings import load_settings
+from mcp_assets.sync.drift import Kind, Severity
+from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.validation import Validation
+from mcp_assets.sync.validation import validate as validate_stores
+
+_EXAMPLES_SHOWN = 20
+
+
+def validate(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend exactly what is found.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Look at every text, payload and edge, not at a sample of them.")
+    ] = False,
+    types: Annotated[list[str] | None, typer.Option("--type", "-t", help="Only this entity type; repeatable.")] = None,
+    allow_mass_delete: Annotated[
+        bool, typer.Option("--allow-mass-delete", help="Remove what is gone even if it is much of a partition.")
+    ] = False,
+    foreign: Annotated[
+        bool, typer.Option("--foreign", help="With --repair: remove points of another hand, too.")
+    ] = False,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="Write the report, per partition and kind, to FILE.csv or .parquet.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Compare source tables, ledger, Qdrant and edges. Exits with 1 if drift is left."""
+    settings = load_settings()
+    unknown = [name for name in types or [] if name not in settings.entity_types]
+    if unknown:
+        raise typer.BadParameter(f"no entity type {unknown[0]!r}: one of {', '.join(settings.entity_types)}")
+    if export is not None and export.suffix not in (".csv", ".parquet"):
+        raise typer.BadParameter(f"--export writes .csv or .parquet, not {export.name}")
+    platform = Platform(settings)
+    try:
+        with err.status("comparing the stores" + (" and mending what differs" if repair else "")):
+            report = validate_stores(
+                platform,
+                entity_types=types or list(settings.entity_types),
+                repair=repair,
+                deep=deep,
+                allow_mass_delete=allow_mass_delete,
+                foreign=foreign,
+            )
+        if export is not None:
+            _export(platform, export)
+    finally:
+        platform.close()
+    if json:
+        print_json(
+            {
+                "checked": report.checked,
+                "found": report.found,
+                "mended": report.mended,
+                "left": report.left,
+                "embedded": report.embedded,
+                "refused": report.refused,
+                "examples": [
+                    {"kind": one.kind, "entity": str(one.ref) if one.ref else None, "detail": one.detail}
+                    for one in report.examples
+                ],
+            }
+        )
+    else:
+        _show(report, repair=repair)
+    if report.left or report.refused:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _export(platform: Platform, path: Path) -> None:
+    # pandas takes a second to load, and nothing else here needs it.
+    from mcp_assets.sync.census_report import export_report
+
+    try:
+        export_report(platform, path)
+    except OSError as error:
+        say_error(f"{path} cannot be written: {error.strerror or error}")
+        raise typer.Exit(Exit.FAILED) from error
+
+
+def _show(report: Validation, *, repair: bool) -> None:
+    out.print(f"{report.checked} entities compared", highlight=False)
+    if not report.found:
+        out.print("[green]nothing differs[/]")
+        return
+    table = Table("drift", "found", *(["mended"] if repair else []), "what to do", show_edge=False)
+    for kind, count in report.found.items():
+        colour = "red" if Kind(kind).severity is Severity.ERROR else "yellow"
+        mended = [str(report.mended.get(kind, 0))] if repair else []
+        table.add_row(f"[{colour}]{kind}[/]", str(count), *mended, escape(Kind(kind).advice))
+    out.print(table)
+    examples = Table("drift", "entity", "detail", show_edge=False)
+    for one in report.examples[:_EXAMPLES_SHOWN]:
+        examples.add_row(one.kind, escape(str(one.ref or one.subject)), escape(one.detail))
+    out.print(examples)
+    if repair:
+        out.print(f"{report.embedded} entities were embedded", highlight=False)
+    if report.refused:
+        say_error(report.refused)

@@ -1,0 +1,218 @@
+-- name: begin_census
+INSERT INTO {schema}.censuses (entity_type, collection, low, high, deep)
+VALUES (%(entity_type)s, %(collection)s, %(low)s, %(high)s, %(deep)s)
+RETURNING id
+
+-- name: copy_drift
+COPY {schema}.drift (census, kind, entity_type, entity_id, subject, detail) FROM STDIN
+
+-- name: end_census
+UPDATE {schema}.censuses
+SET ended_at = clock_timestamp(), checked = %(checked)s, points = %(points)s, edges = %(edges)s
+WHERE id = %(census)s
+
+-- name: delete_older_censuses
+-- One of the collection in use replaces all; one of a collection that is being built, only its own.
+DELETE FROM {schema}.censuses
+WHERE entity_type = %(entity_type)s AND (%(in_use)s OR collection = %(collection)s)
+  AND low < %(high)s AND high > %(low)s AND id <> %(census)s
+
+-- name: census_rows
+CREATE TEMPORARY TABLE census_rows AS
+SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, found.*
+FROM (
+    SELECT coalesce(source.slot, ledger.slot) AS slot, coalesce(source.id, ledger.entity_id) AS entity_id,
+           source.hash AS hash_now, source.id IS NOT NULL AS in_source, ledger.entity_id IS NOT NULL AS in_ledger,
+           ledger.origin, ledger.source_hash, ledger.prepared_by, ledger.text_hash, ledger.state_hash,
+           coalesce(ledger.deleted, false) AS deleted, coalesce(ledger.dirty, false) AS dirty,
+           coalesce(ledger.chunk_bound, 0) AS chunk_bound,
+           held.model, held.text_hash AS held_text, held.state_hash AS held_state, held.points, held.vector_checks
+    FROM census_source AS source
+    FULL JOIN (
+        SELECT entity_id, slot, origin, source_hash, prepared_by, text_hash, state_hash,
+               deleted_at IS NOT NULL AS deleted, dirty, chunk_bound
+        FROM {schema}.entities
+        WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s
+    ) AS ledger ON source.id = ledger.entity_id
+    LEFT JOIN {schema}.embedded AS held
+        ON held.entity_type = %(entity_type)s AND held.entity_id = ledger.entity_id AND held.collection = %(collection)s
+    WHERE source.id IS NOT NULL OR NOT ledger.deleted OR held.entity_id IS NOT NULL
+) AS found
+
+-- name: census_page
+SELECT n, slot, entity_id, hash_now, in_source, in_ledger, origin, source_hash, prepared_by, text_hash, state_hash,
+       deleted, dirty, chunk_bound, model, held_text, held_state, points, vector_checks
+FROM census_rows WHERE n > %(after)s ORDER BY n LIMIT %(limit)s
+
+-- name: census_states
+SELECT wanted.entity_id, ledger.entity_id IS NOT NULL, ledger.origin, ledger.source_hash, ledger.prepared_by,
+       ledger.text_hash, ledger.state_hash, ledger.deleted_at IS NOT NULL, coalesce(ledger.dirty, false),
+       coalesce(ledger.chunk_bound, 0), held.model, held.text_hash, held.state_hash, held.points, held.vector_checks,
+       held.embedded_at,
+       EXISTS (
+           SELECT FROM {schema}.inbox WHERE inbox.entity_type = %(entity_type)s
+             AND inbox.kind IN ('entity', 'relate') AND inbox.entity_id = wanted.entity_id
+       )
+FROM unnest(%(ids)s::text[]) AS wanted (entity_id)
+LEFT JOIN {schema}.entities AS ledger
+    ON ledger.entity_type = %(entity_type)s AND ledger.entity_id = wanted.entity_id
+LEFT JOIN {schema}.embedded AS held
+    ON held.entity_type = %(entity_type)s AND held.entity_id = wanted.entity_id AND held.collection = %(collection)s
+
+-- name: census_texts
+SELECT entity_id, title, content, metadata FROM {schema}.entities
+WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND deleted_at IS NULL
+
+-- name: dangling_references
+-- References by id or title; a slug names its parent whether there is one or not.
+SELECT source_type, source_id, kind, key, rule FROM {schema}.reference_uses AS used
+WHERE source_type = %(entity_type)s AND rule <> 'slug'
+  AND ('x' || substr(md5(source_id), 1, 4))::bit(16)::integer >= %(low)s
+  AND ('x' || substr(md5(source_id), 1, 4))::bit(16)::integer < %(high)s
+  AND NOT EXISTS (
+      SELECT FROM {schema}.linked
+      WHERE used.kind = 'id' AND linked.entity_type = split_part(used.key, ':', 1)
+        AND linked.entity_id = substr(used.key, strpos(used.key, ':') + 1)
+  )
+  AND NOT EXISTS (
+      SELECT FROM {schema}.linked
+      WHERE used.kind = 'title' AND linked.title_key = used.key
+        AND (used.within IS NULL OR linked.entity_type = used.within)
+  )
+  AND NOT EXISTS (
+      SELECT FROM {schema}.linked
+      WHERE used.kind = 'slug' AND linked.slug_key = used.key
+        AND (used.within IS NULL OR linked.entity_type = used.within)
+  )
+
+-- name: waiting_for_links
+-- Entities whose place in the edges may be about to change.
+SELECT entity_type, entity_id FROM {schema}.relink_marks
+    JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id) USING (entity_type, entity_id)
+UNION
+SELECT entity_type, entity_id FROM {schema}.entities
+    JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id) USING (entity_type, entity_id)
+WHERE dirty
+
+-- name: any_change_waits
+SELECT EXISTS (SELECT FROM {schema}.relink_marks WHERE reason <> 'lists')
+    OR EXISTS (SELECT FROM {schema}.entities WHERE dirty)
+
+-- name: living_among
+SELECT entity_type, entity_id FROM {schema}.entities
+    JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id) USING (entity_type, entity_id)
+WHERE deleted_at IS NULL
+
+-- name: linked_or_living
+SELECT entity_id FROM (
+    SELECT entity_id FROM {schema}.entities
+    WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
+      AND entity_id > %(after)s
+    UNION
+    SELECT entity_id FROM {schema}.linked
+    WHERE entity_type = %(entity_type)s AND entity_id > %(after)s
+      AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer >= %(low)s
+      AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer < %(high)s
+) AS found
+ORDER BY entity_id LIMIT %(limit)s
+
+-- name: sample_of_living
+SELECT entity_id FROM {schema}.entities
+WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
+ORDER BY md5(entity_id || %(seed)s) LIMIT %(limit)s
+
+-- name: living_not_linked
+-- One side without the other.
+SELECT coalesce(ledger.entity_id, linked.entity_id)
+FROM (
+    SELECT entity_id FROM {schema}.entities
+    WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
+) AS ledger
+FULL JOIN (
+    SELECT entity_id FROM {schema}.linked
+    WHERE entity_type = %(entity_type)s
+      AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer >= %(low)s
+      AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer < %(high)s
+) AS linked USING (entity_id)
+WHERE ledger.entity_id IS NULL OR linked.entity_id IS NULL
+
+-- name: last_censuses
+SELECT id, entity_type, collection, low, high, deep, checked, points, edges, ended_at,
+       extract(epoch FROM clock_timestamp() - ended_at)::float8
+FROM {schema}.censuses WHERE ended_at IS NOT NULL ORDER BY entity_type, low
+
+-- name: drift_counts
+SELECT census, kind, count(*) FROM {schema}.drift WHERE census = ANY(%(censuses)s) GROUP BY 1, 2 ORDER BY 1, 2
+
+-- name: drift_examples
+SELECT kind, entity_type, entity_id, subject, detail FROM {schema}.drift
+WHERE census = ANY(%(censuses)s) AND kind = ANY(%(kinds)s) ORDER BY id LIMIT %(limit)s
+
+-- name: drift_page
+SELECT id, kind, entity_type, entity_id, subject, detail FROM {schema}.drift
+WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND id > %(after)s ORDER BY id LIMIT %(limit)s
+
+-- name: delete_drift
+DELETE FROM {schema}.drift WHERE id = ANY(%(ids)s) RETURNING kind
+
+-- name: entities_in_drift
+SELECT entity_id, array_agg(kind), array_agg(DISTINCT subject) FILTER (WHERE subject <> '') FROM {schema}.drift
+WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id > %(after)s
+GROUP BY entity_id ORDER BY entity_id LIMIT %(limit)s
+
+-- name: entities_going
+-- Entities that a repair would remove, and those among them that are still in the ledger.
+SELECT count(DISTINCT entity_id), count(DISTINCT entity_id) FILTER (WHERE kind = 'vanished_row')
+FROM {schema}.drift WHERE census = %(census)s AND kind = ANY(%(kinds)s)
+
+-- name: delete_drift_of_entities
+DELETE FROM {schema}.drift
+WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id = ANY(%(ids)s)
+RETURNING kind
+
+-- name: distrust
+UPDATE {schema}.entities AS ledger
+SET dirty = true, chunk_bound = greatest(ledger.chunk_bound, broken.chunks)
+FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS broken (entity_id, chunks)
+WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = broken.entity_id
+
+-- name: unprepare
+UPDATE {schema}.entities SET prepared_by = '' WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
+
+-- name: insert_tombstones
+INSERT INTO {schema}.entities
+    (entity_type, entity_id, slot, origin, prepared_by, text_hash, state_hash, deleted_at, dirty)
+SELECT %(entity_type)s, entity_id, ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer, 'event', '', 'deleted',
+       'deleted', now(), false
+FROM unnest(%(ids)s::text[]) AS gone (entity_id)
+ORDER BY entity_id
+ON CONFLICT (entity_type, entity_id) DO NOTHING
+
+-- name: differing_living
+-- Of what a full sync will look at, what it could find gone, by shard, with the number of all that are living there.
+SELECT living.shard, going.count, living.count
+FROM (
+    SELECT differing.slot * %(shards)s >> 16 AS shard, count(*) AS count
+    FROM differing JOIN {schema}.entities AS ledger
+        ON ledger.entity_type = %(entity_type)s AND ledger.entity_id = differing.entity_id
+    WHERE ledger.deleted_at IS NULL AND ledger.origin = 'source'
+    GROUP BY 1
+) AS going
+JOIN (
+    SELECT slot * %(shards)s >> 16 AS shard, count(*) AS count
+    FROM {schema}.entities WHERE entity_type = %(entity_type)s AND deleted_at IS NULL
+    GROUP BY 1
+) AS living USING (shard)
+ORDER BY 1
+
+-- name: differing_living_ids
+SELECT differing.n, differing.entity_id
+FROM differing JOIN {schema}.entities AS ledger
+    ON ledger.entity_type = %(entity_type)s AND ledger.entity_id = differing.entity_id
+WHERE ledger.deleted_at IS NULL AND ledger.origin = 'source'
+  AND differing.slot * %(shards)s >> 16 = %(shard)s AND differing.n > %(after)s
+ORDER BY differing.n LIMIT %(limit)s
+
+-- name: dead_letter_examples
+SELECT id, coalesce(entity_type || ':' || entity_id, subject), stage, error_kind, error
+FROM {schema}.dead_letters ORDER BY last_at DESC, id DESC LIMIT %(limit)s

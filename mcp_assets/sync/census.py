@@ -1,0 +1,461 @@
+"""Census: compares source table, ledger, Qdrant and edges of one partition, read from the stores themselves.
+
+Both sides are read in the order of (slot, id) and merged, a window of slots at a time: memory does not grow with the
+partition. The first look goes by hashes; what looks wrong is looked at once more, closely (`sync.examine`), before it
+counts. A sample of the texts is prepared anew, and with `deep` all of them.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import itemgetter
+from typing import Any
+
+from mcp_assets.entities.refs import EntityRef, slot_range
+from mcp_assets.stores.errors import CollectionMismatch
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.qdrant import Collection, HeldPoint, physical_name
+from mcp_assets.sync.drift import (
+    Drift,
+    Expected,
+    FoundPoint,
+    Kind,
+    Pair,
+    Place,
+    Recorded,
+    claimed,
+    compare,
+    found_points,
+    side_by_side,
+)
+from mcp_assets.sync.edge_census import EdgeCensus
+from mcp_assets.sync.examine import (
+    EMPTY_TEXT_HASH,
+    ENTITIES_AT_ONCE,
+    examine,
+    expected_of,
+    recorded_of,
+)
+from mcp_assets.sync.pipeline import overlapped
+from mcp_assets.sync.platform import Platform
+
+EXAMPLES = 20
+"""Of each kind of drift, that a census carries; all that was found is in the table `drift`."""
+
+TEXTS_SAMPLED = 20
+"""One text in so many is prepared anew by a census that is not deep: another one each time."""
+
+_POINTS_A_WINDOW = 1_000
+_ROWS_AT_ONCE = 5_000
+_DRIFT_AT_ONCE = 1_000
+_WINDOWS_IN_FLIGHT = 2
+
+_KEYS = ("kind", "entity_id", "entity_type", "text_hash", "state_hash", "model", "vector_check", "slot", "chunk")
+
+
+@dataclass(slots=True)
+class Census:
+    """What one census of a partition found."""
+
+    entity_type: str
+    shard: int
+    collection: str
+    deep: bool
+    id: int = 0
+    checked: int = 0
+    """Entities."""
+    points: int = 0
+    edges: int = 0
+    """Of others too; 0 for a collection that is not in use."""
+    counts: Counter[Kind] = field(default_factory=Counter)
+    examples: list[Drift] = field(default_factory=list)
+    """At most EXAMPLES of each kind."""
+    seconds: float = 0.0
+
+    @property
+    def clean(self) -> bool:
+        """Nothing of ours is broken; warnings aside."""
+        return not any(count for kind, count in self.counts.items() if kind.severity == "error")
+
+
+def take_census(
+    platform: Platform, entity_type: str, shard: int, *, deep: bool = False, collection: Collection | None = None
+) -> Census:
+    """Compare what the four stores hold of a partition, and put what is wrong into the table `drift`.
+
+    `deep`: every text is prepared anew, every payload compared whole, every edge recomputed; else a sample.
+    `collection`: a physical one beside that behind the alias; then edges are left out.
+
+    Raises:
+        StoreUnavailable, StoreRefused, CollectionMismatch: nothing is said of the partition, and what the census
+            before it found stays.
+    """
+    began = time.monotonic()
+    profile = platform.embedder.profile
+    alias = platform.settings.entity_types[entity_type].collection_name
+    found = collection or platform.qdrant.find_collection(alias, profile)
+    name = found.name if found is not None else physical_name(alias, profile)
+    if collection is not None and platform.qdrant.shape(name)[0] != profile.dimension:
+        raise CollectionMismatch(f"the collection {name} does not hold vectors of {profile.dimension} dimensions")
+    census = Census(entity_type, shard, name, deep)
+    slots = slot_range(shard, platform.settings.shards)
+    with _log(platform, census, slots, in_use=collection is None) as (session, log):
+        _Vectors(platform, census, slots, session, log, is_there=found is not None).take()
+        if collection is None:
+            edges = EdgeCensus(platform, entity_type, slots, deep=deep, seed=census.id)
+            for drift in edges.take():
+                log.add(drift)
+            census.edges = edges.count()
+    census.seconds = time.monotonic() - began
+    return census
+
+
+class DriftLog:
+    """Keeps what a census finds: counted, some as examples, all in the table, in batches."""
+
+    def __init__(self, platform: Platform, session: Connection, census: Census) -> None:
+        self._platform = platform
+        self._session = session
+        self._census = census
+        self._waiting: list[Drift] = []
+
+    def add(self, drift: Drift) -> None:
+        counts = self._census.counts
+        counts[drift.kind] += 1
+        if counts[drift.kind] <= EXAMPLES:
+            self._census.examples.append(drift)
+        self._waiting.append(drift)
+        if len(self._waiting) >= _DRIFT_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._waiting:
+            return
+        with self._session.cursor() as cursor, cursor.copy(self._platform.postgres.query("copy_drift")) as writer:
+            for one in self._waiting:
+                entity_type, entity_id = one.ref or (None, None)
+                writer.write_row((self._census.id, one.kind.value, entity_type, entity_id, one.subject, one.detail))
+        self._waiting = []
+
+
+@contextmanager
+def _log(
+    platform: Platform, census: Census, slots: tuple[int, int], *, in_use: bool
+) -> Iterator[tuple[Connection, DriftLog]]:
+    """A census under way, alone on its partition; it counts, in place of the one before it, when the block ends."""
+    query = platform.postgres.query
+    place = {
+        "entity_type": census.entity_type,
+        "collection": census.collection,
+        "low": slots[0],
+        "high": slots[1],
+    }
+    lock = f"{platform.postgres.schema}/census/{census.entity_type}/{census.collection}/{slots}"
+    with platform.postgres.session() as session:
+        session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (lock,))
+        row = session.execute(query("begin_census"), {**place, "deep": census.deep}).fetchone()
+        assert row is not None  # noqa: S101  (an insert returns its row)
+        census.id = row[0]
+        log = DriftLog(platform, session, census)
+        yield session, log
+        log.flush()
+        with session.transaction():
+            session.execute(query("delete_older_censuses"), {**place, "census": census.id, "in_use": in_use})
+            session.execute(
+                query("end_census"),
+                {"census": census.id, "checked": census.checked, "points": census.points, "edges": census.edges},
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What source table and ledger say of one entity, by their hashes."""
+
+    slot: int
+    id: str
+    hash_now: str | None
+    in_source: bool
+    in_ledger: bool
+    origin: str | None
+    source_hash: str | None
+    prepared_by: str | None
+    text_hash: str | None
+    state_hash: str | None
+    deleted: bool
+    dirty: bool
+    chunk_bound: int
+    recorded: Recorded | None
+
+    @property
+    def place(self) -> Place:
+        return self.slot, self.id
+
+    @property
+    def living(self) -> bool:
+        return self.in_ledger and not self.deleted
+
+
+class _Vectors:
+    """The census of ledger rows and points."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        census: Census,
+        slots: tuple[int, int],
+        session: Connection,
+        log: DriftLog,
+        *,
+        is_there: bool,
+    ) -> None:
+        self._platform = platform
+        self._census = census
+        self._type = census.entity_type
+        self._slots = slots
+        self._session = session
+        self._log = log
+        self._collection = census.collection if is_there else None
+        profile = platform.embedder.profile
+        self._model = profile.name
+        self._dimension = profile.dimension
+        # Of several types in one collection, the first tells of the points that are nobody's.
+        self._owns_foreign = self._type == _sharing(platform, self._type)[0]
+        self._suspects: dict[str, list[str]] = {}
+
+    def take(self) -> None:
+        self._prepare_rows()
+        pairs = side_by_side(self._rows(), self._points())
+        batch: list[Pair[_Row]] = []
+        for pair in pairs:
+            batch.append(pair)
+            if len(batch) >= ENTITIES_AT_ONCE:
+                self._look(batch)
+                batch = []
+        self._look(batch)
+        self._look_closely()
+        if self._collection is not None and self._owns_foreign and self._slots[0] == 0:
+            for page in self._platform.qdrant.scroll_without_slot(self._collection, keys=_KEYS):
+                self._census.points += len(page)
+                for point in page:
+                    if not belongs(self._platform, self._type, point):
+                        self._foreign(point)
+
+    def _prepare_rows(self) -> None:
+        reader = self._platform.source(self._type)
+        self._session.execute("DROP TABLE IF EXISTS census_source, census_rows")
+        if reader is not None:
+            reader.copy_living(self._session, self._slots)
+        else:
+            self._session.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')
+        low, high = self._slots
+        with self._session.transaction():
+            # PostgreSQL knows nothing of the temporary table, and would look up each row by itself.
+            self._session.execute("SET LOCAL enable_nestloop = off")
+            self._session.execute(
+                self._platform.postgres.query("census_rows"),
+                {"entity_type": self._type, "low": low, "high": high, "collection": self._census.collection},
+            )
+        self._session.execute("CREATE UNIQUE INDEX census_rows_n ON census_rows (n)")
+
+    def _rows(self) -> Iterator[_Row]:
+        last = 0
+        query = self._platform.postgres.query("census_page")
+        while page := self._session.execute(query, {"after": last, "limit": _ROWS_AT_ONCE}).fetchall():
+            last = page[-1][0]
+            for row in page:
+                yield _Row(*row[1:14], *[recorded_of(*row[14:])])
+
+    def _points(self) -> Iterator[tuple[Place, FoundPoint]]:
+        """The points of the partition by place, a window of slots at a time; others are told of as they come."""
+        if self._collection is None:
+            return
+        low, high = self._slots
+        count = self._platform.qdrant.count(self._collection, self._slots)
+        width = max(1, (high - low) * _POINTS_A_WINDOW // max(count, 1))
+        windows = ((start, min(start + width, high)) for start in range(low, high, width))
+        for _, (total, ours, others) in overlapped(windows, self._window, in_flight=_WINDOWS_IN_FLIGHT):
+            self._census.points += total
+            for point in others:
+                self._foreign(point)
+            yield from ours
+
+    def _window(self, slots: tuple[int, int]) -> tuple[int, list[tuple[Place, FoundPoint]], list[HeldPoint]]:
+        """The number of points in a window, those that name an entity of this type, and those that name none of ours.
+
+        A vector is looked through at once and let go.
+        """
+        assert self._collection is not None  # noqa: S101  (there is no window without a collection)
+        total = 0
+        ours: list[tuple[Place, FoundPoint]] = []
+        others: list[HeldPoint] = []
+        keys = None if self._census.deep else _KEYS
+        for page in self._platform.qdrant.scroll_slots(self._collection, slots, keys=keys):
+            total += len(page)
+            for point in found_points(page, self._dimension):
+                if point.ref.type == self._type:
+                    slot = point.payload.get("slot")
+                    place = (slot if isinstance(slot, int) else slots[0], point.ref.id)
+                    ours.append((place, point))
+            if self._owns_foreign:
+                others += (point for point in page if not belongs(self._platform, self._type, point))
+        ours.sort(key=itemgetter(0))
+        return total, ours, others
+
+    def _foreign(self, point: HeldPoint) -> None:
+        ref = claimed(point.payload)
+        what = "it names no entity" if ref is None else f"it names {ref}, which does not belong in this collection"
+        self._log.add(Drift(Kind.FOREIGN_POINT, None, what, point.id))
+
+    def _look(self, batch: Sequence[Pair[_Row]]) -> None:
+        """The first look, by hashes; what looks wrong becomes a suspect."""
+        texts = self._texts([pair.row for pair in batch if pair.row is not None and self._is_sampled(pair.row)])
+        for pair in batch:
+            row = pair.row
+            if row is not None and (row.living or row.in_source):
+                self._census.checked += 1
+            if row is None or self._is_suspect(row, pair.points, texts.get(row.id)):
+                entity_id = row.id if row is not None else pair.points[0].ref.id
+                self._suspects.setdefault(entity_id, []).extend(point.id for point in pair.points)
+        self._look_closely_if_many()
+
+    def _is_sampled(self, row: _Row) -> bool:
+        sampled = self._census.deep or row.slot % TEXTS_SAMPLED == self._census.id % TEXTS_SAMPLED
+        return sampled and row.living and not row.dirty
+
+    def _is_suspect(self, row: _Row, points: Sequence[FoundPoint], text: Expected | None) -> bool:
+        if row.dirty:
+            return False
+        if row.in_source:
+            if not row.living or (row.origin, row.source_hash, row.prepared_by) != (
+                "source",
+                row.hash_now,
+                self._platform.prepared_by,
+            ):
+                return True
+        elif row.living and row.origin == "source":
+            return True
+        expected = None
+        if row.living:
+            assert row.text_hash is not None and row.state_hash is not None  # noqa: S101  (columns are NOT NULL)
+            points_wanted = 0 if row.text_hash == EMPTY_TEXT_HASH else 1 + row.chunk_bound
+            expected = Expected(row.text_hash, row.state_hash, points_wanted)
+            if text is not None:
+                if (text.text_hash, text.state_hash) != (row.text_hash, row.state_hash):
+                    return True
+                expected = text
+        return bool(compare(EntityRef(self._type, row.id), expected, row.recorded, points, self._model))
+
+    def _texts(self, rows: Sequence[_Row]) -> dict[str, Expected]:
+        """What the texts of `rows` come to, prepared anew from what the source table, or else the ledger, says now."""
+        if not rows:
+            return {}
+        found: dict[str, Expected] = {}
+        reader = self._platform.source(self._type)
+        with self._platform.postgres.transaction() as connection:
+            texts: dict[str, tuple[str | None, str, Mapping[str, Any]]] = {}
+            if reader is not None:
+                sources = reader.read(connection, [row.id for row in rows if row.in_source])
+                texts = {
+                    key: (source.title, source.content, source.metadata)
+                    for key, source in sources.items()
+                    if source.alive and source.unfit is None
+                }
+            others = [row.id for row in rows if row.origin == "event"]
+            if others:
+                for entity_id, *text in connection.execute(
+                    self._platform.postgres.query("census_texts"), {"entity_type": self._type, "ids": others}
+                ):
+                    texts[entity_id] = (text[0], text[1], text[2])
+        for entity_id, (title, content, metadata) in texts.items():
+            expected = expected_of(self._platform, title, content, metadata)
+            if not self._census.deep:
+                # The first look has read the reserved keys of the payload only.
+                expected = Expected(expected.text_hash, expected.state_hash, expected.points)
+            found[entity_id] = expected
+        return found
+
+    def _look_closely_if_many(self) -> None:
+        if len(self._suspects) >= ENTITIES_AT_ONCE:
+            self._look_closely()
+
+    def _look_closely(self) -> None:
+        suspects, self._suspects = self._suspects, {}
+        for part in parts_of(suspects):
+            for examined in examine(self._platform, self._type, self._collection, part).values():
+                for drift in examined.drift:
+                    self._log.add(drift)
+
+
+def belongs(platform: Platform, entity_type: str, point: HeldPoint) -> bool:
+    """The point names an entity of a type that lives in the collection of `entity_type`."""
+    ref = claimed(point.payload)
+    return ref is not None and ref.type in _sharing(platform, entity_type)
+
+
+def _sharing(platform: Platform, entity_type: str) -> list[str]:
+    types = platform.settings.entity_types
+    alias = types[entity_type].collection_name
+    return [name for name in types if types[name].collection_name == alias]
+
+
+def parts_of(suspects: Mapping[str, Iterable[str]]) -> Iterator[dict[str, Sequence[str]]]:
+    """`suspects` in parts that can be examined at once."""
+    ids = list(suspects)
+    for start in range(0, len(ids), ENTITIES_AT_ONCE):
+        yield {entity_id: list(suspects[entity_id]) for entity_id in ids[start : start + ENTITIES_AT_ONCE]}
+
+
+@dataclass(frozen=True, slots=True)
+class LastCensus:
+    """The last census of a partition, as the table has it."""
+
+    id: int
+    entity_type: str
+    collection: str
+    slots: tuple[int, int]
+    deep: bool
+    checked: int
+    points: int
+    edges: int
+    ended_at: datetime
+    age_s: float
+
+    @property
+    def place(self) -> str:
+        return f"{self.entity_type}, slots {self.slots[0]} to {self.slots[1] - 1}"
+
+
+def last_censuses(platform: Platform) -> list[LastCensus]:
+    """The last census of each partition that ever had one."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("last_censuses")).fetchall()
+    return [LastCensus(row[0], row[1], row[2], (row[3], row[4]), *row[5:]) for row in rows]
+
+
+def examples(platform: Platform, censuses: Sequence[int], kinds: Iterable[Kind], limit: int) -> list[Drift]:
+    """Some of what `censuses` found of `kinds`."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            platform.postgres.query("drift_examples"),
+            {"censuses": list(censuses), "kinds": [kind.value for kind in kinds], "limit": limit},
+        ).fetchall()
+    return [drift_of(*row) for row in rows]
+
+
+def drift_counts(platform: Platform, censuses: Sequence[int]) -> dict[int, Counter[Kind]]:
+    """How much of each kind `censuses` found."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("drift_counts"), {"censuses": list(censuses)}).fetchall()
+    found: dict[int, Counter[Kind]] = {census: Counter() for census in censuses}
+    for census, kind, count in rows:
+        found[census][Kind(kind)] = count
+    return found
+
+
+def drift_of(kind: str, entity_type: str | None, entity_id: str | None, subject: str, detail: str) -> Drift:
+    """A row of the table `drift`."""
+    ref = EntityRef(entity_type, entity_id) if entity_type is not None and entity_id is not None else None
+    return Drift(Kind(kind), ref, detail, subject)

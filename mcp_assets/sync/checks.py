@@ -1,0 +1,255 @@
+"""Checks: what a person is told of each kind of drift, of dead letters and of the intake; a silent store never passes.
+
+A check about drift goes by the last census of each partition. Where there is none that is recent and of the collection
+in use, it takes one first; how old what it says is, it says.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from mcp_assets.entities.refs import slot_range
+from mcp_assets.retrying import retrying
+from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.sync.census import EXAMPLES, LastCensus, drift_counts, examples, last_censuses, take_census
+from mcp_assets.sync.drift import Kind, Severity
+from mcp_assets.sync.mass_delete import is_mass, sentence
+from mcp_assets.sync.platform import Platform
+
+RECENT_S = 3_900.0
+"""A census as old as this is not taken for the state of things: a little more than an hour, for they are hourly."""
+
+INTAKE_LAG_S = 300.0
+"""Seconds that a message may wait in stream or inbox."""
+
+_BYTES_OF_ONE = 1 << 20
+
+
+@dataclass(slots=True)
+class Finding:
+    """What one check came to. `rows`: at most EXAMPLES of what is wrong, all with the same keys."""
+
+    passed: bool
+    summary: str
+    count: int = 0
+    severity: Severity = Severity.ERROR
+    rows: Sequence[Mapping[str, str]] = ()
+    advice: str = ""
+    figures: Mapping[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check by name."""
+
+    description: str
+    evaluate: Callable[[Platform], Finding]
+
+
+def evaluate(platform: Platform, name: str) -> Finding:
+    """Run the check `name`. What cannot be read fails it, with the reason."""
+    try:
+        return retrying(platform.settings)(CHECKS[name].evaluate, platform)
+    except (StoreUnavailable, StoreRefused, CollectionMismatch) as error:
+        return Finding(
+            False, f"it could not be checked: {error}", advice="Mend what the reason names, and check again."
+        )
+
+
+def recent_censuses(platform: Platform) -> list[LastCensus]:
+    """The last census of every partition, of the collection in use and recent; taken now where there is none."""
+    known = _by_place(platform)
+    settings = platform.settings
+    censuses = []
+    for entity_type in settings.entity_types:
+        alias = settings.entity_types[entity_type].collection_name
+        collection = platform.qdrant.find_collection(alias, platform.embedder.profile)
+        for shard in range(settings.shards):
+            slots = slot_range(shard, settings.shards)
+            last = known.get((entity_type, slots))
+            is_current = last is not None and (collection is None or collection.name == last.collection)
+            if last is None or not is_current or last.age_s > RECENT_S:
+                take_census(platform, entity_type, shard)
+                last = _by_place(platform)[entity_type, slots]
+            censuses.append(last)
+    return censuses
+
+
+def _by_place(platform: Platform) -> dict[tuple[str, tuple[int, int]], LastCensus]:
+    return {(last.entity_type, last.slots): last for last in last_censuses(platform)}
+
+
+def _drift(*kinds: Kind) -> Callable[[Platform], Finding]:
+    def look(platform: Platform) -> Finding:
+        censuses = recent_censuses(platform)
+        ids = [last.id for last in censuses]
+        counts = drift_counts(platform, ids)
+        by_kind = {kind: sum(found[kind] for found in counts.values()) for kind in kinds}
+        count = sum(by_kind.values())
+        rows = [
+            {
+                "kind": drift.kind.value,
+                "entity": str(drift.ref) if drift.ref else "",
+                "subject": drift.subject,
+                "detail": drift.detail,
+            }
+            for drift in (examples(platform, ids, kinds, EXAMPLES) if count else ())
+        ]
+        oldest = max(last.age_s for last in censuses)
+        depth = "all of them deep" if all(last.deep for last in censuses) else "texts and edges by a sample"
+        told = ", ".join(f"{number} {kind.value}" for kind, number in by_kind.items() if number) or "nothing found"
+        advice = " ".join(kind.advice for kind, number in by_kind.items() if number)
+        return Finding(
+            passed=count == 0,
+            summary=f"{told}; by censuses of which the oldest is {oldest:.0f} s old, {depth}",
+            count=count,
+            severity=max((kind.severity for kind in kinds), key=lambda one: one is Severity.ERROR),
+            rows=rows,
+            advice=advice,
+            figures={
+                "checked": sum(last.checked for last in censuses),
+                "census_age_s": round(oldest, 1),
+                **{kind.value: number for kind, number in by_kind.items()},
+            },
+        )
+
+    return look
+
+
+def _ledger(platform: Platform) -> Finding:
+    with platform.postgres.transaction() as connection:
+        for entity_type in platform.settings.entity_types:
+            reader = platform.source(entity_type)
+            if reader is not None:
+                # A table that is not there now fails the check, however young the census is.
+                reader.read(connection, ["0"])
+    finding = _drift(Kind.LEDGER_BEHIND, Kind.VANISHED_ROW, Kind.LYING_LEDGER)(platform)
+    censuses = recent_censuses(platform)
+    counts = drift_counts(platform, [last.id for last in censuses])
+    refusals = [
+        sentence(platform, "entities", last.place, counts[last.id][Kind.VANISHED_ROW], last.checked)
+        for last in censuses
+        if is_mass(platform, counts[last.id][Kind.VANISHED_ROW], last.checked)
+    ]
+    if refusals:
+        finding.summary = f"{refusals[0]}; {finding.summary}"
+    return finding
+
+
+def _collections(platform: Platform) -> Finding:
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("ledger_counts")).fetchall()
+    living = {row[0]: row[1] for row in rows}
+    types = platform.settings.entity_types
+    wrong: list[dict[str, str]] = []
+    for alias in types.collections():
+        sharing = [name for name in types if types[name].collection_name == alias]
+        try:
+            found = platform.qdrant.find_collection(alias, platform.embedder.profile)
+        except CollectionMismatch as mismatch:
+            wrong.append({"collection": alias, "detail": str(mismatch)})
+            continue
+        if found is None and any(living.get(name) for name in sharing):
+            wrong.append({"collection": alias, "detail": "it is absent, and there are entities: run a full sync"})
+    profile = platform.embedder.profile
+    return Finding(
+        passed=not wrong,
+        summary=f"{len(wrong)} collections do not hold vectors of {profile.name}, {profile.dimension} dimensions"
+        if wrong
+        else f"all are of {profile.name}, {profile.dimension} dimensions",
+        count=len(wrong),
+        rows=wrong[:EXAMPLES],
+        advice="A full sync makes a collection that is absent, and builds one for a new model." if wrong else "",
+    )
+
+
+def _dead_letters(platform: Platform) -> Finding:
+    with platform.postgres.transaction() as connection:
+        counts = connection.execute(platform.postgres.query("dead_letter_counts")).fetchall()
+        letters = connection.execute(platform.postgres.query("dead_letter_examples"), {"limit": EXAMPLES}).fetchall()
+    count = sum(row[2] for row in counts)
+    return Finding(
+        passed=count == 0,
+        summary=", ".join(f"{row[2]} {row[0]}/{row[1]}" for row in counts) or "none",
+        count=count,
+        rows=[
+            {"id": str(row[0]), "entity": row[1] or "", "stage": row[2], "kind": row[3], "error": row[4][:300]}
+            for row in letters
+        ],
+        advice="Each tells its reason: mend the cause and replay it." if count else "",
+    )
+
+
+def _intake(platform: Platform) -> Finding:
+    now = datetime.now(UTC)
+    with platform.postgres.transaction() as connection:
+        query = platform.postgres.query
+        inbox = connection.execute(query("inbox_counts")).fetchall()
+        wanted = connection.execute(query("wanted_full_syncs")).fetchall()
+        cursors = {
+            name: connection.execute(query("read_cursor"), {"stream": name}).fetchone()
+            for name in platform.settings.streams
+        }
+    lag_s = max(((now - row[3]).total_seconds() for row in inbox), default=0.0)
+    unread = 0
+    rows: list[dict[str, str]] = [
+        {"what": f"{row[0]} {row[1]} in the inbox", "messages": str(row[2]), "since": row[3].isoformat()}
+        for row in inbox
+    ]
+    for name in platform.settings.streams:
+        state, cursor = platform.nats.state(name), cursors[name]
+        if state is None:
+            continue
+        read = cursor[1] if cursor is not None and cursor[0] == state.created_at else state.first_seq - 1
+        behind = max(0, state.last_seq - max(read, state.first_seq - 1))
+        unread += behind
+        if behind:
+            first = platform.nats.read(
+                state, max(read, state.first_seq - 1), limit=1, max_bytes=_BYTES_OF_ONE, wait_s=1.0
+            ).messages
+            since = first[0].stored_at if first else now
+            lag_s = max(lag_s, (now - since).total_seconds())
+            rows.append({"what": f"unread in stream {name}", "messages": str(behind), "since": since.isoformat()})
+    waiting = sum(row[2] for row in inbox)
+    lost = "; ".join(f"events of {row[0]} were lost ({row[2]})" for row in wanted)
+    late = lag_s > INTAKE_LAG_S
+    return Finding(
+        passed=not late and not wanted,
+        summary=f"{unread} messages unread, {waiting} not applied, the oldest for {lag_s:.0f} s"
+        + (f"; {lost}, and a full sync is not through" if wanted else ""),
+        count=unread + waiting,
+        rows=rows[:EXAMPLES],
+        advice="Is the Dagster daemon running, and its sensors on? `mcp-assets status` tells what waits."
+        if late
+        else "",
+        figures={"unread": unread, "not_applied": waiting, "lag_s": round(max(lag_s, 0.0), 1)},
+    )
+
+
+CHECKS: Mapping[str, Check] = {
+    "no_missing_vectors": Check("Every living entity has its points.", _drift(Kind.MISSING_VECTOR)),
+    "no_stale_vectors": Check(
+        "Every point is of its entity's newest text, state and model.",
+        _drift(Kind.STALE_VECTOR, Kind.STALE_PAYLOAD, Kind.WRONG_MODEL),
+    ),
+    "no_orphan_vectors": Check(
+        "No point is of an entity or a chunk that is not there.", _drift(Kind.ORPHAN_VECTOR, Kind.SURPLUS_CHUNK)
+    ),
+    "no_duplicate_points": Check("No entity has a second point.", _drift(Kind.DUPLICATE_POINT)),
+    "vectors_are_valid": Check(
+        "Dimension, finite numbers, length 1, and the vector that was written with the payload.",
+        _drift(Kind.INVALID_VECTOR, Kind.SWAPPED_VECTOR),
+    ),
+    "no_foreign_points": Check("No point was written by another hand.", _drift(Kind.FOREIGN_POINT)),
+    "collections_match_model": Check("Every collection is made for the embedding model in use.", _collections),
+    "no_orphaned_relationships": Check("Both ends of every edge are living entities.", _drift(Kind.ORPHANED_EDGE)),
+    "no_dangling_references": Check("What a text names is there.", _drift(Kind.DANGLING_REFERENCE)),
+    "edges_match_rules": Check(
+        "The edges of a sample of entities, or by a deep census of all, are those that the rules make.",
+        _drift(Kind.MISSING_EDGE, Kind.WRONG_EDGE, Kind.SURPLUS_EDGE, Kind.STALE_LINK),
+    ),
+    "no_dead_letters": Check("Nothing was given up.", _dead_letters),
+    "intake_is_current": Check(f"No message waits longer than {INTAKE_LAG_S:.0f} s, and none was lost.", _intake),
+    "ledger_matches_source": Check("The ledger says what the source tables say.", _ledger),
+}
+"""By name, in the order in which they are told."""

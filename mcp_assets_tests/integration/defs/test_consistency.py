@@ -1,0 +1,172 @@
+"""Census, checks and repair in Dagster: what they tell, and that a store that cannot be read never passes."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+import pytest
+from pydantic import SecretStr
+from qdrant_client import models
+
+from mcp_assets.definitions import build_defs
+from mcp_assets.defs.census import CENSUS
+from mcp_assets.sync.checks import CHECKS, evaluate
+from mcp_assets.sync.intake import intake
+from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.hashing import TASKS, counting, fill, qdrant, sync, task_point
+
+WORLD = ("task-00", "memory-01")
+
+
+@pytest.fixture
+def world(make_platform: Callable[..., Platform]) -> Platform:
+    platform = make_platform(shards=2)
+    counting(platform)
+    fill(platform, 60)
+    platform.nats.ensure_stream(platform.settings.streams[0])
+    return platform
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def run(
+    platform: Platform,
+    instance: dg.DagsterInstance,
+    job: str,
+    *,
+    tags: Mapping[str, str] | None = None,
+    config: Mapping[str, Any] | None = None,
+    checks: list[str] | None = None,
+) -> dg.ExecuteInProcessResult:
+    class Fixed(dg.ConfigurableResource):  # type: ignore[type-arg]
+        def get(self) -> Platform:
+            return platform
+
+    definition = build_defs(platform.settings, {"platform": Fixed()}).resolve_job_def(job)
+    if checks is not None:
+        definition = definition.get_subset(asset_check_selection={dg.AssetCheckKey(CENSUS, name) for name in checks})
+    return definition.execute_in_process(instance=instance, run_config=config or {}, tags=tags, raise_on_error=False)
+
+
+def everything() -> dict[str, str]:
+    first, last = WORLD
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+def evaluated(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
+
+
+def test_a_census_run_materializes_each_partition_with_counts_and_runs_every_check_after_it(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    with qdrant(world) as client:
+        client.delete(TASKS, models.PointIdsList(points=[task_point(n) for n in range(1, 31)]), wait=True)
+    result = run(world, instance, "census", tags=everything())
+    assert result.success
+    told = {
+        event.partition: event.materialization.metadata
+        for event in result.all_events
+        if event.is_step_materialization and event.asset_key == CENSUS
+    }
+    assert set(told) == {f"{name}-{shard:02}" for name in ("task", "page", "memory") for shard in range(2)}
+    assert sum(metadata["drift/missing_vector"].value for metadata in told.values()) == 30
+    assert sum(metadata["checked"].value for metadata in told.values()) == 60
+    checks = evaluated(result)
+    assert set(checks) == set(CHECKS)
+    assert {name for name, one in checks.items() if not one.passed} == {"no_missing_vectors"}
+    missing = checks["no_missing_vectors"]
+    assert missing.severity is dg.AssetCheckSeverity.ERROR
+    assert missing.metadata["count"].value == 30
+    assert len(missing.metadata["offenders"].value.records) == 20
+    assert "validate --repair" in missing.metadata["what_to_do"].value
+
+
+def test_a_check_by_itself_takes_a_census_where_there_is_none_and_says_how_old_what_it_says_is(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    first = evaluated(run(world, instance, "checks", checks=["no_missing_vectors"]))
+    assert first["no_missing_vectors"].passed
+    with qdrant(world) as client:
+        client.delete(TASKS, models.PointIdsList(points=[task_point(1)]), wait=True)
+    # By the census of a moment ago; an old one is taken again.
+    assert evaluated(run(world, instance, "checks", checks=["no_missing_vectors"]))["no_missing_vectors"].passed
+    with world.postgres.transaction() as connection:
+        connection.execute("UPDATE mcp_assets.censuses SET ended_at = ended_at - interval '2 hours'")
+    again = evaluated(run(world, instance, "checks", checks=["no_missing_vectors"]))["no_missing_vectors"]
+    assert not again.passed
+    assert again.metadata["count"].value == 1
+    assert again.metadata["census_age_s"].value < 60
+
+
+def test_the_repair_job_mends_and_tells_what_it_did(world: Platform, instance: dg.DagsterInstance) -> None:
+    with qdrant(world) as client:
+        client.delete(TASKS, models.PointIdsList(points=[task_point(1)]), wait=True)
+    result = run(world, instance, "repair", config={"ops": {"mend": {"config": {"types": ["task"]}}}})
+    assert result.success
+    with qdrant(world) as client:
+        assert client.count(TASKS).count == 60
+    assert not run(world, instance, "repair", config={"ops": {"mend": {"config": {"types": ["no"]}}}}).success
+
+
+def test_a_mass_deletion_stops_sync_and_repair_and_fails_the_check_until_it_is_allowed(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    with world.postgres.transaction() as connection:
+        connection.execute("DELETE FROM tasks")
+    check = evaluated(run(world, instance, "census", tags=everything()))["ledger_matches_source"]
+    assert not check.passed
+    assert "--allow-mass-delete" in (check.description or "")
+    assert not run(world, instance, "repair").success
+    first, last = "task-00", "task-01"
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    assert not run(world, instance, "index", tags=tags).success
+    with qdrant(world) as client:
+        assert client.count(TASKS).count == 60
+    allowed = {"ops": {"mend": {"config": {"allow_mass_delete": True}}}}
+    assert run(world, instance, "repair", config=allowed).success
+    with qdrant(world) as client:
+        assert client.count(TASKS).count == 0
+
+
+@pytest.mark.parametrize(
+    ("gone", "failing"),
+    [
+        ({"qdrant_url": "http://127.0.0.1:9"}, set(CHECKS) - {"no_dead_letters", "intake_is_current"}),
+        ({"nats_url": "nats://127.0.0.1:9"}, {"intake_is_current"}),
+        ({"source_preset": "cards"}, set(CHECKS) - {"no_dead_letters", "intake_is_current", "collections_match_model"}),
+    ],
+)
+def test_checks_of_a_store_that_cannot_be_read_fail_with_the_reason(
+    make_platform: Callable[..., Platform], world: Platform, gone: dict[str, Any], failing: set[str]
+) -> None:
+    changes = {key: SecretStr(value) if key == "nats_url" else value for key, value in gone.items()}
+    platform = make_platform(shards=2, retry_attempts=1, **changes)
+    # Made of the settings it had before.
+    platform.settings.__dict__.pop("entity_types", None)
+    counting(platform)
+    findings = {name: evaluate(platform, name) for name in CHECKS}
+    assert {name for name, finding in findings.items() if not finding.passed} == failing
+    for name in failing:
+        assert "could not be checked" in findings[name].summary
+
+
+def test_the_checks_of_intake_and_dead_letters_tell_what_waits_and_what_was_given_up(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    world.nats.publish([("mcp.task.updated", b"not json")])
+    while intake(world, wait_s=0.2).more:
+        pass
+    with world.postgres.transaction() as connection:
+        connection.execute("INSERT INTO mcp_assets.wanted_full_syncs (entity_type, reason) VALUES ('task', 'a gap')")
+    found = evaluated(run(world, instance, "checks", checks=["no_dead_letters", "intake_is_current"]))
+    assert not found["no_dead_letters"].passed
+    assert found["no_dead_letters"].metadata["count"].value == 1
+    assert not found["intake_is_current"].passed
+    assert "events of task were lost" in (found["intake_is_current"].description or "")
+    sync(world)
+    assert evaluated(run(world, instance, "checks", checks=["intake_is_current"]))["intake_is_current"].passed
