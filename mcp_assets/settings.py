@@ -112,6 +112,26 @@ class Settings(BaseSettings):
         validation_alias="EMBEDDING_TIMEOUT_S",
         description="Seconds one request to the provider may take.",
     )
+    previous_model: str | None = Field(
+        default=None,
+        validation_alias="EMBEDDING_PREVIOUS_MODEL",
+        description="While the model is changed: the one before, so that its collections stay current; docs/models.md.",
+    )
+    previous_dimension: PositiveInt | None = Field(
+        default=None,
+        validation_alias="EMBEDDING_PREVIOUS_DIMENSION",
+        description="Its dimension, if mcp_assets does not know the model or it was shortened.",
+    )
+    previous_base_url: str | None = Field(
+        default=None,
+        validation_alias="OPENAI_PREVIOUS_BASE_URL",
+        description="Its server, if not `OPENAI_BASE_URL`.",
+    )
+    previous_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="OPENAI_PREVIOUS_API_KEY",
+        description="Its key, if not `OPENAI_API_KEY`.",
+    )
     similarity_threshold: float | None = Field(
         default=None,
         ge=0,
@@ -260,6 +280,20 @@ class Settings(BaseSettings):
             dimension=self.embedding_dimension,
             similarity_threshold=self.similarity_threshold,
         )
+
+    @cached_property
+    def previous_profile(self) -> ModelProfile | None:
+        """The embedding model before, while it is still configured.
+
+        Raises:
+            ValueError: the model is unknown and EMBEDDING_PREVIOUS_DIMENSION is not set.
+        """
+        if self.previous_model is None:
+            return None
+        try:
+            return profile_for(self.previous_model, dimension=self.previous_dimension)
+        except ValueError as error:
+            raise ValueError(str(error).replace("EMBEDDING_DIMENSION", "EMBEDDING_PREVIOUS_DIMENSION")) from error
 
     @cached_property
     def entity_types(self) -> EntityTypes:

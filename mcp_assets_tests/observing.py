@@ -17,6 +17,7 @@ from qdrant_client import QdrantClient
 
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.events import Kind
 from mcp_assets.sync import drain as drain_module
 from mcp_assets.sync.demand import pending_types
 from mcp_assets.sync.drain import Drained
@@ -131,7 +132,7 @@ def drain_all(platform: Platform, *types: str) -> Counts:
     """Take in what was published and drain `types`, by default those with messages; the counts of all that was done."""
     take_in(platform)
     counts = Counts()
-    for entity_type in types or pending_types(platform):
+    for entity_type in types or pending_types(platform, Kind.ENTITY):
         with patch.object(drain_module, "_INTAKE_WAIT_S", 0.1):
             for drained in drain_module.drain(without_linger(platform), entity_type, "test"):
                 counts.add(total(drained))

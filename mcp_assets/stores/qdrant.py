@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
@@ -27,6 +27,9 @@ _SCHEMAS: Mapping[str, models.PayloadSchemaType] = {
 # Points in one request: with 1,536 dimensions as JSON some 10 MB, a third of Qdrant's default limit.
 _POINTS_A_REQUEST = 400
 
+_POINTS_A_PAGE = 2_000
+"""Points read in one page, without their vectors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -43,6 +46,16 @@ class Collection:
 
     alias: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFor:
+    """What a physical collection was made for."""
+
+    alias: str
+    name: str
+    dimension: int
+    distance: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +116,7 @@ class Qdrant:
         if found is not None:
             return found
         expected = physical_name(alias, profile)
-        if not self._call(lambda: self._client.collection_exists(expected)):
-            try:
-                self._call(
-                    lambda: self._client.create_collection(
-                        expected,
-                        vectors_config=models.VectorParams(
-                            size=profile.dimension, distance=models.Distance(profile.distance)
-                        ),
-                    )
-                )
-            except StoreRefused:
-                # Another process made it between the question and the request.
-                if not self._call(lambda: self._client.collection_exists(expected)):
-                    raise
-        for key, schema in INDEXED_KEYS.items():
-            self._call(
-                lambda key=key, schema=schema: self._client.create_payload_index(  # type: ignore[misc]
-                    expected, key, field_schema=_SCHEMAS[schema], wait=True
-                )
-            )
+        self.create_collection(expected, profile)
         try:
             self._call(
                 lambda: self._client.update_collection_aliases(
@@ -138,6 +132,84 @@ class Qdrant:
                 raise
         self._check_made_for(alias, expected, expected, profile)
         return Collection(alias, expected)
+
+    def create_collection(self, name: str, profile: ModelProfile) -> None:
+        """The physical collection `name` for this model, with its payload indexes; what is there already stays."""
+        if not self.exists(name):
+            try:
+                self._call(
+                    lambda: self._client.create_collection(
+                        name,
+                        vectors_config=models.VectorParams(
+                            size=profile.dimension, distance=models.Distance(profile.distance)
+                        ),
+                    )
+                )
+            except StoreRefused:
+                # Another process made it between the question and the request.
+                if not self.exists(name):
+                    raise
+        for key, schema in INDEXED_KEYS.items():
+            self._call(
+                lambda key=key, schema=schema: self._client.create_payload_index(  # type: ignore[misc]
+                    name, key, field_schema=_SCHEMAS[schema], wait=True
+                )
+            )
+
+    def exists(self, name: str) -> bool:
+        """There is a collection, or an alias, of that name."""
+        return self._call(lambda: self._client.collection_exists(name))
+
+    def made_for(self, alias: str, target: str) -> MadeFor:
+        """What the collection behind `alias` was made for. Raises CollectionMismatch if nobody could write to it."""
+        vectors = self._call(lambda: self._client.get_collection(target)).config.params.vectors
+        if not isinstance(vectors, models.VectorParams):
+            raise CollectionMismatch(_named_vectors(target))
+        return MadeFor(alias, target, vectors.size, vectors.distance.value)
+
+    def aliases(self) -> dict[str, str]:
+        """Every alias with the physical collection that it leads to."""
+        found = self._call(lambda: self._client.get_aliases()).aliases
+        return {entry.alias_name: entry.collection_name for entry in found}
+
+    def move_aliases(self, targets: Mapping[str, str]) -> None:
+        """Have each alias lead to its collection: all in one call, so that no reader sees some of them moved."""
+        there = self.aliases()
+        operations: list[models.AliasOperations] = []
+        for alias, collection in targets.items():
+            if alias in there:
+                operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+            operations.append(
+                models.CreateAliasOperation(
+                    create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
+                )
+            )
+        self._call(lambda: self._client.update_collection_aliases(operations))
+
+    def drop_collection(self, name: str) -> None:
+        """Delete the physical collection `name`, if it is there, and with it all that leads to it."""
+        self._call(lambda: self._client.delete_collection(name))
+
+    def payloads_of_slots(
+        self, collection: str, slots: tuple[int, int], keys: Sequence[str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Id and payload (of `keys`) of each point whose entity's slot is in `slots` (half-open)."""
+        within = models.FieldCondition(key="slot", range=models.Range(gte=slots[0], lt=slots[1]))
+        offset: Any = None
+        while True:
+            records, offset = self._call(
+                lambda offset=offset: self._client.scroll(  # type: ignore[misc]
+                    collection,
+                    scroll_filter=models.Filter(must=[within]),
+                    limit=_POINTS_A_PAGE,
+                    offset=offset,
+                    with_payload=list(keys),
+                    with_vectors=False,
+                )
+            )
+            yield from ((str(record.id), record.payload or {}) for record in records)
+            if offset is None:
+                return
 
     def find_collection(self, alias: str, profile: ModelProfile) -> Collection | None:
         """The collection behind `alias`, if it is there and was made for this model; None if it is not there.
@@ -156,8 +228,7 @@ class Qdrant:
 
     def alias_target(self, alias: str) -> str | None:
         """The physical collection that `alias` leads to; None if there is no such alias."""
-        aliases = self._call(lambda: self._client.get_aliases()).aliases
-        return next((entry.collection_name for entry in aliases if entry.alias_name == alias), None)
+        return self.aliases().get(alias)
 
     def write(
         self,
@@ -248,6 +319,18 @@ class Qdrant:
             raise
         return [[(str(hit.id), hit.score) for hit in answer.points] for answer in response.result or ()]
 
+    def payloads_of(
+        self, collection: str, points: Sequence[str], keys: Sequence[str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Id and payload (of `keys`) of those of `points` that `collection` holds."""
+        for part in _slices(points):
+            records = self._call(
+                lambda part=part: self._client.retrieve(  # type: ignore[misc]
+                    collection, list(part), with_payload=list(keys), with_vectors=False
+                )
+            )
+            yield from ((str(record.id), record.payload or {}) for record in records)
+
     def existing(self, collection: str, points: Sequence[str]) -> set[str]:
         """Those of `points` that `collection` holds."""
         found: set[str] = set()
@@ -277,11 +360,8 @@ class Qdrant:
     def _check_made_for(self, alias: str, target: str, expected: str, profile: ModelProfile) -> None:
         vectors = self._call(lambda: self._client.get_collection(target)).config.params.vectors
         if not isinstance(vectors, models.VectorParams):
-            raise CollectionMismatch(
-                f"the collection {target} has named vectors; mcp_assets writes to collections with one unnamed vector: "
-                "give the entity type another collection in MCP_ASSETS_TYPES"
-            )
-        made_for = None if target == expected else self._model_in(target)
+            raise CollectionMismatch(_named_vectors(target))
+        made_for = None if target == expected else self.model_in(target)
         if vectors.size != profile.dimension or (made_for or profile.name) != profile.name:
             raise CollectionMismatch(
                 f"the collection {target} (alias {alias}) was made for {made_for or 'another model'} with "
@@ -295,7 +375,7 @@ class Qdrant:
                 f"{profile.distance}; nothing was written to it. Delete it and run a full sync"
             )
 
-    def _model_in(self, collection: str) -> str | None:
+    def model_in(self, collection: str) -> str | None:
         """The model that the points of `collection` bear; None if no point bears one."""
         points, _ = self._call(
             lambda: self._client.scroll(
@@ -333,6 +413,13 @@ class Qdrant:
             raise StoreUnavailable(
                 f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
             ) from error
+
+
+def _named_vectors(collection: str) -> str:
+    return (
+        f"the collection {collection} has named vectors; mcp_assets writes to collections with one unnamed vector: "
+        "give the entity type another collection in MCP_ASSETS_TYPES"
+    )
 
 
 def _is_not_found(error: StoreRefused) -> bool:

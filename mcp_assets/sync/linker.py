@@ -25,6 +25,7 @@ from mcp_assets.entities.refs import EntityRef, shard_of, slot_range
 from mcp_assets.graph import LIST_LENGTH, Edge, EdgeType, Ranking, diff, work_in
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.collections import hold, read_journal, serving_profile
 from mcp_assets.sync.link_lock import exclusive, lock_name
 from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
 from mcp_assets.sync.lists import Reached, SemanticLists, TopicalLists, floor_of, ranking_of
@@ -118,7 +119,11 @@ def link(platform: Platform) -> Iterator[LinkReport]:
     weighed = False
     while marks := pending_links(platform).marks:
         linker = linker or _Linker(platform)
-        report = retrying(platform.settings)(linker.changes)
+        try:
+            report = retrying(platform.settings)(linker.changes)
+        except _CollectionsMoved:
+            linker = None
+            continue
         if report is None:
             return
         if report.partitions:
@@ -130,9 +135,13 @@ def link(platform: Platform) -> Iterator[LinkReport]:
             if not _has_tag_weights(platform) and refresh_tag_weights(platform).marked:
                 continue
         worked = False
-        for report in linker.lists():
-            worked = True
-            yield report
+        try:
+            for report in linker.lists():
+                worked = True
+                yield report
+        except _CollectionsMoved:
+            linker = None
+            continue
         if not worked:
             # What is left, somebody else has claimed; or it was marked this moment.
             time.sleep(_WAIT_FOR_OTHERS_S)
@@ -184,7 +193,7 @@ def _has_tag_weights(platform: Platform) -> bool:
 
 def linked_by(platform: Platform) -> str:
     """The name of the rules and settings that edges depend on, beside ledger, vectors and tag weights."""
-    profile = platform.embedder.profile
+    profile = serving_profile(platform)
     stated = [
         RULES_VERSION,
         profile.name,
@@ -196,11 +205,16 @@ def linked_by(platform: Platform) -> str:
     return hashlib.md5(json.dumps(stated).encode(), usedforsecurity=False).hexdigest()
 
 
+class _CollectionsMoved(Exception):
+    """Other collections serve than those that the linker looked up: nothing was done."""
+
+
 class _Linker:
-    """One process's work on the marks. Collections are looked up once: it lives for one call of `link`."""
+    """One process's work on the marks. Collections are looked up once: it lives for a call of `link`, or their move."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._journal = read_journal(platform)
         self._semantic = SemanticLists(platform)
         self._topical = TopicalLists(platform)
         self._linked_by = linked_by(platform)
@@ -210,6 +224,7 @@ class _Linker:
         with exclusive(self._platform, wait=False) as connection:
             if connection is None:
                 return None
+            self._hold_collections(connection)
             self._sweep_if_much(connection)
             rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": CHANGES_AT_ONCE})
             reasons: dict[EntityRef, set[Reason]] = {}
@@ -244,6 +259,11 @@ class _Linker:
         for _, report in overlapped(claims(), work, in_flight=_IN_FLIGHT):
             if report is not None:
                 yield report
+
+    def _hold_collections(self, connection: Connection) -> None:
+        """A mark that the move of the collections made is not to be worked off with those before it."""
+        if not hold(self._platform, connection, self._journal):
+            raise _CollectionsMoved
 
     def _sweep_if_much(self, connection: Connection) -> None:
         query = self._platform.postgres.query
@@ -308,6 +328,7 @@ class _Linker:
     def _lists_batch(self) -> LinkReport | None:
         """Ask for the neighbours of one batch; None if none is marked, or changes are being worked off elsewhere."""
         with self._platform.postgres.transaction() as connection:
+            self._hold_collections(connection)
             got = connection.execute(
                 "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", (lock_name(self._platform),)
             ).fetchone()

@@ -4,8 +4,11 @@ import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from pydantic import SecretStr
+
 from mcp_assets.embedding.local import LocalEmbedder
 from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
+from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile
 from mcp_assets.embedding.protocol import Embedder
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.events import TypeNames, stream_subjects
@@ -25,6 +28,7 @@ class Platform:
 
     settings: Settings
     _embedder: Embedder | None = None
+    _previous: Embedder | None = None
     _sources: dict[str, SourceReader] = field(default_factory=dict)
 
     @cached_property
@@ -55,6 +59,11 @@ class Platform:
         return self._embedder or make_embedder(self.settings)
 
     @cached_property
+    def previous_embedder(self) -> Embedder | None:
+        """The model before, while it is still configured: its collections serve until the new ones are complete."""
+        return self._previous or make_previous_embedder(self.settings)
+
+    @cached_property
     def type_names(self) -> TypeNames:
         types = self.settings.entity_types
         return TypeNames.of(
@@ -80,7 +89,7 @@ class Platform:
 
     def close(self) -> None:
         """Close what was opened."""
-        for name in ("postgres", "qdrant", "nats", "embedder"):
+        for name in ("postgres", "qdrant", "nats", "embedder", "previous_embedder"):
             part = self.__dict__.pop(name, None)
             if part is not None:
                 part.close()
@@ -109,11 +118,31 @@ def make_embedder(settings: Settings) -> Embedder:
     """The embedder that the settings name."""
     if settings.provider == "local":
         return LocalEmbedder(settings.profile)
-    key = settings.openai_api_key
+    return _openai_embedder(settings, settings.profile, settings.openai_api_key, settings.openai_base_url)
+
+
+def make_previous_embedder(settings: Settings) -> Embedder | None:
+    """The embedder of the model before; the local model needs no setting, for it is always there."""
+    profile = settings.previous_profile
+    if profile is None:
+        return LocalEmbedder() if settings.provider != "local" else None
+    if profile.name == WORDLLAMA.name:
+        return LocalEmbedder(profile)
+    return _openai_embedder(
+        settings,
+        profile,
+        settings.previous_api_key or settings.openai_api_key,
+        settings.previous_base_url or settings.openai_base_url,
+    )
+
+
+def _openai_embedder(
+    settings: Settings, profile: ModelProfile, key: SecretStr | None, base_url: str | None
+) -> OpenAICompatibleEmbedder:
     return OpenAICompatibleEmbedder(
-        settings.profile,
+        profile,
         api_key=key.get_secret_value() if key else None,
-        base_url=settings.openai_base_url,
+        base_url=base_url,
         concurrency=settings.embedding_concurrency,
         attempts=settings.retry_attempts,
         retry_delay_s=settings.retry_delay_ms / 1000,
