@@ -12,8 +12,10 @@ from typing import Any
 
 import psycopg
 from harness import Bench, bench, in_fresh_process, report, say
+from pydantic import SecretStr
 from scale import ENTITY_TYPE, HashEmbedder
 
+from mcp_assets.embedded.servers.postgres import DATABASE
 from mcp_assets.settings import Settings
 from mcp_assets.sync.full import full_sync
 from mcp_assets.sync.load import create_source_tables
@@ -76,11 +78,32 @@ def measure(settings: Settings, rows: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--foreign", action="store_true", help="also with the source table in another database")
     arguments = parser.parse_args()
     with bench() as stores:
         settings = stores.settings()
         fill(stores, settings, arguments.rows)
-        report(rows=arguments.rows, **measure(settings, arguments.rows))
+        figures = measure(settings, arguments.rows)
+        if arguments.foreign:
+            url = move_source(stores)
+            figures["foreign"] = measure(stores.settings(source_database_url=SecretStr(url)), arguments.rows)
+        report(rows=arguments.rows, **figures)
+
+
+def move_source(stores: Bench) -> str:
+    """Have the source table in a database of its own, without the platform's; its address."""
+    url = stores.database_url.replace(f"/{DATABASE}?", "/sources?")
+    stores.query("CREATE DATABASE sources")
+    with closing(Platform(stores.settings(source_database_url=SecretStr(url)))) as platform:
+        create_source_tables(platform)
+    with psycopg.connect(stores.database_url) as here, psycopg.connect(url, autocommit=True) as there:
+        with here.cursor().copy("COPY tasks TO STDOUT") as rows, there.cursor().copy("COPY tasks FROM STDIN") as copy:
+            for row in rows:
+                copy.write(row)
+        there.execute("VACUUM ANALYZE tasks")
+    stores.query("DROP TABLE tasks")
+    stores.settle()
+    return url
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ T = TypeVar("T")
 _ROWS_A_FETCH = 10_000
 
 # A hash of a million rows in memory, and workers, although the planner makes little of what md5 of a row costs.
-# `own`: for the transaction alone.
+# A cursor is read to its end: fetching each row by the order of an index would be random reads. `own`: for the
+# transaction alone.
 _COMPARING = """
 SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 64 * 1024) || 'kB', %(own)s),
        set_config('parallel_setup_cost', '0', %(own)s), set_config('parallel_tuple_cost', '0', %(own)s),
-       set_config('jit', 'off', %(own)s)
+       set_config('cursor_tuple_fraction', '1', %(own)s), set_config('jit', 'off', %(own)s)
 """
 
 
