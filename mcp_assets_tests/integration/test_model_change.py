@@ -16,6 +16,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.settings import variable_of
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.sync import linker as linker_module
 from mcp_assets.sync.collections import describe
 from mcp_assets.sync.full import count_differing, full_sync
 from mcp_assets.sync.indexer import Indexer
@@ -139,6 +140,22 @@ def test_after_the_move_every_entity_is_linked_anew_by_the_new_model(other: Plat
     assert pending_links(other).marks >= len(TASKS)
     list(link_until_done(other))
 
+    assert linked_models(other) == {"other"}
+
+
+def test_a_linker_that_looked_up_the_old_collections_works_off_no_mark_of_the_move(other: Platform) -> None:
+    """Its edges would be the old model's, and the marks gone."""
+    list(link_until_done(other))
+    before = linker_module._Linker(other)
+    sync_everything(other)
+    marks = pending_links(other).marks
+
+    for work in (before.changes, before._lists_batch):
+        with pytest.raises(linker_module._CollectionsMoved):
+            work()
+
+    assert pending_links(other).marks == marks
+    list(link_until_done(other))
     assert linked_models(other) == {"other"}
 
 
