@@ -30,6 +30,7 @@ bench: $(VENV)/.installed  ## every benchmark, a JSON line each; takes most of a
 	$(BIN)/python benchmarks/freshness.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/census.py
+	$(BIN)/python benchmarks/resync.py
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -1,12 +1,14 @@
 """Settings: the one class that says where the stores are and how the platform works; read from the environment."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -25,11 +27,14 @@ from mcp_assets.embedding.profiles import ModelProfile, profile_for
 from mcp_assets.entities.chunks import ChunkSpec
 from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes, SourceTable
 from mcp_assets.graph import LinkForm
+from mcp_assets.stores.addresses import without_password
 
 Provider = Literal["openai", "local"]
 Identifier = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}$"))]
 
 TableName = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$"))]
+
+_ENV = "env:"
 
 DEFAULT_MODELS: Mapping[Provider, str] = {"openai": "text-embedding-ada-002", "local": "wordllama"}
 
@@ -112,6 +117,26 @@ class Settings(BaseSettings):
         validation_alias="EMBEDDING_TIMEOUT_S",
         description="Seconds one request to the provider may take.",
     )
+    previous_model: str | None = Field(
+        default=None,
+        validation_alias="EMBEDDING_PREVIOUS_MODEL",
+        description="While the model is changed: the one before, so that its collections stay current; docs/models.md.",
+    )
+    previous_dimension: PositiveInt | None = Field(
+        default=None,
+        validation_alias="EMBEDDING_PREVIOUS_DIMENSION",
+        description="Its dimension, if mcp_assets does not know the model or it was shortened.",
+    )
+    previous_base_url: str | None = Field(
+        default=None,
+        validation_alias="OPENAI_PREVIOUS_BASE_URL",
+        description="Its server, if not `OPENAI_BASE_URL`.",
+    )
+    previous_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="OPENAI_PREVIOUS_API_KEY",
+        description="Its key, if not `OPENAI_API_KEY`.",
+    )
     similarity_threshold: float | None = Field(
         default=None,
         ge=0,
@@ -168,6 +193,11 @@ class Settings(BaseSettings):
         default=None,
         validation_alias="MCP_ASSETS_TYPES",
         description="JSON; entity types mapped by hand, in place of a preset.",
+    )
+    source_database_url: SecretStr | None = Field(
+        default=None,
+        validation_alias="MCP_ASSETS_SOURCE_DATABASE_URL",
+        description="PostgreSQL of the source tables, if it is not that of `DATABASE_URL`; docs/sources.md.",
     )
     schema_name: Identifier = Field(
         default="mcp_assets",
@@ -249,6 +279,13 @@ class Settings(BaseSettings):
             raise ValueError("MCP_ASSETS_CHUNK_OVERLAP must be at most half of MCP_ASSETS_CHUNK_SIZE")
         if self.types is not None and not self.types:
             raise ValueError("MCP_ASSETS_TYPES names no entity type: leave it unset to use the preset")
+        for name, mapping in (self.types or {}).items():
+            address = mapping.source.database_url if mapping.source else None
+            if address is not None and without_password(address) != address:
+                raise ValueError(
+                    f"MCP_ASSETS_TYPES: the database_url of {name} holds a password: put the address into an "
+                    "environment variable of its own, and give `env:` and that variable's name"
+                )
         for template, name in self.link_forms.items():
             if name not in self.entity_types:
                 raise ValueError(f"MCP_ASSETS_LINK_FORMS: {template} leads to {name!r}, which is no entity type")
@@ -275,6 +312,20 @@ class Settings(BaseSettings):
         )
 
     @cached_property
+    def previous_profile(self) -> ModelProfile | None:
+        """The embedding model before, while it is still configured.
+
+        Raises:
+            ValueError: the model is unknown and EMBEDDING_PREVIOUS_DIMENSION is not set.
+        """
+        if self.previous_model is None:
+            return None
+        try:
+            return profile_for(self.previous_model, dimension=self.previous_dimension)
+        except ValueError as error:
+            raise ValueError(str(error).replace("EMBEDDING_DIMENSION", "EMBEDDING_PREVIOUS_DIMENSION")) from error
+
+    @cached_property
     def entity_types(self) -> EntityTypes:
         """The registry: the preset's types, or those that the site mapped."""
         if self.types is None:
@@ -287,6 +338,26 @@ class Settings(BaseSettings):
     @property
     def chunks(self) -> ChunkSpec | None:
         return ChunkSpec(size=self.chunk_size, overlap=self.chunk_overlap) if self.chunking else None
+
+    def source_url(self, source: SourceTable) -> str | None:
+        """Address of the database that `source` is in; None if it is the platform's own.
+
+        Raises:
+            SettingsError: the variable that the mapping names is not set.
+        """
+        address = source.database_url
+        if address is None:
+            return self.source_database_url.get_secret_value() if self.source_database_url else None
+        if not address.startswith(_ENV):
+            return address
+        variable = address.removeprefix(_ENV)
+        found = os.environ.get(variable) or dotenv_values(".env").get(variable)
+        if not found:
+            raise SettingsError(
+                f"{variable} is not set, and the mapping of the source table {source.table} says that it holds the "
+                "address of its database: set it, or change the database_url in MCP_ASSETS_TYPES"
+            )
+        return found
 
     def require_database_url(self) -> str:
         return self._required(self.database_url, "DATABASE_URL")

@@ -15,6 +15,10 @@ class SourceTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     table: str = Field(description="Table or view, with its schema if that is not on the search path.")
+    database_url: str | None = Field(
+        default=None,
+        description="Where the table is, if in a database of its own: `env:NAME` of the variable with the address.",
+    )
     id: str = "id"
     title: str | None = "title"
     content: tuple[str, ...] = Field(default=("content",), description="Text columns, joined by an empty line.")

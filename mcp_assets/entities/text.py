@@ -53,6 +53,10 @@ def prepare(title: str | None, content: str, chunk_spec: ChunkSpec | None) -> Pr
     return Prepared(collapsed[:POINT_CHARACTERS].rstrip(), chunks, digest.hexdigest()[:32])
 
 
+NO_TEXT_HASH = prepare(None, "", None).text_hash
+"""`text_hash` of an entity without any text: it has no point."""
+
+
 def state_hash(text_hash: str, title: str | None, metadata: Mapping[str, Any]) -> str:
     """32 hexadecimal digits of text, title and metadata: decides payload updates and re-linking."""
     canonical = json.dumps([text_hash, title, metadata], sort_keys=True, ensure_ascii=False, separators=(",", ":"))

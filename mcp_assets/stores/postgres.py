@@ -57,7 +57,7 @@ class Postgres:
             max_size=max_connections,
             timeout=timeout_s,
             max_idle=60.0,
-            configure=_configure,
+            configure=configure,
             # A server that was restarted leaves dead connections in the pool.
             check=ConnectionPool.check_connection,
             open=False,
@@ -88,7 +88,7 @@ class Postgres:
         self._prepare()
         try:
             with psycopg.connect(self.url, autocommit=True, connect_timeout=int(self._timeout_s)) as connection:
-                _configure(connection)
+                configure(connection)
                 yield connection
         except psycopg.OperationalError as error:
             raise self._unavailable(error) from error
@@ -117,7 +117,8 @@ class Postgres:
         )
 
 
-def _configure(connection: Connection) -> None:
+def configure(connection: Connection) -> None:
+    """Set what row hashes depend on, for as long as the connection lives."""
     connection.execute(
         "SELECT " + ", ".join("set_config(%s, %s, false)" for _ in _SESSION),
         [part for setting in _SESSION.items() for part in setting],

@@ -49,6 +49,16 @@ class Collection:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeFor:
+    """What a physical collection was made for."""
+
+    alias: str
+    name: str
+    dimension: int
+    distance: str
+
+
+@dataclass(frozen=True, slots=True)
 class Asking:
     """A point whose neighbours are wanted, and the physical collection that holds it."""
 
@@ -115,26 +125,7 @@ class Qdrant:
         if found is not None:
             return found
         expected = physical_name(alias, profile)
-        if not self._call(lambda: self._client.collection_exists(expected)):
-            try:
-                self._call(
-                    lambda: self._client.create_collection(
-                        expected,
-                        vectors_config=models.VectorParams(
-                            size=profile.dimension, distance=models.Distance(profile.distance)
-                        ),
-                    )
-                )
-            except StoreRefused:
-                # Another process made it between the question and the request.
-                if not self._call(lambda: self._client.collection_exists(expected)):
-                    raise
-        for key, schema in INDEXED_KEYS.items():
-            self._call(
-                lambda key=key, schema=schema: self._client.create_payload_index(  # type: ignore[misc]
-                    expected, key, field_schema=_SCHEMAS[schema], wait=True
-                )
-            )
+        self.create_collection(expected, profile)
         try:
             self._call(
                 lambda: self._client.update_collection_aliases(
@@ -150,6 +141,70 @@ class Qdrant:
                 raise
         self._check_made_for(alias, expected, expected, profile)
         return Collection(alias, expected)
+
+    def create_collection(self, name: str, profile: ModelProfile) -> None:
+        """The physical collection `name` for this model, with its payload indexes; what is there already stays."""
+        if not self.exists(name):
+            try:
+                self._call(
+                    lambda: self._client.create_collection(
+                        name,
+                        vectors_config=models.VectorParams(
+                            size=profile.dimension, distance=models.Distance(profile.distance)
+                        ),
+                    )
+                )
+            except StoreRefused:
+                # Another process made it between the question and the request.
+                if not self.exists(name):
+                    raise
+        for key, schema in INDEXED_KEYS.items():
+            self._call(
+                lambda key=key, schema=schema: self._client.create_payload_index(  # type: ignore[misc]
+                    name, key, field_schema=_SCHEMAS[schema], wait=True
+                )
+            )
+
+    def exists(self, name: str) -> bool:
+        """There is a collection, or an alias, of that name."""
+        return self._call(lambda: self._client.collection_exists(name))
+
+    def made_for(self, alias: str, target: str) -> MadeFor:
+        """What the collection behind `alias` was made for. Raises CollectionMismatch if nobody could write to it."""
+        vectors = self._call(lambda: self._client.get_collection(target)).config.params.vectors
+        if not isinstance(vectors, models.VectorParams):
+            raise CollectionMismatch(_named_vectors(target))
+        return MadeFor(alias, target, vectors.size, vectors.distance.value)
+
+    def aliases(self) -> dict[str, str]:
+        """Every alias with the physical collection that it leads to."""
+        found = self._call(lambda: self._client.get_aliases()).aliases
+        return {entry.alias_name: entry.collection_name for entry in found}
+
+    def move_aliases(self, targets: Mapping[str, str]) -> None:
+        """Have each alias lead to its collection: all in one call, so that no reader sees some of them moved."""
+        there = self.aliases()
+        operations: list[models.AliasOperations] = []
+        for alias, collection in targets.items():
+            if alias in there:
+                operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+            operations.append(
+                models.CreateAliasOperation(
+                    create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
+                )
+            )
+        self._call(lambda: self._client.update_collection_aliases(operations))
+
+    def drop_collection(self, name: str) -> None:
+        """Delete the physical collection `name`, if it is there, and with it all that leads to it."""
+        self._call(lambda: self._client.delete_collection(name))
+
+    def payloads_of_slots(
+        self, collection: str, slots: tuple[int, int], keys: Sequence[str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Id and payload (of `keys`) of each point whose entity's slot is in `slots` (half-open)."""
+        for page in self._scroll(collection, _slots(slots), keys, with_vectors=False):
+            yield from ((point.id, dict(point.payload)) for point in page)
 
     def find_collection(self, alias: str, profile: ModelProfile) -> Collection | None:
         """The collection behind `alias`, if it is there and was made for this model; None if it is not there.
@@ -168,8 +223,7 @@ class Qdrant:
 
     def alias_target(self, alias: str) -> str | None:
         """The physical collection that `alias` leads to; None if there is no such alias."""
-        aliases = self._call(lambda: self._client.get_aliases()).aliases
-        return next((entry.collection_name for entry in aliases if entry.alias_name == alias), None)
+        return self.aliases().get(alias)
 
     def write(
         self,
@@ -260,6 +314,18 @@ class Qdrant:
             raise
         return [[(str(hit.id), hit.score) for hit in answer.points] for answer in response.result or ()]
 
+    def payloads_of(
+        self, collection: str, points: Sequence[str], keys: Sequence[str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Id and payload (of `keys`) of those of `points` that `collection` holds."""
+        for part in _slices(points):
+            records = self._call(
+                lambda part=part: self._client.retrieve(  # type: ignore[misc]
+                    collection, list(part), with_payload=list(keys), with_vectors=False
+                )
+            )
+            yield from ((str(record.id), record.payload or {}) for record in records)
+
     def existing(self, collection: str, points: Sequence[str]) -> set[str]:
         """Those of `points` that `collection` holds."""
         found: set[str] = set()
@@ -318,7 +384,7 @@ class Qdrant:
         """Dimension and distance of the unnamed vector of `collection`."""
         vectors = self._call(lambda: self._client.get_collection(collection)).config.params.vectors
         if not isinstance(vectors, models.VectorParams):
-            raise CollectionMismatch(f"the collection {collection} has named vectors")
+            raise CollectionMismatch(_named_vectors(collection))
         return vectors.size, vectors.distance.value
 
     def collections(self) -> list[str]:
@@ -334,11 +400,8 @@ class Qdrant:
     def _check_made_for(self, alias: str, target: str, expected: str, profile: ModelProfile) -> None:
         vectors = self._call(lambda: self._client.get_collection(target)).config.params.vectors
         if not isinstance(vectors, models.VectorParams):
-            raise CollectionMismatch(
-                f"the collection {target} has named vectors; mcp_assets writes to collections with one unnamed vector: "
-                "give the entity type another collection in MCP_ASSETS_TYPES"
-            )
-        made_for = None if target == expected else self._model_in(target)
+            raise CollectionMismatch(_named_vectors(target))
+        made_for = None if target == expected else self.model_in(target)
         if vectors.size != profile.dimension or (made_for or profile.name) != profile.name:
             raise CollectionMismatch(
                 f"the collection {target} (alias {alias}) was made for {made_for or 'another model'} with "
@@ -352,7 +415,7 @@ class Qdrant:
                 f"{profile.distance}; nothing was written to it. Delete it and run a full sync"
             )
 
-    def _model_in(self, collection: str) -> str | None:
+    def model_in(self, collection: str) -> str | None:
         """The model that the points of `collection` bear; None if no point bears one."""
         points, _ = self._call(
             lambda: self._client.scroll(
@@ -426,6 +489,13 @@ def _identifier(text: str) -> int | str:
 def _held(record: models.Record) -> HeldPoint:
     vector = record.vector if isinstance(record.vector, list) else []
     return HeldPoint(str(record.id), record.payload or {}, np.array(vector, dtype=np.float32))
+
+
+def _named_vectors(collection: str) -> str:
+    return (
+        f"the collection {collection} has named vectors; mcp_assets writes to collections with one unnamed vector: "
+        "give the entity type another collection in MCP_ASSETS_TYPES"
+    )
 
 
 def _is_not_found(error: StoreRefused) -> bool:

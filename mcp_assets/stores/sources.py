@@ -3,22 +3,37 @@
 import json
 import math
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from mcp_assets.entities.refs import SLOTS, slot_of
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.events.decode import MAX_DEPTH
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.source_database import SourceDatabase
 
 T = TypeVar("T")
+
+_ROWS_A_FETCH = 10_000
+
+# A hash of a million rows in memory, and workers, although the planner makes little of what md5 of a row costs.
+# A cursor is read to its end: fetching each row by the order of an index would be random reads. `own`: for the
+# transaction alone.
+_COMPARING = """
+SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 64 * 1024) || 'kB', %(own)s),
+       set_config('parallel_setup_cost', '0', %(own)s), set_config('parallel_tuple_cost', '0', %(own)s),
+       set_config('cursor_tuple_fraction', '1', %(own)s), set_config('jit', 'off', %(own)s)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +50,15 @@ class SourceRow:
 
 
 class SourceReader:
-    """Reads one source table through its mapping. The caller's transaction decides what is seen."""
+    """Reads one source table through its mapping. The caller's transaction decides what is seen.
 
-    def __init__(self, mapping: SourceTable, schema: str) -> None:
+    `database`: where the table is, if not in the platform's own: then each call sees what is committed there.
+    """
+
+    def __init__(self, mapping: SourceTable, schema: str, database: SourceDatabase | None = None) -> None:
         self._mapping = mapping
         self._schema = schema
+        self._database = database
         self._table = sql.Identifier(*mapping.table.split("."))
         self._id = sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(mapping.id))
         # The predicate is the site's own setting, as trusted as the connection string beside it.
@@ -51,24 +70,26 @@ class SourceReader:
 
         Raises:
             StoreRefused: the table or a mapped column is not there, or may not be read.
+            StoreUnavailable: the database that it is in does not answer.
         """
-        wanted = self._castable(connection, ids)
-        if not wanted:
-            return {}
-        statement = sql.SQL(
-            "SELECT {id}, {alive}, {title}, {content}, ({metadata})::text, {hash} FROM {table} WHERE {match}"
-        ).format(
-            id=self._id,
-            # With parameters in the statement, a percent sign in the predicate (LIKE '…%') has to be doubled.
-            alive=sql.SQL("({})").format(sql.SQL(self._mapping.alive.replace("%", "%%"))),
-            title=self._title(),
-            content=self._content(),
-            metadata=self._metadata(),
-            hash=self._hash(),
-            table=self._table,
-            match=self._match(),
-        )
-        rows = self._run(lambda: connection.execute(statement, {"ids": wanted}).fetchall())
+        with self._reading(connection) as reading:
+            wanted = self._castable(reading, ids)
+            if not wanted:
+                return {}
+            statement = sql.SQL(
+                "SELECT {id}, {alive}, {title}, {content}, ({metadata})::text, {hash} FROM {table} WHERE {match}"
+            ).format(
+                id=self._id,
+                # With parameters in the statement, a percent sign in the predicate (LIKE '…%') has to be doubled.
+                alive=sql.SQL("({})").format(sql.SQL(self._mapping.alive.replace("%", "%%"))),
+                title=self._title(),
+                content=self._content(),
+                metadata=self._metadata(),
+                hash=self._hash(),
+                table=self._table,
+                match=self._match(),
+            )
+            rows = self._run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
         found = {}
         for entity_id, alive, title, content, metadata, source_hash in rows:
             # Read here and not by the driver, which would fail all rows for one.
@@ -81,35 +102,39 @@ class SourceReader:
     ) -> None:
         """Make the temporary table `differing(n, entity_id, slot, bytes)`, by slot: what a full sync looks at.
 
-        Compares every living row of `slots` (half-open) with the ledger by hash, in one statement; finds rows that
-        are new, changed or gone, ledger rows that Qdrant does not hold yet, and with `force` every living row.
+        Compares every living row of `slots` (half-open) with the ledger by hash, in one statement, or where the table
+        is in another database by streaming ids and hashes across; finds rows that are new, changed or gone, ledger
+        rows that Qdrant does not hold yet, and with `force` every living row.
+
+        `connection`: in autocommit, and the caller's own: how it plans and how much memory it takes is set for it.
         """
+        connection.execute(_COMPARING, {"own": False})
+        if self._database is not None:
+            self._merge_differing(connection, entity_type, slots, prepared_by, force=force)
+            return
         statement = sql.SQL(
             """
             CREATE TEMPORARY TABLE differing AS
             SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, bytes
             FROM (
-                SELECT coalesce(source.id, ledger.entity_id) AS entity_id, coalesce(source.slot, ledger.slot) AS slot,
-                       coalesce(source.bytes, ledger.bytes) AS bytes
+                SELECT coalesce(source.id, found.entity_id) AS entity_id, {slot_of_found} AS slot,
+                       CASE WHEN source.id IS NOT NULL THEN source.bytes ELSE (
+                           SELECT octet_length(content) FROM {schema}.entities AS ledger
+                           WHERE ledger.entity_type = {entity_type} AND ledger.entity_id = found.entity_id
+                       ) END AS bytes
                 FROM (
-                    SELECT * FROM (
-                        SELECT {id} AS id, ('x' || substr(md5({id}), 1, 4))::bit(16)::integer AS slot, {hash} AS hash,
-                               {bytes} AS bytes
-                        FROM {table} WHERE {alive}
-                    ) AS living WHERE slot >= {low} AND slot < {high}
+                    SELECT {id} AS id, {hash} AS hash, {bytes} AS bytes FROM {table} WHERE {alive} AND {source_slots}
                 ) AS source
                 FULL JOIN (
-                    SELECT entity_id, slot, origin, source_hash, prepared_by, deleted_at, dirty,
-                           octet_length(content) AS bytes
-                    FROM {schema}.entities
-                    WHERE entity_type = {entity_type} AND slot >= {low} AND slot < {high}
-                ) AS ledger ON source.id = ledger.entity_id
-                WHERE coalesce(ledger.dirty, false) OR CASE
+                    SELECT entity_id, origin, source_hash, prepared_by, deleted_at, dirty FROM {schema}.entities
+                    WHERE entity_type = {entity_type} AND {ledger_slots}
+                ) AS found ON source.id = found.entity_id
+                WHERE coalesce(found.dirty, false) OR CASE
                     WHEN source.id IS NULL THEN
-                        ledger.deleted_at IS NULL AND (ledger.origin = 'source' OR ledger.prepared_by <> {prepared_by})
-                    ELSE {force} OR ledger.entity_id IS NULL OR ledger.deleted_at IS NOT NULL
-                        OR ledger.source_hash IS DISTINCT FROM source.hash OR ledger.prepared_by <> {prepared_by}
-                END OR ({force} AND ledger.deleted_at IS NULL)
+                        found.deleted_at IS NULL AND (found.origin = 'source' OR found.prepared_by <> {prepared_by})
+                    ELSE {force} OR found.entity_id IS NULL OR found.deleted_at IS NOT NULL
+                        OR found.source_hash IS DISTINCT FROM source.hash OR found.prepared_by <> {prepared_by}
+                END OR ({force} AND found.deleted_at IS NULL)
             ) AS found
             """
         ).format(
@@ -119,8 +144,9 @@ class SourceReader:
             table=self._table,
             alive=self._alive,
             schema=sql.Identifier(self._schema),
-            low=sql.Literal(slots[0]),
-            high=sql.Literal(slots[1]),
+            slot_of_found=_slot(sql.SQL("coalesce(source.id, found.entity_id)")),
+            source_slots=_within(_slot(self._id), slots),
+            ledger_slots=_within(sql.SQL("slot"), slots),
             entity_type=sql.Literal(entity_type),
             prepared_by=sql.Literal(prepared_by),
             force=sql.Literal(force),
@@ -128,29 +154,98 @@ class SourceReader:
         self._run(lambda: connection.execute(statement))
 
     def copy_living(self, connection: Connection, slots: tuple[int, int]) -> None:
-        """Make the temporary table `census_source(id, slot, hash)` of the living rows of `slots` (half-open)."""
-        statement = sql.SQL(
-            """
-            CREATE TEMPORARY TABLE census_source AS
-            SELECT * FROM (
-                SELECT {id} AS id, ('x' || substr(md5({id}), 1, 4))::bit(16)::integer AS slot, {hash} AS hash
-                FROM {table} WHERE {alive}
-            ) AS living WHERE slot >= {low} AND slot < {high}
-            """
-        ).format(
+        """Make the temporary table `census_source(id, slot, hash)` of the living rows of `slots` (half-open).
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`; then there is no such table.
+        """
+        statement = sql.SQL("SELECT {id} AS id, {slot} AS slot, {hash} AS hash FROM {table} WHERE {alive} AND {slots}")
+        living = statement.format(
             id=self._id,
+            slot=_slot(self._id),
             hash=self._hash(),
             table=self._table,
             alive=self._alive,
-            low=sql.Literal(slots[0]),
-            high=sql.Literal(slots[1]),
+            slots=_within(_slot(self._id), slots),
         )
-        self._run(lambda: connection.execute(statement))
+        if self._database is None:
+            self._run(lambda: connection.execute(sql.SQL("CREATE TEMPORARY TABLE census_source AS {}").format(living)))
+            return
+        with connection.transaction(), self._database.transaction() as other, other.cursor("living") as theirs:
+            connection.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')
+            theirs.itersize = _ROWS_A_FETCH
+            self._run(lambda: theirs.execute(living))
+            with connection.cursor() as cursor, cursor.copy("COPY census_source FROM STDIN") as writer:
+                for row in theirs:
+                    writer.write_row(row)
+
+    def _merge_differing(
+        self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, *, force: bool
+    ) -> None:
+        """`find_differing` of a table in another database: both sides in the order of ids, merged as they come."""
+        assert self._database is not None  # noqa: S101  (the caller asked)
+        source = sql.SQL("SELECT {id}, {hash}, {bytes} FROM {table} WHERE {alive} AND {slots} ORDER BY {id}").format(
+            id=self._id,
+            hash=self._hash(),
+            bytes=self._bytes(),
+            table=self._table,
+            alive=self._alive,
+            slots=_within(_slot(self._id), slots),
+        )
+        # The hash of a row that needs no look if the source has the same; the bytes of one that needs a look if the
+        # source has none.
+        ledger = sql.SQL(
+            """
+            SELECT entity_id,
+                   CASE WHEN deleted_at IS NULL AND NOT dirty AND NOT {force} AND prepared_by = {prepared_by}
+                        THEN source_hash END,
+                   CASE WHEN dirty OR (deleted_at IS NULL
+                                       AND ({force} OR origin = 'source' OR prepared_by <> {prepared_by}))
+                        THEN octet_length(content) END
+            FROM {schema}.entities WHERE entity_type = {entity_type} AND {slots} ORDER BY entity_id
+            """
+        ).format(
+            schema=sql.Identifier(self._schema),
+            entity_type=sql.Literal(entity_type),
+            prepared_by=sql.Literal(prepared_by),
+            force=sql.Literal(force),
+            slots=_within(sql.SQL("slot"), slots),
+        )
+        connection.execute('CREATE TEMPORARY TABLE found (entity_id text COLLATE "C", slot integer, bytes bigint)')
+        with (
+            self._database.transaction() as other,
+            connection.transaction(),
+            other.cursor("source") as theirs,
+            connection.cursor("ledger") as ours,
+        ):
+            other.execute(_COMPARING, {"own": True})
+            theirs.itersize = ours.itersize = _ROWS_A_FETCH
+            self._run(lambda: theirs.execute(source))
+            ours.execute(ledger)
+            rows = differing(theirs, ours)
+            while page := list(islice(rows, _ROWS_A_FETCH)):
+                with connection.cursor() as cursor, cursor.copy("COPY found FROM STDIN") as writer:
+                    for entity_id, size in page:
+                        writer.write_row((entity_id, slot_of(entity_id), size))
+        connection.execute(
+            "CREATE TEMPORARY TABLE differing AS"
+            " SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, bytes FROM found"
+        )
+        connection.execute("DROP TABLE found")
 
     def canonical_ids(self, connection: Connection, ids: Iterable[str]) -> dict[str, str]:
         """Each of `ids` as the table spells it (`::text`): a UUID in capitals names the row of the one in small."""
-        spell = _SPELLING.get(self._type_of_id(connection))
+        with self._reading(connection) as reading:
+            spell = _SPELLING.get(self._type_of_id(reading))
         return {entity_id: (spell and spell(entity_id)) or entity_id for entity_id in ids}
+
+    @contextmanager
+    def _reading(self, connection: Connection) -> Iterator[Connection]:
+        if self._database is None:
+            yield connection
+        else:
+            with self._database.transaction() as other:
+                yield other
 
     def _castable(self, connection: Connection, ids: Iterable[str]) -> list[Any]:
         """Those of `ids` that the id column can hold, for PostgreSQL refuses the whole list for one that it cannot."""
@@ -177,7 +272,8 @@ class SourceReader:
             if row is None:
                 raise StoreRefused(
                     f"the source table {self._mapping.table} with the id column {self._mapping.id} is not in the "
-                    "database: check DATABASE_URL and the source mapping (MCP_ASSETS_SOURCE_PRESET, MCP_ASSETS_TYPES)"
+                    "database: check DATABASE_URL (or MCP_ASSETS_SOURCE_DATABASE_URL) and the source mapping "
+                    "(MCP_ASSETS_SOURCE_PRESET, MCP_ASSETS_TYPES)"
                 )
             self._id_type = str(row[0])
         return self._id_type
@@ -230,6 +326,11 @@ class SourceReader:
             "CASE jsonb_typeof(to_jsonb({free})) WHEN 'object' THEN to_jsonb({free}) ELSE '{{}}' END || {named}"
         ).format(free=free, named=named)
 
+    @property
+    def hash_expression(self) -> sql.Composable:
+        """What `source_hash` is, in SQL over the source table."""
+        return self._hash()
+
     def _hash(self) -> sql.Composable:
         mapping = self._mapping
         mapped = [
@@ -240,6 +341,63 @@ class SourceReader:
         ]
         # ROW keeps NULL apart from the empty string and each column apart from the next.
         return sql.SQL("md5(ROW({})::text)").format(sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys(mapped))))
+
+
+def differing(
+    source: Iterable[tuple[str, str, int]], ledger: Iterable[tuple[str, str | None, int | None]]
+) -> Iterator[tuple[str, int]]:
+    """The ids that differ, with the bytes of their contents; both sides in the order of ids, by code points.
+
+    `source`: id, hash, bytes of each living row. `ledger`: id, the hash with which the source row needs no look, the
+    bytes if it needs a look should there be no source row.
+
+    Raises:
+        StoreRefused: a side is not in this order.
+    """
+    theirs, ours = _ordered(source, "source table"), _ordered(ledger, "ledger")
+    row, known = next(theirs, None), next(ours, None)
+    while row is not None or known is not None:
+        if known is None or (row is not None and row[0] < known[0]):
+            assert row is not None  # noqa: S101  (one of the two is there)
+            yield row[0], row[2]
+            row = next(theirs, None)
+        elif row is None or known[0] < row[0]:
+            if known[2] is not None:
+                yield known[0], known[2]
+            known = next(ours, None)
+        else:
+            if row[1] != known[1]:
+                yield row[0], row[2]
+            row, known = next(theirs, None), next(ours, None)
+
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
+
+def _ordered(rows: Iterable[Row], side: str) -> Iterator[Row]:
+    last = ""
+    for row in rows:
+        if row[0] <= last and last:
+            raise StoreRefused(
+                f"the ids of the {side} do not come in one order, each once ({last!r} before {row[0]!r}): the id "
+                "column must be unique, and the database in UTF-8"
+            )
+        last = row[0]
+        yield row
+
+
+def _slot(entity_id: sql.Composable) -> sql.Composable:
+    """`slot_of` in SQL."""
+    return sql.SQL("('x' || substr(md5({}), 1, 4))::bit(16)::integer").format(entity_id)
+
+
+def _within(slot: sql.Composable, slots: tuple[int, int]) -> sql.Composable:
+    if slots == (0, SLOTS):
+        # All of them: the slot of every id need not even be computed.
+        return sql.SQL("true")
+    return sql.SQL("({slot} >= {low} AND {slot} < {high})").format(
+        slot=slot, low=sql.Literal(slots[0]), high=sql.Literal(slots[1])
+    )
 
 
 class LoadedRow(Protocol):

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.settings import SettingsError, load_settings
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.sync import collections
 from mcp_assets.sync.platform import Platform
 
 _PROBE = "a short text that any model can embed"
@@ -27,6 +28,7 @@ def diagnose() -> list[Finding]:
     try:
         settings = load_settings()
         profile = settings.profile
+        settings.previous_profile  # noqa: B018  (it may be mistaken, too)
     except (ValidationError, SettingsError, ValueError) as error:
         return [Finding("settings", ok=False, message=str(error))]
     platform = Platform(settings)
@@ -94,9 +96,17 @@ def _qdrant(platform: Platform) -> str:
 
 def _collections(platform: Platform) -> str:
     told = []
+    serving = collections.serving(platform)
     for alias in platform.settings.entity_types.collections():
-        found = platform.qdrant.find_collection(alias, platform.embedder.profile)
-        told.append(f"{alias}: {platform.qdrant.count(found.name)} points" if found else f"{alias}: not made yet")
+        found = serving.get(alias)
+        if found is None:
+            told.append(f"{alias}: not made yet")
+            continue
+        points = platform.qdrant.count(found.collection.name)
+        told.append(f"{alias}: {points} points of {found.profile.name}")
+        if found.profile != platform.embedder.profile:
+            # Raises if nobody could write there.
+            collections.targets(platform, alias)
     return ", ".join(told)
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mcp_assets.entities.refs import SLOTS, shard_of, slot_range
+from mcp_assets.entities.text import NO_TEXT_HASH
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync import collections
 from mcp_assets.sync.indexer import CHARACTERS_AT_ONCE, BatchReport, Counts, Indexer
 from mcp_assets.sync.ledger import Wanted
 from mcp_assets.sync.mass_delete import refuse_vanished
@@ -63,12 +65,15 @@ def full_sync(
     total = platform.settings.shards
     slots = (slot_range(shards[0], total)[0], slot_range(shards[-1], total)[1])
     indexer = Indexer(platform, entity_type)
+    building: str | None = None
     if stages.embeddings:
+        collections.prepare(platform)
         # What a vanished collection held is found to differ, too.
         indexer.ensure_collection()
+        building = collections.building_collection(platform, entity_type)
     with platform.postgres.session() as session:
         started_at = _now(session)
-        _find_differing(platform, session, entity_type, slots, stages, force=force)
+        _find_differing(platform, session, entity_type, slots, stages, building, force=force)
         if not allow_mass_delete:
             refuse_vanished(platform, session, entity_type)
         differing = _count_by_shard(session, total)
@@ -84,6 +89,9 @@ def full_sync(
         def completed() -> Iterator[Progress]:
             """The shards that have come to their end, in order: at once, for the next batch may fail."""
             while remaining and not outstanding[remaining[0]]:
+                if stages.embeddings and len(remaining) == 1:
+                    # Before the last is told to be complete: a retry of a run that fails here has to come by again.
+                    collections.finish(platform, started_at)
                 yield _complete(platform, entity_type, remaining.pop(0), done, differing)
 
         yield from completed()
@@ -107,7 +115,8 @@ def count_differing(platform: Platform) -> int:
     with platform.postgres.session() as session:
         total = 0
         for entity_type in platform.settings.entity_types:
-            _find_differing(platform, session, entity_type, (0, SLOTS), Stages(), force=False)
+            building = collections.building_collection(platform, entity_type)
+            _find_differing(platform, session, entity_type, (0, SLOTS), Stages(), building, force=False)
             row = session.execute("SELECT count(*) FROM differing").fetchone()
             total += row[0] if row else 0
         return total
@@ -136,9 +145,19 @@ def index_until_settled(
 
 
 def _find_differing(
-    platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int], stages: Stages, *, force: bool
+    platform: Platform,
+    session: Connection,
+    entity_type: str,
+    slots: tuple[int, int],
+    stages: Stages,
+    building: str | None,
+    *,
+    force: bool,
 ) -> None:
-    """Make the temporary table `differing(n, entity_id, slot, bytes)`: it is worked off with no transaction open."""
+    """Make the temporary table `differing(n, entity_id, slot, bytes)`: it is worked off with no transaction open.
+
+    `building`: the collection that is being built for another model, of which it also has what that lacks.
+    """
     reader = platform.source(entity_type)
     session.execute("DROP TABLE IF EXISTS differing")
     if stages.ledger and reader is not None:
@@ -154,6 +173,19 @@ def _find_differing(
                 "prepared_by": platform.prepared_by,
             },
         )
+    if building is not None:
+        session.execute(
+            platform.postgres.query("add_lacking"),
+            {
+                "entity_type": entity_type,
+                "low": slots[0],
+                "high": slots[1],
+                "collection": building,
+                "no_text": NO_TEXT_HASH,
+            },
+        )
+        session.execute("DROP TABLE differing")
+        session.execute("ALTER TABLE differing_or_lacking RENAME TO differing")
     session.execute("CREATE UNIQUE INDEX differing_n ON differing (n)")
 
 

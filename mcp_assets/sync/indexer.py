@@ -11,14 +11,16 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_assets.embedding.protocol import Refusal
+from mcp_assets.embedding.protocol import Embedder, Refusal
 from mcp_assets.embedding.vectors import unit, vector_checks
 from mcp_assets.entities.points import chunk_id, payload, point_id
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_of
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.qdrant import Collection, Point, physical_name
+from mcp_assets.stores.qdrant import Collection, Point
+from mcp_assets.sync import collections
+from mcp_assets.sync.collections import Target, Targets, mark_lacking
 from mcp_assets.sync.ledger import Applied, Dirty, Wanted, apply
 from mcp_assets.sync.platform import Platform
 
@@ -115,6 +117,16 @@ class _Plan:
         )
 
     @property
+    def held_already(self) -> bool:
+        """The collection holds just this: nothing is to be written."""
+        return (
+            not self.force
+            and not self.removes
+            and self.held is not None
+            and (self.held.text_hash, self.held.state_hash) == (self.dirty.prepared.text_hash, self.dirty.state_hash)
+        )
+
+    @property
     def replaces(self) -> bool:
         """Vectors that the collection holds are replaced or removed."""
         return self.held is not None and self.refusal is None and (self.removes or self.vectors is not None)
@@ -122,6 +134,27 @@ class _Plan:
     @property
     def point_count(self) -> int:
         return 0 if self.removes else 1 + len(self.dirty.prepared.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """One collection that a batch is written to, of those that it is to be in."""
+
+    target: Target
+    embedder: Embedder
+    targets: Targets
+
+    @property
+    def collection(self) -> Collection:
+        return self.target.collection
+
+    @property
+    def serves(self) -> bool:
+        return self.target is self.targets.serving
+
+    @property
+    def is_last(self) -> bool:
+        return self.target is self.targets.writable[-1][0]
 
 
 class Indexer:
@@ -145,6 +178,8 @@ class Indexer:
             StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what had been committed before
             stands, the rest is as dirty as it was.
         """
+        if embed:
+            mark_lacking(self._platform, self._type, [entity.id for entity in wanted])
         applied = apply(self._platform, self._type, wanted, force=force)
         report = BatchReport(unknown=set(applied.unknown))
         self._count_scanned(report, wanted, applied)
@@ -157,44 +192,19 @@ class Indexer:
         """Write the points of `dirty` and count into `report`."""
         if not dirty:
             return
-        collection = self.ensure_collection()
+        targets = collections.targets(self._platform, self._alias)
         for part in _by_volume(dirty):
-            plans = self._plan(part, collection, force)
-            tokens = self._embed([plan for plan in plans if plan.embeds])
-            retrying(self._platform.settings)(self._commit, plans, collection, report)
-            if tokens is not None:
-                self._counts(report, part[0].id).add(Counts(tokens=tokens))
+            for target, embedder in targets.writable:
+                writing = _Writing(target, embedder, targets)
+                plans = self._plan(part, writing, force)
+                tokens = self._embed([plan for plan in plans if plan.embeds], embedder)
+                retrying(self._platform.settings)(self._commit, plans, writing, report)
+                if tokens is not None:
+                    self._counts(report, part[0].id).add(Counts(tokens=tokens))
 
-    def ensure_collection(self) -> Collection:
-        """The collection of this type, made if absent.
-
-        What the ledger says of one that vanished is forgotten first, and full syncs are asked for: the alias is made
-        last, so that a process that dies in between leaves that to the next.
-        """
-        postgres, qdrant = self._platform.postgres, self._platform.qdrant
-        profile = self._platform.embedder.profile
-        found = qdrant.find_collection(self._alias, profile)
-        if found is not None:
-            return found
-        name = physical_name(self._alias, profile)
-        types = self._platform.settings.entity_types
-        sharing = [entity_type for entity_type in types if types[entity_type].collection_name == self._alias]
-        with postgres.session() as session:
-            session.execute(
-                "SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"{postgres.schema}/collection/{name}",)
-            )
-            found = qdrant.find_collection(self._alias, profile)
-            if found is not None:
-                return found
-            forgotten = session.execute(
-                postgres.query("forget_collection"), {"collection": name, "entity_types": sharing}
-            )
-            if forgotten.rowcount:
-                session.execute(
-                    postgres.query("want_full_syncs"),
-                    {"entity_types": sharing, "reason": f"the collection {name} was absent: it is made again"},
-                )
-            return qdrant.ensure_collection(self._alias, profile)
+    def ensure_collection(self) -> None:
+        """Make the collections of this type that are absent. Raises CollectionMismatch if none may be written to."""
+        collections.targets(self._platform, self._alias)
 
     def _counts(self, report: BatchReport, entity_id: str) -> Counts:
         shard = shard_of(slot_of(entity_id), self._platform.settings.shards)
@@ -216,9 +226,9 @@ class Indexer:
             with self._platform.postgres.transaction() as connection:
                 self._dead_letter(connection, unfit, dict.fromkeys(unfit, "apply"))
 
-    def _plan(self, dirty: Sequence[Dirty], collection: Collection, force: bool) -> list[_Plan]:
+    def _plan(self, dirty: Sequence[Dirty], writing: "_Writing", force: bool) -> list[_Plan]:
         with self._platform.postgres.transaction() as connection:
-            held = self._read_held(connection, [entity.id for entity in dirty], collection)
+            held = self._read_held(connection, [entity.id for entity in dirty], writing.collection)
         plans = []
         for entity in dirty:
             plan = _Plan(entity, held.get(entity.id), force)
@@ -231,7 +241,7 @@ class Indexer:
             plans.append(plan)
         return plans
 
-    def _embed(self, plans: Sequence[_Plan]) -> int | None:
+    def _embed(self, plans: Sequence[_Plan], embedder: Embedder) -> int | None:
         """Give each plan its vectors or its refusal. Returns the tokens, where the provider tells."""
         plans = [plan for plan in plans if plan.refusal is None]
         texts = [
@@ -241,7 +251,7 @@ class Indexer:
         ]
         if not texts:
             return None
-        result = self._platform.embedder.embed(texts)
+        result = embedder.embed(texts)
         outcomes = iter(result.outcomes)
         sound: list[tuple[_Plan, list[NDArray[np.float32]]]] = []
         for plan in plans:
@@ -265,24 +275,36 @@ class Indexer:
         )
         return {row[0]: _Held(*row[1:]) for row in rows}
 
-    def _commit(self, plans: Sequence[_Plan], collection: Collection, report: BatchReport) -> None:
+    def _commit(self, plans: Sequence[_Plan], writing: "_Writing", report: BatchReport) -> None:
         """Write to Qdrant under the locks of the ledger rows, and what it confirmed to the ledger."""
-        postgres = self._platform.postgres
+        postgres, collection = self._platform.postgres, writing.collection
         self._forget_replaced(plans, collection)
         with postgres.transaction() as connection:
+            if not collections.hold(self._platform, connection, writing.targets.journal):
+                report.overtaken |= {plan.dirty.id for plan in plans}
+                return
             current, bounds = self._lock(connection, plans)
             current = self._without_stale(connection, current, collection)
             report.overtaken |= {plan.dirty.id for plan in plans} - {plan.dirty.id for plan in current}
             embedded = [plan for plan in current if plan.refusal is None]
             indexed_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-            self._write_points(embedded, collection, bounds, indexed_at)
-            self._record(connection, [plan for plan in embedded if plan.refusal is None], collection)
-            refusals = {plan.dirty.id: plan.refusal for plan in current if plan.refusal is not None}
-            reached_qdrant = {plan.dirty.id for plan in embedded}
-            stages = {entity_id: "upsert" if entity_id in reached_qdrant else "embed" for entity_id in refusals}
-            self._dead_letter(connection, refusals, stages)
+            lacking = [plan for plan in embedded if not (writing.targets.building and plan.held_already)]
+            self._write_points(lacking, writing, bounds, indexed_at)
+            self._record(connection, [plan for plan in lacking if plan.refusal is None], writing)
+            if writing.is_last:
+                # It is done, or given up, when the last of its collections was written.
+                self._settle(connection, [plan for plan in embedded if plan.refusal is None], writing)
+                refusals = {plan.dirty.id: plan.refusal for plan in current if plan.refusal is not None}
+                reached_qdrant = {plan.dirty.id for plan in embedded}
+                stages = {entity_id: "upsert" if entity_id in reached_qdrant else "embed" for entity_id in refusals}
+                self._dead_letter(connection, refusals, stages)
         for plan in current:
-            self._count(self._counts(report, plan.dirty.id), plan)
+            if writing.is_last:
+                self._count(self._counts(report, plan.dirty.id), plan)
+            elif plan.refusal is not None:
+                logger.warning("%s:%s: %s: %s", self._type, plan.dirty.id, collection.name, plan.refusal.sentence)
+            elif plan.vectors is not None:
+                self._counts(report, plan.dirty.id).texts += plan.point_count
 
     def _forget_replaced(self, plans: Sequence[_Plan], collection: Collection) -> None:
         """Commit, before anything is written, that it is no longer known which vectors the collection holds.
@@ -333,16 +355,17 @@ class Indexer:
         ]
 
     def _write_points(
-        self, plans: Sequence[_Plan], collection: Collection, bounds: Mapping[str, int], indexed_at: str
+        self, plans: Sequence[_Plan], writing: "_Writing", bounds: Mapping[str, int], indexed_at: str
     ) -> None:
         """Write `plans` to Qdrant; one that it refuses gets its refusal: halved out, it takes no neighbour down."""
         if not plans:
             return
+        collection = writing.collection
         upsert: list[Point] = []
         payloads: dict[UUID, Mapping[str, Any]] = {}
         delete: list[UUID] = []
         for plan in plans:
-            self._points_of(plan, bounds[plan.dirty.id], indexed_at, upsert, payloads, delete)
+            self._points_of(plan, writing, bounds[plan.dirty.id], indexed_at, upsert, payloads, delete)
         try:
             self._platform.qdrant.write(collection.name, upsert=upsert, payloads=payloads, delete=delete)
         except StoreRefused as refusal:
@@ -352,12 +375,13 @@ class Indexer:
                 plans[0].refusal = Refusal("point_refused", str(refusal))
                 return
             half = len(plans) // 2
-            self._write_points(plans[:half], collection, bounds, indexed_at)
-            self._write_points(plans[half:], collection, bounds, indexed_at)
+            self._write_points(plans[:half], writing, bounds, indexed_at)
+            self._write_points(plans[half:], writing, bounds, indexed_at)
 
     def _points_of(
         self,
         plan: _Plan,
+        writing: "_Writing",
         bound: int,
         indexed_at: str,
         upsert: list[Point],
@@ -387,7 +411,7 @@ class Indexer:
                 title=dirty.title,
                 text_hash=dirty.prepared.text_hash,
                 state_hash=dirty.state_hash,
-                model=self._platform.embedder.profile.name,
+                model=writing.embedder.profile.name,
                 vector_check=check,
                 indexed_at=indexed_at,
                 chunk=chunk,
@@ -397,13 +421,12 @@ class Indexer:
             else:
                 payloads[identifier] = carried
 
-    def _record(self, connection: Connection, plans: Sequence[_Plan], collection: Collection) -> None:
+    def _record(self, connection: Connection, plans: Sequence[_Plan], writing: "_Writing") -> None:
         """Commit to the ledger what Qdrant has confirmed."""
         if not plans:
             return
         postgres = self._platform.postgres
-        ids = [plan.dirty.id for plan in plans]
-        shared = {"entity_type": self._type, "collection": collection.name}
+        shared = {"entity_type": self._type, "collection": writing.collection.name}
         removed = [plan.dirty.id for plan in plans if plan.removes]
         kept = [plan for plan in plans if not plan.removes]
         if removed:
@@ -413,7 +436,7 @@ class Indexer:
                 postgres.query("write_embedded"),
                 {
                     **shared,
-                    "model": self._platform.embedder.profile.name,
+                    "model": writing.embedder.profile.name,
                     "entity_id": [plan.dirty.id for plan in kept],
                     "text_hash": [plan.dirty.prepared.text_hash for plan in kept],
                     "state_hash": [plan.dirty.state_hash for plan in kept],
@@ -421,18 +444,26 @@ class Indexer:
                     "vector_checks": [_array(_checks(plan)) for plan in kept],
                 },
             )
-        connection.execute(
-            postgres.query("mark_clean"),
-            {
-                "entity_type": self._type,
-                "entity_id": ids,
-                "chunks": [max(plan.point_count - 1, 0) for plan in plans],
-            },
-        )
         moved = sorted(plan.dirty.id for plan in plans if plan.removes or plan.vectors is not None)
-        if moved:
+        if moved and writing.serves:
             connection.execute(
                 postgres.query("mark"), {"types": [self._type] * len(moved), "ids": moved, "reason": "vector"}
+            )
+
+    def _settle(self, connection: Connection, plans: Sequence[_Plan], writing: "_Writing") -> None:
+        """Every collection that is to hold `plans` does."""
+        if not plans:
+            return
+        postgres = self._platform.postgres
+        ids = [plan.dirty.id for plan in plans]
+        if writing.targets.settle:
+            connection.execute(
+                postgres.query("mark_clean"),
+                {
+                    "entity_type": self._type,
+                    "entity_id": ids,
+                    "chunks": [max(plan.point_count - 1, 0) for plan in plans],
+                },
             )
         connection.execute(postgres.query("settle_dead_letters"), {"entity_type": self._type, "ids": ids})
 

@@ -39,6 +39,8 @@ from mcp_assets.graph import (
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.link_lock import by_index, exclusive, lock_name
+from mcp_assets.sync.collections import hold, read_journal, serving_profile
+from mcp_assets.sync.link_lock import exclusive, lock_name
 from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
 from mcp_assets.sync.lists import Reached, SemanticLists, TopicalLists, floor_of, ranking_of
 from mcp_assets.sync.pipeline import overlapped
@@ -138,7 +140,11 @@ def link(platform: Platform) -> Iterator[LinkReport]:
     weighed = False
     while marks := pending_links(platform, up_to=SWEEP_FROM):
         linker = linker or _Linker(platform)
-        report = retrying(platform.settings)(linker.changes)
+        try:
+            report = retrying(platform.settings)(linker.changes)
+        except _CollectionsMoved:
+            linker = None
+            continue
         if report is None:
             return
         if report.partitions:
@@ -151,9 +157,13 @@ def link(platform: Platform) -> Iterator[LinkReport]:
             if not _has_tag_weights(platform) and refresh_tag_weights(platform).marked:
                 continue
         worked = False
-        for report in linker.lists():
-            worked = True
-            yield report
+        try:
+            for report in linker.lists():
+                worked = True
+                yield report
+        except _CollectionsMoved:
+            linker = None
+            continue
         if not worked:
             # What is left, somebody else has claimed; or it was marked this moment.
             time.sleep(_WAIT_FOR_OTHERS_S)
@@ -222,7 +232,7 @@ def _analyze(platform: Platform) -> None:
 
 def linked_by(platform: Platform) -> str:
     """The name of the rules and settings that edges depend on, beside ledger, vectors and tag weights."""
-    profile = platform.embedder.profile
+    profile = serving_profile(platform)
     stated = [
         RULES_VERSION,
         profile.name,
@@ -234,11 +244,16 @@ def linked_by(platform: Platform) -> str:
     return hashlib.md5(json.dumps(stated).encode(), usedforsecurity=False).hexdigest()
 
 
+class _CollectionsMoved(Exception):
+    """Other collections serve than those that the linker looked up: nothing was done."""
+
+
 class _Linker:
-    """One process's work on the marks. Collections are looked up once: it lives for one call of `link`."""
+    """One process's work on the marks. Collections are looked up once: it lives for a call of `link`, or their move."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._journal = read_journal(platform)
         self._semantic = SemanticLists(platform)
         self._topical = TopicalLists(platform)
         self._linked_by = linked_by(platform)
@@ -249,6 +264,7 @@ class _Linker:
             if connection is None:
                 return None
             by_index(connection)
+            self._hold_collections(connection)
             self._sweep_if_much(connection)
             rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": CHANGES_AT_ONCE})
             reasons: dict[EntityRef, set[Reason]] = {}
@@ -283,6 +299,11 @@ class _Linker:
         for _, report in overlapped(claims(), work, in_flight=_IN_FLIGHT):
             if report is not None:
                 yield report
+
+    def _hold_collections(self, connection: Connection) -> None:
+        """A mark that the move of the collections made is not to be worked off with those before it."""
+        if not hold(self._platform, connection, self._journal):
+            raise _CollectionsMoved
 
     def _sweep_if_much(self, connection: Connection) -> None:
         query = self._platform.postgres.query
@@ -350,6 +371,7 @@ class _Linker:
         """Ask for the neighbours of one batch; None if none is marked, or changes are being worked off elsewhere."""
         with self._platform.postgres.transaction() as connection:
             by_index(connection)
+            self._hold_collections(connection)
             got = connection.execute(
                 "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", (lock_name(self._platform),)
             ).fetchone()

@@ -30,6 +30,7 @@ from mcp_assets.graph import (
 from mcp_assets.stores.errors import PointsMissing
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Asking
+from mcp_assets.sync import collections
 from mcp_assets.sync.linked import read_linked
 from mcp_assets.sync.platform import Platform
 
@@ -71,18 +72,20 @@ def ranking_of(stored: StoredList) -> Ranking:
 
 
 class SemanticLists:
-    """Neighbours by cosine, over all collections of the model in use. Thread-safe."""
+    """Neighbours by cosine, over all collections of the model that serves. Thread-safe."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        profile = platform.embedder.profile
+        serving = collections.serving(platform)
+        profile = collections.serving_profile(platform, serving)
         self._threshold = profile.similarity_threshold
         self._model = profile.name
         self._of_type: dict[str, str] = {}
         for name, entity_type in platform.settings.entity_types.items():
-            found = platform.qdrant.find_collection(entity_type.collection_name, profile)
-            if found is not None:
-                self._of_type[name] = found.name
+            found = serving.get(entity_type.collection_name)
+            # Vectors of two models have nothing to say to each other.
+            if found is not None and (found.profile.name, found.profile.dimension) == (profile.name, profile.dimension):
+                self._of_type[name] = found.collection.name
 
     @property
     def collections(self) -> list[str]:

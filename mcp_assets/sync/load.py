@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
@@ -9,6 +10,8 @@ from itertools import islice
 from typing import Any
 
 from mcp_assets.entities.refs import MAX_ID_LENGTH
+from mcp_assets.entities.registry import SOURCE_PRESETS
+from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.sources import SourceWriter
 from mcp_assets.sync.platform import Platform
 
@@ -63,21 +66,28 @@ def load(platform: Platform, lines: Iterable[Line]) -> Iterator[list[Line]]:
         by_type: dict[str, list[Line]] = {}
         for line in batch:
             by_type.setdefault(line.entity_type, []).append(line)
-        with platform.postgres.transaction() as connection:
+        with ExitStack() as transactions:
+            # One for each database: of the batch, all types in the same one are committed together.
+            connections: dict[str | None, Connection] = {}
             for entity_type, rows in by_type.items():
                 mapping = platform.settings.entity_types[entity_type].source
                 if mapping is None:
                     raise LoadError(f"the entity type {entity_type} has no source table: publish its events instead")
+                database = platform.settings.source_url(mapping)
+                if database not in connections:
+                    connections[database] = transactions.enter_context(platform.source_transaction(mapping))
                 # The last of several lines about one entity wins, as it would line by line.
                 newest = {row.entity_id: row for row in rows}
-                SourceWriter(mapping).upsert(connection, list(newest.values()))
+                SourceWriter(mapping).upsert(connections[database], list(newest.values()))
         yield batch
 
 
 def create_source_tables(platform: Platform) -> None:
     """Make the source tables of the preset `mcp`, those that are absent."""
     statements = resources.files("mcp_assets.stores").joinpath("source_tables.sql").read_text()
-    with platform.postgres.transaction() as connection:
+    preset = SOURCE_PRESETS["mcp"]["task"].source
+    assert preset is not None  # noqa: S101  (each of its types has one)
+    with platform.source_transaction(preset) as connection:
         connection.execute(statements.encode())
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.sync.collections import describe
 from mcp_assets.sync.platform import Platform
 
 
@@ -21,6 +22,8 @@ class Pending:
     unlinked: int = 0
     """Marks of entities that are to be re-linked."""
     wanted_full_syncs: dict[str, str] = field(default_factory=dict)
+    collections: list[str] = field(default_factory=list)
+    """What is to be said of a change of model that is under way."""
     unavailable: list[str] = field(default_factory=list)
 
     @property
@@ -43,6 +46,7 @@ class Pending:
             "unlinked": self.unlinked,
             "dead_letters": self.dead_letters,
             "wanted_full_syncs": self.wanted_full_syncs,
+            "collections": self.collections,
             "unavailable": self.unavailable,
         }
 
@@ -59,6 +63,7 @@ class Pending:
         lines += [f"relationships: {self.unlinked} entities to re-link"] if self.unlinked else []
         lines += [f"dead letters: {count} × {name}" for name, count in self.dead_letters.items()]
         lines += [f"full sync of {name} wanted: {why}" for name, why in self.wanted_full_syncs.items()]
+        lines += self.collections
         return lines + [f"unavailable: {message}" for message in self.unavailable]
 
 
@@ -83,6 +88,7 @@ def pending(platform: Platform) -> Pending:
                 row = connection.execute(postgres.query("read_cursor"), {"stream": name}).fetchone()
                 if row is not None:
                     read[name] = (row[0], row[1])
+        found.collections += describe(platform)
     except StoreUnavailable as error:
         found.unavailable.append(str(error))
     for name in platform.settings.streams:

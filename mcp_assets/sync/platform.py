@@ -1,21 +1,27 @@
 """Platform: the settings and the clients of one process, made once on first use and shared by all that runs in it."""
 
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from pydantic import SecretStr
+
 from mcp_assets.embedding.local import LocalEmbedder
 from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
+from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile
 from mcp_assets.embedding.protocol import Embedder
+from mcp_assets.entities.registry import SourceTable
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.events import TypeNames, stream_subjects
 from mcp_assets.graph import LinkForm, ReferenceRules
 from mcp_assets.settings import Settings, load_settings
 from mcp_assets.stores.migrations.relationships import IdColumn
 from mcp_assets.stores.nats import NatsStreams
-from mcp_assets.stores.postgres import Postgres
+from mcp_assets.stores.postgres import Connection, Postgres
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.stores.relationships import Relationships
+from mcp_assets.stores.source_database import SourceDatabase
 from mcp_assets.stores.sources import SourceReader
 
 
@@ -25,7 +31,10 @@ class Platform:
 
     settings: Settings
     _embedder: Embedder | None = None
+    _previous: Embedder | None = None
     _sources: dict[str, SourceReader] = field(default_factory=dict)
+    _source_databases: dict[str, SourceDatabase] = field(default_factory=dict, repr=False)
+    _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @cached_property
     def postgres(self) -> Postgres:
@@ -33,7 +42,7 @@ class Platform:
         ids = {
             name: IdColumn(entity_type.source.table, entity_type.source.id)
             for name, entity_type in settings.entity_types.items()
-            if entity_type.source
+            if entity_type.source and settings.source_url(entity_type.source) is None
         }
         return Postgres(settings.require_database_url(), settings.schema_name, settings.relationships_table, ids)
 
@@ -53,6 +62,11 @@ class Platform:
     @cached_property
     def embedder(self) -> Embedder:
         return self._embedder or make_embedder(self.settings)
+
+    @cached_property
+    def previous_embedder(self) -> Embedder | None:
+        """The model before, while it is still configured: its collections serve until the new ones are complete."""
+        return self._previous or make_previous_embedder(self.settings)
 
     @cached_property
     def type_names(self) -> TypeNames:
@@ -76,11 +90,32 @@ class Platform:
         mapping = self.settings.entity_types[entity_type].source
         if mapping is None:
             return None
-        return self._sources.setdefault(entity_type, SourceReader(mapping, self.settings.schema_name))
+        if entity_type not in self._sources:
+            reader = SourceReader(mapping, self.settings.schema_name, self._source_database(mapping))
+            self._sources[entity_type] = reader
+        return self._sources[entity_type]
+
+    def source_transaction(self, source: SourceTable) -> AbstractContextManager[Connection]:
+        """A transaction in the database that `source` is in."""
+        return (self._source_database(source) or self.postgres).transaction()
+
+    def _source_database(self, source: SourceTable) -> SourceDatabase | None:
+        """The database that `source` is in, shared by all tables there; None if it is the platform's own."""
+        url = self.settings.source_url(source)
+        if url is None:
+            return None
+        with self._opening:
+            if url not in self._source_databases:
+                self._source_databases[url] = SourceDatabase(url)
+            return self._source_databases[url]
 
     def close(self) -> None:
         """Close what was opened."""
-        for name in ("postgres", "qdrant", "nats", "embedder"):
+        for database in self._source_databases.values():
+            database.close()
+        self._source_databases.clear()
+        self._sources.clear()
+        for name in ("postgres", "qdrant", "nats", "embedder", "previous_embedder"):
             part = self.__dict__.pop(name, None)
             if part is not None:
                 part.close()
@@ -109,11 +144,31 @@ def make_embedder(settings: Settings) -> Embedder:
     """The embedder that the settings name."""
     if settings.provider == "local":
         return LocalEmbedder(settings.profile)
-    key = settings.openai_api_key
+    return _openai_embedder(settings, settings.profile, settings.openai_api_key, settings.openai_base_url)
+
+
+def make_previous_embedder(settings: Settings) -> Embedder | None:
+    """The embedder of the model before; the local model needs no setting, for it is always there."""
+    profile = settings.previous_profile
+    if profile is None:
+        return LocalEmbedder() if settings.provider != "local" else None
+    if profile.name == WORDLLAMA.name:
+        return LocalEmbedder(profile)
+    return _openai_embedder(
+        settings,
+        profile,
+        settings.previous_api_key or settings.openai_api_key,
+        settings.previous_base_url or settings.openai_base_url,
+    )
+
+
+def _openai_embedder(
+    settings: Settings, profile: ModelProfile, key: SecretStr | None, base_url: str | None
+) -> OpenAICompatibleEmbedder:
     return OpenAICompatibleEmbedder(
-        settings.profile,
+        profile,
         api_key=key.get_secret_value() if key else None,
-        base_url=settings.openai_base_url,
+        base_url=base_url,
         concurrency=settings.embedding_concurrency,
         attempts=settings.retry_attempts,
         retry_delay_s=settings.retry_delay_ms / 1000,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text
+from mcp_assets.sync import collections
 from mcp_assets.sync.platform import Platform
 
 
@@ -27,28 +28,32 @@ def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: 
 
     Raises:
         TextRefused: the query cannot be embedded.
-        CollectionMismatch: a collection was made for another model.
+        CollectionMismatch: a collection was made for a model that is not configured.
         StoreUnavailable, EmbedderUnavailable.
     """
     registry = platform.settings.entity_types
     wanted = list(types) or list(registry)
-    vector = platform.embedder.embed_query(query)
+    targets = collections.searchable(platform)
+    # While a model is being changed, the collections in service are those of the model before.
+    embedders = [embedder for _, embedder in targets.values()] or [platform.embedder]
+    vectors = {key: one.embed_query(query) for key, one in {id(one): one for one in embedders}.items()}
     hits = []
     # One type at a time: in a shared collection two types may have entities of the same id.
     for name in wanted:
-        collection = platform.qdrant.find_collection(registry[name].collection_name, platform.embedder.profile)
-        if collection is not None:
-            hits += platform.qdrant.search(collection.name, vector, entity_type=name, limit=limit)
+        if (found := targets.get(registry[name].collection_name)) is not None:
+            target, embedder = found
+            collection = target.collection.name
+            hits += platform.qdrant.search(collection, vectors[id(embedder)], entity_type=name, limit=limit)
     best = sorted(hits, key=lambda hit: (-hit.score, hit.payload["entity_type"], hit.payload["entity_id"]))[:limit]
     texts = _texts(platform, [EntityRef(hit.payload["entity_type"], hit.payload["entity_id"]) for hit in best])
-    found = []
+    answers = []
     for hit in best:
         ref = EntityRef(hit.payload["entity_type"], hit.payload["entity_id"])
         title, built = texts.get(ref, (hit.payload.get("title"), ""))
         span = (hit.payload["start"], hit.payload["end"]) if hit.payload.get("kind") == "chunk" else None
         passage = built[span[0] : span[1]] if span else built.removeprefix(title or "")
-        found.append(Found(ref, hit.score, title, " ".join(passage.split())[:_EXCERPT], span))
-    return found
+        answers.append(Found(ref, hit.score, title, " ".join(passage.split())[:_EXCERPT], span))
+    return answers
 
 
 def _texts(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, tuple[str | None, str]]:

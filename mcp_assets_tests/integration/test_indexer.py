@@ -639,26 +639,6 @@ def test_a_collection_made_for_another_model_or_dimension_is_not_written_to(
     assert all(before[key].payload == after[key].payload for key in before)
 
 
-def test_after_the_collection_of_another_model_was_deleted_a_full_sync_embeds_everything_anew(
-    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
-) -> None:
-    texts = {"a": "Mend the gate", "b": "Paint it"}
-    put_tasks(platform, texts)
-    sync_all(platform)
-    other = make_platform(embedding_model="other")
-    with pytest.raises(CollectionMismatch) as caught:
-        sync_all(other, force=True)
-    with qdrant_client(platform) as client:
-        name = "kanban_tasks__stub_16"
-        assert f"delete the collection {name}" in str(caught.value)
-        client.delete_collection(name)
-
-    sync_all(other)
-
-    assert_points_are(other, texts)
-    assert {point.payload["model"] for point in points(other).values()} == {"other"}
-
-
 def test_a_collection_of_another_distance_is_refused(platform: Platform) -> None:
     put_tasks(platform, {"a": "Mend the gate"})
     with qdrant_client(platform) as client:

@@ -1,0 +1,118 @@
+-- name: collection_changes
+SELECT alias, old_collection, new_collection, model, dimension, state, moved_at < now() - interval '1 day'
+FROM {schema}.collection_changes ORDER BY alias
+
+-- name: begin_collection_changes
+INSERT INTO {schema}.collection_changes (alias, old_collection, new_collection, model, dimension, state)
+SELECT alias, old_collection, new_collection, %(model)s, %(dimension)s, 'building'
+FROM unnest(%(aliases)s::text[], %(old)s::text[], %(new)s::text[]) AS begun (alias, old_collection, new_collection)
+ON CONFLICT (alias) DO UPDATE
+SET old_collection = excluded.old_collection, new_collection = excluded.new_collection, model = excluded.model,
+    dimension = excluded.dimension, state = excluded.state, begun_at = now(), moved_at = NULL
+
+-- name: set_collection_changes
+UPDATE {schema}.collection_changes
+SET state = %(state)s, moved_at = CASE %(state)s WHEN 'moved' THEN now() ELSE moved_at END
+
+-- name: end_collection_changes
+DELETE FROM {schema}.collection_changes WHERE alias = ANY(%(aliases)s)
+
+-- name: forget_embedded
+DELETE FROM {schema}.embedded WHERE collection = ANY(%(collections)s)
+
+-- name: raise_chunk_bounds
+-- Of entities of which a collection that was not written for a while holds more chunks than the ledger knows of.
+UPDATE {schema}.entities AS ledger SET chunk_bound = held.points - 1
+FROM {schema}.embedded AS held
+WHERE held.collection = %(collection)s AND held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
+  AND ledger.entity_type = ANY(%(entity_types)s) AND ledger.chunk_bound < held.points - 1
+
+-- name: mark_lacking
+WITH lacking AS (
+    SELECT ledger.entity_type, ledger.entity_id
+    FROM {schema}.entities AS ledger LEFT JOIN {schema}.embedded AS held
+        ON held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
+           AND held.collection = %(collection)s
+    WHERE ledger.entity_type = ANY(%(entity_types)s) AND NOT ledger.dirty
+      AND (%(ids)s::text[] IS NULL OR ledger.entity_id = ANY(%(ids)s))
+      AND CASE
+          WHEN ledger.deleted_at IS NOT NULL OR ledger.text_hash = %(no_text)s THEN held.entity_id IS NOT NULL
+          ELSE (held.text_hash, held.state_hash) IS DISTINCT FROM (ledger.text_hash, ledger.state_hash)
+      END
+    ORDER BY ledger.entity_type, ledger.entity_id
+    FOR NO KEY UPDATE OF ledger
+)
+UPDATE {schema}.entities AS ledger SET dirty = true FROM lacking
+WHERE ledger.entity_type = lacking.entity_type AND ledger.entity_id = lacking.entity_id
+
+-- name: add_lacking
+-- To `differing`, what a collection that is being built lacks, or holds too much.
+CREATE TEMPORARY TABLE differing_or_lacking AS
+SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, max(bytes) AS bytes
+FROM (
+    SELECT entity_id, slot, bytes FROM differing
+    UNION ALL
+    SELECT ledger.entity_id, ledger.slot, octet_length(ledger.content)
+    FROM {schema}.entities AS ledger LEFT JOIN {schema}.embedded AS held
+        ON held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
+           AND held.collection = %(collection)s
+    WHERE ledger.entity_type = %(entity_type)s AND ledger.slot >= %(low)s AND ledger.slot < %(high)s
+      AND CASE
+          WHEN ledger.deleted_at IS NOT NULL OR ledger.text_hash = %(no_text)s THEN held.entity_id IS NOT NULL
+          ELSE (held.text_hash, held.state_hash) IS DISTINCT FROM (ledger.text_hash, ledger.state_hash)
+      END
+) AS found
+GROUP BY entity_id, slot
+
+-- name: count_lacking
+-- Entities that a collection lacks, living ones, and those of the lacking that the model refuses.
+SELECT count(*) FILTER (WHERE lacking AND NOT refused AND NOT (dirty AND changed_at >= %(since)s)),
+       count(*) FILTER (WHERE deleted_at IS NULL),
+       count(*) FILTER (WHERE lacking AND refused AND deleted_at IS NULL)
+FROM (
+    SELECT ledger.dirty, ledger.changed_at, ledger.deleted_at,
+           letter.entity_id IS NOT NULL AS refused,
+           CASE
+               WHEN ledger.deleted_at IS NOT NULL OR ledger.text_hash = %(no_text)s THEN held.entity_id IS NOT NULL
+               ELSE (held.text_hash, held.state_hash) IS DISTINCT FROM (ledger.text_hash, ledger.state_hash)
+           END AS lacking
+    FROM {schema}.entities AS ledger
+    LEFT JOIN {schema}.embedded AS held
+        ON held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
+           AND held.collection = %(collection)s
+    LEFT JOIN {schema}.dead_letters AS letter
+        ON letter.entity_type = ledger.entity_type AND letter.entity_id = ledger.entity_id AND letter.stage <> 'intake'
+    WHERE ledger.entity_type = ANY(%(entity_types)s)
+) AS compared
+
+-- name: embedded_of_slots
+SELECT ledger.entity_type, ledger.entity_id, held.text_hash, held.state_hash, held.points
+FROM {schema}.entities AS ledger JOIN {schema}.embedded AS held
+    ON held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id AND held.collection = %(collection)s
+WHERE ledger.entity_type = ANY(%(entity_types)s) AND ledger.slot >= %(low)s AND ledger.slot < %(high)s
+
+-- name: lock_entities_of
+SELECT entity_type, entity_id
+FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+ORDER BY entity_type, entity_id
+FOR NO KEY UPDATE OF entities
+
+-- name: embedded_of_entities
+SELECT entity_type, entity_id, text_hash, state_hash, points
+FROM {schema}.embedded JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+WHERE collection = %(collection)s
+
+-- name: distrust_embedded
+WITH forgotten AS (
+    DELETE FROM {schema}.embedded AS held USING unnest(%(types)s::text[], %(ids)s::text[]) AS wrong (entity_type, entity_id)
+    WHERE held.collection = %(collection)s
+      AND held.entity_type = wrong.entity_type AND held.entity_id = wrong.entity_id
+)
+UPDATE {schema}.entities AS ledger SET dirty = true
+FROM unnest(%(types)s::text[], %(ids)s::text[]) AS wrong (entity_type, entity_id)
+WHERE ledger.entity_type = wrong.entity_type AND ledger.entity_id = wrong.entity_id AND NOT ledger.dirty
+
+-- name: model_of_embedded
+SELECT model FROM {schema}.embedded WHERE collection = %(collection)s LIMIT 1
