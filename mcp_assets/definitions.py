@@ -6,7 +6,15 @@ from typing import Any
 import dagster as dg
 
 from mcp_assets.defs.assets import build_index_assets
+from mcp_assets.defs.housekeeping import (
+    build_clean_up_job,
+    build_clean_up_schedule,
+    build_dead_letters_job,
+    build_reconcile_job,
+    build_reconcile_schedule,
+)
 from mcp_assets.defs.jobs import build_index_job, build_relate_job, build_tag_weights_job, build_tag_weights_schedule
+from mcp_assets.defs.requests import build_requests_job, build_sync_sensor
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.defs.sensors import build_relationship_sensor, build_vector_index_sensor
 from mcp_assets.defs.sources import external_assets
@@ -16,11 +24,25 @@ from mcp_assets.settings import Settings, load_settings
 def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All definitions for `settings`; a test overrides single resources and keeps the rest."""
     tag_weights = build_tag_weights_job()
+    requests = build_requests_job()
+    clean_up = build_clean_up_job(settings)
     return dg.Definitions(
         assets=[*external_assets(settings), build_index_assets(settings)],
-        jobs=[build_index_job(), build_relate_job(), tag_weights],
-        schedules=[build_tag_weights_schedule(tag_weights)],
-        sensors=[build_vector_index_sensor(), build_relationship_sensor()],
+        jobs=[
+            build_index_job(),
+            build_relate_job(),
+            tag_weights,
+            requests,
+            build_dead_letters_job(),
+            build_reconcile_job(),
+            clean_up,
+        ],
+        schedules=[
+            build_tag_weights_schedule(tag_weights),
+            build_reconcile_schedule(settings),
+            build_clean_up_schedule(settings, clean_up),
+        ],
+        sensors=[build_vector_index_sensor(), build_relationship_sensor(), build_sync_sensor(requests)],
         resources={"platform": PlatformResource(), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

@@ -14,9 +14,10 @@ from mcp_assets.defs.sources import source_table_key, stream_key
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.settings import Settings
-from mcp_assets.sync.announce import announce_links
+from mcp_assets.sync.announce import announce_indexed, announce_links, relate_requests
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.full import Stages, full_sync
+from mcp_assets.sync.full_syncs import ProgressWriter
 from mcp_assets.sync.graph_view import strengths_of
 from mcp_assets.sync.indexer import Counts
 from mcp_assets.sync.linker import RULES_VERSION, LinkCounts, link, link_until_done, mark_shards
@@ -103,7 +104,8 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
         if config.mode is Mode.DRAIN:
             _drain(opened, ranges, context.run.run_id, log)
         else:
-            _full(opened, ranges, log, force=config.force)
+            progress = ProgressWriter(opened, context.run.tags.get("dagster/backfill"))
+            _full(opened, ranges, log, progress, force=config.force)
         # Materializations are logged as partitions are complete: an output would mark the whole range.
         yield from ()
 
@@ -115,13 +117,21 @@ def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "
         for drained in drain(platform, shard_range.entity_type, run_id):
             for shard, counts in drained.report.shards.items():
                 log.touched(shard_range.entity_type, shard, counts)
-            _link(platform, log, requested=drained.relate)
+            announce_indexed(platform, shard_range.entity_type, drained)
+            _link(platform, log, requested=drained.relate, message_ids=relate_requests(drained))
         # What another linker had claimed when it died, or somebody marked meanwhile.
         _link(platform, log)
     log.flush()
 
 
-def _link(platform: Platform, log: "_EventLog", requested: Sequence[EntityRef] = (), *, wait: bool = False) -> None:
+def _link(
+    platform: Platform,
+    log: "_EventLog",
+    requested: Sequence[EntityRef] = (),
+    *,
+    message_ids: Sequence[str] = (),
+    wait: bool = False,
+) -> None:
     """Work off the marks, those of other partitions too; `wait` until none is left, whoever works on them."""
     if not log.selects(EDGES):
         return
@@ -131,13 +141,16 @@ def _link(platform: Platform, log: "_EventLog", requested: Sequence[EntityRef] =
         for (entity_type, shard), counts in report.partitions.items():
             log.linked(entity_type, shard, counts, materialize=not wait)
     if total.relinked or requested:
-        announce_links(platform, total, requested)
+        announce_links(platform, total, requested, message_ids)
 
 
-def _full(platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", *, force: bool) -> None:
+def _full(
+    platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", progress: ProgressWriter, *, force: bool
+) -> None:
     stages = Stages(ledger=log.selects(ENTITIES), embeddings=log.selects(EMBEDDINGS))
     for shard_range in ranges if stages.ledger or stages.embeddings else ():
         for news in full_sync(platform, shard_range.entity_type, shard_range.shards, stages=stages, force=force):
+            progress.news(shard_range.entity_type, news)
             if news.complete:
                 log.complete(shard_range.entity_type, news.shard, news.counts)
             else:
@@ -150,6 +163,8 @@ def _full(platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", *,
         for shard_range in ranges:
             for shard in shard_range.shards:
                 log.complete_links(shard_range.entity_type, shard)
+                progress.linked(shard_range.entity_type, shard)
+    progress.flush()
 
 
 def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: str) -> dict[str, str]:

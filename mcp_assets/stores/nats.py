@@ -117,6 +117,10 @@ class NatsStreams:
         """Publish to whoever listens at this moment; returns when the server has it. No stream keeps it."""
         self._run(self._announce(subject, data), self._timeout_s * 2)
 
+    def max_payload(self) -> int:
+        """Bytes that the server takes in one message."""
+        return self._run(self._max_payload(), self._timeout_s * 2)
+
     def close(self) -> None:
         with self._lock:
             loop, self._loop = self._loop, None
@@ -357,6 +361,9 @@ class NatsStreams:
         client = await self._connected()
         await client.publish(subject, data)
         await client.flush(timeout=int(self._timeout_s))
+
+    async def _max_payload(self) -> int:
+        return (await self._connected()).max_payload
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

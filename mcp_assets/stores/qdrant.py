@@ -54,6 +54,14 @@ class Asking:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A point as Qdrant holds it."""
+
+    vector: NDArray[np.float32]
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One entity found: its best point's score and payload."""
 
@@ -258,6 +266,19 @@ class Qdrant:
                 )
             )
             found.update(str(record.id) for record in records)
+        return found
+
+    def held(self, collection: str, points: Sequence[str]) -> dict[str, Held]:
+        """Those of `points` that `collection` holds, with payload and vector."""
+        found: dict[str, Held] = {}
+        for part in _slices(points):
+            records = self._call(
+                lambda part=part: self._client.retrieve(  # type: ignore[misc]
+                    collection, list(part), with_payload=True, with_vectors=True
+                )
+            )
+            for record in records:
+                found[str(record.id)] = Held(np.array(record.vector, np.float32), record.payload or {})
         return found
 
     def count(self, collection: str) -> int:

@@ -76,6 +76,21 @@ class SourceReader:
             found[entity_id] = SourceRow(bool(alive), title, content, fit, source_hash, unfit)
         return found
 
+    def updated_at(self, connection: Connection, ids: Iterable[str]) -> dict[str, datetime]:
+        """When the rows of those of `ids` that have one were last updated; none where no column says so.
+
+        Raises:
+            StoreRefused: the table or a mapped column is not there, or may not be read.
+        """
+        wanted = self._castable(connection, ids)
+        if not wanted or self._mapping.updated_at is None:
+            return {}
+        statement = sql.SQL("SELECT {}, {}::timestamptz FROM {} WHERE {}").format(
+            self._id, sql.Identifier(self._mapping.updated_at), self._table, self._match()
+        )
+        rows = self._run(lambda: connection.execute(statement, {"ids": wanted}).fetchall())
+        return {entity_id: at for entity_id, at in rows if at is not None}
+
     def find_differing(
         self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, *, force: bool
     ) -> None:

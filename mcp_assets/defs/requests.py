@@ -1,0 +1,212 @@
+"""Requests in Dagster: the job that works them off, their sensor, and the backfills that full syncs are."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.execution.backfill import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionStatus,
+    PartitionBackfill,
+)
+
+from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES, IndexConfig
+from mcp_assets.defs.partitions import partition_key
+from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.defs.sensors import tick, unfinished_runs
+from mcp_assets.events import Kind
+from mcp_assets.settings import Settings
+from mcp_assets.sync import full_syncs
+from mcp_assets.sync.conflicts import Difference
+from mcp_assets.sync.dead_letters import announce_dead_letters
+from mcp_assets.sync.demand import beats, undrained
+from mcp_assets.sync.full_syncs import FullSync
+from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.requests import Answer, lane, pending_requests, work_off
+
+REQUESTS_JOB = "requests"
+REQUESTS_TAG = "mcp_assets/requests"
+BACKFILL_TAG = "dagster/backfill"
+
+RETRIES = 3
+"""Runs of a full sync that die are started again so often: each goes on where the last one ended."""
+
+_ROWS_SHOWN = 1_000
+
+
+class RequestsConfig(dg.Config):
+    """Which requests a run works off."""
+
+    kind: Kind = Kind.SYNC
+
+
+def build_requests_job() -> dg.JobDefinition:
+    """Answers what waits; `sync_sensor` asks for it."""
+
+    @dg.op(name="requests")
+    def work(context: dg.OpExecutionContext, config: RequestsConfig, platform: PlatformResource) -> None:
+        answers = []
+        for answer in work_off(platform.get(), config.kind, context.run_id):
+            context.log.info(_line(answer))
+            answers.append(answer)
+        context.add_output_metadata(requests_metadata(answers))
+        put_off = [answer for answer in answers if answer.error is not None]
+        if put_off:
+            raise dg.Failure(
+                f"{len(put_off)} of {len(answers)} requests failed; the first: {put_off[0].error}",
+                metadata=requests_metadata(answers),
+                allow_retries=False,
+            )
+
+    @dg.job(
+        name=REQUESTS_JOB,
+        executor_def=dg.in_process_executor,
+        description="Answer the sync or validate requests that wait in the inbox.",
+    )
+    def job() -> None:
+        work()
+
+    return job
+
+
+def build_sync_sensor(job: dg.JobDefinition) -> dg.SensorDefinition:
+    """The sensor that has sync and validate requests answered. It runs unless somebody switches it off."""
+
+    @dg.sensor(
+        name="sync_sensor",
+        job=job,
+        minimum_interval_seconds=1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Takes in messages from NATS, has requests answered, and starts and follows full syncs.",
+    )
+    def sync_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
+        repository = context.repository_def
+        if repository is None:
+            raise dg.DagsterInvariantViolationError("sync_sensor needs the repository that it stands in")
+        graph = repository.asset_graph
+
+        def look(opened: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+            full_syncs.sensor_lives(opened)
+            follow_full_syncs(opened, instance, graph)
+            announce_dead_letters(opened)
+            return _requests(opened, instance)
+
+        return tick(platform.get(), context.instance, look)
+
+    return sync_sensor
+
+
+def follow_full_syncs(platform: Platform, instance: dg.DagsterInstance, graph: BaseAssetGraph[Any]) -> None:
+    """Start the backfills of full syncs that were asked for, and have those answered that have come to their end."""
+    for sync in full_syncs.unfinished(platform):
+        backfill = instance.get_backfill(sync.id)
+        if backfill is None and sync.started:
+            full_syncs.finish(platform, sync, "its backfill is gone from Dagster's storage: ask for it again")
+        elif backfill is None:
+            instance.add_backfill(_backfill(platform.settings, instance, graph, sync))
+            full_syncs.started(platform, sync.id)
+        elif not sync.started:
+            full_syncs.started(platform, sync.id)
+        elif backfill.status in BULK_ACTION_TERMINAL_STATUSES:
+            full_syncs.finish(platform, sync, _failure(backfill))
+
+
+def requests_metadata(answers: Sequence[Answer]) -> Mapping[str, dg.MetadataValue]:
+    """What became of each request, and every difference that was found, as tables."""
+    told = {
+        "requests": dg.MetadataValue.int(len(answers)),
+        "failed": dg.MetadataValue.int(sum(answer.error is not None for answer in answers)),
+        "answers": dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "sync_type": answer.request.request.sync_type.value,
+                        "message_id": answer.request.message.message_id or "",
+                        "counts": ", ".join(f"{k} {v}" for k, v in answer.result.get("counts", {}).items() if v),
+                        "outcome": _outcome(answer),
+                    }
+                )
+                for answer in answers[:_ROWS_SHOWN]
+            ],
+            schema=_table("sync_type", "message_id", "counts", "outcome"),
+        ),
+    }
+    differences = [one for answer in answers for one in answer.differences]
+    if differences:
+        told["differences"] = dg.MetadataValue.int(len(differences))
+        told["decisions"] = dg.MetadataValue.table(
+            [dg.TableRecord(_row(one)) for one in differences[:_ROWS_SHOWN]], schema=_table(*_row(differences[0]))
+        )
+    return told
+
+
+def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """One run for each kind of request that is due and that nobody works off."""
+    kinds = {lane(kind): kind for kind in pending_requests(platform)}
+    if not kinds:
+        return []
+    lanes = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), beats(platform))
+    return [
+        dg.RunRequest(
+            run_config=dg.RunConfig(ops={"requests": RequestsConfig(kind=kinds[name])}), tags={REQUESTS_TAG: name}
+        )
+        for name in lanes
+    ]
+
+
+def _backfill(
+    settings: Settings, instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], sync: FullSync
+) -> PartitionBackfill:
+    """The backfill that the UI would make of these partitions, of all three assets."""
+    return PartitionBackfill.from_asset_partitions(
+        backfill_id=sync.id,
+        asset_graph=graph,
+        partition_names=[
+            partition_key(entity_type, shard, settings.shards)
+            for entity_type in settings.entity_types
+            if entity_type in sync.entity_types
+            for shard in range(settings.shards)
+        ],
+        asset_selection=[ENTITIES, EMBEDDINGS, EDGES],
+        backfill_timestamp=time.time(),
+        tags={"mcp_assets/requested_by": sync.requested_by, "dagster/max_retries": str(RETRIES)},
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=f"Full sync {sync.id}",
+        description=f"Asked for by {sync.requested_by}",
+        run_config=dg.RunConfig(ops={"index_entities": IndexConfig(force=sync.force)}).to_config_dict(),
+    )
+
+
+def _failure(backfill: PartitionBackfill) -> str | None:
+    """Why a backfill at its end is no success; None if it is one."""
+    if backfill.status in (BulkActionStatus.COMPLETED, BulkActionStatus.COMPLETED_SUCCESS):
+        return None
+    if backfill.status is BulkActionStatus.CANCELED:
+        return f"the backfill {backfill.backfill_id} was canceled"
+    if backfill.error is not None:
+        return f"the backfill {backfill.backfill_id} failed: {backfill.error.message.strip()[:2_000]}"
+    return f"runs of the backfill {backfill.backfill_id} failed: see it in the Dagster UI; what was done stands"
+
+
+def _line(answer: Answer) -> str:
+    request = answer.request
+    return f"{request.request.sync_type}, message {request.message.message_id or request.message.seq}: " + _outcome(
+        answer
+    )
+
+
+def _outcome(answer: Answer) -> str:
+    if answer.error is not None:
+        return answer.error if answer.told else f"put off: {answer.error}"
+    return "done" if answer.told else f"served by the full sync {answer.result['backfill_id']}"
+
+
+def _row(one: Difference) -> dict[str, str | bool]:
+    return {name: value if isinstance(value, bool) else value or "" for name, value in one.as_dict().items()}
+
+
+def _table(*columns: str) -> dg.TableSchema:
+    return dg.TableSchema(columns=[dg.TableColumn(name, "bool" if name == "settled" else "string") for name in columns])
