@@ -7,6 +7,7 @@ from enum import Enum
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from pydantic import Field
 
 from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.partitions import whole_type
@@ -33,7 +34,7 @@ class DeadLettersConfig(dg.Config):
     """Which letters; an empty text, or no ids, leaves that filter out. To purge everything takes `everything`."""
 
     action: Action = Action.REPLAY
-    ids: list[int] = []
+    ids: list[int] = Field(default_factory=list)
     entity_type: str = ""
     stage: str = ""
     kind: str = ""
@@ -43,7 +44,7 @@ class DeadLettersConfig(dg.Config):
 def build_dead_letters_job() -> dg.JobDefinition:
     """What `mcp-assets dlq replay` and `purge` do."""
 
-    @dg.op(name="dead_letters")
+    @dg.op(name="replay_or_purge")
     def work(context: dg.OpExecutionContext, config: DeadLettersConfig, platform: PlatformResource) -> None:
         selection = Selection(config.ids or None, config.entity_type or None, config.stage or None, config.kind or None)
         if selection.everything and config.action is Action.PURGE and not config.everything:
@@ -103,7 +104,7 @@ def build_reconcile_schedule(settings: Settings) -> dg.ScheduleDefinition:
 def build_clean_up_job(settings: Settings) -> dg.JobDefinition:
     """Dagster keeps runs and their events for ever; ticks have a retention of their own in dagster.yaml."""
 
-    @dg.op(name="clean_up")
+    @dg.op(name="delete_old_runs")
     def work(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
         before = datetime.now(UTC) - timedelta(days=settings.keep_runs_days)
         deleted = delete_runs(context.instance, before)

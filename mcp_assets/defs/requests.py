@@ -45,7 +45,7 @@ class RequestsConfig(dg.Config):
 def build_requests_job() -> dg.JobDefinition:
     """Answers what waits; `sync_sensor` asks for it."""
 
-    @dg.op(name="requests")
+    @dg.op(name="answer")
     def work(context: dg.OpExecutionContext, config: RequestsConfig, platform: PlatformResource) -> None:
         answers = []
         for answer in work_off(platform.get(), config.kind, context.run_id):
@@ -150,7 +150,7 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
     lanes = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), beats(platform))
     return [
         dg.RunRequest(
-            run_config=dg.RunConfig(ops={"requests": RequestsConfig(kind=kinds[name])}), tags={REQUESTS_TAG: name}
+            run_config=dg.RunConfig(ops={"answer": RequestsConfig(kind=kinds[name])}), tags={REQUESTS_TAG: name}
         )
         for name in lanes
     ]
@@ -176,7 +176,7 @@ def _backfill(
         all_partitions=False,
         title=f"Full sync {sync.id}",
         description=f"Asked for by {sync.requested_by}",
-        run_config=dg.RunConfig(ops={"index_entities": IndexConfig(force=sync.force)}).to_config_dict(),
+        run_config=dg.RunConfig(ops={"index_entities": IndexConfig(force=sync.force)}).to_config_dict(),  # type: ignore[no-untyped-call]
     )
 
 

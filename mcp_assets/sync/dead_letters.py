@@ -225,7 +225,7 @@ def _announce_letter(
         "raw_base64": base64.b64encode(raw).decode() if 0 < len(raw) <= _RAW_TOLD else None,
         "raw_bytes": len(raw),
     }
-    if stage == "intake" and subject in REQUESTS:
+    if stage == "intake" and subject is not None and subject in REQUESTS:
         # Refused before anybody could work on it: whoever asked waits for an answer.
         refused = {"counts": {}, "error_kind": error_kind, "error": error}
         if not announce(platform, result_subject(subject, failed=True), refused, message_ids=message_ids):
