@@ -36,7 +36,7 @@ def build_relate_job() -> UnresolvedAssetJobDefinition:
 def build_tag_weights_job() -> dg.JobDefinition:
     """Tag weights counted anew, and the holders of tags whose weight changed re-linked."""
 
-    @dg.op(name="refresh_tag_weights")
+    @dg.op(name="weigh_tags")
     def refresh(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
         opened = platform.get()
         refreshed = refresh_tag_weights(opened)
