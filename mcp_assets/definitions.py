@@ -24,7 +24,6 @@ from mcp_assets.settings import Settings, load_settings
 def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All definitions for `settings`; a test overrides single resources and keeps the rest."""
     tag_weights = build_tag_weights_job()
-    requests = build_requests_job()
     clean_up = build_clean_up_job(settings)
     return dg.Definitions(
         assets=[*external_assets(settings), build_index_assets(settings)],
@@ -32,7 +31,7 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
             build_index_job(),
             build_relate_job(),
             tag_weights,
-            requests,
+            build_requests_job(),
             build_dead_letters_job(),
             build_reconcile_job(),
             clean_up,
@@ -42,7 +41,7 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
             build_reconcile_schedule(settings),
             build_clean_up_schedule(settings, clean_up),
         ],
-        sensors=[build_vector_index_sensor(), build_relationship_sensor(), build_sync_sensor(requests)],
+        sensors=[build_vector_index_sensor(), build_relationship_sensor(), build_sync_sensor()],
         resources={"platform": PlatformResource(), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

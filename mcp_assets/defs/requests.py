@@ -71,12 +71,12 @@ def build_requests_job() -> dg.JobDefinition:
     return job
 
 
-def build_sync_sensor(job: dg.JobDefinition) -> dg.SensorDefinition:
+def build_sync_sensor() -> dg.SensorDefinition:
     """The sensor that has sync and validate requests answered. It runs unless somebody switches it off."""
 
     @dg.sensor(
         name="sync_sensor",
-        job=job,
+        job_name=REQUESTS_JOB,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Takes in messages from NATS, has requests answered, and starts and follows full syncs.",

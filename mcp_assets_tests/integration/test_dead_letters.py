@@ -178,7 +178,7 @@ def test_letters_are_found_and_purged_by_what_they_are(platform: Platform) -> No
     assert found(entity_type="task") == ["input_refused"]
     assert found(stage="intake") == ["bad_json", "missing_id"]
     assert purge(platform, Selection(error_kind="bad_json")) == 1
-    assert found() == ["refused", "missing_id"]
+    assert found() == ["input_refused", "missing_id"]
     (letter, _) = find_letters(platform, EVERYTHING)
     assert purge(platform, Selection(ids=[letter.id])) == 1
     assert found() == ["missing_id"]
