@@ -1,7 +1,8 @@
 """Requests in Dagster: the job that works them off, their sensor, and the backfills that full syncs are."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -47,18 +48,17 @@ def build_requests_job() -> dg.JobDefinition:
 
     @dg.op(name="answer")
     def work(context: dg.OpExecutionContext, config: RequestsConfig, platform: PlatformResource) -> None:
-        answers = []
+        told = _Told()
         for answer in work_off(platform.get(), config.kind, context.run_id):
             context.log.info(_line(answer))
-            answers.append(answer)
-        context.add_output_metadata(requests_metadata(answers))
-        put_off = [answer for answer in answers if answer.error is not None]
-        if put_off:
+            told.add(answer)
+        if told.first_error is not None:
             raise dg.Failure(
-                f"{len(put_off)} of {len(answers)} requests failed; the first: {put_off[0].error}",
-                metadata=requests_metadata(answers),
+                f"{told.failed} of {told.answered} requests failed; the first: {told.first_error}",
+                metadata=told.metadata(),
                 allow_retries=False,
             )
+        context.add_output_metadata(told.metadata())
 
     @dg.job(
         name=REQUESTS_JOB,
@@ -113,35 +113,6 @@ def follow_full_syncs(platform: Platform, instance: dg.DagsterInstance, graph: B
             full_syncs.finish(platform, sync, _failure(backfill))
 
 
-def requests_metadata(answers: Sequence[Answer]) -> Mapping[str, dg.MetadataValue]:
-    """What became of each request, and every difference that was found, as tables."""
-    told = {
-        "requests": dg.MetadataValue.int(len(answers)),
-        "failed": dg.MetadataValue.int(sum(answer.error is not None for answer in answers)),
-        "answers": dg.MetadataValue.table(
-            [
-                dg.TableRecord(
-                    {
-                        "sync_type": answer.request.request.sync_type.value,
-                        "message_id": answer.request.message.message_id or "",
-                        "counts": ", ".join(f"{k} {v}" for k, v in answer.result.get("counts", {}).items() if v),
-                        "outcome": _outcome(answer),
-                    }
-                )
-                for answer in answers[:_ROWS_SHOWN]
-            ],
-            schema=_table("sync_type", "message_id", "counts", "outcome"),
-        ),
-    }
-    differences = [one for answer in answers for one in answer.differences]
-    if differences:
-        told["differences"] = dg.MetadataValue.int(len(differences))
-        told["decisions"] = dg.MetadataValue.table(
-            [dg.TableRecord(_row(one)) for one in differences[:_ROWS_SHOWN]], schema=_table(*_row(differences[0]))
-        )
-    return told
-
-
 def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """One run for each kind of request that is due and that nobody works off."""
     kinds = {lane(kind): kind for kind in pending_requests(platform)}
@@ -191,6 +162,49 @@ def _failure(backfill: PartitionBackfill) -> str | None:
     return f"runs of the backfill {backfill.backfill_id} failed: see it in the Dagster UI; what was done stands"
 
 
+@dataclass
+class _Told:
+    """What a run tells of its requests, bounded: how many there were, and tables of the first."""
+
+    answered: int = 0
+    failed: int = 0
+    first_error: str | None = None
+    differences: int = 0
+    answers: list[dg.TableRecord] = field(default_factory=list)
+    decisions: list[dg.TableRecord] = field(default_factory=list)
+
+    def add(self, answer: Answer) -> None:
+        self.answered += 1
+        self.differences += len(answer.differences)
+        if answer.error is not None:
+            self.failed += 1
+            self.first_error = self.first_error or answer.error
+        if len(self.answers) < _ROWS_SHOWN:
+            self.answers.append(
+                dg.TableRecord(
+                    {
+                        "sync_type": answer.request.request.sync_type.value,
+                        "message_id": answer.request.message.message_id or "",
+                        "counts": ", ".join(f"{k} {v}" for k, v in answer.result.get("counts", {}).items() if v),
+                        "outcome": _outcome(answer),
+                    }
+                )
+            )
+        room = _ROWS_SHOWN - len(self.decisions)
+        self.decisions += [dg.TableRecord(_row(one)) for one in answer.differences[:room]]
+
+    def metadata(self) -> dict[str, dg.MetadataValue]:
+        told: dict[str, dg.MetadataValue] = {
+            "requests": dg.MetadataValue.int(self.answered),
+            "failed": dg.MetadataValue.int(self.failed),
+            "answers": _table(self.answers, ["sync_type", "message_id", "counts", "outcome"]),
+        }
+        if self.decisions:
+            told["differences"] = dg.MetadataValue.int(self.differences)
+            told["decisions"] = _table(self.decisions, list(self.decisions[0].data))
+        return told
+
+
 def _line(answer: Answer) -> str:
     request = answer.request
     return f"{request.request.sync_type}, message {request.message.message_id or request.message.seq}: " + _outcome(
@@ -208,5 +222,8 @@ def _row(one: Difference) -> dict[str, str | bool]:
     return {name: value if isinstance(value, bool) else value or "" for name, value in one.as_dict().items()}
 
 
-def _table(*columns: str) -> dg.TableSchema:
-    return dg.TableSchema(columns=[dg.TableColumn(name, "bool" if name == "settled" else "string") for name in columns])
+def _table(records: Sequence[dg.TableRecord], columns: Sequence[str]) -> dg.TableMetadataValue:
+    schema = dg.TableSchema(
+        columns=[dg.TableColumn(name, "bool" if name == "settled" else "string") for name in columns]
+    )
+    return dg.MetadataValue.table(records, schema=schema)
