@@ -104,8 +104,7 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
         if config.mode is Mode.DRAIN:
             _drain(opened, ranges, context.run.run_id, log)
         else:
-            progress = ProgressWriter(opened, context.run.tags.get("dagster/backfill"))
-            _full(opened, ranges, log, progress, force=config.force)
+            _full(opened, ranges, log, force=config.force)
         # Materializations are logged as partitions are complete: an output would mark the whole range.
         yield from ()
 
@@ -144,13 +143,10 @@ def _link(
         announce_links(platform, total, requested, message_ids)
 
 
-def _full(
-    platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", progress: ProgressWriter, *, force: bool
-) -> None:
+def _full(platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", *, force: bool) -> None:
     stages = Stages(ledger=log.selects(ENTITIES), embeddings=log.selects(EMBEDDINGS))
     for shard_range in ranges if stages.ledger or stages.embeddings else ():
         for news in full_sync(platform, shard_range.entity_type, shard_range.shards, stages=stages, force=force):
-            progress.news(shard_range.entity_type, news)
             if news.complete:
                 log.complete(shard_range.entity_type, news.shard, news.counts)
             else:
@@ -163,8 +159,6 @@ def _full(
         for shard_range in ranges:
             for shard in shard_range.shards:
                 log.complete_links(shard_range.entity_type, shard)
-                progress.linked(shard_range.entity_type, shard)
-    progress.flush()
 
 
 def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: str) -> dict[str, str]:
@@ -190,6 +184,7 @@ class _EventLog:
         self._context = context
         self._platform = platform
         self._shards = platform.settings.shards
+        self._writer = ProgressWriter(platform, context.run.tags.get("dagster/backfill"))
         self._pending: dict[str, Counts] = {}
         self._pending_links: dict[str, LinkCounts] = {}
         self._progress: dict[str, Counts] = {}
@@ -224,10 +219,12 @@ class _EventLog:
         """All of the run's range is linked: its partitions are materialized, once."""
         key = self._key(entity_type, shard)
         self._materialize_links(key, self._pending_links.pop(key, LinkCounts()))
+        self._writer.linked(entity_type, shard)
 
     def progressed(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
         """A full sync is under way: an observation now and then, for a materialization would claim completeness."""
         key = self._key(entity_type, shard)
+        self._writer.worked(entity_type, shard, counts, differing)
         self._progress.setdefault(key, Counts()).add(counts)
         if self._due():
             done = self._progress[key]
@@ -243,6 +240,7 @@ class _EventLog:
     def complete(self, entity_type: str, shard: int, counts: Counts) -> None:
         """A full sync has a partition behind it: it is materialized, once."""
         self._materialize(self._key(entity_type, shard), counts, time.monotonic() - self._began)
+        self._writer.indexed(entity_type, shard, counts)
         self._began = time.monotonic()
 
     def _materialize(self, key: str, counts: Counts, seconds: float) -> None:

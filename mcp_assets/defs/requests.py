@@ -36,6 +36,9 @@ RETRIES = 3
 
 _ROWS_SHOWN = 1_000
 
+_REASON = 1_000
+"""Characters of an error that are told."""
+
 
 class RequestsConfig(dg.Config):
     """Which requests a run works off."""
@@ -110,7 +113,7 @@ def follow_full_syncs(platform: Platform, instance: dg.DagsterInstance, graph: B
         elif not sync.started:
             full_syncs.started(platform, sync.id)
         elif backfill.status in BULK_ACTION_TERMINAL_STATUSES:
-            full_syncs.finish(platform, sync, _failure(backfill))
+            full_syncs.finish(platform, sync, _failure(instance, backfill))
 
 
 def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
@@ -151,15 +154,32 @@ def _backfill(
     )
 
 
-def _failure(backfill: PartitionBackfill) -> str | None:
+def _failure(instance: dg.DagsterInstance, backfill: PartitionBackfill) -> str | None:
     """Why a backfill at its end is no success; None if it is one."""
+    named = f"the backfill {backfill.backfill_id}"
     if backfill.status in (BulkActionStatus.COMPLETED, BulkActionStatus.COMPLETED_SUCCESS):
         return None
     if backfill.status is BulkActionStatus.CANCELED:
-        return f"the backfill {backfill.backfill_id} was canceled"
+        return f"{named} was canceled; what was done stands"
     if backfill.error is not None:
-        return f"the backfill {backfill.backfill_id} failed: {backfill.error.message.strip()[:2_000]}"
-    return f"runs of the backfill {backfill.backfill_id} failed: see it in the Dagster UI; what was done stands"
+        return f"{named} failed: {backfill.error.message.strip()[:_REASON]}"
+    failed = dg.RunsFilter(
+        tags={BACKFILL_TAG: backfill.backfill_id},
+        statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
+    )
+    reasons = [_reason(instance, run.run_id) for run in instance.get_runs(failed, limit=1)]
+    return f"{named} failed ({reasons[0] if reasons else 'it has no run'}); what was done stands"
+
+
+def _reason(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Why a run failed: the error of its step where there is one, not Dagster's words around it."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        error = entry.dagster_event.step_failure_data.error if entry.dagster_event is not None else None
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            return error.message.strip()[:_REASON]
+    return f"run {run_id} ended before its step did"
 
 
 @dataclass

@@ -256,18 +256,6 @@ class Qdrant:
             raise
         return [[(str(hit.id), hit.score) for hit in answer.points] for answer in response.result or ()]
 
-    def existing(self, collection: str, points: Sequence[str]) -> set[str]:
-        """Those of `points` that `collection` holds."""
-        found: set[str] = set()
-        for part in _slices(points):
-            records = self._call(
-                lambda part=part: self._client.retrieve(  # type: ignore[misc]
-                    collection, list(part), with_payload=False, with_vectors=False
-                )
-            )
-            found.update(str(record.id) for record in records)
-        return found
-
     def held(self, collection: str, points: Sequence[str]) -> dict[str, Held]:
         """Those of `points` that `collection` holds, with payload and vector."""
         found: dict[str, Held] = {}
@@ -279,6 +267,18 @@ class Qdrant:
             )
             for record in records:
                 found[str(record.id)] = Held(np.array(record.vector, np.float32), record.payload or {})
+        return found
+
+    def existing(self, collection: str, points: Sequence[str]) -> set[str]:
+        """Those of `points` that `collection` holds."""
+        found: set[str] = set()
+        for part in _slices(points):
+            records = self._call(
+                lambda part=part: self._client.retrieve(  # type: ignore[misc]
+                    collection, list(part), with_payload=False, with_vectors=False
+                )
+            )
+            found.update(str(record.id) for record in records)
         return found
 
     def count(self, collection: str) -> int:

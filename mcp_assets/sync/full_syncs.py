@@ -10,6 +10,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.announce import announce, result_subject
 from mcp_assets.sync.demand import beats
 from mcp_assets.sync.full import Progress, full_sync
+from mcp_assets.sync.indexer import Counts
 from mcp_assets.sync.linker import link_until_done, mark_shards
 from mcp_assets.sync.platform import Platform
 
@@ -228,15 +229,22 @@ class ProgressWriter:
         self._pending: dict[tuple[str, int], PartitionProgress] = {}
         self._written_at = 0.0
 
-    def news(self, entity_type: str, news: Progress) -> None:
-        """A batch is committed, or a partition indexed."""
-        key = (entity_type, news.shard)
+    def worked(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
+        """A batch is committed."""
+        key = (entity_type, shard)
+        news = Progress(shard, counts, complete=False, differing=differing)
         self._add(news_of(entity_type, news, first=key not in self._begun))
         self._begun.add(key)
+
+    def indexed(self, entity_type: str, shard: int, counts: Counts) -> None:
+        """All that differed in the partition is committed."""
+        self._add(PartitionProgress(entity_type, shard, scanned=counts.scanned, indexed=True))
+        self.flush()
 
     def linked(self, entity_type: str, shard: int) -> None:
         """All of the partition's entities are linked."""
         self._add(PartitionProgress(entity_type, shard, linked=True))
+        self.flush()
 
     def flush(self) -> None:
         """Write what has not been written."""

@@ -16,7 +16,6 @@ import pytest
 from mcp_assets.cli.app import main
 from mcp_assets.settings import Settings, variable_of
 from mcp_assets.sync import full_syncs
-from mcp_assets.sync.full import Progress
 from mcp_assets.sync.full_syncs import ProgressWriter
 from mcp_assets.sync.indexer import Counts
 from mcp_assets.sync.platform import Platform
@@ -154,10 +153,9 @@ def test_with_a_daemon_a_full_sync_is_its_backfill_and_is_watched_to_its_end(
 
     # What a run of its backfill writes.
     writer = ProgressWriter(platform, sync.id)
-    writer.news("task", Progress(0, Counts(scanned=5, embedded=5), complete=False, differing=5))
-    writer.news("task", Progress(0, Counts(scanned=9, embedded=5), complete=True, differing=5))
+    writer.worked("task", 0, Counts(scanned=5, embedded=5), differing=5)
+    writer.indexed("task", 0, Counts(scanned=9, embedded=5))
     writer.linked("task", 0)
-    writer.flush()
     full_syncs.finish(platform, sync, error)
 
     out, err = watching.communicate(timeout=60)

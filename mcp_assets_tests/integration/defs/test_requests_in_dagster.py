@@ -177,6 +177,8 @@ def test_a_backfill_that_did_not_succeed_is_answered_with_the_reason_and_can_be_
     ask_for_full_sync(platform)
     tick()
     (backfill,) = instance.get_backfills()
+    run = create_run_for_test(instance, job_name="index", tags={"dagster/backfill": backfill.backfill_id})
+    instance.report_run_failed(run)
     instance.update_backfill(backfill.with_status(status))
     tick()
     failed = listener.one("data.sync.failed")
