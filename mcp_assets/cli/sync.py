@@ -124,6 +124,7 @@ def _watch(platform: Platform, sync_: FullSync, types: list[str], *, quiet: bool
         while True:
             found = full_syncs.find(platform, sync_.id)
             if found is None:
+                say_error(f"the full sync {sync_.id} is not known any more: ask for it again")
                 raise typer.Exit(Exit.FAILED)
             bars.show(full_syncs.progress(platform, sync_.id))
             if found.finished:

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ _SINGLY = 50
 _PULL_WAIT_S = 2.0
 
 _NO_MESSAGE = 10037
+
+# For a connection that was lost, before an announcement is given up.
+_ANNOUNCE_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +363,12 @@ class NatsStreams:
 
     async def _announce(self, subject: str, data: bytes) -> None:
         client = await self._connected()
+        deadline = time.monotonic() + _ANNOUNCE_WAIT_S
+        while not client.is_connected:
+            # It is being reconnected. Who announces has work to go on with, and nobody may be listening.
+            if time.monotonic() > deadline:
+                raise NatsError("the connection is lost")
+            await asyncio.sleep(0.05)
         await client.publish(subject, data)
         await client.flush(timeout=int(self._timeout_s))
 
