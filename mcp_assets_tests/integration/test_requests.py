@@ -173,6 +173,7 @@ def test_a_request_is_put_off_while_a_store_is_silent_and_given_up_in_the_end(
     def silent(*_: Any, **__: Any) -> None:
         raise StoreUnavailable("Qdrant does not answer")
 
+    platform.settings.retry_delay_ms = 600_000
     monkeypatch.setattr(requests, "bring_up_to_date", silent)
     put_tasks(platform, {"t1": "one"})
     ask(platform, "incremental_sync", "t1")
