@@ -345,7 +345,7 @@ def _distrust(platform: Platform, entity_type: str, ids: Sequence[str], untruste
         shared = {"entity_type": entity_type, "ids": names}
         # A point that neither a row nor an event stands behind is removed as that of a deleted entity is.
         connection.execute(
-            query("insert_tombstones"),
+            query("tombstone_unknown"),
             {
                 "entity_type": entity_type,
                 "entity_id": names,
@@ -358,7 +358,7 @@ def _distrust(platform: Platform, entity_type: str, ids: Sequence[str], untruste
         lost = [entity_id for entity_id in names if EntityRef(entity_type, entity_id) in untrusted]
         if lost:
             beyond = _known_chunks(connection, platform, entity_type, lost, collection)
-            connection.execute(query("raise_chunk_bounds"), {"entity_type": entity_type, **beyond})
+            connection.execute(query("bound_held_chunks"), {"entity_type": entity_type, **beyond})
             if collection is not None:
                 connection.execute(
                     query("delete_embedded"),

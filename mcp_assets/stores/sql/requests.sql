@@ -88,14 +88,14 @@ SELECT entity_id, changed_at FROM {schema}.entities WHERE entity_type = %(entity
 UPDATE {schema}.entities SET source_hash = NULL, prepared_by = '', dirty = true
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
--- name: insert_tombstones
+-- name: tombstone_unknown
 INSERT INTO {schema}.entities
     (entity_type, entity_id, slot, origin, prepared_by, text_hash, state_hash, deleted_at, chunk_bound)
 SELECT %(entity_type)s, entity_id, slot, 'event', '', 'deleted', 'deleted', now(), chunks
 FROM unnest(%(entity_id)s::text[], %(slot)s::integer[], %(chunks)s::integer[]) AS gone (entity_id, slot, chunks)
 ON CONFLICT (entity_type, entity_id) DO NOTHING
 
--- name: raise_chunk_bounds
+-- name: bound_held_chunks
 UPDATE {schema}.entities AS ledger SET chunk_bound = greatest(chunk_bound, held.chunks)
 FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS held (entity_id, chunks)
 WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = held.entity_id
