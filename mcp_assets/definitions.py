@@ -8,8 +8,16 @@ import dagster as dg
 from mcp_assets.defs.assets import build_index_assets
 from mcp_assets.defs.census import build_census_asset
 from mcp_assets.defs.checks import build_checks
+from mcp_assets.defs.housekeeping import (
+    build_clean_up_job,
+    build_clean_up_schedule,
+    build_dead_letters_job,
+    build_reconcile_job,
+    build_reconcile_schedule,
+)
 from mcp_assets.defs.jobs import build_index_job, build_relate_job, build_tag_weights_job, build_tag_weights_schedule
 from mcp_assets.defs.repairs import build_census_job, build_census_schedule, build_checks_job, build_repair_job
+from mcp_assets.defs.requests import build_requests_job, build_sync_sensor
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.defs.sensors import build_relationship_sensor, build_vector_index_sensor
 from mcp_assets.defs.sources import external_assets
@@ -20,12 +28,29 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
     """All definitions for `settings`; a test overrides single resources and keeps the rest."""
     tag_weights = build_tag_weights_job()
     census = build_census_job()
+    clean_up = build_clean_up_job(settings)
     return dg.Definitions(
         assets=[*external_assets(settings), build_index_assets(settings), build_census_asset(settings)],
         asset_checks=[build_checks()],
-        jobs=[build_index_job(), build_relate_job(), tag_weights, census, build_checks_job(), build_repair_job()],
-        schedules=[build_tag_weights_schedule(tag_weights), build_census_schedule(settings, census)],
-        sensors=[build_vector_index_sensor(), build_relationship_sensor()],
+        jobs=[
+            build_index_job(),
+            build_relate_job(),
+            tag_weights,
+            census,
+            build_checks_job(),
+            build_repair_job(),
+            build_requests_job(),
+            build_dead_letters_job(),
+            build_reconcile_job(),
+            clean_up,
+        ],
+        schedules=[
+            build_tag_weights_schedule(tag_weights),
+            build_census_schedule(settings, census),
+            build_reconcile_schedule(settings),
+            build_clean_up_schedule(settings, clean_up),
+        ],
+        sensors=[build_vector_index_sensor(), build_relationship_sensor(), build_sync_sensor()],
         resources={"platform": PlatformResource(), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

@@ -32,6 +32,8 @@ from mcp_assets.stores.addresses import without_password
 Provider = Literal["openai", "local"]
 Identifier = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}$"))]
 
+CronSchedule = Annotated[str, Field(pattern=re.compile(r"^(@\w+|\S+( +\S+){4})$"))]
+
 TableName = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$"))]
 
 _ENV = "env:"
@@ -266,6 +268,21 @@ class Settings(BaseSettings):
         default=180.0,
         validation_alias="MCP_ASSETS_DRAIN_MAX_S",
         description="Seconds after which a drain hands over to the next.",
+    )
+    reconcile_cron: CronSchedule = Field(
+        default="43 2 * * *",
+        validation_alias="MCP_ASSETS_RECONCILE_CRON",
+        description="When everything is compared with the source tables, as cron has it, UTC.",
+    )
+    clean_up_cron: CronSchedule = Field(
+        default="13 4 * * *",
+        validation_alias="MCP_ASSETS_CLEAN_UP_CRON",
+        description="When old runs are deleted, as cron has it, UTC.",
+    )
+    keep_runs_days: PositiveFloat = Field(
+        default=30.0,
+        validation_alias="MCP_ASSETS_KEEP_RUNS_DAYS",
+        description="Days after which a finished run is deleted, with its events.",
     )
     state_dir: Path = Field(
         default=Path(".mcp"),

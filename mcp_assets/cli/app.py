@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from typer.exceptions import TyperException
 from typer.rich_utils import rich_format_error
 
-from mcp_assets.cli import consistency, demo, entities, graph, services
+from mcp_assets.cli import consistency, dead_letters, demo, entities, graph, services, sync
 from mcp_assets.cli.console import Exit, say_error
 from mcp_assets.embedded.stack import StackError
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
@@ -37,6 +37,8 @@ app.command()(entities.search)
 app.command()(graph.related)
 app.add_typer(graph.graph)
 app.command()(consistency.validate)
+app.command()(sync.sync)
+app.add_typer(dead_letters.dlq)
 app.command()(demo.demo)
 
 

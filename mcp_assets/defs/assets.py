@@ -17,9 +17,10 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.graph import EdgeType
 from mcp_assets.settings import Settings
-from mcp_assets.sync.announce import announce_links
+from mcp_assets.sync.announce import announce_indexed, announce_links, relate_requests
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.full import Stages, full_sync
+from mcp_assets.sync.full_syncs import ProgressWriter
 from mcp_assets.sync.graph_view import strengths_of
 from mcp_assets.sync.indexer import Counts
 from mcp_assets.sync.linker import RULES_VERSION, LinkCounts, link, link_until_done, mark_shards
@@ -123,19 +124,29 @@ def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "
     with closing(log):
         for shard_range in ranges:
             requested: list[EntityRef] = []
+            message_ids: list[str] = []
             linked_at = time.monotonic()
             for drained in drain(platform, shard_range.entity_type, run_id):
                 for shard, counts in drained.report.shards.items():
                     log.touched(shard_range.entity_type, shard, counts)
+                announce_indexed(platform, shard_range.entity_type, drained)
                 requested += drained.relate
+                message_ids += relate_requests(drained)
                 if not drained.messages or time.monotonic() - linked_at > LINK_AT_LEAST_EVERY_S:
-                    _link(platform, log, requested=requested)
-                    requested, linked_at = [], time.monotonic()
+                    _link(platform, log, requested=requested, message_ids=message_ids)
+                    requested, message_ids, linked_at = [], [], time.monotonic()
             # What another linker had claimed when it died, or somebody marked meanwhile.
-            _link(platform, log, requested=requested)
+            _link(platform, log, requested=requested, message_ids=message_ids)
 
 
-def _link(platform: Platform, log: "_EventLog", requested: Sequence[EntityRef] = (), *, wait: bool = False) -> None:
+def _link(
+    platform: Platform,
+    log: "_EventLog",
+    requested: Sequence[EntityRef] = (),
+    *,
+    message_ids: Sequence[str] = (),
+    wait: bool = False,
+) -> None:
     """Work off the marks, those of other partitions too; `wait` until none is left, whoever works on them."""
     if not log.selects(EDGES):
         return
@@ -145,7 +156,7 @@ def _link(platform: Platform, log: "_EventLog", requested: Sequence[EntityRef] =
         for (entity_type, shard), counts in report.partitions.items():
             log.linked(entity_type, shard, counts, materialize=not wait)
     if total.relinked or requested:
-        announce_links(platform, total, requested)
+        announce_links(platform, total, requested, message_ids)
 
 
 def _full(
@@ -198,6 +209,7 @@ class _EventLog:
         self._context = context
         self._platform = platform
         self._shards = platform.settings.shards
+        self._told = ProgressWriter(platform, context.run.tags.get("dagster/backfill"))
         self._pending: dict[str, Counts] = {}
         self._pending_links: dict[str, LinkCounts] = {}
         self._progress: dict[str, Counts] = {}
@@ -251,10 +263,12 @@ class _EventLog:
         key = self._key(entity_type, shard)
         counts = self._pending_links.pop(key, LinkCounts())
         self._materialize_links(key, counts, strengths_of(self._platform, entity_type, shard))
+        self._told.linked(entity_type, shard)
 
     def progressed(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
         """A full sync is under way: an observation now and then, for a materialization would claim completeness."""
         key = self._key(entity_type, shard)
+        self._told.worked(entity_type, shard, counts, differing)
         self._progress.setdefault(key, Counts()).add(counts)
         if self._due():
             done = self._progress[key]
@@ -270,6 +284,7 @@ class _EventLog:
     def complete(self, entity_type: str, shard: int, counts: Counts) -> None:
         """A full sync has a partition behind it: it is materialized, once."""
         self._materialize(self._key(entity_type, shard), counts, time.monotonic() - self._began)
+        self._told.indexed(entity_type, shard, counts)
         self._began = time.monotonic()
 
     def _materialize(self, key: str, counts: Counts, seconds: float) -> None:

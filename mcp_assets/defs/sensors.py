@@ -56,7 +56,7 @@ def build_vector_index_sensor() -> dg.SensorDefinition:
     def vector_index_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:
-        return _tick(platform.get(), context.instance, _requests)
+        return tick(platform.get(), context.instance, _requests)
 
     return vector_index_sensor
 
@@ -74,12 +74,12 @@ def build_relationship_sensor() -> dg.SensorDefinition:
     def relationship_sensor(
         context: dg.SensorEvaluationContext, platform: PlatformResource
     ) -> dg.SensorResult | dg.SkipReason:
-        return _tick(platform.get(), context.instance, _relate_requests)
+        return tick(platform.get(), context.instance, _relate_requests)
 
     return relationship_sensor
 
 
-def _tick(
+def tick(
     platform: Platform,
     instance: dg.DagsterInstance,
     look: Callable[[Platform, dg.DagsterInstance], list[dg.RunRequest]],
@@ -112,7 +112,7 @@ def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[d
         age_s = oldest_link_s(platform) or 0.0
         if age_s > _FORGOTTEN_S or (age_s > _LEFT_S and not _linking(instance)):
             waiting = list(platform.settings.entity_types)[:1]
-    drains = undrained(waiting, _unfinished(instance, DRAIN_TAG), beats(platform)) if waiting else []
+    drains = undrained(waiting, unfinished_runs(instance, DRAIN_TAG), beats(platform)) if waiting else []
     return [_request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type}) for entity_type in drains]
 
 
@@ -122,9 +122,9 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
     waiting = pending_types(platform, Kind.ENTITY)
     if not lost and not waiting:
         return []
-    syncing = {run.entity_type for run in _unfinished(instance, FULL_SYNC_TAG)} if lost else set()
+    syncing = {run.entity_type for run in unfinished_runs(instance, FULL_SYNC_TAG)} if lost else set()
     resync = [entity_type for entity_type in lost if entity_type not in syncing]
-    drains = undrained(waiting, _unfinished(instance, DRAIN_TAG), beats(platform)) if waiting else []
+    drains = undrained(waiting, unfinished_runs(instance, DRAIN_TAG), beats(platform)) if waiting else []
     return [
         *(_request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type}) for entity_type in resync),
         *(
@@ -141,7 +141,7 @@ def _linking(instance: dg.DagsterInstance) -> bool:
     return any(EDGES in (run.asset_selection or ()) for run in runs)
 
 
-def _unfinished(instance: dg.DagsterInstance, tag: str) -> Sequence[DrainRun]:
+def unfinished_runs(instance: dg.DagsterInstance, tag: str) -> Sequence[DrainRun]:
     records = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
     now = datetime.now(UTC)
     return [

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ _SINGLY = 50
 _PULL_WAIT_S = 2.0
 
 _NO_MESSAGE = 10037
+
+# For a connection that was lost, before an announcement is given up.
+_ANNOUNCE_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,10 @@ class NatsStreams:
     def announce(self, subject: str, data: bytes) -> None:
         """Publish to whoever listens at this moment; returns when the server has it. No stream keeps it."""
         self._run(self._announce(subject, data), self._timeout_s * 2)
+
+    def max_payload(self) -> int:
+        """Bytes that the server takes in one message."""
+        return self._run(self._max_payload(), self._timeout_s * 2)
 
     def close(self) -> None:
         with self._lock:
@@ -355,8 +363,17 @@ class NatsStreams:
 
     async def _announce(self, subject: str, data: bytes) -> None:
         client = await self._connected()
+        deadline = time.monotonic() + _ANNOUNCE_WAIT_S
+        while not client.is_connected:
+            # It is being reconnected. Who announces has work to go on with, and nobody may be listening.
+            if time.monotonic() > deadline:
+                raise NatsError("the connection is lost")
+            await asyncio.sleep(0.05)
         await client.publish(subject, data)
         await client.flush(timeout=int(self._timeout_s))
+
+    async def _max_payload(self) -> int:
+        return (await self._connected()).max_payload
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -42,33 +42,13 @@ class Relationships:
         self, connection: Connection, sources: Collection[EntityRef], types: Collection[EdgeType]
     ) -> dict[EdgeKey, tuple[uuid.UUID, Edge]]:
         """Our edges of `types` that `sources` are the source of, each with its row's id."""
-        wanted = self.castable(connection, sources)
-        if not wanted:
-            return {}
-        # OFFSET 0 keeps the look-up of each entity apart: joined as a whole, a table that has grown since it was last
-        # analysed is read from end to end for every batch.
-        statement = sql.SQL(
-            "SELECT edge.* FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
-            " CROSS JOIN LATERAL ("
-            " SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type, strength,"
-            " metadata FROM {table} WHERE source_type = wanted.entity_type AND source_id = wanted.entity_id"
-            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s) OFFSET 0) AS edge"
-        ).format(table=self.table, id=self.id_type(connection))
-        rows = connection.execute(
-            statement,
-            {
-                "types": [ref.type for ref in wanted],
-                "ids": [ref.id for ref in wanted],
-                "origin": ORIGIN,
-                "edge_types": [edge_type.value for edge_type in types],
-            },
-        )
-        found = {}
-        for row_id, source_type, source_id, target_type, target_id, edge_type, strength, metadata in rows:
-            source, target = EntityRef(source_type, source_id), EntityRef(target_type, target_id)
-            edge = Edge(source, target, EdgeType(edge_type), strength, metadata or {})
-            found[edge.key] = (row_id, edge)
-        return found
+        return self._ours(connection, "source", sources, types)
+
+    def of_targets(
+        self, connection: Connection, targets: Collection[EntityRef], types: Collection[EdgeType]
+    ) -> dict[EdgeKey, tuple[uuid.UUID, Edge]]:
+        """Our edges of `types` that lead to `targets`, each with its row's id."""
+        return self._ours(connection, "target", targets, types)
 
     def lists(
         self, connection: Connection, sources: Collection[EntityRef], edge_type: EdgeType
@@ -252,6 +232,42 @@ class Relationships:
         if self._type_of_id(connection) != "uuid":
             return list(refs)
         return [ref for ref in refs if _is_uuid(ref.id)]
+
+    def _ours(
+        self, connection: Connection, end: str, refs: Collection[EntityRef], types: Collection[EdgeType]
+    ) -> dict[EdgeKey, tuple[uuid.UUID, Edge]]:
+        wanted = self.castable(connection, refs)
+        if not wanted:
+            return {}
+        # OFFSET 0 keeps the look-up of each entity apart: joined as a whole, a table that has grown since it was last
+        # analysed is read from end to end for every batch.
+        statement = sql.SQL(
+            "SELECT edge.* FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
+            " CROSS JOIN LATERAL ("
+            " SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type, strength,"
+            " metadata FROM {table} WHERE {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
+            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s) OFFSET 0) AS edge"
+        ).format(
+            table=self.table,
+            id=self.id_type(connection),
+            end_type=sql.Identifier(f"{end}_type"),
+            end_id=sql.Identifier(f"{end}_id"),
+        )
+        rows = connection.execute(
+            statement,
+            {
+                "types": [ref.type for ref in wanted],
+                "ids": [ref.id for ref in wanted],
+                "origin": ORIGIN,
+                "edge_types": [edge_type.value for edge_type in types],
+            },
+        )
+        found = {}
+        for row_id, source_type, source_id, target_type, target_id, edge_type, strength, metadata in rows:
+            source, target = EntityRef(source_type, source_id), EntityRef(target_type, target_id)
+            edge = Edge(source, target, EdgeType(edge_type), strength, metadata or {})
+            found[edge.key] = (row_id, edge)
+        return found
 
     def _type_of_id(self, connection: Connection) -> str:
         if self._id_type is None:

@@ -97,6 +97,24 @@ class SourceReader:
             found[entity_id] = SourceRow(bool(alive), title, content, fit, source_hash, unfit)
         return found
 
+    def updated_at(self, connection: Connection, ids: Iterable[str]) -> dict[str, datetime]:
+        """When the rows of those of `ids` that have one were last updated; none where no column says so.
+
+        Raises:
+            StoreRefused: the table or a mapped column is not there, or may not be read.
+        """
+        if self._mapping.updated_at is None:
+            return {}
+        with self._reading(connection) as reading:
+            wanted = self._castable(reading, ids)
+            if not wanted:
+                return {}
+            statement = sql.SQL("SELECT {}, {}::timestamptz FROM {} WHERE {}").format(
+                self._id, sql.Identifier(self._mapping.updated_at), self._table, self._match()
+            )
+            rows = self._run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
+        return {entity_id: at for entity_id, at in rows if at is not None}
+
     def find_differing(
         self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, *, force: bool
     ) -> None:

@@ -14,10 +14,12 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
+from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.refs import EntityRef, slot_range
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Collection, HeldPoint, physical_name
+from mcp_assets.sync.collections import serving_collection
 from mcp_assets.sync.drift import (
     Drift,
     Expected,
@@ -94,16 +96,19 @@ def take_census(
             before it found stays.
     """
     began = time.monotonic()
-    profile = platform.embedder.profile
+    found, profile = serving_collection(platform, entity_type)
+    if collection is not None:
+        found, profile = collection, platform.embedder.profile
+        if platform.qdrant.shape(collection.name)[0] != profile.dimension:
+            raise CollectionMismatch(
+                f"the collection {collection.name} does not hold vectors of {profile.dimension} dimensions"
+            )
     alias = platform.settings.entity_types[entity_type].collection_name
-    found = collection or platform.qdrant.find_collection(alias, profile)
     name = found.name if found is not None else physical_name(alias, profile)
-    if collection is not None and platform.qdrant.shape(name)[0] != profile.dimension:
-        raise CollectionMismatch(f"the collection {name} does not hold vectors of {profile.dimension} dimensions")
     census = Census(entity_type, shard, name, deep)
     slots = slot_range(shard, platform.settings.shards)
     with _log(platform, census, slots, in_use=collection is None) as (session, log):
-        _Vectors(platform, census, slots, session, log, is_there=found is not None).take()
+        _Vectors(platform, census, slots, session, log, profile, is_there=found is not None).take()
         if collection is None:
             edges = EdgeCensus(platform, entity_type, slots, deep=deep, seed=census.id)
             for drift in edges.take():
@@ -208,6 +213,7 @@ class _Vectors:
         slots: tuple[int, int],
         session: Connection,
         log: DriftLog,
+        profile: ModelProfile,
         *,
         is_there: bool,
     ) -> None:
@@ -218,9 +224,7 @@ class _Vectors:
         self._session = session
         self._log = log
         self._collection = census.collection if is_there else None
-        profile = platform.embedder.profile
-        self._model = profile.name
-        self._dimension = profile.dimension
+        self._profile = profile
         # Of several types in one collection, the first tells of the points that are nobody's.
         self._owns_foreign = self._type == _sharing(platform, self._type)[0]
         self._suspects: dict[str, list[str]] = {}
@@ -294,7 +298,7 @@ class _Vectors:
         keys = None if self._census.deep else _KEYS
         for page in self._platform.qdrant.scroll_slots(self._collection, slots, keys=keys):
             total += len(page)
-            for point in found_points(page, self._dimension):
+            for point in found_points(page, self._profile.dimension):
                 if point.ref.type == self._type:
                     slot = point.payload.get("slot")
                     place = (slot if isinstance(slot, int) else slots[0], point.ref.id)
@@ -346,7 +350,7 @@ class _Vectors:
                 if (text.text_hash, text.state_hash) != (row.text_hash, row.state_hash):
                     return True
                 expected = text
-        return bool(compare(EntityRef(self._type, row.id), expected, row.recorded, points, self._model))
+        return bool(compare(EntityRef(self._type, row.id), expected, row.recorded, points, self._profile.name))
 
     def _texts(self, rows: Sequence[_Row]) -> dict[str, Expected]:
         """What the texts of `rows` come to, prepared anew from what the source table, or else the ledger, says now."""
@@ -384,7 +388,7 @@ class _Vectors:
     def _look_closely(self) -> None:
         suspects, self._suspects = self._suspects, {}
         for part in parts_of(suspects):
-            for examined in examine(self._platform, self._type, self._collection, part).values():
+            for examined in examine(self._platform, self._type, self._collection, self._profile, part).values():
                 for drift in examined.drift:
                     self._log.add(drift)
 

@@ -12,6 +12,7 @@ from mcp_assets.entities.refs import slot_range
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync.census import EXAMPLES, LastCensus, drift_counts, examples, last_censuses, take_census
+from mcp_assets.sync.collections import serving_collection
 from mcp_assets.sync.drift import Kind, Severity
 from mcp_assets.sync.mass_delete import is_mass, sentence
 from mcp_assets.sync.platform import Platform
@@ -62,8 +63,7 @@ def recent_censuses(platform: Platform) -> list[LastCensus]:
     settings = platform.settings
     censuses = []
     for entity_type in settings.entity_types:
-        alias = settings.entity_types[entity_type].collection_name
-        collection = platform.qdrant.find_collection(alias, platform.embedder.profile)
+        collection, _ = serving_collection(platform, entity_type)
         for shard in range(settings.shards):
             slots = slot_range(shard, settings.shards)
             last = known.get((entity_type, slots))

@@ -125,6 +125,17 @@ def serving_profile(platform: Platform, targets: Mapping[str, Target] | None = N
     return platform.embedder.profile
 
 
+def serving_collection(platform: Platform, entity_type: str) -> tuple[Collection | None, ModelProfile]:
+    """The collection behind the type's alias, None if there is none yet, and the model whose vectors it holds.
+
+    Raises:
+        CollectionMismatch: nobody could write to it.
+    """
+    targets = serving(platform)
+    target = targets.get(platform.settings.entity_types[entity_type].collection_name)
+    return (target.collection, target.profile) if target is not None else (None, serving_profile(platform, targets))
+
+
 def searchable(platform: Platform) -> dict[str, tuple[Target, Embedder]]:
     """The serving collections with what embeds a question to them.
 

@@ -48,10 +48,20 @@ class _InboxRow:
     payload: Mapping[str, Any] | None
     event_order: str
     attempts: int
+    message_id: str | None
 
     def event(self, ref: EntityRef) -> Event:
         carried = None if self.payload is None else Carried(**self.payload)
         return Event(Kind(self.kind), self.subject, ref, Verb(self.verb), carried, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A message that bears an id, by which its sender knows the result that answers it."""
+
+    subject: str
+    entity_id: str
+    message_id: str
 
 
 @dataclass(slots=True)
@@ -62,6 +72,12 @@ class Drained:
     report: BatchReport = field(default_factory=BatchReport)
     relate: tuple[EntityRef, ...] = ()
     """Entities that were asked to be re-linked, and are marked for it."""
+    entity_ids: tuple[str, ...] = ()
+    """The entities that were looked at to the end: neither overtaken nor to be looked at again."""
+    given_up: tuple[str, ...] = ()
+    """Those of which nothing is known, after so many looks that they were dead-lettered."""
+    asked: tuple[Asked, ...] = ()
+    """The messages with ids that are out of the inbox now."""
 
 
 def drain(platform: Platform, entity_type: str, run_id: str) -> Iterator[Drained]:
@@ -77,7 +93,7 @@ def drain(platform: Platform, entity_type: str, run_id: str) -> Iterator[Drained
     """
     deadline = time.monotonic() + platform.settings.drain_max_s
     while True:
-        with _sole_drain(platform, entity_type, run_id) as alone:
+        with sole_drain(platform, entity_type, run_id) as alone:
             if not alone:
                 return
             yield from _until_idle(platform, entity_type, deadline)
@@ -163,7 +179,11 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
                 late += messages
             else:
                 done += messages
-        relate = tuple(ref for ref, (folded, _) in by_entity.items() if Kind.RELATE in folded.kinds)
+        relate = tuple(
+            ref
+            for ref, (folded, _) in by_entity.items()
+            if Kind.RELATE in folded.kinds and ref.id not in report.overtaken | report.unknown
+        )
         for reason in (Reason.CHANGED, Reason.REFERENCES, Reason.LISTS):
             mark(platform, connection, relate, reason)
         given_up = [row for row in late if row.attempts + 1 >= UNKNOWN_TRIES]
@@ -171,7 +191,15 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
         _for_messages(platform, connection, "delete_inbox", done + given_up)
         postponed = [row for row in late if row.attempts + 1 < UNKNOWN_TRIES]
         _for_messages(platform, connection, "postpone_inbox", postponed, delay_ms=platform.settings.retry_delay_ms)
-    return Drained(len(rows), report, relate)
+    ids = {id(row): ref.id for ref, (_, messages) in by_entity.items() for row in messages}
+    return Drained(
+        len(rows),
+        report,
+        relate,
+        tuple(dict.fromkeys(ids[id(row)] for row in done)),
+        tuple(dict.fromkeys(ids[id(row)] for row in given_up)),
+        tuple(Asked(row.subject, ids[id(row)], row.message_id) for row in done + given_up if row.message_id),
+    )
 
 
 def _coalesced(
@@ -232,8 +260,8 @@ def _for_messages(
 
 
 @contextmanager
-def _sole_drain(platform: Platform, entity_type: str, run_id: str) -> Iterator[bool]:
-    """Hold the type's drain lock and beat while the block runs; False if another drain holds it."""
+def sole_drain(platform: Platform, entity_type: str, run_id: str) -> Iterator[bool]:
+    """Hold the drain lock of `entity_type` and beat while the block runs; False if another drain holds it."""
     postgres = platform.postgres
     names = {"entity_type": entity_type, "run_id": run_id}
     with postgres.session() as session:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.points import RESERVED_KEYS, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepare, state_hash
@@ -73,11 +74,15 @@ class Examined:
 
 
 def examine(
-    platform: Platform, entity_type: str, collection: str | None, suspects: Mapping[str, Collection[str]]
+    platform: Platform,
+    entity_type: str,
+    collection: str | None,
+    profile: ModelProfile,
+    suspects: Mapping[str, Collection[str]],
 ) -> dict[str, Examined]:
     """The verdict on each of `suspects`: ids, with the points that are known to name them beside those that should.
 
-    At most ENTITIES_AT_ONCE. `collection`: the physical one; None if there is none yet.
+    At most ENTITIES_AT_ONCE. `collection`: the physical one, None if there is none yet; `profile`: its model.
 
     Raises:
         StoreUnavailable, StoreRefused: a store could not be read; nothing is said of anything.
@@ -95,7 +100,7 @@ def examine(
         entity_id: _truth(platform, states[entity_id], sources.get(entity_id), texts.get(entity_id))
         for entity_id in ids
     }
-    points = _retrieve(platform, entity_type, collection, suspects, states, truths)
+    points = _retrieve(platform, entity_type, collection, profile, suspects, states, truths)
     with platform.postgres.transaction() as connection:
         after = read_states(platform, connection, entity_type, collection, ids)
     examined = {}
@@ -114,7 +119,7 @@ def examine(
             examined[entity_id] = Examined((), living, found, waiting=True)
             continue
         drift = _of_ledger(ref, state, source, expected, differs=differs)
-        drift += compare(ref, expected, state.recorded, found, platform.embedder.profile.name)
+        drift += compare(ref, expected, state.recorded, found, profile.name)
         examined[entity_id] = Examined(_once(drift), expected, found)
     return examined
 
@@ -140,12 +145,14 @@ def carried(title: str | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
     return kept if title is None else {**kept, "title": title}
 
 
-def retrieve(platform: Platform, collection: str | None, ids: Iterable[str]) -> dict[EntityRef, list[FoundPoint]]:
+def retrieve(
+    platform: Platform, collection: str | None, profile: ModelProfile, ids: Iterable[str]
+) -> dict[EntityRef, list[FoundPoint]]:
     """Those of the points `ids` that are there, by the entity that they name."""
     found: dict[EntityRef, list[FoundPoint]] = {}
     if collection is not None:
         held = platform.qdrant.points(collection, list(ids))
-        for point in found_points(held, platform.embedder.profile.dimension):
+        for point in found_points(held, profile.dimension):
             found.setdefault(point.ref, []).append(point)
     return found
 
@@ -243,6 +250,7 @@ def _retrieve(
     platform: Platform,
     entity_type: str,
     collection: str | None,
+    profile: ModelProfile,
     suspects: Mapping[str, Collection[str]],
     states: Mapping[str, LedgerState],
     truths: Mapping[str, Expected | _Unfit | None],
@@ -257,7 +265,7 @@ def _retrieve(
         )
         wanted |= dict.fromkeys(wanted_ids(point_id(EntityRef(entity_type, entity_id)), most))
         wanted |= dict.fromkeys(known)
-    return retrieve(platform, collection, wanted)
+    return retrieve(platform, collection, profile, wanted)
 
 
 def _of_ledger(

@@ -138,6 +138,8 @@ def index_until_settled(
         report.overtaken = set()
         later = retry.copy()(indexer.run, again, embed=embed)
         report.overtaken = later.overtaken
+        report.unknown |= later.unknown
+        report.refusals |= later.refusals
         for shard, counts in later.shards.items():
             counts.scanned = 0
             report.shards.setdefault(shard, Counts()).add(counts)

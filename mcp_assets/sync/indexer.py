@@ -73,6 +73,8 @@ class BatchReport:
     """Ids whose state moved on while they were embedded: their newest state is not written yet."""
     unknown: set[str] = field(default_factory=set)
     """Ids of which neither source, ledger nor event says anything."""
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    """Why entities, by id, were dead-lettered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ class Indexer:
         applied = apply(self._platform, self._type, wanted, force=force)
         report = BatchReport(unknown=set(applied.unknown))
         self._count_scanned(report, wanted, applied)
+        report.refusals |= applied.unfit
         self._dead_letter_unfit(applied.unfit)
         if embed:
             self.index(applied.dirty, report, force=force)
@@ -298,6 +301,7 @@ class Indexer:
                 reached_qdrant = {plan.dirty.id for plan in embedded}
                 stages = {entity_id: "upsert" if entity_id in reached_qdrant else "embed" for entity_id in refusals}
                 self._dead_letter(connection, refusals, stages)
+                report.refusals |= refusals
         for plan in current:
             if writing.is_last:
                 self._count(self._counts(report, plan.dirty.id), plan)

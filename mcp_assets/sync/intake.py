@@ -219,7 +219,8 @@ def _insert_accepted(
             "entity_type": [event.ref and event.ref.type for _, event in accepted],
             "entity_id": [event.ref and event.ref.id for _, event in accepted],
             "verb": [event.verb.value for _, event in accepted],
-            "payload": [_payload(event) for _, event in accepted],
+            "payload": [payload_of(event) for _, event in accepted],
+            "message_id": [event.message_id for _, event in accepted],
             "event_order": [
                 event_order(at, state.name, message.seq) for at, (message, _) in zip(stored_at, accepted, strict=True)
             ],
@@ -228,7 +229,7 @@ def _insert_accepted(
     )
 
 
-def _payload(event: Event) -> str | None:
+def payload_of(event: Event) -> str | None:
     """What the inbox keeps of an event beside its name and verb, as JSON; None for a thin event."""
     carried = event.carried or event.request
     return None if carried is None else json.dumps(asdict(carried), ensure_ascii=False)
@@ -250,6 +251,7 @@ def _insert_rejected(
                 rejection.subject.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
                 for _, rejection in rejected
             ],
+            "stored_at": [message.stored_at for message, _ in rejected],
             "raw": [message.data for message, _ in rejected],
             "error_kind": [rejection.error_kind.value for _, rejection in rejected],
             "error": [rejection.error for _, rejection in rejected],

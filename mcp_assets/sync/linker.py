@@ -38,9 +38,8 @@ from mcp_assets.graph import (
 )
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.sync.link_lock import by_index, exclusive, lock_name
 from mcp_assets.sync.collections import hold, read_journal, serving_profile
-from mcp_assets.sync.link_lock import exclusive, lock_name
+from mcp_assets.sync.link_lock import by_index, exclusive, lock_name
 from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
 from mcp_assets.sync.lists import Reached, SemanticLists, TopicalLists, floor_of, ranking_of
 from mcp_assets.sync.pipeline import overlapped

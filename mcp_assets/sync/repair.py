@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef, shard_of
 from mcp_assets.retrying import retrying
+from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Collection
 from mcp_assets.sync.census import LastCensus, belongs, drift_counts, drift_of
+from mcp_assets.sync.collections import serving_collection
 from mcp_assets.sync.drift import (
     DELETING,
     OF_ENTITIES,
@@ -94,8 +97,11 @@ def mend_entities(
     Returns those that are clean now, and how many were embedded. `sparing`: what is to be removed is left.
     """
     indexer = Indexer(platform, entity_type)
-    collection = indexer.ensure_collection()
-    examined = examine(platform, entity_type, collection.name, suspects)
+    indexer.ensure_collection()
+    collection, profile = serving_collection(platform, entity_type)
+    if collection is None:
+        raise CollectionMismatch(f"the collection of {entity_type} vanished: repair again")
+    examined = examine(platform, entity_type, collection.name, profile, suspects)
     clean = {key for key, one in examined.items() if not one.drift and not one.waiting}
     broken = {
         key: one
@@ -105,10 +111,10 @@ def mend_entities(
     if not broken:
         return clean, 0
     _rewrite_ledger(platform, entity_type, broken)
-    retrying(platform.settings)(_distrust, platform, entity_type, collection, broken)
+    retrying(platform.settings)(_distrust, platform, entity_type, collection, profile, broken)
     wanted = [Wanted(key) for key in sorted(broken)]
     report = index_until_settled(platform, indexer, wanted, force=False, embed=True)
-    again = examine(platform, entity_type, collection.name, {key: suspects[key] for key in broken})
+    again = examine(platform, entity_type, collection.name, profile, {key: suspects[key] for key in broken})
     clean |= {key for key, one in again.items() if not one.drift and not one.waiting}
     return clean, sum(counts.embedded for counts in report.shards.values())
 
@@ -218,12 +224,12 @@ def _distrust(
     platform: Platform,
     entity_type: str,
     collection: Collection,
+    profile: ModelProfile,
     broken: Mapping[str, Examined],
 ) -> None:
     """Have the ledger say what Qdrant holds of `broken`, under the locks of their rows; what is wrong is dirty then."""
     postgres = platform.postgres
-    shared = {"entity_type": entity_type, "collection": collection.name}
-    model = platform.embedder.profile.name
+    shared = {"entity_type": entity_type, "collection": collection.name, "model": profile.name}
     ids = sorted(broken)
     with postgres.transaction() as connection:
         gone = [key for key in ids if broken[key].expected is None]
@@ -239,7 +245,7 @@ def _distrust(
                 point_id(EntityRef(entity_type, key)), one.expected.points if one.expected else 1
             )
         ]
-        points = retrieve(platform, collection.name, dict.fromkeys([*seen, *wanted]))
+        points = retrieve(platform, collection.name, profile, dict.fromkeys([*seen, *wanted]))
         forget: list[str] = []
         adopt: list[tuple[str, Expected, list[float]]] = []
         dirty: dict[str, int] = {}
@@ -252,7 +258,7 @@ def _distrust(
                 # It has moved on since it was examined, and is dirty for that.
                 continue
             found = points.get(ref, [])
-            kinds = {drift.kind for drift in compare(ref, expected, state.recorded, found, model)}
+            kinds = {drift.kind for drift in compare(ref, expected, state.recorded, found, profile.name)}
             duplicates |= {point.id: key for point in found if is_duplicate(point)}
             if kinds & TO_EMBED:
                 forget.append(key)
@@ -292,7 +298,6 @@ def _adopt(
         platform.postgres.query("write_embedded"),
         {
             **shared,
-            "model": platform.embedder.profile.name,
             "entity_id": [key for key, _, _ in adopt],
             "text_hash": [expected.text_hash for _, expected, _ in adopt],
             "state_hash": [expected.state_hash for _, expected, _ in adopt],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.sync.census import EXAMPLES, Census, last_censuses, parts_of, take_census
+from mcp_assets.sync.collections import serving_collection
 from mcp_assets.sync.drift import Drift, Kind, Severity
 from mcp_assets.sync.edge_census import RELINKED_AT_ONCE, EdgeRules, orphaned_edges
 from mcp_assets.sync.examine import examine
@@ -89,10 +90,9 @@ def _validate_entities(platform: Platform, refs: Sequence[EntityRef], *, repair:
     embedded = 0
     for entity_type in dict.fromkeys(ref.type for ref in refs):
         suspects: dict[str, list[str]] = {ref.id: [] for ref in refs if ref.type == entity_type}
-        alias = platform.settings.entity_types[entity_type].collection_name
-        collection = platform.qdrant.find_collection(alias, platform.embedder.profile)
+        collection, profile = serving_collection(platform, entity_type)
         for part in parts_of(suspects):
-            examined = examine(platform, entity_type, collection.name if collection else None, part)
+            examined = examine(platform, entity_type, collection.name if collection else None, profile, part)
             broken = {
                 key: [drift.subject for drift in one.drift if drift.subject]
                 for key, one in examined.items()

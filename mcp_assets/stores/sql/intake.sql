@@ -13,27 +13,32 @@ WHERE stream = %(stream)s AND last_seq = %(old_seq)s AND stream_created_at = %(o
 
 -- name: insert_inbox
 INSERT INTO {schema}.inbox
-    (stream, stream_created_at, seq, kind, subject, entity_type, entity_id, verb, payload, event_order, stored_at)
-SELECT %(stream)s, %(created_at)s, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, event_order, stored_at
+    (stream, stream_created_at, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order,
+     stored_at)
+SELECT %(stream)s, %(created_at)s, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, message_id,
+       event_order, stored_at
 FROM unnest(
     %(seq)s::bigint[], %(kind)s::text[], %(subject)s::text[], %(entity_type)s::text[], %(entity_id)s::text[],
-    %(verb)s::text[], %(payload)b::text[], %(event_order)s::text[], %(stored_at)s::timestamptz[]
-) AS message (seq, kind, subject, entity_type, entity_id, verb, payload, event_order, stored_at)
+    %(verb)s::text[], %(payload)b::text[], %(message_id)s::text[], %(event_order)s::text[],
+    %(stored_at)s::timestamptz[]
+) AS message (seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at)
 -- A stream that was restored from a backup gives the same sequences once more.
 ON CONFLICT (stream, stream_created_at, seq) DO UPDATE
 SET kind = excluded.kind, subject = excluded.subject, entity_type = excluded.entity_type,
     entity_id = excluded.entity_id, verb = excluded.verb, payload = excluded.payload,
+    message_id = excluded.message_id,
     event_order = excluded.event_order, stored_at = excluded.stored_at, received_at = now(), not_before = now(),
     attempts = 0
 
 -- name: insert_rejected
-INSERT INTO {schema}.dead_letters (stage, subject, stream, stream_created_at, seq, raw, error_kind, error)
-SELECT 'intake', subject, %(stream)s, %(created_at)s, seq, raw, error_kind, error
-FROM unnest(%(seq)s::bigint[], %(subject)s::text[], %(raw)s::bytea[], %(error_kind)s::text[], %(error)s::text[])
-    AS message (seq, subject, raw, error_kind, error)
-ON CONFLICT (stream, stream_created_at, seq) WHERE stage = 'intake' DO UPDATE
-SET subject = excluded.subject, raw = excluded.raw, error_kind = excluded.error_kind, error = excluded.error,
-    last_at = now()
+INSERT INTO {schema}.dead_letters (stage, subject, stream, stream_created_at, seq, stored_at, raw, error_kind, error)
+SELECT 'intake', subject, %(stream)s, %(created_at)s, seq, stored_at, raw, error_kind, error
+FROM unnest(%(seq)s::bigint[], %(subject)s::text[], %(stored_at)s::timestamptz[], %(raw)s::bytea[],
+            %(error_kind)s::text[], %(error)s::text[])
+    AS message (seq, subject, stored_at, raw, error_kind, error)
+ON CONFLICT (stream, stream_created_at, seq) WHERE stage IN ('intake', 'request') DO UPDATE
+SET stage = 'intake', subject = excluded.subject, stored_at = excluded.stored_at, raw = excluded.raw,
+    error_kind = excluded.error_kind, error = excluded.error, last_at = now(), replayed_at = NULL
 
 -- name: want_full_syncs
 INSERT INTO {schema}.wanted_full_syncs (entity_type, reason)
@@ -55,7 +60,7 @@ GROUP BY entity_type ORDER BY entity_type
 SELECT kind, coalesce(entity_type, ''), count(*), min(stored_at) FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: claim_inbox
-SELECT kind, stream, stream_created_at, seq, entity_id, subject, verb, payload, event_order, attempts
+SELECT kind, stream, stream_created_at, seq, entity_id, subject, verb, payload, event_order, attempts, message_id
 FROM {schema}.inbox
 WHERE kind = ANY(%(kinds)s) AND entity_type = %(entity_type)s AND not_before <= now()
 ORDER BY event_order
@@ -63,6 +68,13 @@ LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 
 -- name: delete_inbox
+WITH settled AS (
+    DELETE FROM {schema}.dead_letters AS letter
+    USING unnest(%(stream)s::text[], %(stream_created_at)s::timestamptz[], %(seq)s::bigint[])
+        AS done (stream, stream_created_at, seq)
+    WHERE letter.stage IN ('intake', 'request') AND letter.replayed_at IS NOT NULL
+      AND letter.stream = done.stream AND letter.stream_created_at = done.stream_created_at AND letter.seq = done.seq
+)
 DELETE FROM {schema}.inbox AS inbox
 USING unnest(%(stream)s::text[], %(stream_created_at)s::timestamptz[], %(seq)s::bigint[])
     AS done (stream, stream_created_at, seq)

@@ -95,17 +95,19 @@ FROM unnest(%(stage)s::text[], %(subject)s::text[], %(entity_id)s::text[], %(raw
             %(error)s::text[])
     AS failed (stage, subject, entity_id, raw, error_kind, error)
 ORDER BY entity_id
-ON CONFLICT (entity_type, entity_id) WHERE stage <> 'intake' DO UPDATE
+ON CONFLICT (entity_type, entity_id) WHERE stage NOT IN ('intake', 'request') DO UPDATE
 SET stage = excluded.stage, subject = coalesce(excluded.subject, letter.subject),
     raw = CASE WHEN excluded.raw = '' THEN letter.raw ELSE excluded.raw END,
-    error_kind = excluded.error_kind, error = excluded.error, attempts = letter.attempts + 1, last_at = now()
+    error_kind = excluded.error_kind, error = excluded.error, attempts = letter.attempts + 1, last_at = now(),
+    replayed_at = NULL
 
 -- name: settle_dead_letters
 DELETE FROM {schema}.dead_letters
-WHERE stage <> 'intake' AND entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
+WHERE stage NOT IN ('intake', 'request') AND entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: dead_letter_counts
-SELECT stage, error_kind, count(*), max(last_at) FROM {schema}.dead_letters GROUP BY 1, 2 ORDER BY 1, 2
+SELECT stage, error_kind, count(*), max(last_at) FROM {schema}.dead_letters
+WHERE replayed_at IS NULL GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: beat
 INSERT INTO {schema}.drains (entity_type, run_id) VALUES (%(entity_type)s, %(run_id)s)

@@ -1,0 +1,161 @@
+"""Commands for dead letters: what could not be processed, and what to do with it."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from mcp_assets.cli.console import Exit, out, print_json, say_error
+from mcp_assets.settings import load_settings
+from mcp_assets.sync.dead_letters import STAGES, Selection, find_letters
+from mcp_assets.sync.dead_letters import purge as purge_letters
+from mcp_assets.sync.dead_letters import replay as replay_letters
+from mcp_assets.sync.platform import Platform
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="As `dlq list` shows them.")]
+Type = Annotated[str | None, typer.Option("--type", "-t", help="Only those of entities of this type.")]
+Stage = Annotated[str | None, typer.Option("--stage", "-s", help=f"Only those of this stage: {', '.join(STAGES)}.")]
+Kind = Annotated[str | None, typer.Option("--kind", "-k", help="Only this kind of error, such as bad_json.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
+
+dlq = typer.Typer(
+    name="dlq", help="Dead letters: messages and entities that could not be processed.", no_args_is_help=True
+)
+
+
+@dlq.command("list")
+def list_(
+    entity_type: Type = None,
+    stage: Stage = None,
+    kind: Kind = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 100,
+    json: Json = False,
+) -> None:
+    """List dead letters with their reasons."""
+    platform = Platform(load_settings())
+    try:
+        found = list(find_letters(platform, _selection(platform, None, entity_type, stage, kind), limit=limit + 1))
+    finally:
+        platform.close()
+    shown = found[:limit]
+    if json:
+        print_json([letter.as_dict() for letter in shown])
+        return
+    table = Table("id", "stage", "kind", "of", "tries", "last", "error", show_edge=False)
+    for letter in shown:
+        table.add_row(
+            str(letter.id),
+            letter.stage,
+            letter.error_kind,
+            escape(str(letter.ref) if letter.ref else f"{letter.subject} #{letter.seq}"),
+            str(letter.attempts),
+            f"{letter.last_at:%Y-%m-%d %H:%M:%S}" + (" (replayed)" if letter.replayed_at else ""),
+            escape(letter.error[:200]),
+        )
+    out.print(table if shown else "no dead letters")
+    if len(found) > limit:
+        out.print(f"more than {limit}: see --limit")
+
+
+@dlq.command()
+def show(
+    letter_id: Annotated[int, typer.Argument(metavar="ID", help="As `dlq list` shows it.")], json: Json = False
+) -> None:
+    """Show a dead letter as a whole, with the message as it came. Exits with 1 if there is none."""
+    platform = Platform(load_settings())
+    try:
+        letter = next(find_letters(platform, Selection(ids=[letter_id])), None)
+    finally:
+        platform.close()
+    if letter is None:
+        say_error(f"there is no dead letter {letter_id}: see `mcp-assets dlq list`")
+        raise typer.Exit(Exit.FAILED)
+    told = letter.as_dict() | {"raw": letter.raw.decode(errors="backslashreplace")}
+    if json:
+        print_json(told)
+        return
+    for name, value in told.items():
+        if value not in (None, ""):
+            out.print(f"[bold]{name}[/]: {escape(str(value))}", highlight=False, soft_wrap=True)
+
+
+@dlq.command()
+def replay(
+    ids: Ids = None,
+    entity_type: Type = None,
+    stage: Stage = None,
+    kind: Kind = None,
+    all_: All = False,
+    json: Json = False,
+) -> None:
+    """Try dead letters again, once their cause is mended. Exits with 1 if some are still bad."""
+    platform = Platform(load_settings())
+    try:
+        done = replay_letters(platform, _chosen(platform, ids, entity_type, stage, kind, all_))
+    finally:
+        platform.close()
+    if json:
+        print_json({"accepted": done.accepted, "done": done.done, "failed": done.failed})
+    else:
+        out.print(
+            f"{done.accepted} messages are back in the inbox, {done.done} entities are indexed, {done.failed} are "
+            "still bad" if done.total else "no dead letters"
+        )  # fmt: skip
+    if done.failed:
+        raise typer.Exit(Exit.FAILED)
+
+
+@dlq.command()
+def purge(
+    ids: Ids = None,
+    entity_type: Type = None,
+    stage: Stage = None,
+    kind: Kind = None,
+    all_: All = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Forget dead letters. What they were about stays as it is."""
+    platform = Platform(load_settings())
+    try:
+        selection = _chosen(platform, ids, entity_type, stage, kind, all_)
+        if not yes:
+            typer.confirm("Forget these dead letters, with the messages that they keep?", abort=True, err=True)
+        count = purge_letters(platform, selection)
+    finally:
+        platform.close()
+    if json:
+        print_json({"purged": count})
+    else:
+        out.print(f"{count} dead letters are forgotten")
+
+
+def _chosen(
+    platform: Platform,
+    ids: list[int] | None,
+    entity_type: str | None,
+    stage: str | None,
+    kind: str | None,
+    everything: bool,
+) -> Selection:
+    selection = _selection(platform, ids, entity_type, stage, kind)
+    if selection.everything != everything:
+        raise typer.BadParameter("name dead letters by id or by --type, --stage or --kind, or say --all")
+    return selection
+
+
+def _selection(
+    platform: Platform, ids: list[int] | None, entity_type: str | None, stage: str | None, kind: str | None
+) -> Selection:
+    if stage is not None and stage not in STAGES:
+        raise typer.BadParameter(f"no stage {stage!r}: one of {', '.join(STAGES)}")
+    if entity_type is not None:
+        known = platform.type_names.canonical(entity_type)
+        if known is None:
+            raise typer.BadParameter(
+                f"no entity type {entity_type!r}: one of {', '.join(platform.settings.entity_types)}"
+            )
+        entity_type = known
+    return Selection(ids or None, entity_type, stage, kind)

@@ -1,0 +1,192 @@
+"""The command `sync`: everything, or single entities, brought to what their source rows say."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from mcp_assets.cli.console import Exit, err, out, print_json, say_error
+from mcp_assets.events import SyncTarget
+from mcp_assets.settings import load_settings
+from mcp_assets.sync import full_syncs
+from mcp_assets.sync.announce import counts_of
+from mcp_assets.sync.full_syncs import FullSync, PartitionProgress
+from mcp_assets.sync.incremental import bring_up_to_date
+from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.targets import find_targets
+
+_LOOK_EVERY_S = 0.5
+
+
+def sync(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Entities: `type:id`, or an id of any type.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Everything that differs from the source tables.")] = False,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", "-t", help="With --full: only this entity type; repeatable.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Embed again what has not changed, too.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="With --full: show how far each partition is.")] = False,
+    here: Annotated[
+        bool, typer.Option("--here", help="With --full: in this process, though a Dagster daemon runs.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Bring entities to what their source rows say: those named, or with --full all.
+
+    A full sync is a backfill of the running Dagster daemon; without one it is done in this process. Killed at any
+    moment, it goes on where it was when it is asked for again. Exits with 1 if it fails, or an entity does.
+    """
+    if full == bool(ids):
+        raise typer.BadParameter("name entities, or say --full")
+    if not full and (types or watch or here):
+        raise typer.BadParameter("--type, --watch and --here go with --full")
+    platform = Platform(load_settings())
+    try:
+        if full:
+            _full(platform, _types(platform, types or ()), force=force, watch=watch, here=here, json=json)
+        else:
+            _named(platform, ids or [], force=force, json=json)
+    finally:
+        platform.close()
+
+
+def _named(platform: Platform, ids: list[str], *, force: bool, json: bool) -> None:
+    found = find_targets(platform, [_target(platform, text) for text in dict.fromkeys(ids)])
+    synced = bring_up_to_date(platform, found.refs, force=force)
+    failed = {str(ref): refusal.sentence for ref, refusal in synced.refusals.items()}
+    if json:
+        print_json({"counts": counts_of(synced.counts), "unknown": found.unknown, "failed": failed})
+    else:
+        out.print(_told(counts_of(synced.counts)), highlight=False)
+        for name in found.unknown:
+            say_error(f"{name} is unknown: it has no source row, and no event told of it")
+        for name, reason in failed.items():
+            say_error(f"{name}: {reason}")
+    if found.unknown or failed:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _full(platform: Platform, types: list[str], *, force: bool, watch: bool, here: bool, json: bool) -> None:
+    if here or not full_syncs.is_served(platform):
+        if not here and not json:
+            err.print("[dim]no Dagster daemon runs: the full sync is done in this process[/]", highlight=False)
+        _full_here(platform, types, force=force, watch=watch, json=json)
+        return
+    with platform.postgres.transaction() as connection:
+        sync_ = full_syncs.ask(platform, connection, types, force=force, requested_by="mcp-assets sync")
+    if not watch:
+        if json:
+            print_json({"backfill_id": sync_.id, "finished": False})
+        else:
+            out.print(
+                f"the backfill {sync_.id} is asked for: see it in the Dagster UI, or with --watch", highlight=False
+            )
+        return
+    sync_ = _watch(platform, sync_, types, quiet=json)
+    _tell_full(full_syncs.result_of(platform, sync_), sync_.error, json=json)
+
+
+def _full_here(platform: Platform, types: list[str], *, force: bool, watch: bool, json: bool) -> None:
+    done: dict[tuple[str, int], PartitionProgress] = {}
+    with _bars(platform, types, quiet=json or not watch) as bars:
+        for news in full_syncs.run_here(platform, types, force=force):
+            part = done.setdefault((news.entity_type, news.shard), PartitionProgress(news.entity_type, news.shard))
+            full_syncs.add_progress(part, news)
+            bars.show([part])
+    names = ("scanned", "embedded", "updated", "deleted", "failed")
+    counts = {name: sum(getattr(part, name) for part in done.values()) for name in names}
+    _tell_full({"counts": counts}, None, json=json)
+
+
+def _tell_full(result: dict[str, object], error: str | None, *, json: bool) -> None:
+    counts = result["counts"]
+    assert isinstance(counts, dict)  # noqa: S101  (as result_of makes it)
+    if json:
+        print_json({**result, "finished": True, "error": error})
+    elif error is None:
+        out.print(_told(counts), highlight=False)
+    if error is not None:
+        say_error(error)
+    if error is not None or counts.get("failed"):
+        if error is None and not json:
+            say_error(f"{counts['failed']} entities are dead letters: see `mcp-assets dlq list`")
+        raise typer.Exit(Exit.FAILED)
+
+
+def _watch(platform: Platform, sync_: FullSync, types: list[str], *, quiet: bool) -> FullSync:
+    """Show how far the backfill is, until it has come to its end."""
+    with _bars(platform, types, quiet=quiet) as bars:
+        while True:
+            found = full_syncs.find(platform, sync_.id)
+            if found is None:
+                say_error(f"the full sync {sync_.id} is not known any more: ask for it again")
+                raise typer.Exit(Exit.FAILED)
+            bars.show(full_syncs.progress(platform, sync_.id))
+            if found.finished:
+                return found
+            time.sleep(_LOOK_EVERY_S)
+
+
+class _Bars:
+    """A bar a partition."""
+
+    def __init__(self, progress: Progress, tasks: dict[tuple[str, int], TaskID]) -> None:
+        self._progress = progress
+        self._tasks = tasks
+
+    def show(self, parts: Iterable[PartitionProgress]) -> None:
+        for part in parts:
+            task = self._tasks.get((part.entity_type, part.shard))
+            if task is not None:
+                # A bar with nothing to do is full.
+                total = max(part.differing, 1)
+                self._progress.update(
+                    task, total=total, completed=total if part.indexed else part.done, state=_state(part)
+                )
+
+
+@contextmanager
+def _bars(platform: Platform, types: list[str], *, quiet: bool) -> Iterator[_Bars]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=err, disable=quiet) as progress:
+        tasks = {
+            (entity_type, shard): progress.add_task(f"{entity_type}-{shard:02}", total=None, state="waiting")
+            for entity_type in types
+            for shard in range(platform.settings.shards)
+        }
+        yield _Bars(progress, tasks)
+
+
+def _state(part: PartitionProgress) -> str:
+    if part.linked:
+        return "complete"
+    return "linking" if part.indexed else "indexing"
+
+
+def _types(platform: Platform, named: Iterable[str]) -> list[str]:
+    """The types named, in the order of the registry; all if none is."""
+    found = set()
+    for name in named:
+        entity_type = platform.type_names.canonical(name)
+        if entity_type is None:
+            raise typer.BadParameter(f"no entity type {name!r}: one of {', '.join(platform.settings.entity_types)}")
+        found.add(entity_type)
+    return [name for name in platform.settings.entity_types if name in found or not found]
+
+
+def _target(platform: Platform, text: str) -> SyncTarget:
+    name, colon, entity_id = text.partition(":")
+    entity_type = platform.type_names.canonical(name) if colon else None
+    return SyncTarget(None, text) if entity_type is None else SyncTarget(entity_type, entity_id)
+
+
+def _told(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -1,0 +1,161 @@
+-- name: pending_requests
+SELECT DISTINCT kind FROM {schema}.inbox
+WHERE kind IN ('sync', 'validate') AND not_before <= now() ORDER BY kind
+
+-- name: claim_request
+SELECT stream, stream_created_at, seq, subject, message_id, payload, stored_at, attempts
+FROM {schema}.inbox
+WHERE kind = %(kind)s AND not_before <= now()
+ORDER BY event_order
+LIMIT 1
+FOR UPDATE SKIP LOCKED
+
+-- name: insert_failed_request
+INSERT INTO {schema}.dead_letters AS letter
+    (stage, subject, stream, stream_created_at, seq, stored_at, raw, error_kind, error)
+VALUES ('request', %(subject)s, %(stream)s, %(stream_created_at)s, %(seq)s, %(stored_at)s, %(raw)s, %(error_kind)s,
+        %(error)s)
+ON CONFLICT (stream, stream_created_at, seq) WHERE stage IN ('intake', 'request') DO UPDATE
+SET stage = 'request', error_kind = excluded.error_kind, error = excluded.error, attempts = letter.attempts + 1,
+    last_at = now(), replayed_at = NULL
+
+-- name: known_in_ledger
+SELECT entity_id FROM {schema}.entities WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
+
+-- name: full_sync_of_message
+SELECT full_sync_id FROM {schema}.full_sync_requests WHERE message_id = %(message_id)s LIMIT 1
+
+-- name: full_sync_covering
+SELECT id FROM {schema}.full_syncs
+WHERE finished_at IS NULL AND entity_types @> %(entity_types)s::text[] AND (force OR NOT %(force)s)
+ORDER BY requested_at LIMIT 1
+
+-- name: insert_full_sync
+INSERT INTO {schema}.full_syncs (id, entity_types, force, requested_by)
+VALUES (%(id)s, %(entity_types)s, %(force)s, %(requested_by)s)
+
+-- name: join_full_sync
+INSERT INTO {schema}.full_sync_requests (stream, stream_created_at, seq, subject, message_id, full_sync_id)
+VALUES (%(stream)s, %(stream_created_at)s, %(seq)s, %(subject)s, %(message_id)s, %(full_sync_id)s)
+ON CONFLICT (stream, stream_created_at, seq) DO UPDATE SET full_sync_id = excluded.full_sync_id
+
+-- name: unfinished_full_syncs
+SELECT id, entity_types, force, requested_by, started_at IS NOT NULL
+FROM {schema}.full_syncs WHERE finished_at IS NULL ORDER BY requested_at, id
+
+-- name: full_sync
+SELECT id, entity_types, force, requested_by, started_at IS NOT NULL, finished_at IS NOT NULL, error
+FROM {schema}.full_syncs WHERE id = %(id)s
+
+-- name: start_full_sync
+UPDATE {schema}.full_syncs SET started_at = coalesce(started_at, clock_timestamp()) WHERE id = %(id)s
+
+-- name: finish_full_sync
+UPDATE {schema}.full_syncs SET finished_at = clock_timestamp(), error = %(error)s
+WHERE id = %(id)s AND finished_at IS NULL
+
+-- name: requests_of_full_sync
+SELECT subject, message_id FROM {schema}.full_sync_requests WHERE full_sync_id = %(id)s ORDER BY stream, seq
+
+-- name: write_full_sync_progress
+INSERT INTO {schema}.full_sync_progress AS progress
+    (full_sync_id, entity_type, shard, differing, done, scanned, embedded, updated, deleted, failed, indexed, linked)
+SELECT %(id)s, new.*
+FROM unnest(%(entity_type)s::text[], %(shard)s::integer[], %(differing)s::bigint[], %(done)s::bigint[],
+            %(scanned)s::bigint[], %(embedded)s::bigint[], %(updated)s::bigint[], %(deleted)s::bigint[],
+            %(failed)s::bigint[], %(indexed)s::boolean[], %(linked)s::boolean[])
+    AS new (entity_type, shard, differing, done, scanned, embedded, updated, deleted, failed, indexed, linked)
+WHERE EXISTS (SELECT FROM {schema}.full_syncs WHERE id = %(id)s)
+ON CONFLICT (full_sync_id, entity_type, shard) DO UPDATE
+SET differing = greatest(progress.differing, progress.done + excluded.differing), done = progress.done + excluded.done,
+    scanned = greatest(progress.scanned, excluded.scanned), embedded = progress.embedded + excluded.embedded,
+    updated = progress.updated + excluded.updated, deleted = progress.deleted + excluded.deleted,
+    failed = progress.failed + excluded.failed, indexed = progress.indexed OR excluded.indexed,
+    linked = progress.linked OR excluded.linked
+
+-- name: read_full_sync_progress
+SELECT entity_type, shard, differing, done, scanned, embedded, updated, deleted, failed, indexed, linked
+FROM {schema}.full_sync_progress WHERE full_sync_id = %(id)s ORDER BY entity_type, shard
+
+-- name: forget_full_syncs
+DELETE FROM {schema}.full_syncs WHERE finished_at < now() - %(days)s * interval '1 day'
+
+-- name: changed_at
+SELECT entity_id, changed_at FROM {schema}.entities WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
+
+-- name: distrust_entities
+-- No full sync or event takes these rows for what their source rows say before they were written again.
+UPDATE {schema}.entities SET source_hash = NULL, prepared_by = '', dirty = true
+WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
+
+-- name: tombstone_unknown
+INSERT INTO {schema}.entities
+    (entity_type, entity_id, slot, origin, prepared_by, text_hash, state_hash, deleted_at, chunk_bound)
+SELECT %(entity_type)s, entity_id, slot, 'event', '', 'deleted', 'deleted', now(), chunks
+FROM unnest(%(entity_id)s::text[], %(slot)s::integer[], %(chunks)s::integer[]) AS gone (entity_id, slot, chunks)
+ON CONFLICT (entity_type, entity_id) DO NOTHING
+
+-- name: bound_held_chunks
+UPDATE {schema}.entities AS ledger SET chunk_bound = greatest(chunk_bound, held.chunks)
+FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS held (entity_id, chunks)
+WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = held.entity_id
+
+-- name: claim_unannounced
+SELECT id, stage, subject, stream, seq, entity_type, entity_id, error_kind, error, attempts, raw
+FROM {schema}.dead_letters
+WHERE announced < attempts
+ORDER BY id
+LIMIT %(limit)s
+FOR UPDATE SKIP LOCKED
+
+-- name: mark_announced
+UPDATE {schema}.dead_letters SET announced = attempts WHERE id = ANY(%(ids)s)
+
+-- name: find_dead_letters
+SELECT id, stage, subject, stream, stream_created_at, seq, stored_at, entity_type, entity_id, raw, error_kind, error,
+       attempts, first_at, last_at, replayed_at
+FROM {schema}.dead_letters
+WHERE id > %(after)s
+  AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
+  AND (%(entity_type)s::text IS NULL OR entity_type = %(entity_type)s)
+  AND (%(stage)s::text IS NULL OR stage = %(stage)s)
+  AND (%(error_kind)s::text IS NULL OR error_kind = %(error_kind)s)
+  AND id <= %(up_to)s
+ORDER BY id
+LIMIT %(limit)s
+
+-- name: last_dead_letter
+SELECT coalesce(max(id), 0) FROM {schema}.dead_letters
+
+-- name: purge_dead_letters
+DELETE FROM {schema}.dead_letters
+WHERE (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
+  AND (%(entity_type)s::text IS NULL OR entity_type = %(entity_type)s)
+  AND (%(stage)s::text IS NULL OR stage = %(stage)s)
+  AND (%(error_kind)s::text IS NULL OR error_kind = %(error_kind)s)
+
+-- name: lock_dead_letters
+SELECT id FROM {schema}.dead_letters WHERE id = ANY(%(ids)s) AND replayed_at IS NULL ORDER BY id FOR UPDATE
+
+-- name: mark_replayed
+UPDATE {schema}.dead_letters SET replayed_at = now() WHERE id = ANY(%(ids)s)
+
+-- name: still_rejected
+UPDATE {schema}.dead_letters AS letter
+SET error_kind = again.error_kind, error = again.error, attempts = attempts + 1, last_at = now()
+FROM unnest(%(ids)s::bigint[], %(error_kind)s::text[], %(error)s::text[]) AS again (id, error_kind, error)
+WHERE letter.id = again.id
+
+-- name: replay_inbox
+INSERT INTO {schema}.inbox
+    (stream, stream_created_at, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order,
+     stored_at)
+SELECT stream, stream_created_at, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, message_id,
+       event_order, stored_at
+FROM unnest(
+    %(stream)s::text[], %(stream_created_at)s::timestamptz[], %(seq)s::bigint[], %(kind)s::text[], %(subject)s::text[],
+    %(entity_type)s::text[], %(entity_id)s::text[], %(verb)s::text[], %(payload)b::text[], %(message_id)s::text[],
+    %(event_order)s::text[], %(stored_at)s::timestamptz[]
+) AS message (stream, stream_created_at, seq, kind, subject, entity_type, entity_id, verb, payload, message_id,
+              event_order, stored_at)
+ON CONFLICT (stream, stream_created_at, seq) DO NOTHING

@@ -1,0 +1,275 @@
+"""Full syncs on request: each is asked for once, told how far it is, and answers all requests that it serves."""
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from typing import Any
+
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.announce import announce, result_subject
+from mcp_assets.sync.demand import beats
+from mcp_assets.sync.full import Progress, full_sync
+from mcp_assets.sync.indexer import Counts
+from mcp_assets.sync.linker import link_until_done, mark_shards
+from mcp_assets.sync.platform import Platform
+
+SYNC_REQUEST = "data.sync.request"
+
+SENSOR = "(sensor)"
+"""The name under which `sync_sensor` beats, among the entity types that are drained: no type can have it."""
+
+ALIVE_S = 60.0
+"""A sensor that has beaten in this time will start what is asked for: between two ticks lie some seconds."""
+
+_WRITTEN_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FullSync:
+    """A full sync that was asked for. `id` is that of its backfill, too."""
+
+    id: str
+    entity_types: Sequence[str]
+    force: bool
+    requested_by: str
+    started: bool
+    finished: bool = False
+    error: str | None = None
+    """Why it failed; None if it is complete, or not finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The message that asks for a full sync, by its place in the stream."""
+
+    stream: str
+    stream_created_at: Any
+    seq: int
+    subject: str
+    message_id: str | None
+
+
+@dataclass(slots=True)
+class PartitionProgress:
+    """How far a partition is. `differing`: entities found to differ; `done`: how many of them were looked at."""
+
+    entity_type: str
+    shard: int
+    differing: int = 0
+    done: int = 0
+    scanned: int = 0
+    embedded: int = 0
+    updated: int = 0
+    deleted: int = 0
+    failed: int = 0
+    indexed: bool = False
+    linked: bool = False
+
+
+def ask(
+    platform: Platform,
+    connection: Connection,
+    entity_types: Sequence[str],
+    *,
+    force: bool,
+    requested_by: str,
+    message: Message | None = None,
+) -> FullSync:
+    """The full sync that serves this request, once the caller's transaction is committed.
+
+    A repeated message is served by the one that it asked for before, finished or not; another request by one that is
+    under way and covers it; only else a new one is asked for.
+    """
+    query = platform.postgres.query
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{platform.postgres.schema}/full_syncs",)
+    )
+    wanted = {"entity_types": list(entity_types), "force": force}
+    found = None
+    if message is not None and message.message_id is not None:
+        found = connection.execute(query("full_sync_of_message"), {"message_id": message.message_id}).fetchone()
+    found = found or connection.execute(query("full_sync_covering"), wanted).fetchone()
+    if found is not None:
+        sync_id = str(found[0])
+    else:
+        sync_id = secrets.token_hex(6)
+        connection.execute(query("insert_full_sync"), {**wanted, "id": sync_id, "requested_by": requested_by})
+    if message is not None:
+        connection.execute(query("join_full_sync"), {**asdict(message), "full_sync_id": sync_id})
+    row = connection.execute(query("full_sync"), {"id": sync_id}).fetchone()
+    assert row is not None  # noqa: S101  (found or inserted above)
+    return FullSync(*row)
+
+
+def unfinished(platform: Platform) -> list[FullSync]:
+    """Those that are to be started or under way, the oldest first."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("unfinished_full_syncs")).fetchall()
+    return [FullSync(*row) for row in rows]
+
+
+def find(platform: Platform, sync_id: str) -> FullSync | None:
+    with platform.postgres.transaction() as connection:
+        row = connection.execute(platform.postgres.query("full_sync"), {"id": sync_id}).fetchone()
+    return None if row is None else FullSync(*row)
+
+
+def started(platform: Platform, sync_id: str) -> None:
+    """Its backfill exists."""
+    with platform.postgres.transaction() as connection:
+        connection.execute(platform.postgres.query("start_full_sync"), {"id": sync_id})
+
+
+def finish(platform: Platform, sync: FullSync, error: str | None) -> None:
+    """It has come to its end: with all done, or with `error`. Its requests are answered, once."""
+    with platform.postgres.transaction() as connection:
+        finished = connection.execute(platform.postgres.query("finish_full_sync"), {"id": sync.id, "error": error})
+        requests = connection.execute(platform.postgres.query("requests_of_full_sync"), {"id": sync.id}).fetchall()
+    if finished.rowcount == 0:
+        return
+    for subject, message_id in requests or [(SYNC_REQUEST, None)]:
+        answer(platform, sync, subject, message_id, error)
+
+
+def answer(platform: Platform, sync: FullSync, subject: str, message_id: str | None, error: str | None) -> None:
+    """Tell what the full sync came to, to one of those who asked for it."""
+    told = result_of(platform, sync) | ({"error": error} if error is not None else {})
+    announce(
+        platform,
+        result_subject(subject, failed=error is not None),
+        told,
+        message_ids=[message_id] if message_id is not None else [],
+    )
+
+
+def result_of(platform: Platform, sync: FullSync) -> dict[str, Any]:
+    """The counts of a full sync, by entity type and all together, as its answer tells them."""
+    by_type: dict[str, dict[str, int]] = {}
+    total: dict[str, int] = {}
+    for part in progress(platform, sync.id):
+        for name in ("scanned", "embedded", "updated", "deleted", "failed"):
+            counts = by_type.setdefault(part.entity_type, {})
+            counts[name] = counts.get(name, 0) + getattr(part, name)
+            total[name] = total.get(name, 0) + getattr(part, name)
+    return {
+        "sync_type": "full_sync",
+        "backfill_id": sync.id,
+        "entity_types": list(sync.entity_types),
+        "force": sync.force,
+        "counts": total,
+        "counts_by_type": by_type,
+    }
+
+
+def progress(platform: Platform, sync_id: str) -> list[PartitionProgress]:
+    """Every partition that work was begun on, by type and shard."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("read_full_sync_progress"), {"id": sync_id}).fetchall()
+    return [PartitionProgress(*row) for row in rows]
+
+
+def forget_old(platform: Platform, days: float) -> int:
+    """Forget full syncs that ended more than `days` ago. How many there were."""
+    with platform.postgres.transaction() as connection:
+        return connection.execute(platform.postgres.query("forget_full_syncs"), {"days": days}).rowcount
+
+
+def sensor_lives(platform: Platform) -> None:
+    """Beat, as the sensor that starts full syncs."""
+    with platform.postgres.transaction() as connection:
+        connection.execute(platform.postgres.query("beat"), {"entity_type": SENSOR, "run_id": "sync_sensor"})
+
+
+def is_served(platform: Platform) -> bool:
+    """A running daemon will start what is asked for."""
+    return any(beat.age_s < ALIVE_S for beat in beats(platform).get(SENSOR, ()))
+
+
+def run_here(platform: Platform, entity_types: Sequence[str], *, force: bool) -> Iterator[PartitionProgress]:
+    """Do a full sync in this process; yields the news of a partition: numbers are what came new, not sums.
+
+    Raises:
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was committed stands.
+    """
+    shards = range(platform.settings.shards)
+    for entity_type in entity_types:
+        begun: set[int] = set()
+        for news in full_sync(platform, entity_type, shards, force=force):
+            yield news_of(entity_type, news, first=news.shard not in begun)
+            begun.add(news.shard)
+    for entity_type in entity_types:
+        mark_shards(platform, entity_type, shards, force=force)
+    for _ in link_until_done(platform):
+        pass
+    for entity_type in entity_types:
+        for shard in shards:
+            yield PartitionProgress(entity_type, shard, linked=True)
+
+
+def news_of(entity_type: str, news: Progress, *, first: bool) -> PartitionProgress:
+    """`news` as what came new: what a batch did, or that a partition is indexed."""
+    told = PartitionProgress(entity_type, news.shard, differing=news.differing if first else 0, indexed=news.complete)
+    if news.complete:
+        told.scanned = news.counts.scanned
+    else:
+        counts = news.counts
+        told.done, told.embedded, told.updated = counts.scanned, counts.embedded, counts.repayloaded
+        told.deleted, told.failed = counts.deleted, counts.failed
+    return told
+
+
+class ProgressWriter:
+    """Keeps what a backfill's run has done where `progress` finds it; does nothing for a run that nobody asked for."""
+
+    def __init__(self, platform: Platform, sync_id: str | None) -> None:
+        self._platform = platform
+        self._id = sync_id
+        self._begun: set[tuple[str, int]] = set()
+        self._pending: dict[tuple[str, int], PartitionProgress] = {}
+        self._written_at = 0.0
+
+    def worked(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
+        """A batch is committed."""
+        key = (entity_type, shard)
+        news = Progress(shard, counts, complete=False, differing=differing)
+        self._add(news_of(entity_type, news, first=key not in self._begun))
+        self._begun.add(key)
+
+    def indexed(self, entity_type: str, shard: int, counts: Counts) -> None:
+        """All that differed in the partition is committed."""
+        self._add(PartitionProgress(entity_type, shard, scanned=counts.scanned, indexed=True))
+        self.flush()
+
+    def linked(self, entity_type: str, shard: int) -> None:
+        """All of the partition's entities are linked."""
+        self._add(PartitionProgress(entity_type, shard, linked=True))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what has not been written."""
+        pending, self._pending = self._pending, {}
+        if self._id is None or not pending:
+            return
+        names = [field.name for field in fields(PartitionProgress)]
+        columns = dict(zip(names, map(list, zip(*map(astuple, pending.values()), strict=True)), strict=True))
+        with self._platform.postgres.transaction() as connection:
+            connection.execute(self._platform.postgres.query("write_full_sync_progress"), {"id": self._id, **columns})
+        self._written_at = time.monotonic()
+
+    def _add(self, news: PartitionProgress) -> None:
+        add_progress(self._pending.setdefault((news.entity_type, news.shard), _none_yet(news)), news)
+        if time.monotonic() - self._written_at >= _WRITTEN_EVERY_S:
+            self.flush()
+
+
+def add_progress(sum_: PartitionProgress, news: PartitionProgress) -> None:
+    """Add what came new to `sum_`."""
+    for name in ("differing", "done", "scanned", "embedded", "updated", "deleted", "failed"):
+        setattr(sum_, name, getattr(sum_, name) + getattr(news, name))
+    sum_.indexed |= news.indexed
+    sum_.linked |= news.linked
+
+
+def _none_yet(news: PartitionProgress) -> PartitionProgress:
+    return PartitionProgress(news.entity_type, news.shard)
