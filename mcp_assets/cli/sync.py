@@ -34,6 +34,10 @@ def sync(
     here: Annotated[
         bool, typer.Option("--here", help="With --full: in this process, though a Dagster daemon runs.")
     ] = False,
+    allow_mass_delete: Annotated[
+        bool,
+        typer.Option("--allow-mass-delete", help="With --full: go on, here, though very many source rows are gone."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Bring entities to what their source rows say: those named, or with --full all.
@@ -43,12 +47,19 @@ def sync(
     """
     if full == bool(ids):
         raise typer.BadParameter("name entities, or say --full")
-    if not full and (types or watch or here):
-        raise typer.BadParameter("--type, --watch and --here go with --full")
+    if not full and (types or watch or here or allow_mass_delete):
+        raise typer.BadParameter("--type, --watch, --here and --allow-mass-delete go with --full")
     platform = Platform(load_settings())
     try:
         if full:
-            _full(platform, _types(platform, types or ()), force=force, watch=watch, here=here, json=json)
+            named = _types(platform, types or ())
+            # A person who looks on decides that much may be deleted, not a daemon: it is done here.
+            if here or allow_mass_delete or not full_syncs.is_served(platform):
+                if not (here or allow_mass_delete or json):
+                    err.print("[dim]no Dagster daemon runs: the full sync is done in this process[/]", highlight=False)
+                _full_here(platform, named, force=force, allow_mass_delete=allow_mass_delete, watch=watch, json=json)
+            else:
+                _full(platform, named, force=force, watch=watch, json=json)
         else:
             _named(platform, ids or [], force=force, json=json)
     finally:
@@ -71,12 +82,7 @@ def _named(platform: Platform, ids: list[str], *, force: bool, json: bool) -> No
         raise typer.Exit(Exit.FAILED)
 
 
-def _full(platform: Platform, types: list[str], *, force: bool, watch: bool, here: bool, json: bool) -> None:
-    if here or not full_syncs.is_served(platform):
-        if not here and not json:
-            err.print("[dim]no Dagster daemon runs: the full sync is done in this process[/]", highlight=False)
-        _full_here(platform, types, force=force, watch=watch, json=json)
-        return
+def _full(platform: Platform, types: list[str], *, force: bool, watch: bool, json: bool) -> None:
     with platform.postgres.transaction() as connection:
         sync_ = full_syncs.ask(platform, connection, types, force=force, requested_by="mcp-assets sync")
     if not watch:
@@ -91,10 +97,12 @@ def _full(platform: Platform, types: list[str], *, force: bool, watch: bool, her
     _tell_full(full_syncs.result_of(platform, sync_), sync_.error, json=json)
 
 
-def _full_here(platform: Platform, types: list[str], *, force: bool, watch: bool, json: bool) -> None:
+def _full_here(
+    platform: Platform, types: list[str], *, force: bool, allow_mass_delete: bool, watch: bool, json: bool
+) -> None:
     done: dict[tuple[str, int], PartitionProgress] = {}
     with _bars(platform, types, quiet=json or not watch) as bars:
-        for news in full_syncs.run_here(platform, types, force=force):
+        for news in full_syncs.run_here(platform, types, force=force, allow_mass_delete=allow_mass_delete):
             part = done.setdefault((news.entity_type, news.shard), PartitionProgress(news.entity_type, news.shard))
             full_syncs.add_progress(part, news)
             bars.show([part])

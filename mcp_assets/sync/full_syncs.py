@@ -186,16 +186,19 @@ def is_served(platform: Platform) -> bool:
     return any(beat.age_s < ALIVE_S for beat in beats(platform).get(SENSOR, ()))
 
 
-def run_here(platform: Platform, entity_types: Sequence[str], *, force: bool) -> Iterator[PartitionProgress]:
+def run_here(
+    platform: Platform, entity_types: Sequence[str], *, force: bool, allow_mass_delete: bool = False
+) -> Iterator[PartitionProgress]:
     """Do a full sync in this process; yields the news of a partition: numbers are what came new, not sums.
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was committed stands.
+        MassDeletion: of the type, nothing was done.
     """
     shards = range(platform.settings.shards)
     for entity_type in entity_types:
         begun: set[int] = set()
-        for news in full_sync(platform, entity_type, shards, force=force):
+        for news in full_sync(platform, entity_type, shards, force=force, allow_mass_delete=allow_mass_delete):
             yield news_of(entity_type, news, first=news.shard not in begun)
             begun.add(news.shard)
     for entity_type in entity_types:
