@@ -27,6 +27,7 @@ import psycopg
 from pydantic import SecretStr
 from qdrant_client import QdrantClient
 
+from mcp_assets.cli.services import dagster_environment
 from mcp_assets.embedded import stack
 from mcp_assets.settings import Settings, variable_of
 from mcp_assets.sync.load import Line, create_source_tables, load, parse_lines
@@ -205,7 +206,7 @@ def daemon(
         process = subprocess.Popen(
             [Path(sysconfig.get_path("scripts")) / "dagster-daemon", "run"],
             cwd=home,
-            env={**os.environ, **place, **(environment or {})},
+            env={**dagster_environment(bench.settings()), **place, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -140,13 +140,20 @@ def start_stack(*, quiet: bool) -> Settings:
     return resolved
 
 
+_SENSOR_TIMEOUT = "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS"
+
+
 def dagster_environment(settings: Settings) -> dict[str, str]:
-    """The environment for Dagster's processes: this one, with the state folder as an absolute path."""
-    return {
+    """The environment for Dagster's processes: this one, with the state folder as an absolute path and long ticks."""
+    environment = {
         **os.environ,
         "MCP_ASSETS_STATE_DIR": str(settings.state_dir.resolve()),
         "PYTHONUNBUFFERED": "1",
     }
+    if "sensor_tick_s" not in settings.model_fields_set and _SENSOR_TIMEOUT not in environment:
+        # Between two ticks of a sensor, Dagster sleeps some seconds in which nobody looks for events.
+        environment |= {_SENSOR_TIMEOUT: "300", variable_of("sensor_tick_s"): "280"}
+    return environment
 
 
 def exports(settings: Settings) -> Mapping[str, str]:
