@@ -283,6 +283,7 @@ def test_a_repair_killed_anywhere_is_resumed_and_embeds_nothing_twice_but_the_ba
         " SELECT 'task', 't' || n, 'page', 'nowhere', 'cross_reference', 1 FROM generate_series(1, 5) AS n",
     )
     embedded_texts = tmp_path / "texts"
+    embedded_texts.touch()
     environment = {
         **os.environ,
         "DATABASE_URL": platform.settings.require_database_url(),
@@ -293,7 +294,7 @@ def test_a_repair_killed_anywhere_is_resumed_and_embeds_nothing_twice_but_the_ba
         "MCP_ASSETS_SHARDS": "1",
     }
     killed = 0
-    for calls in (9, 23, 38, 60):
+    for calls in (15, 45, 75, 110):
         ended = subprocess.run(
             [sys.executable, "-c", _DIES_AT, str(calls), str(embedded_texts)],
             env=environment,

@@ -279,7 +279,7 @@ def test_the_dead_letter_of_an_unknown_entity_is_settled_when_its_row_comes(plat
             platform,
             connection,
             "task",
-            [drain_module._InboxRow("entity", "S", None, 1, "late", "mcp.task.updated", "look", None, "1", 2)],
+            [drain_module._InboxRow("entity", "S", None, 1, "late", "mcp.task.updated", "look", None, "1", 2, None)],
         )
     put_tasks(platform, {"late": "Here at last"})
     sync_all(platform)

@@ -11,9 +11,11 @@ from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync import full_syncs, requests
 from mcp_assets.sync.announce import announce_indexed
 from mcp_assets.sync.drain import drain
+from mcp_assets.sync.drift import Drift
+from mcp_assets.sync.drift import Kind as DriftKind
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.requests import Answer, work_off
-from mcp_assets.sync.validation import Example, Validation
+from mcp_assets.sync.validation import Validation
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -210,7 +212,8 @@ def test_a_validation_mends_what_it_finds_unless_it_is_told_not_to(
 
     def validate(_: Platform, **given: Any) -> Validation:
         calls.append(given)
-        return Validation(5, {"orphan": 2}, {"orphan": 2}, (Example("orphan", EntityRef("task", "t1")),))
+        drift = Drift(DriftKind.ORPHAN_VECTOR, EntityRef("task", "t1"), "the entity is not living")
+        return Validation(5, {"orphan_vector": 2}, {"orphan_vector": 2}, (drift,))
 
     monkeypatch.setattr(requests, "validate", validate)
     put_tasks(platform, {"t1": "one"})
@@ -227,8 +230,8 @@ def test_a_validation_mends_what_it_finds_unless_it_is_told_not_to(
     assert calls[1]["entity_types"] == ["task"]
     told = listener.one("data.validate.completed")
     assert told["correlation_id"] == "v-1"
-    assert told["data"]["found"] == {"orphan": 2}
-    assert told["data"]["examples"] == [{"kind": "orphan", "entity": "task:t1"}]
+    assert told["data"]["found"] == {"orphan_vector": 2}
+    assert told["data"]["examples"] == [{"kind": "orphan_vector", "entity": "task:t1"}]
     assert listener.one("data.sync.completed")["data"]["sync_type"] == "data_validation"
 
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from mcp_assets.cli.app import main
+from mcp_assets.cli.console import out
 from mcp_assets.settings import Settings, variable_of
 from mcp_assets.sync import full_syncs
 from mcp_assets.sync.full_syncs import ProgressWriter
@@ -39,7 +40,7 @@ Call = Callable[..., Ended]
 def environment(settings: Settings) -> dict[str, str]:
     """The test's settings, as the environment variables of a command."""
     given = {name: getattr(settings, name) for name in Settings.model_fields if name != "state_dir"}
-    return {"COLUMNS": "200"} | {
+    return {
         variable_of(name): getattr(value, "get_secret_value", lambda value=value: str(value))()
         for name, value in given.items()
         if value != Settings.model_fields[name].get_default()
@@ -60,6 +61,7 @@ def call(
 
     def called(*words: str, given: str = "") -> Ended:
         monkeypatch.setattr(sys, "argv", ["mcp-assets", *words])
+        monkeypatch.setattr(out, "width", 200)
         monkeypatch.setattr(sys, "stdin", io.StringIO(given))
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:

@@ -64,6 +64,14 @@ def test_the_asset_graph_is_this(bare_environment: None) -> None:
         "executable": False,
     }
     assert told == {
+        "consistency_census": {
+            "deps": ["embeddings", "entities", "relationship_edges"],
+            "kinds": ["postgres", "qdrant"],
+            "owners": ["team:mcp-assets"],
+            "code_version": None,
+            "partitioned": True,
+            "executable": True,
+        },
         "embeddings": {
             "deps": ["entities"],
             "kinds": ["local", "qdrant"],
@@ -98,7 +106,7 @@ def test_the_asset_graph_is_this(bare_environment: None) -> None:
 
 def test_partitions_stand_by_type_and_within_it_by_shard(bare_environment: None) -> None:
     graph = build_defs(unset().model_copy(update={"shards": 3})).resolve_asset_graph()
-    for asset in ("entities", "embeddings", "relationship_edges"):
+    for asset in ("entities", "embeddings", "relationship_edges", "consistency_census"):
         partitions = graph.get(dg.AssetKey(asset)).partitions_def
         assert partitions is not None
         assert list(partitions.get_partition_keys()) == [
@@ -110,7 +118,7 @@ def test_partitions_stand_by_type_and_within_it_by_shard(bare_environment: None)
 
 def test_a_backfill_of_the_assets_is_one_run_for_each_contiguous_range(bare_environment: None) -> None:
     graph = build_defs(unset()).resolve_asset_graph()
-    for asset in ("entities", "embeddings", "relationship_edges"):
+    for asset in ("entities", "embeddings", "relationship_edges", "consistency_census"):
         assert graph.get(dg.AssetKey(asset)).backfill_policy == dg.BackfillPolicy.single_run()
 
 
@@ -136,8 +144,13 @@ def test_dg_checks_and_lists_the_definitions_without_stack_or_settings(bare_envi
     assert listed.returncode == 0, listed.stdout + listed.stderr
     definitions = json.loads(listed.stdout)
     assert {"entities", "embeddings", "source/tasks"} <= {asset["asset_key"] for asset in definitions["assets"]}
-    assert [job["name"] for job in definitions["jobs"]] == ["index", "refresh_tag_weights", "relate"]
-    assert [sensor["name"] for sensor in definitions["sensors"]] == ["relationship_sensor", "vector_index_sensor"]
+    assert [job["name"] for job in definitions["jobs"]] == [
+        *("census", "checks", "clean_up", "dead_letters", "index", "reconcile", "refresh_tag_weights", "relate"),
+        *("repair", "requests"),
+    ]
+    assert [sensor["name"] for sensor in definitions["sensors"]] == [
+        *("relationship_sensor", "sync_sensor", "vector_index_sensor"),
+    ]
 
 
 def test_dagsters_tables_stand_in_a_schema_of_their_own_and_none_in_public(

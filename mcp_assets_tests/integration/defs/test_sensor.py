@@ -100,7 +100,7 @@ def test_a_tick_asks_once_for_each_type_with_pending_work_over_all_its_shards(pl
         assert request.asset_selection == [ENTITIES, EMBEDDINGS, EDGES]
         assert request.asset_check_keys == []
         assert request.run_key is None
-        assert config_of(request) == {"mode": "DRAIN", "force": False}
+        assert config_of(request) == {"mode": "DRAIN", "force": False, "allow_mass_delete": False}
 
 
 def test_a_tick_without_any_message_skips(platform: Platform, tick: Tick) -> None:
@@ -203,7 +203,7 @@ def test_lost_events_give_one_full_sync_a_type_and_no_drain_of_it_until_it_is_do
     for request in told.run_requests or ():
         if FULL_SYNC_TAG in request.tags:
             entity_type = request.tags[FULL_SYNC_TAG]
-            assert config_of(request) == {"mode": "FULL", "force": False}
+            assert config_of(request) == {"mode": "FULL", "force": False, "allow_mass_delete": False}
             assert request.tags["dagster/asset_partition_range_start"] == f"{entity_type}-00"
             assert request.tags["dagster/asset_partition_range_end"] == f"{entity_type}-03"
 
