@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -195,7 +196,7 @@ def daemon(
     workspace_yaml: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Daemon]:
-    """`dagster-daemon run` with these files, the checkout's own by default; all its processes end with the block."""
+    """`dagster dev` with these files, the checkout's own by default; all its processes end with the block."""
     home = bench.folder / name
     home.mkdir()
     for file, text in (("dagster.yaml", dagster_yaml), ("workspace.yaml", workspace_yaml)):
@@ -204,7 +205,14 @@ def daemon(
     place = {"DAGSTER_HOME": str(home), "MCP_ASSETS_STATE_DIR": str(bench.state_dir)}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [Path(sysconfig.get_path("scripts")) / "dagster-daemon", "run"],
+            [
+                Path(sysconfig.get_path("scripts")) / "dagster",
+                "dev",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(_free_port()),
+            ],
             cwd=home,
             env={**dagster_environment(bench.settings()), **place, **(environment or {})},
             stdin=subprocess.DEVNULL,
@@ -220,6 +228,12 @@ def daemon(
             process.wait(20)
         _kill_all_of(home)
         process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _kill_all_of(home: Path) -> None:

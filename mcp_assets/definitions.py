@@ -21,6 +21,7 @@ from mcp_assets.defs.requests import build_requests_job, build_sync_sensor
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.defs.sensors import build_relationship_sensor, build_vector_index_sensor
 from mcp_assets.defs.sources import external_assets
+from mcp_assets.embedding.local import load_model
 from mcp_assets.settings import Settings, load_settings
 
 
@@ -59,4 +60,8 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Dagster's entry, by the settings in the environment."""
-    return build_defs(load_settings())
+    settings = load_settings()
+    if settings.provider == "local":
+        # The warm launcher forks each run from a process that has loaded this: then none loads the model for itself.
+        load_model()
+    return build_defs(settings)

@@ -16,7 +16,25 @@ class SettingsPostgresStorage(DagsterPostgresStorage):
     """DagsterPostgresStorage at DATABASE_URL or the embedded stack, in a schema of its own.
 
     Dagster's tables bear names such as `runs` and `jobs`, which a site's database may well have.
+
+    Each of its three parts keeps a connection. Dagster opens one anew for each statement otherwise, and the start of a
+    run has some thirty of them.
     """
+
+    def __init__(
+        self, postgres_url: str, should_autocreate_tables: bool, inst_data: ConfigurableClassData | None = None
+    ) -> None:
+        super().__init__(postgres_url, should_autocreate_tables, inst_data)
+        self._parts = (self._run_storage, self._event_log_storage, self._schedule_storage)
+        for part in self._parts:
+            part._engine = sqlalchemy.create_engine(
+                postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=20, pool_pre_ping=True
+            )
+
+    def dispose(self) -> None:
+        super().dispose()
+        for part in self._parts:
+            part._engine.dispose()
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:

@@ -55,7 +55,7 @@ class LocalEmbedder:
 
     def embed(self, texts: Sequence[str]) -> EmbeddingResult:
         """One outcome per text. Raises EmbedderUnavailable if the model's files cannot be loaded."""
-        model = _load_model()
+        model = load_model()
         refusals = [refusal_before_sending(text) for text in texts]
         sound = [text for text, refusal in zip(texts, refusals, strict=True) if refusal is None]
         embedded = (
@@ -99,7 +99,8 @@ class _Model(NamedTuple):
 _load_lock = Lock()
 
 
-def _load_model() -> _Model:
+def load_model() -> _Model:
+    """The model, loaded once a process. Raises EmbedderUnavailable if its files cannot be loaded."""
     with _load_lock:
         return _load_model_once()
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mcp_assets.embedding.local import LocalEmbedder, _load_model
+from mcp_assets.embedding.local import LocalEmbedder, load_model
 from mcp_assets.embedding.profiles import profile_for
 from mcp_assets.embedding.protocol import Embedder, TextRefused, Vector
 from mcp_assets.embedding.vectors import unit
@@ -38,7 +38,7 @@ def vectors_of(embedder: Embedder, inputs: list[str]) -> list[Vector]:
 def by_the_library(inputs: list[str]) -> NDArray[np.float32]:
     from wordllama.inference import WordLlamaInference  # type: ignore[import-untyped]
 
-    model = _load_model()
+    model = load_model()
     library = WordLlamaInference(model.token_vectors, type(model.tokenizer).from_str(model.tokenizer.to_str()))
     vectors: NDArray[np.float32] = library.embed(inputs)
     return vectors
