@@ -25,16 +25,10 @@ class SettingsPostgresStorage(DagsterPostgresStorage):
         self, postgres_url: str, should_autocreate_tables: bool, inst_data: ConfigurableClassData | None = None
     ) -> None:
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        self._parts = (self._run_storage, self._event_log_storage, self._schedule_storage)
-        for part in self._parts:
+        for part in (self._run_storage, self._event_log_storage, self._schedule_storage):
             part._engine = sqlalchemy.create_engine(
                 postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=20, pool_pre_ping=True
             )
-
-    def dispose(self) -> None:
-        super().dispose()
-        for part in self._parts:
-            part._engine.dispose()
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
