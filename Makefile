@@ -29,6 +29,8 @@ bench: $(VENV)/.installed  ## every benchmark, a JSON line each; takes most of a
 	$(BIN)/python benchmarks/burst.py
 	$(BIN)/python benchmarks/freshness.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/linking.py
+	$(BIN)/python benchmarks/graph_quality.py
 	$(BIN)/python benchmarks/census.py
 	$(BIN)/python benchmarks/resync.py
 

@@ -15,9 +15,11 @@ from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.defs.sources import source_table_key, stream_key
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepared_by
+from mcp_assets.events import Kind
 from mcp_assets.graph import EdgeType
 from mcp_assets.settings import Settings
 from mcp_assets.sync.announce import announce_indexed, announce_links, relate_requests
+from mcp_assets.sync.demand import pending_types
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.full import Stages, full_sync
 from mcp_assets.sync.full_syncs import ProgressWriter
@@ -37,7 +39,7 @@ EVENTS_EVERY_S = 10.0
 
 
 # A burst that lasts longer than this has waited long enough for its edges.
-LINK_AT_LEAST_EVERY_S = 60.0
+LINK_AT_LEAST_EVERY_S = 30.0
 
 
 class Mode(Enum):
@@ -120,7 +122,11 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "_EventLog") -> None:
-    """In a burst, what was embedded is linked when all of it is: one by one, the many would displace each other."""
+    """Embed what comes, and link it once all that waits is embedded, of other types too.
+
+    In a burst, one by one, the many would displace each other from the lists, and keep what is not embedded waiting.
+    The last drain to catch up links for all.
+    """
     with closing(log):
         for shard_range in ranges:
             requested: list[EntityRef] = []
@@ -132,7 +138,8 @@ def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "
                 announce_indexed(platform, shard_range.entity_type, drained)
                 requested += drained.relate
                 message_ids += relate_requests(drained)
-                if not drained.messages or time.monotonic() - linked_at > LINK_AT_LEAST_EVERY_S:
+                caught_up = not drained.messages and (requested or not pending_types(platform, Kind.ENTITY))
+                if caught_up or time.monotonic() - linked_at > LINK_AT_LEAST_EVERY_S:
                     _link(platform, log, requested=requested, message_ids=message_ids)
                     requested, message_ids, linked_at = [], [], time.monotonic()
             # What another linker had claimed when it died, or somebody marked meanwhile.

@@ -28,6 +28,9 @@ _SCHEMAS: Mapping[str, models.PayloadSchemaType] = {
 # Points in one request: with 1,536 dimensions as JSON some 10 MB, a third of Qdrant's default limit.
 _POINTS_A_REQUEST = 400
 
+_DECIMALS = 8
+"""Of a component of a unit vector, as it is sent."""
+
 _POINTS_A_PAGE = 1_000
 
 
@@ -240,7 +243,8 @@ class Qdrant:
             StoreUnavailable: Qdrant does not answer, or has not applied them in time.
         """
         for part in _slices(upsert):
-            vectors = np.stack([point.vector for point in part]).tolist()
+            # Half as many digits to write and to parse; a score, rounded to 4 decimals, cannot tell.
+            vectors = np.stack([point.vector for point in part]).astype(np.float64).round(_DECIMALS).tolist()
             points = [
                 models.PointStruct.model_construct(id=str(point.id), vector=vector, payload=dict(point.payload))
                 for point, vector in zip(part, vectors, strict=True)
