@@ -221,7 +221,10 @@ def _validation(platform: Platform, request: Request, result: dict[str, Any]) ->
         },
         "found": dict(validation.found),
         "mended": dict(validation.mended),
-        "examples": [{"kind": str(one.kind), "entity": str(one.ref)} for one in validation.examples],
+        "examples": [
+            {"kind": str(one.kind), "entity": str(one.ref) if one.ref is not None else None, "detail": one.detail}
+            for one in validation.examples
+        ],
         "unknown": found.unknown,
     }
     return Answer(request, result, validation.refused)

@@ -231,7 +231,9 @@ def test_a_validation_mends_what_it_finds_unless_it_is_told_not_to(
     told = listener.one("data.validate.completed")
     assert told["correlation_id"] == "v-1"
     assert told["data"]["found"] == {"orphan_vector": 2}
-    assert told["data"]["examples"] == [{"kind": "orphan_vector", "entity": "task:t1"}]
+    assert told["data"]["examples"] == [
+        {"kind": "orphan_vector", "entity": "task:t1", "detail": "the entity is not living"}
+    ]
     assert listener.one("data.sync.completed")["data"]["sync_type"] == "data_validation"
 
 
