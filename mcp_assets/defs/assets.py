@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from enum import Enum
+from threading import RLock
 
 import dagster as dg
 
@@ -127,7 +128,8 @@ def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "
     In a burst, one by one, the many would displace each other from the lists, and keep what is not embedded waiting.
     The last drain to catch up links for all.
     """
-    with closing(log):
+    with closing(log), ThreadPoolExecutor(1, thread_name_prefix="link") as beside:
+        linking: Future[None] | None = None
         for shard_range in ranges:
             requested: list[EntityRef] = []
             message_ids: list[str] = []
@@ -138,12 +140,23 @@ def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "
                 announce_indexed(platform, shard_range.entity_type, drained)
                 requested += drained.relate
                 message_ids += relate_requests(drained)
+                if linking is not None and not linking.done():
+                    # What is embedded meanwhile is not kept waiting for it.
+                    continue
                 caught_up = not drained.messages and (requested or not pending_types(platform, Kind.ENTITY))
                 if caught_up or time.monotonic() - linked_at > LINK_AT_LEAST_EVERY_S:
-                    _link(platform, log, requested=requested, message_ids=message_ids)
+                    _raise_error_of(linking)
+                    linking = beside.submit(_link, platform, log, requested, message_ids=message_ids)
                     requested, message_ids, linked_at = [], [], time.monotonic()
+            _raise_error_of(linking)
             # What another linker had claimed when it died, or somebody marked meanwhile.
-            _link(platform, log, requested=requested, message_ids=message_ids)
+            _link(platform, log, requested, message_ids=message_ids)
+
+
+def _raise_error_of(linking: "Future[None] | None") -> None:
+    """Wait for it, and raise what it raised."""
+    if linking is not None:
+        linking.result()
 
 
 def _link(
@@ -220,6 +233,8 @@ class _EventLog:
         self._pending: dict[str, Counts] = {}
         self._pending_links: dict[str, LinkCounts] = {}
         self._progress: dict[str, Counts] = {}
+        # Drained and linked beside each other: both tell.
+        self._lock = RLock()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="events")
         self._written: Future[None] | None = None
         self._began = self._last_told = time.monotonic()
@@ -229,8 +244,9 @@ class _EventLog:
 
     def touched(self, entity_type: str, shard: int, counts: Counts) -> None:
         """A drain has committed a batch: the partition is as new as its last batch."""
-        self._pending.setdefault(self._key(entity_type, shard), Counts()).add(counts)
-        self._tell_when_due()
+        with self._lock:
+            self._pending.setdefault(self._key(entity_type, shard), Counts()).add(counts)
+            self._tell_when_due()
 
     def close(self) -> None:
         """Tell what has not been told, and wait until all of it is in Dagster's event log."""
@@ -261,9 +277,10 @@ class _EventLog:
 
     def linked(self, entity_type: str, shard: int, counts: LinkCounts, *, materialize: bool) -> None:
         """The linker has committed: told with the next flush, or for a full sync once the partition is complete."""
-        self._pending_links.setdefault(self._key(entity_type, shard), LinkCounts()).add(counts)
-        if materialize:
-            self._tell_when_due()
+        with self._lock:
+            self._pending_links.setdefault(self._key(entity_type, shard), LinkCounts()).add(counts)
+            if materialize:
+                self._tell_when_due()
 
     def complete_links(self, entity_type: str, shard: int) -> None:
         """All of the run's range is linked: its partitions are materialized, once."""
