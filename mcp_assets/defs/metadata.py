@@ -125,5 +125,5 @@ def finding_metadata(finding: Finding) -> Mapping[str, dg.MetadataValue]:
     if finding.rows:
         told["offenders"] = dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in finding.rows])
     if finding.advice:
-        told["what_to_do"] = dg.MetadataValue.md(finding.advice)
+        told["what_to_do"] = dg.MetadataValue.text(finding.advice)
     return told
