@@ -18,6 +18,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.events import Kind
 from mcp_assets.graph import EdgeType
+from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
 from mcp_assets.sync.announce import announce_indexed, announce_links, relate_requests
 from mcp_assets.sync.demand import pending_types
@@ -143,7 +144,9 @@ def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "
                 if linking is not None and not linking.done():
                     # What is embedded meanwhile is not kept waiting for it.
                     continue
-                caught_up = not drained.messages and (requested or not pending_types(platform, Kind.ENTITY))
+                caught_up = not drained.messages and (
+                    requested or not retrying(platform.settings)(pending_types, platform, Kind.ENTITY)
+                )
                 if caught_up or time.monotonic() - linked_at > LINK_AT_LEAST_EVERY_S:
                     _raise_error_of(linking)
                     linking = beside.submit(_link, platform, log, requested, message_ids=message_ids)

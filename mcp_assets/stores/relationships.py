@@ -67,15 +67,7 @@ class Relationships:
             " FROM {table} WHERE source_type = wanted.entity_type AND source_id = wanted.entity_id"
             " AND origin = %(origin)s AND relationship_type = %(edge_type)s) AS edge WHERE edge.types IS NOT NULL"
         ).format(table=self.table, id=self.id_type(connection))
-        rows = connection.execute(
-            statement,
-            {
-                "types": [ref.type for ref in wanted],
-                "ids": [ref.id for ref in wanted],
-                "origin": ORIGIN,
-                "edge_type": edge_type.value,
-            },
-        )
+        rows = connection.execute(statement, {**_ours_of(wanted), "edge_type": edge_type.value})
         return {
             EntityRef(source_type, source_id): {
                 EntityRef(target_type, target_id): StoredEdge(row, rounded(strength), evidence or "{}")
@@ -96,15 +88,7 @@ class Relationships:
             " WHERE target_type = wanted.entity_type AND target_id = wanted.entity_id"
             " AND origin = %(origin)s AND relationship_type = %(edge_type)s OFFSET 0) AS edge"
         ).format(table=self.table, id=self.id_type(connection))
-        rows = connection.execute(
-            statement,
-            {
-                "types": [ref.type for ref in wanted],
-                "ids": [ref.id for ref in wanted],
-                "origin": ORIGIN,
-                "edge_type": edge_type.value,
-            },
-        )
+        rows = connection.execute(statement, {**_ours_of(wanted), "edge_type": edge_type.value})
         return {EntityRef(*row) for row in rows}
 
     def write(self, connection: Connection, found: EdgeDiff, rows: Mapping[EdgeKey, uuid.UUID | str]) -> None:
@@ -254,13 +238,7 @@ class Relationships:
             end_id=sql.Identifier(f"{end}_id"),
         )
         rows = connection.execute(
-            statement,
-            {
-                "types": [ref.type for ref in wanted],
-                "ids": [ref.id for ref in wanted],
-                "origin": ORIGIN,
-                "edge_types": [edge_type.value for edge_type in types],
-            },
+            statement, {**_ours_of(wanted), "edge_types": [edge_type.value for edge_type in types]}
         )
         found = {}
         for row_id, source_type, source_id, target_type, target_id, edge_type, strength, metadata in rows:
@@ -283,6 +261,11 @@ class Relationships:
                 )
             self._id_type = str(row[0])
         return self._id_type
+
+
+def _ours_of(refs: Sequence[EntityRef]) -> dict[str, Any]:
+    """The parameters that name `refs`, and our rows."""
+    return {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs], "origin": ORIGIN}
 
 
 def _distinct(edges: Iterable[Edge]) -> Iterable[Edge]:
