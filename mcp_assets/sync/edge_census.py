@@ -123,14 +123,13 @@ def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
     with exclusive(platform, wait=True) as connection:
         assert connection is not None  # noqa: S101  (it has waited)
         found = platform.relationships.orphans_among(connection, platform.postgres.schema, ids, types)
-        ends = {end for orphan in found for end in _lacking(orphan, types)}
-        waiting = _waiting(platform, connection, ends)
+        # A source that waits has its edges written anew: in a sweep that is how they lose a target that is gone.
+        waiting = _waiting(platform, connection, {end for orphan in found for end in _ends(orphan, types)})
         # An end that the ledger has not heard of may have its row.
-        alive = _in_source(platform, connection, ends)
+        alive = _in_source(platform, connection, {end for orphan in found for end in _lacking(orphan, types)})
     drift = []
     for orphan in found:
-        lacking = _lacking(orphan, types)
-        if any(end in waiting or end in alive for end in lacking):
+        if waiting.intersection(_ends(orphan, types)) or alive.intersection(_lacking(orphan, types)):
             continue
         source = f"{orphan.source_type or '?'}:{orphan.source_id}"
         target = f"{orphan.target_type or '?'}:{orphan.target_id}"
@@ -239,18 +238,23 @@ class EdgeRules:
         return edge.type is EdgeType.SEMANTIC_SIMILARITY and not self._semantic.exact
 
 
-def _lacking(orphan: Orphan, types: Sequence[str]) -> list[EntityRef]:
-    """The ends that are not living; one without a type may be of each."""
-    ends = (
-        (orphan.source_type, orphan.source_id, orphan.has_source),
-        (orphan.target_type, orphan.target_id, orphan.has_target),
-    )
+def _ends(orphan: Orphan, types: Sequence[str]) -> list[EntityRef]:
+    """Both ends; one without a type may be of each."""
     return [
-        EntityRef(name, entity_id)
-        for entity_type, entity_id, there in ends
-        if not there
-        for name in ([entity_type] if entity_type is not None else types)
+        *_named(orphan.source_type, orphan.source_id, types),
+        *_named(orphan.target_type, orphan.target_id, types),
     ]
+
+
+def _lacking(orphan: Orphan, types: Sequence[str]) -> list[EntityRef]:
+    """The ends that are not living."""
+    source = _named(orphan.source_type, orphan.source_id, types)
+    target = _named(orphan.target_type, orphan.target_id, types)
+    return [*([] if orphan.has_source else source), *([] if orphan.has_target else target)]
+
+
+def _named(entity_type: str | None, entity_id: str, types: Sequence[str]) -> list[EntityRef]:
+    return [EntityRef(name, entity_id) for name in ([entity_type] if entity_type is not None else types)]
 
 
 def _waiting(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> set[EntityRef]:

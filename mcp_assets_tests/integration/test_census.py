@@ -20,7 +20,8 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.drift import Kind
-from mcp_assets.sync.linker import link_until_done
+from mcp_assets.sync.full import full_sync
+from mcp_assets.sync.linker import link, link_until_done
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.validation import validate
 from mcp_assets_tests.hashing import (
@@ -222,6 +223,27 @@ def test_clean_censuses_raise_no_false_alarm_with_writers_at_work_or_at_rest(
     for _ in link_until_done(platform):
         pass
     assert found(censuses(platform, deep=True)).keys() <= {Kind.DANGLING_REFERENCE}
+
+
+def test_an_edge_to_what_went_is_no_fault_while_a_sweep_has_yet_to_ask_its_source(
+    make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = make_platform(shards=1)
+    counting(platform)
+    fill(platform, 20)
+    monkeypatch.setattr("mcp_assets.sync.linker.SWEEP_FROM", 1)
+    monkeypatch.setattr("mcp_assets.sync.linker.SWEEP_SHARE", 0.0)
+    remove(platform, "tasks", "t3")
+    for _ in full_sync(platform, "task", [0]):
+        pass
+    linking = link(platform)
+    # What changed is worked off; the lists, t2's with the tag that it shared with t3 among them, are not.
+    next(linking)
+    assert found(censuses(platform, deep=True)) == {Kind.DANGLING_REFERENCE: 1}
+    linking.close()
+    with platform.postgres.transaction() as connection:
+        connection.execute("DELETE FROM mcp_assets.relink_marks")
+    assert found(censuses(platform, deep=True))[Kind.ORPHANED_EDGE] == 1
 
 
 _DIES_AT = """
