@@ -9,6 +9,7 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_json
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
@@ -245,11 +246,17 @@ class Qdrant:
         for part in _slices(upsert):
             # Half as many digits to write and to parse; a score, rounded to 4 decimals, cannot tell.
             vectors = np.stack([point.vector for point in part]).astype(np.float64).round(_DECIMALS).tolist()
-            points = [
-                models.PointStruct.model_construct(id=str(point.id), vector=vector, payload=dict(point.payload))
-                for point, vector in zip(part, vectors, strict=True)
-            ]
-            self._applied(lambda points=points: self._client.upsert(collection, points, wait=True))  # type: ignore[misc]
+            # Written once, and sent by the generated call: the ones above it look at every number again.
+            body = to_json(
+                {
+                    "points": [
+                        {"id": str(point.id), "vector": vector, "payload": point.payload}
+                        for point, vector in zip(part, vectors, strict=True)
+                    ]
+                },
+                inf_nan_mode="null",
+            )
+            self._applied(lambda body=body: self._upsert(collection, body))  # type: ignore[misc]
         for entries in _slices(list((payloads or {}).items())):
             operations = [
                 models.OverwritePayloadOperation(
@@ -453,6 +460,16 @@ class Qdrant:
             yield [_held(record) for record in records]
             if offset is None:
                 return
+
+    def _upsert(self, collection: str, body: bytes) -> models.UpdateResult:
+        """`body`: a PointsList as JSON."""
+        answer = self._client.http.points_api.upsert_points(
+            collection,
+            wait=True,
+            point_insert_operations=body,  # type: ignore[arg-type]
+        )
+        assert answer.result is not None  # noqa: S101  (an answer without one is an error)
+        return answer.result
 
     def _applied(self, call: Callable[[], models.UpdateResult | Iterable[models.UpdateResult]]) -> None:
         answer = self._call(call)

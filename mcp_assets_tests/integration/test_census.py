@@ -249,8 +249,8 @@ def test_an_edge_to_what_went_is_no_fault_while_a_sweep_has_yet_to_ask_its_sourc
 _DIES_AT = """
 import os, signal, sys
 import psycopg
-from qdrant_client import QdrantClient
 from mcp_assets.settings import load_settings
+from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.linker import link_until_done
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.validation import validate
@@ -281,7 +281,7 @@ from mcp_assets.sync import validation
 repair = validation.repair_all
 def armed(*args, **kwargs):
     psycopg.Connection.execute = dying(psycopg.Connection.execute)
-    QdrantClient.upsert = dying(QdrantClient.upsert)
+    Qdrant.write = dying(Qdrant.write)
     return repair(*args, **kwargs)
 validation.repair_all = armed
 validate(platform, entity_types=["task"], repair=True, deep=True)

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import numpy as np
 import qdrant_edge as edge
+from pydantic_core import from_json
 from qdrant_client import models
 
 from mcp_assets.embedded.qdrant.errors import (
@@ -115,9 +116,37 @@ def _stored_vector(vector: object, dimension: int) -> list[float] | dict[str, An
     return {} if vector == {} else dense_vector(vector, dimension)
 
 
-def _rows(
-    request: models.PointsList | models.PointsBatch,
-) -> Iterable[tuple[int | str | UUID, object, dict[str, Any] | None]]:
+Row = tuple[int | str | UUID, object, dict[str, Any] | None]
+"""Id, vector and payload of a point to be written."""
+
+
+def plain_rows(body: bytes) -> list[Row] | None:
+    """The points of an upsert that says nothing but them; None if it says more, or is wrong: its model tells what.
+
+    A quarter of the time that the model takes, for all that bulk loads send.
+    """
+    try:
+        request = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return None
+    if not isinstance(request, dict) or request.keys() != {"points"} or not isinstance(request["points"], list):
+        return None
+    rows: list[Row] = []
+    for point in request["points"]:
+        if not isinstance(point, dict) or not point.keys() <= {"id", "vector", "payload"}:
+            return None
+        id_, vector, payload = point.get("id"), point.get("vector"), point.get("payload")
+        if not isinstance(id_, int | str) or not isinstance(vector, list) or not isinstance(payload, dict | None):
+            return None
+        # A bool is an int to `isinstance` alone.
+        if not {float, int}.issuperset(map(type, vector)) or isinstance(id_, bool):
+            return None
+        rows.append((id_, vector, payload))
+    return rows
+
+
+def rows_of(request: models.PointsList | models.PointsBatch) -> Iterable[Row]:
+    """The points of an upsert."""
     if isinstance(request, models.PointsList):
         return ((point.id, point.vector, point.payload) for point in request.points)
     ids, payloads = request.batch.ids, request.batch.payloads
@@ -144,20 +173,20 @@ def _point(id_: int | str | UUID, vector: object, payload: dict[str, Any] | None
 
 
 def upsert(
-    request: models.PointsList | models.PointsBatch,
+    rows: Iterable[Row],
     dimension: int,
     refused: Callable[[object, RequestError], None] | None = None,
+    *,
+    condition: edge.Filter | None = None,
+    mode: edge.UpdateMode | None = None,
 ) -> list[edge.UpdateOperation]:
     """The engine's operations for an upsert, at most POINTS_PER_CALL points each.
 
     A point that the collection cannot take raises a RequestError, or, where `refused` is given, is left out and handed
     to it with the reason. A malformed point raises in either case.
     """
-    _no_shard_key(request.shard_key)
-    condition = None if request.update_filter is None else filter_(request.update_filter)
-    mode = None if request.update_mode is None else _UPDATE_MODES[request.update_mode]
     points = []
-    for id_, vector, payload in _rows(request):
+    for id_, vector, payload in rows:
         try:
             points.append(_point(id_, vector, payload, dimension))
         except RequestError as error:
@@ -168,6 +197,16 @@ def upsert(
         edge.UpdateOperation.upsert_points(points[start : start + POINTS_PER_CALL], condition, mode)
         for start in range(0, len(points), POINTS_PER_CALL)
     ]
+
+
+def upsert_condition(request: models.PointsList | models.PointsBatch) -> edge.Filter | None:
+    """Which points an upsert may replace; a RequestError if it names a shard."""
+    _no_shard_key(request.shard_key)
+    return None if request.update_filter is None else filter_(request.update_filter)
+
+
+def upsert_mode(request: models.PointsList | models.PointsBatch) -> edge.UpdateMode | None:
+    return None if request.update_mode is None else _UPDATE_MODES[request.update_mode]
 
 
 def _no_shard_key(shard_key: object) -> None:
