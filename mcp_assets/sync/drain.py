@@ -135,6 +135,8 @@ def _work_off(platform: Platform, entity_type: str, indexer: Indexer) -> Iterato
             number += 1
 
     def work(_: int) -> Drained:
+        if empty.is_set():
+            return Drained(0)
         drained = retrying(platform.settings)(_drain_batch, platform, entity_type, indexer)
         if not drained.messages:
             empty.set()

@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 CHARACTERS_AT_ONCE = 1_000_000
 """Texts embedded and held in memory together, in characters; with 1,536 dimensions some 10 MB of vectors."""
+
+_TARGETS_KNOWN_S = 1.0
+"""How long it is taken for granted which collections are there: a bulk load asks once, not once a batch."""
 
 LONGEST_TEXT = 4_000_000
 """Characters; a longer entity is refused: its chunks could not be replaced in one step."""
@@ -166,6 +171,8 @@ class Indexer:
         self._platform = platform
         self._type = entity_type
         self._alias = platform.settings.entity_types[entity_type].collection_name
+        self._looking_up = threading.Lock()
+        self._known: tuple[float, Targets] | None = None
 
     def run(
         self,
@@ -195,7 +202,7 @@ class Indexer:
         """Write the points of `dirty` and count into `report`."""
         if not dirty:
             return
-        targets = collections.targets(self._platform, self._alias)
+        targets = self._targets()
         for part in _by_volume(dirty):
             for target, embedder in targets.writable:
                 writing = _Writing(target, embedder, targets)
@@ -207,7 +214,16 @@ class Indexer:
 
     def ensure_collection(self) -> None:
         """Make the collections of this type that are absent. Raises CollectionMismatch if none may be written to."""
-        collections.targets(self._platform, self._alias)
+        self._known = None
+        self._targets()
+
+    def _targets(self) -> Targets:
+        """Where points go, looked up no more than a moment ago; `hold` tells whether it is still so."""
+        with self._looking_up:
+            if self._known is None or time.monotonic() - self._known[0] > _TARGETS_KNOWN_S:
+                self._known = None
+                self._known = (time.monotonic(), collections.targets(self._platform, self._alias))
+            return self._known[1]
 
     def _counts(self, report: BatchReport, entity_id: str) -> Counts:
         shard = shard_of(slot_of(entity_id), self._platform.settings.shards)
@@ -284,6 +300,7 @@ class Indexer:
         self._forget_replaced(plans, collection)
         with postgres.transaction() as connection:
             if not collections.hold(self._platform, connection, writing.targets.journal):
+                self._known = None
                 report.overtaken |= {plan.dirty.id for plan in plans}
                 return
             current, bounds = self._lock(connection, plans)
@@ -374,6 +391,7 @@ class Indexer:
             self._platform.qdrant.write(collection.name, upsert=upsert, payloads=payloads, delete=delete)
         except StoreRefused as refusal:
             # A refusal of everything is about the collection, not about an entity.
+            self._known = None
             self._platform.qdrant.count(collection.name)
             if len(plans) == 1:
                 plans[0].refusal = Refusal("point_refused", str(refusal))

@@ -14,15 +14,16 @@ def overlapped(
 ) -> Iterator[tuple[Batch, Result]]:
     """`work` on each batch, at most `in_flight` at once: while one waits for the embedder, another reads or commits.
 
-    `batches` is drawn from only as room comes free. The first error of `work` is raised in its batch's turn, after
-    the batches in flight have ended.
+    `batches` is drawn from only as room comes free: as many again as are worked on wait, or are done and wait for the
+    turn of their results. The first error of `work` is raised in its batch's turn, after the batches in flight have
+    ended.
     """
     executor = ThreadPoolExecutor(in_flight, thread_name_prefix="batch")
     window: deque[tuple[Batch, Future[Result]]] = deque()
     try:
         for batch in batches:
             window.append((batch, executor.submit(work, batch)))
-            if len(window) >= in_flight:
+            while window and (window[0][1].done() or len(window) >= 2 * in_flight):
                 first, future = window.popleft()
                 yield first, future.result()
         while window:

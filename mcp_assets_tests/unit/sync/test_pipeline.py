@@ -1,6 +1,7 @@
 """Pipeline: several batches at a time, a bounded number, results in the order of the batches."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -47,35 +48,37 @@ def test_batches_are_drawn_only_as_room_comes_free() -> None:
             drawn.append(number)
             yield number
 
-    results = overlapped(batches(), lambda batch: batch, in_flight=4)
+    held = threading.Event()
+    results = overlapped(batches(), lambda batch: held.wait(10) and batch, in_flight=4)
+    threading.Timer(0.2, held.set).start()
     next(results)
 
-    assert len(drawn) == 4
-    next(results)
-    assert len(drawn) == 5
+    assert len(drawn) == 8
 
 
 def test_an_error_is_raised_in_its_batchs_turn_after_those_in_flight_have_ended() -> None:
     ended: list[int] = []
-    failing = threading.Event()
+    failing, following = threading.Event(), threading.Event()
 
     def work(batch: int) -> int:
         if batch == 2:
+            assert following.wait(10)
             failing.set()
             raise ValueError("the third")
         if batch == 3:
+            following.set()
             assert failing.wait(10)
         ended.append(batch)
         return batch
 
-    results = overlapped(range(10), work, in_flight=4)
+    results = overlapped(range(100), work, in_flight=4)
     seen: list[int] = []
     with pytest.raises(ValueError, match="the third"):
         seen.extend(batch for batch, _ in results)
 
     assert seen == [0, 1]
     assert 3 in ended
-    assert max(ended) < 8
+    assert max(ended) < 12
 
 
 def test_a_caller_that_leaves_early_leaves_no_work_behind() -> None:
@@ -85,6 +88,20 @@ def test_a_caller_that_leaves_early_leaves_no_work_behind() -> None:
     results.close()  # type: ignore[attr-defined]
 
     assert threading.active_count() == running
+
+
+def test_a_result_is_handed_on_before_the_window_is_full() -> None:
+    drawn: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for number in range(100):
+            drawn.append(number)
+            time.sleep(0.05)
+            yield number
+
+    next(overlapped(batches(), lambda batch: batch, in_flight=4))
+
+    assert len(drawn) < 4
 
 
 def test_no_batches_make_no_results() -> None:
