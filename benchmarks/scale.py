@@ -5,8 +5,9 @@ Qdrant engine out of the way, so that what is measured is the platform. For each
 into empty stores; `unchanged_s`, a full sync that finds nothing to do; `update_s`, 1 % of the entities updated, by
 their events; `update_ratio`, the cost of an updated entity over that of one in the full sync, less `start_s`, what the
 same costs when nothing was updated; `peak_rss_mb`, of the process that did the full sync, with Dagster loaded as in a
-run. `flatness`: the largest `us_per_entity` over the
-smallest. With --index, `index_s`: what building Qdrant's index takes, with the stack stopped.
+run. `flatness`: the largest `us_per_entity` over the smallest. Up to --link-up-to entities, also `link_us_per_entity`
+and `link_peak_rss_mb` of linking all of them, which compares each with each and so is quadratic. With --index,
+`index_s`: what building Qdrant's index takes, with the stack stopped.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from mcp_assets.settings import Settings
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.full import full_sync
 from mcp_assets.sync.intake import intake
+from mcp_assets.sync.linker import link_until_done
 from mcp_assets.sync.platform import Platform
 
 DIMENSION = 64
@@ -90,6 +92,12 @@ def take_in_and_drain(settings: Settings) -> tuple[int, float]:
     return embedded, ended - began
 
 
+def link_all(settings: Settings) -> int:
+    """All marks worked off; the number of edges made."""
+    with closing(Platform(settings, _embedder=HashEmbedder())) as platform:
+        return sum(linked.total().added.total() for linked in link_until_done(platform))
+
+
 def build_index(directory: Path) -> float:
     """Seconds of the engine's optimizing of all collections in `directory`, of which no server is open."""
     storage = Storage.open(directory)
@@ -104,12 +112,15 @@ def build_index(directory: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entities", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--link-up-to", type=int, default=100_000, help="link no more entities than these")
     parser.add_argument("--index", action="store_true", help="also build Qdrant's index, which may take long")
     arguments = parser.parse_args()
     sizes = []
     for entities in arguments.entities:
         with bench() as stores:
             figures = measure(stores, entities)
+            if entities <= arguments.link_up_to:
+                figures |= measure_linking(stores, entities)
             if arguments.index:
                 stack.stop(stores.state_dir)
                 figures["index_s"] = in_fresh_process(
@@ -121,9 +132,21 @@ def main() -> None:
     report(
         sizes=sizes,
         flatness=max(costs) / min(costs),
-        peak_rss_mb=max(figures["peak_rss_mb"] for figures in sizes),
+        peak_rss_mb=max(figures[name] for figures in sizes for name in figures if name.endswith("peak_rss_mb")),
         update_ratio=max(figures["update_ratio"] for figures in sizes),
     )
+
+
+def measure_linking(stores: Bench, entities: int) -> dict[str, Any]:
+    stores.settle()
+    linked = in_fresh_process(link_all, stores.settings())
+    assert linked.result, "no edge was made"
+    say(f"linking: {linked.seconds:.1f} s, {linked.result} edges")
+    return {
+        "link_s": linked.seconds,
+        "link_us_per_entity": linked.seconds / entities * 1e6,
+        "link_peak_rss_mb": linked.peak_rss_mb,
+    }
 
 
 def measure(stores: Bench, entities: int) -> dict[str, Any]:
