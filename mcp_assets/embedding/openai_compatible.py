@@ -9,8 +9,9 @@ asked for once more. A refused request: halved until the inputs at fault stand a
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from threading import Event
@@ -21,6 +22,7 @@ import openai
 from openai.types import CreateEmbeddingResponse
 from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, stop_after_attempt
 
+from mcp_assets.embedding.full_requests import FullRequests, Settled
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.embedding.protocol import (
     Embedded,
@@ -88,49 +90,51 @@ class OpenAICompatibleEmbedder:
         )
         self._requests = _Requests(self._client, profile, attempts, retry_delay_s, timeout_s, self._closed)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="embed")
+        self._shared = FullRequests(
+            lambda texts: _Batch(self._requests, profile.text_prefix).settle(texts),
+            self._pool,
+            at_once=concurrency,
+            max_inputs=profile.max_inputs_per_request,
+            max_tokens=profile.max_tokens_per_request,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.profile.name!r}, {self._requests.server!r})"
 
     def embed(self, texts: Sequence[str]) -> EmbeddingResult:
-        return self._embed(texts, self.profile.text_prefix)
+        refusals = [refusal_before_sending(text) for text in texts]
+        to_send = [text for text, refusal in zip(texts, refusals, strict=True) if refusal is None]
+        tokens = [estimate_tokens(self.profile.text_prefix + text) for text in to_send]
+        requests = split_requests(tokens, self.profile.max_inputs_per_request, self.profile.max_tokens_per_request)
+        with self._open():
+            sent = self._shared.outcomes(to_send, tokens, len(requests))
+        outcomes = iter(sent.outcomes)
+        return EmbeddingResult(
+            [next(outcomes) if refusal is None else Embedded(None, refusal) for refusal in refusals], sent.tokens
+        )
 
     def embed_query(self, text: str) -> Vector:
-        return only_vector(self._embed([text], self.profile.query_prefix))
+        refusal = refusal_before_sending(text)
+        if refusal is not None:
+            return only_vector(EmbeddingResult([Embedded(None, refusal)], None))
+        with self._open():
+            # It does not wait in line behind the texts of a full sync.
+            settled = self._pool.submit(_Batch(self._requests, self.profile.query_prefix).settle, [text]).result()
+        return only_vector(EmbeddingResult(list(settled.outcomes), settled.tokens))
 
     def close(self) -> None:
         self._closed.set()
         self._pool.shutdown(wait=True)
         self._client.close()
 
-    def _embed(self, texts: Sequence[str], prefix: str) -> EmbeddingResult:
-        outcomes: list[Embedded | None] = [
-            Embedded(None, refusal) if (refusal := refusal_before_sending(text)) else None for text in texts
-        ]
-        to_send = [position for position, outcome in enumerate(outcomes) if outcome is None]
-        slices = split_requests(
-            [estimate_tokens(prefix + texts[position]) for position in to_send],
-            self.profile.max_inputs_per_request,
-            self.profile.max_tokens_per_request,
-        )
-        batches = [_Batch(self._requests, prefix, [texts[position] for position in to_send[part]]) for part in slices]
+    @contextmanager
+    def _open(self) -> Iterator[None]:
         try:
-            futures = [self._pool.submit(batch.settle) for batch in batches]
+            yield
         except RuntimeError:
             if self._closed.is_set():
                 raise EmbedderUnavailable(_CLOSED) from None
             raise
-        try:
-            for ended in wait(futures, return_when=FIRST_EXCEPTION).done:
-                ended.result()
-        finally:
-            for future in futures:
-                future.cancel()
-        for part, future in zip(slices, futures, strict=True):
-            for position, outcome in zip(to_send[part], future.result(), strict=True):
-                outcomes[position] = outcome
-        counted = [batch.tokens for batch in batches if batch.tokens is not None]
-        return EmbeddingResult([outcome for outcome in outcomes if outcome], sum(counted) if counted else None)
 
 
 def _checked_key(api_key: str) -> str:
@@ -215,16 +219,15 @@ class _Rejection:
 class _Batch:
     """The inputs of one request on their way to one outcome each, by as many requests as that takes."""
 
-    def __init__(self, requests: "_Requests", prefix: str, texts: list[str]) -> None:
-        self.tokens: int | None = None
+    def __init__(self, requests: "_Requests", prefix: str) -> None:
+        self._tokens: int | None = None
         self._requests = requests
         self._prefix = prefix
-        self._texts = texts
         self._server_is_sound = False
 
-    def settle(self) -> list[Embedded]:
+    def settle(self, texts: list[str]) -> Settled:
         """One outcome per text. Raises EmbedderUnavailable."""
-        return self._settle(self._texts)
+        return Settled(self._settle(texts), self._tokens)
 
     def _settle(self, texts: list[str]) -> list[Embedded]:
         reply = self._ask(texts)
@@ -275,7 +278,7 @@ class _Batch:
     def _ask(self, texts: list[str]) -> _Answer | _Rejection:
         reply = self._requests.ask([self._prefix + text for text in texts])
         if isinstance(reply, _Answer) and reply.tokens is not None:
-            self.tokens = (self.tokens or 0) + reply.tokens
+            self._tokens = (self._tokens or 0) + reply.tokens
         return reply
 
 

@@ -1,0 +1,143 @@
+"""Full requests: what several callers want embedded travels together, so that each request carries what it may.
+
+A batch of the indexer seldom fills its last request, and a provider takes as long for a few texts as for many. Texts
+wait in one line; whoever sends takes as many as one request may carry, whosever they are. A request that would not be
+full is sent at once while fewer than half of the places are taken, and else waits for the next place to come free:
+what is idle answers without delay, what is busy sends full requests.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mcp_assets.embedding.protocol import Embedded, EmbeddingResult
+
+
+class Settled(NamedTuple):
+    """One outcome for each text of a request, and the tokens of all, where the provider tells."""
+
+    outcomes: Sequence[Embedded]
+    tokens: int | None
+
+
+@dataclass(eq=False)
+class _Order:
+    """What one caller waits for."""
+
+    outcomes: list[Embedded | None]
+    left: int
+    tokens: float | None = None
+    error: BaseException | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class _Input(NamedTuple):
+    order: _Order
+    position: int
+    text: str
+    tokens: int
+
+
+class FullRequests:
+    """Sends texts with `settle`, which takes those of one request, on the threads of `pool`. Thread-safe.
+
+    `at_once`: the threads of `pool`. A request carries at most `max_inputs` texts, and of more than one text at most
+    `max_tokens`, as the callers estimate them.
+    """
+
+    def __init__(
+        self,
+        settle: Callable[[list[str]], Settled],
+        pool: ThreadPoolExecutor,
+        *,
+        at_once: int,
+        max_inputs: int,
+        max_tokens: int,
+    ) -> None:
+        self._settle = settle
+        self._pool = pool
+        self._hold_back_from = max(1, at_once // 2)
+        self._max_inputs = max_inputs
+        self._max_tokens = max_tokens
+        self._lock = threading.Lock()
+        self._waiting: deque[_Input] = deque()
+        self._busy = 0
+
+    def outcomes(self, texts: Sequence[str], tokens: Sequence[int], requests: int) -> EmbeddingResult:
+        """One outcome per text. `tokens`: of each, estimated; `requests`: as many as `texts` need by themselves.
+
+        Raises:
+            RuntimeError: the pool is shut down.
+            What `settle` raises for a request that carried one of `texts`; those that wait are not sent then.
+        """
+        order = _Order([None] * len(texts), len(texts))
+        with self._lock:
+            self._waiting += (
+                _Input(order, position, text, estimate)
+                for position, (text, estimate) in enumerate(zip(texts, tokens, strict=True))
+            )
+        try:
+            for _ in range(requests):
+                self._pool.submit(self._send)
+            if texts:
+                order.done.wait()
+        finally:
+            if order.left:
+                self._withdraw({order})
+        if order.error is not None:
+            raise order.error
+        return EmbeddingResult(
+            [outcome for outcome in order.outcomes if outcome is not None],
+            round(order.tokens) if order.tokens is not None else None,
+        )
+
+    def _send(self) -> None:
+        """Send requests until nobody waits, or too few do."""
+        while taken := self._take():
+            try:
+                self._deliver(taken, self._settle([each.text for each in taken]))
+            except BaseException as error:  # noqa: BLE001  (raised in the callers, whose texts these are)
+                self._end({each.order for each in taken}, error)
+            finally:
+                with self._lock:
+                    self._busy -= 1
+
+    def _take(self) -> list[_Input]:
+        """The texts of the next request; none if nobody waits, or if these few can wait for more."""
+        with self._lock:
+            count = total = 0
+            for waiting in self._waiting:
+                if count == self._max_inputs or (count and total + waiting.tokens > self._max_tokens):
+                    break
+                count, total = count + 1, total + waiting.tokens
+            full = count == self._max_inputs or count < len(self._waiting)
+            if not count or (not full and self._busy >= self._hold_back_from):
+                return []
+            self._busy += 1
+            return [self._waiting.popleft() for _ in range(count)]
+
+    def _deliver(self, taken: Sequence[_Input], settled: Settled) -> None:
+        estimated = sum(each.tokens for each in taken)
+        with self._lock:
+            for each, outcome in zip(taken, settled.outcomes, strict=True):
+                order = each.order
+                order.outcomes[each.position] = outcome
+                if settled.tokens is not None:
+                    order.tokens = (order.tokens or 0.0) + settled.tokens * each.tokens / max(estimated, 1)
+                order.left -= 1
+                if not order.left:
+                    order.done.set()
+
+    def _end(self, orders: set[_Order], error: BaseException) -> None:
+        self._withdraw(orders)
+        for order in orders:
+            order.error = order.error or error
+            order.done.set()
+
+    def _withdraw(self, orders: set[_Order]) -> None:
+        """Take out of the line what is not wanted any more."""
+        with self._lock:
+            self._waiting = deque(each for each in self._waiting if each.order not in orders)

@@ -1,0 +1,175 @@
+"""Requests that several callers share: filled where many wait, not held back where few do, and no text mixed up."""
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from mcp_assets.embedding.full_requests import FullRequests, Settled
+from mcp_assets.embedding.protocol import Embedded, EmbedderUnavailable, EmbeddingResult
+
+AT_ONCE = 2
+MAX_INPUTS = 4
+MAX_TOKENS = 100
+
+
+class Provider:
+    """Keeps the requests it gets; each is answered once it is let go."""
+
+    def __init__(self) -> None:
+        self.requests: list[list[str]] = []
+        self.gates: dict[str, threading.Event] = {}
+        self._asked = threading.Condition()
+
+    def settle(self, texts: list[str]) -> Settled:
+        with self._asked:
+            self.requests.append(texts)
+            self._asked.notify_all()
+        for text in texts:
+            gate = self.gates.get(text)
+            assert gate is None or gate.wait(10)
+        if "bad" in texts:
+            raise EmbedderUnavailable("out of order")
+        return Settled([_embedded(text) for text in texts], 10 * len(texts))
+
+    def wait_for(self, requests: int) -> None:
+        with self._asked:
+            assert self._asked.wait_for(lambda: len(self.requests) >= requests, 10)
+
+
+def _embedded(text: str) -> Embedded:
+    return Embedded(np.frombuffer(text.encode().ljust(8), dtype=np.uint8).astype(np.float32), None)
+
+
+class Callers:
+    """Callers in threads of their own."""
+
+    def __init__(self, provider: Provider, pool: ThreadPoolExecutor) -> None:
+        self.shared = FullRequests(provider.settle, pool, at_once=AT_ONCE, max_inputs=MAX_INPUTS, max_tokens=MAX_TOKENS)
+        self._threads = ThreadPoolExecutor(16)
+
+    def call(self, *texts: str, tokens: int = 1) -> "Future[EmbeddingResult]":
+        needed = -(-len(texts) // MAX_INPUTS)
+        return self._threads.submit(self.shared.outcomes, texts, [tokens] * len(texts), needed)
+
+    def wait_in_line(self, texts: int) -> None:
+        deadline = threading.Event()
+        while len(self.shared._waiting) != texts:
+            assert not deadline.wait(0.005)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+
+@contextmanager
+def calling(provider: Provider) -> Iterator[Callers]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        callers = Callers(provider, pool)
+        yield callers
+        callers.close()
+
+
+def _vectors(result: EmbeddingResult) -> list[list[float]]:
+    return [list(outcome.vector) for outcome in result.outcomes if outcome.vector is not None]
+
+
+def _expected(texts: Sequence[str]) -> list[list[float]]:
+    return _vectors(EmbeddingResult([_embedded(text) for text in texts], None))
+
+
+def test_what_waits_of_several_callers_fills_one_request() -> None:
+    provider = Provider()
+    provider.gates["a"] = threading.Event()
+    with calling(provider) as callers:
+        first = callers.call("a")
+        provider.wait_for(1)
+        second = callers.call("b", "c")
+        callers.wait_in_line(2)
+        third = callers.call("d", "e")
+        assert _vectors(second.result(10)) == _expected(["b", "c"])
+        assert _vectors(third.result(10)) == _expected(["d", "e"])
+        assert provider.requests == [["a"], ["b", "c", "d", "e"]]
+        provider.gates["a"].set()
+        assert _vectors(first.result(10)) == _expected(["a"])
+
+
+def test_few_texts_are_sent_as_soon_as_what_is_in_flight_is_answered() -> None:
+    provider = Provider()
+    provider.gates["a"] = threading.Event()
+    with calling(provider) as callers:
+        first = callers.call("a")
+        provider.wait_for(1)
+        second = callers.call("b")
+        callers.wait_in_line(1)
+        assert provider.requests == [["a"]]
+        provider.gates["a"].set()
+        assert _vectors(second.result(10)) == _expected(["b"])
+        first.result(10)
+
+
+def test_tokens_bound_a_request_but_not_a_single_text() -> None:
+    provider = Provider()
+    with calling(provider) as callers:
+        callers.call("a", "b", "c", tokens=50).result(10)
+        callers.call("d", tokens=500).result(10)
+    assert sorted(map(len, provider.requests)) == [1, 1, 2]
+
+
+def test_a_failed_request_fails_all_whose_texts_it_carried_and_nobody_else() -> None:
+    provider = Provider()
+    provider.gates["a"] = threading.Event()
+    with calling(provider) as callers:
+        first = callers.call("a")
+        provider.wait_for(1)
+        second = callers.call("b", "c", "bad")
+        callers.wait_in_line(3)
+        third = callers.call("d", "e", "f")
+        for failed in (second, third):
+            with pytest.raises(EmbedderUnavailable, match="out of order"):
+                failed.result(10)
+        # The rest of what the third wanted is not sent any more.
+        callers.wait_in_line(0)
+        provider.gates["a"].set()
+        assert _vectors(first.result(10)) == _expected(["a"])
+    assert provider.requests == [["a"], ["b", "c", "bad", "d"]]
+
+
+def test_tokens_are_shared_out_among_the_callers() -> None:
+    provider = Provider()
+    provider.gates["a"] = threading.Event()
+    with calling(provider) as callers:
+        first = callers.call("a")
+        provider.wait_for(1)
+        second = callers.call("b")
+        callers.wait_in_line(1)
+        third = callers.call("c", "d", "e")
+        assert (second.result(10).tokens, third.result(10).tokens) == (10, 30)
+        provider.gates["a"].set()
+        assert first.result(10).tokens == 10
+
+
+def test_nobody_gets_the_vectors_of_another_and_no_text_is_sent_twice() -> None:
+    provider = Provider()
+    rng = random.Random(3)
+    wanted = [[f"{caller}-{n}" for n in range(rng.randrange(0, 11))] for caller in range(200)]
+    with calling(provider) as callers:
+        results = [callers.call(*texts) for texts in wanted]
+        for texts, result in zip(wanted, results, strict=True):
+            assert _vectors(result.result(10)) == _expected(texts)
+    sent = [text for request in provider.requests for text in request]
+    assert sorted(sent) == sorted(text for texts in wanted for text in texts)
+    assert max(map(len, provider.requests)) <= MAX_INPUTS
+
+
+def test_a_pool_that_is_shut_down_takes_nothing_in() -> None:
+    provider = Provider()
+    pool = ThreadPoolExecutor(AT_ONCE)
+    shared = FullRequests(provider.settle, pool, at_once=AT_ONCE, max_inputs=MAX_INPUTS, max_tokens=MAX_TOKENS)
+    pool.shutdown()
+    with pytest.raises(RuntimeError):
+        shared.outcomes(["a"], [1], 1)
+    assert not shared._waiting
