@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -57,9 +58,13 @@ class Callers:
         return self._threads.submit(self.shared.outcomes, texts, [tokens] * len(texts), needed)
 
     def wait_in_line(self, texts: int) -> None:
-        deadline = threading.Event()
+        """Wait until so many texts wait, and stay there."""
+        deadline = time.monotonic() + 10
         while len(self.shared._waiting) != texts:
-            assert not deadline.wait(0.005)
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(0.1)
+        assert len(self.shared._waiting) == texts
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -146,8 +151,8 @@ def test_tokens_are_shared_out_among_the_callers() -> None:
         provider.wait_for(1)
         second = callers.call("b")
         callers.wait_in_line(1)
-        third = callers.call("c", "d", "e")
-        assert (second.result(10).tokens, third.result(10).tokens) == (10, 30)
+        third = callers.call("c", "d", "e", tokens=3)
+        assert (second.result(10).tokens, third.result(10).tokens) == (4, 36)
         provider.gates["a"].set()
         assert first.result(10).tokens == 10
 
