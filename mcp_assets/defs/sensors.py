@@ -1,7 +1,7 @@
 """Sensors: wait on the stream inside the tick, and ask for a drain of each entity type that has pending work."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -14,7 +14,7 @@ from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.events import Kind
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
-from mcp_assets.sync.demand import DrainRun, beats, pending_types, undrained, wanted_full_syncs
+from mcp_assets.sync.demand import DrainRun, beats, overdue, pending_types, undrained, wanted_full_syncs
 from mcp_assets.sync.intake import intake
 from mcp_assets.sync.linker import oldest_link_s
 from mcp_assets.sync.platform import Platform
@@ -111,9 +111,11 @@ def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[d
     if not waiting:
         age_s = oldest_link_s(platform) or 0.0
         if age_s > _FORGOTTEN_S or (age_s > _LEFT_S and not _linking(instance)):
-            waiting = list(platform.settings.entity_types)[:1]
-    drains = undrained(waiting, unfinished_runs(instance, DRAIN_TAG), beats(platform)) if waiting else []
-    return [_request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type}) for entity_type in drains]
+            waiting = dict.fromkeys(list(platform.settings.entity_types)[:1], age_s)
+    return [
+        _request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type})
+        for entity_type in _undrained(platform, instance, waiting)
+    ]
 
 
 def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
@@ -124,15 +126,23 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
         return []
     syncing = {run.entity_type for run in unfinished_runs(instance, FULL_SYNC_TAG)} if lost else set()
     resync = [entity_type for entity_type in lost if entity_type not in syncing]
-    drains = undrained(waiting, unfinished_runs(instance, DRAIN_TAG), beats(platform)) if waiting else []
     return [
         *(_request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type}) for entity_type in resync),
         *(
             _request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type})
-            for entity_type in drains
+            for entity_type in _undrained(platform, instance, waiting)
             if entity_type not in resync
         ),
     ]
+
+
+def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mapping[str, float]) -> list[str]:
+    """Those of `waiting` (type -> seconds) that need a run: nobody drains them or is about to."""
+    if not waiting:
+        return []
+    seen = beats(platform)
+    left = overdue(waiting, seen, platform.settings.entity_types)
+    return undrained(left, unfinished_runs(instance, DRAIN_TAG), seen) if left else []
 
 
 def _linking(instance: dg.DagsterInstance) -> bool:

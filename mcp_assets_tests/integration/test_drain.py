@@ -166,17 +166,17 @@ def test_a_message_that_comes_as_a_drain_lets_go_is_not_left_behind(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_tasks(platform, {"t": "A task"})
-    real = drain_module._until_idle
+    real = drain_module._Lanes._until_idle
     calls: list[int] = []
 
-    def until_idle(*args: Any) -> Iterator[Any]:
-        yield from real(*args)
+    def until_idle(*args: Any) -> None:
+        real(*args)
         calls.append(1)
         if len(calls) == 1:
             send_looks(platform, "t")
             take_in(platform)
 
-    monkeypatch.setattr(drain_module, "_until_idle", until_idle)
+    monkeypatch.setattr(drain_module._Lanes, "_until_idle", until_idle)
     assert sum(batch.messages for batch in drain(platform, "task", "run")) == 1
 
     assert len(calls) == 2

@@ -1,8 +1,9 @@
 """The sensor, tick by tick: whom it asks to work, and whom it leaves alone."""
 
 import asyncio
-from collections.abc import Callable, Generator
-from typing import Any, cast
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
 
 import dagster as dg
 import nats
@@ -18,7 +19,7 @@ from mcp_assets.defs.sensors import DRAIN_TAG, FULL_SYNC_TAG
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync import demand
-from mcp_assets.sync.drain import Drained, drain
+from mcp_assets.sync.drain import drain
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, Ran
 
@@ -120,16 +121,15 @@ def test_rubbish_alone_asks_for_no_run_and_fails_no_tick(platform: Platform, tic
 def test_no_run_is_asked_for_while_a_drain_lives_and_one_is_once_it_has_gone(
     platform: Platform, tick: Tick, write: Write
 ) -> None:
-    write("task", {"t1": "one", "t2": "two"})
+    write("task", {"t1": "one", "t2": "two", "t3": "three"})
     platform.nats.publish(thin("task", "t1"))
     assert types_of(tick()) == ["task"]
-    living = cast("Generator[Drained, None, None]", drain(platform, "task", "some run"))
-    next(living)
+    with closing(drain(platform, "task", "some run")) as living:
+        next(living)
+        platform.nats.publish(thin("task", "t2"))
+        assert tick().run_requests == []
 
-    platform.nats.publish(thin("task", "t2"))
-    assert tick().run_requests == []
-
-    living.close()
+    platform.nats.publish(thin("task", "t3"))
     assert types_of(tick()) == ["task"]
 
 
