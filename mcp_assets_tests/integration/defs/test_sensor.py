@@ -19,7 +19,7 @@ from mcp_assets.defs.sensors import DRAIN_TAG, FULL_SYNC_TAG
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync import demand
-from mcp_assets.sync.drain import drain
+from mcp_assets.sync.drain import drain, sole_drain
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, Ran
 
@@ -131,6 +131,17 @@ def test_no_run_is_asked_for_while_a_drain_lives_and_one_is_once_it_has_gone(
 
     platform.nats.publish(thin("task", "t3"))
     assert types_of(tick()) == ["task"]
+
+
+def test_what_comes_while_a_drain_of_another_type_lives_is_left_to_it_at_first(
+    platform: Platform, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sole_drain(platform, "task", "some run"):
+        platform.nats.publish(thin("page", "p1"))
+        assert tick().run_requests == []
+
+        monkeypatch.setattr(demand, "LEFT_TO_DRAINS_S", 0.0)
+        assert types_of(tick()) == ["page"]
 
 
 @pytest.mark.parametrize(
