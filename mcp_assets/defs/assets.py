@@ -21,7 +21,7 @@ from mcp_assets.graph import EdgeType
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
 from mcp_assets.sync.announce import announce_indexed, announce_links, relate_requests
-from mcp_assets.sync.demand import pending_types
+from mcp_assets.sync.demand import is_drained, pending_types
 from mcp_assets.sync.drain import Drained, drain
 from mcp_assets.sync.full import Stages, full_sync
 from mcp_assets.sync.full_syncs import ProgressWriter
@@ -114,7 +114,7 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
             raise dg.Failure("the run names no partition: a range must go from an earlier partition to a later one")
         log = _EventLog(context, opened)
         if config.mode is Mode.DRAIN:
-            _drain(opened, ranges, context.run.run_id, log)
+            _drain(opened, ranges, context.run.run_id, log, asked_s_ago=_created_s_ago(context))
         else:
             _full(opened, ranges, log, force=config.force, allow_mass_delete=config.allow_mass_delete)
         # Materializations are logged as partitions are complete: an output would mark the whole range.
@@ -123,7 +123,17 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
     return index_entities
 
 
-def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "_EventLog") -> None:
+def _created_s_ago(context: dg.AssetExecutionContext) -> float:
+    record = context.instance.get_run_record_by_id(context.run.run_id)
+    if record is None:
+        return 0.0
+    created: datetime = record.create_timestamp
+    return (datetime.now(UTC) - created.replace(tzinfo=UTC)).total_seconds()
+
+
+def _drain(
+    platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "_EventLog", *, asked_s_ago: float
+) -> None:
     """Embed what comes, of types taken over too, and link it once all that waits is embedded, whoever drains it.
 
     In a burst, one by one, the many would displace each other from the lists, and keep what is not embedded waiting.
@@ -132,7 +142,7 @@ def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "
     failed: dict[str, BaseException] = {}
     with closing(log), ThreadPoolExecutor(1, thread_name_prefix="link") as beside:
         for shard_range in ranges:
-            with closing(drain(platform, shard_range.entity_type, run_id)) as batches:
+            with closing(drain(platform, shard_range.entity_type, run_id, asked_s_ago=asked_s_ago)) as batches:
                 failed |= _work_off(platform, batches, log, beside)
     if failed:
         names = ", ".join(failed)
@@ -173,8 +183,9 @@ def _work_off(
             linking = beside.submit(_link, platform, log, requested, message_ids=message_ids)
             requested, message_ids, linked_at = [], [], time.monotonic()
     _raise_error_of(linking)
-    # What another linker had claimed when it died, or somebody marked meanwhile.
-    _link(platform, log, requested, message_ids=message_ids)
+    if requested or not retrying(platform.settings)(is_drained, platform, Kind.ENTITY):
+        # What another linker had claimed when it died, or somebody marked meanwhile.
+        _link(platform, log, requested, message_ids=message_ids)
     return failed
 
 

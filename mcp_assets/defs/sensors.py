@@ -36,6 +36,9 @@ _LOOK_EVERY_S = 2.0
 
 _STRAGGLERS_S = 0.05
 
+# Events that come one after the other without end must not put off for ever what is asked for them.
+_GATHERING_S = 0.5
+
 # Marks this old, with no run that could be at them, were left by a run that died.
 _LEFT_S = 5.0
 
@@ -96,10 +99,13 @@ def tick(
         if left <= 0:
             return dg.SkipReason(f"{taken} messages taken in; nothing waits for a run")
         wait_s = min(_LOOK_EVERY_S, left)
+        gathered_at = None
         while True:
             news = retrying(settings)(intake, platform, wait_s=wait_s)
             taken += news.accepted + news.rejected
-            if time.monotonic() >= deadline or not (news.more or news.accepted):
+            now = time.monotonic()
+            gathered_at = gathered_at or now + _GATHERING_S
+            if now >= deadline or not (news.more or (news.accepted and now < gathered_at)):
                 break
             # Events come in bursts: what follows at once is taken in before anyone is asked to drain.
             wait_s = _STRAGGLERS_S

@@ -75,6 +75,13 @@ def beats(platform: Platform) -> dict[str, list[Beat]]:
     return found
 
 
+def is_drained(platform: Platform, kind: Kind) -> bool:
+    """Whether a living drain works off messages of `kind` that are in the inbox."""
+    waiting = pending_types(platform, kind)
+    seen = beats(platform) if waiting else {}
+    return any(_works(beat) for entity_type in waiting for beat in seen.get(entity_type, ()))
+
+
 def wanted_full_syncs(platform: Platform) -> dict[str, str]:
     """Entity types of which events were lost, with the reason."""
     with platform.postgres.transaction() as connection:

@@ -35,8 +35,8 @@ BEAT_S = 5.0
 STALE_BEAT_S = 4 * BEAT_S
 """A drain that has not beaten for this long is taken for dead."""
 
-TAKEN_OVER_S = 1.0
-"""Events that waited before a drain began have a run of their own on the way, unless they have waited for this long."""
+TAKEN_OVER_S = 3.0
+"""What came before a drain was asked for has a run of its own on the way, unless it has waited for this long."""
 
 _INTAKE_WAIT_S = 0.5
 
@@ -97,9 +97,12 @@ class Drained:
     """The type had been taken over, and its lane has ended with this; what it had not done is in the inbox."""
 
 
-def drain(platform: Platform, entity_type: str, run_id: str) -> Generator[Drained, None, None]:
+def drain(
+    platform: Platform, entity_type: str, run_id: str, *, asked_s_ago: float = 0.0
+) -> Generator[Drained, None, None]:
     """Work off the entity events and relate requests in the inbox: about `entity_type`, and about types taken over.
 
+    The run was asked for `asked_s_ago` seconds ago: what came since is what nobody could ask a run for.
     Ends when there have been none for DRAIN_LINGER_S, or after DRAIN_MAX_S. An error of a type that was taken over ends
     that lane alone, and is yielded. Any other ends the drain, once the other lanes have worked off what waits. Who does
     not iterate it to its end closes it: its lanes work in threads of their own.
@@ -110,11 +113,12 @@ def drain(platform: Platform, entity_type: str, run_id: str) -> Generator[Draine
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: batches in flight stay in the inbox.
     """
+    asked_at = time.monotonic() - asked_s_ago
     deadline = time.monotonic() + platform.settings.drain_max_s
     failed: set[str] = set()
     types = [entity_type]
     while types:
-        lanes = _Lanes(platform, types, run_id, deadline, failed)
+        lanes = _Lanes(platform, entity_type, types, run_id, asked_at, deadline, failed)
         yield from lanes.drained()
         types = lanes.left_behind()
 
@@ -139,14 +143,23 @@ class _Lanes:
     """The lanes of one drain. All end together: when none has had work for a while, or the drain's time is over."""
 
     def __init__(
-        self, platform: Platform, types: Sequence[str], run_id: str, deadline: float, failed: set[str]
+        self,
+        platform: Platform,
+        own: str,
+        types: Sequence[str],
+        run_id: str,
+        asked_at: float,
+        deadline: float,
+        failed: set[str],
     ) -> None:
         self._platform = platform
+        self._own = own
         self._types = types
         self._run_id = run_id
         self._deadline = deadline
         self._failed = failed
-        self._began = self._idle_since = time.monotonic()
+        self._asked_at = asked_at
+        self._idle_since = time.monotonic()
         # A batch holds the connection of its claim while it asks for another: more of them would starve each other.
         self._slots = threading.BoundedSemaphore(platform.postgres.max_connections // 2)
         self._results: Queue[Drained | _Ended] = Queue(_BATCHES_AHEAD)
@@ -218,7 +231,7 @@ class _Lanes:
         with self._changed:
             self._running.discard(name)
             self._busy.discard(name)
-            if error is not None and (name == _READER or name in self._types):
+            if error is not None and name in (self._own, _READER):
                 self._leaving = True
             elif error is not None:
                 self._failed.add(name)
@@ -254,10 +267,10 @@ class _Lanes:
             others = self._platform.settings.entity_types.keys() - self._running - self._failed
         if not others:
             return
-        began_s_ago = time.monotonic() - self._began
+        asked_s_ago = time.monotonic() - self._asked_at
         waiting = retrying(self._platform.settings)(_waiting_undrained, self._platform, others)
         for entity_type, waited_s in waiting.items():
-            if waited_s < began_s_ago or waited_s >= TAKEN_OVER_S:
+            if waited_s < asked_s_ago or waited_s >= TAKEN_OVER_S:
                 self._start(entity_type, partial(self._lane, entity_type))
 
     def _until_idle(self, entity_type: str) -> None:

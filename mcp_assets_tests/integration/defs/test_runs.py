@@ -1,6 +1,8 @@
 """Runs of the assets: what they bring up to date, and what Dagster's event log says of it, when."""
 
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +16,12 @@ from mcp_assets.events import Kind
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync import drain as drain_module
 from mcp_assets.sync.demand import beats
+from mcp_assets.sync.drain import drain, sole_drain
 from mcp_assets.sync.intake import intake
+from mcp_assets.sync.linker import pending_links
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.integration.defs.conftest import ASSETS, Backfills, Logged, Ran
+from mcp_assets_tests.observing import take_in
 from mcp_assets_tests.openai_stub import OpenAIStub
 
 SHARDS = 4
@@ -202,11 +207,9 @@ def test_a_drain_materializes_the_partitions_of_types_that_it_took_over_as_its_o
 
     with ThreadPoolExecutor(1) as beside:
         running = beside.submit(run, "task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN")
-        while not beats(platform) and not running.done():
-            time.sleep(0.01)
+        until(lambda: bool(beats(platform)))
         platform.nats.publish(thin("page", "p1"))
-        while not points(platform, "wiki_pages") and not running.done():
-            time.sleep(0.01)
+        until(lambda: bool(points(platform, "wiki_pages")))
         platform.nats.publish(thin("task", "t1"))
         ran = running.result()
 
@@ -220,6 +223,70 @@ def test_a_drain_materializes_the_partitions_of_types_that_it_took_over_as_its_o
         assert ran.metadata["embeddings", partition]["embedded"] == 1
         assert "added" in ran.metadata["relationship_edges", partition]
     assert inbox(platform) == 0
+
+
+def test_a_run_whose_type_is_drained_by_another_succeeds_and_leaves_the_links_to_it(
+    platform: Platform, write: Write, run: Run
+) -> None:
+    write("task", {"t1": "one", "t2": "two"})
+    platform.nats.publish(thin("task", "t1"))
+    take_in(platform)
+    for _ in drain(platform, "task", "before"):
+        pass
+    marks = pending_links(platform, up_to=10)
+    assert marks > 0
+    with sole_drain(platform, "task", "another") as alone:
+        assert alone
+        platform.nats.publish(thin("task", "t2"))
+        take_in(platform)
+        ran = run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN")
+        assert ran.success
+        assert ran.materialized == []
+        assert (inbox(platform), pending_links(platform, up_to=10)) == (1, marks)
+
+    assert run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN").success
+    assert (inbox(platform), pending_links(platform, up_to=10)) == (0, 0)
+
+
+def test_a_drain_that_is_terminated_ends_canceled_and_lets_go_of_every_type(
+    platform: Platform, write: Write, run: Run, instance: dg.DagsterInstance
+) -> None:
+    platform.settings.drain_linger_s = 60
+    write("page", {"p1": "one"})
+
+    def terminate() -> None:
+        try:
+            until(lambda: "task" in beats(platform))
+            platform.nats.publish(thin("page", "p1"))
+            until(lambda: bool(points(platform, "wiki_pages")))
+            # As launchers terminate a run: the cancellation is reported, then its process is told.
+            (started,) = instance.get_runs()
+            instance.report_run_canceling(started)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    # Until Dagster has its own, as in a run's process: should it never come to that.
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with ThreadPoolExecutor(1) as beside:
+            terminating = beside.submit(terminate)
+            ran = run("task-00", "task-03", mode="DRAIN")
+            terminating.result()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert not ran.success
+    (record,) = instance.get_run_records()
+    assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
+    assert ran.materialized == both([partition_of("page", "p1")])
+    assert beats(platform) == {}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
 
 
 def test_a_drain_that_could_not_do_what_it_took_over_fails_by_name_and_has_done_its_own(

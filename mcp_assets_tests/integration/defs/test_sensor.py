@@ -1,7 +1,9 @@
 """The sensor, tick by tick: whom it asks to work, and whom it leaves alone."""
 
 import asyncio
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -102,6 +104,24 @@ def test_a_tick_asks_once_for_each_type_with_pending_work_over_all_its_shards(pl
         assert request.asset_check_keys == []
         assert request.run_key is None
         assert config_of(request) == {"mode": "DRAIN", "force": False, "allow_mass_delete": False}
+
+
+@pytest.mark.timeout(30)
+def test_events_that_come_without_end_do_not_keep_a_tick_from_asking(platform: Platform, tick: Tick) -> None:
+    platform.settings.sensor_tick_s = 300
+    asked = threading.Event()
+
+    def publish() -> None:
+        while not asked.wait(0.01):
+            platform.nats.publish(thin("task", "t1"))
+
+    with ThreadPoolExecutor(1) as beside:
+        publishing = beside.submit(publish)
+        try:
+            assert types_of(tick()) == ["task"]
+        finally:
+            asked.set()
+        publishing.result()
 
 
 def test_a_tick_without_any_message_skips(platform: Platform, tick: Tick) -> None:
