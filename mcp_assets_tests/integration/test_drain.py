@@ -303,11 +303,12 @@ def test_an_error_of_a_drains_own_type_is_raised_once_what_it_took_over_is_worke
     platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
-    pages = {f"p{n}": f"Page {n}" for n in range(20)}
+    own = make_platform(batch_size=1, embedding_concurrency=1)
+    pages = {f"p{n}": f"Page {n}" for n in range(40)}
     put_pages(platform, pages)
     put_tasks(platform, {"t": "A broken task"})
-    stub.add_fault("latency", times=None, latency_s=0.02)
-    with pytest.raises(Exception, match="quota"), closing(drain(make_platform(batch_size=1), "task", "run")) as batches:
+    stub.add_fault("latency", times=None, latency_s=0.05)
+    with pytest.raises(Exception, match="quota"), closing(drain(own, "task", "run")) as batches:
         send_pages(platform, *pages)
         assert next(batches).entity_type == "page"
         stub.add_fault("insufficient_quota", times=None, contains="broken")
