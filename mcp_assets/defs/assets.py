@@ -1,7 +1,7 @@
 """Assets: `entities`, `embeddings`, `relationship_edges`: one multi-asset, so that a micro-batch is one step."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
@@ -21,8 +21,8 @@ from mcp_assets.graph import EdgeType
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
 from mcp_assets.sync.announce import announce_indexed, announce_links, relate_requests
-from mcp_assets.sync.demand import pending_types
-from mcp_assets.sync.drain import drain
+from mcp_assets.sync.demand import is_drained, pending_types
+from mcp_assets.sync.drain import Drained, drain
 from mcp_assets.sync.full import Stages, full_sync
 from mcp_assets.sync.full_syncs import ProgressWriter
 from mcp_assets.sync.graph_view import strengths_of
@@ -114,7 +114,7 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
             raise dg.Failure("the run names no partition: a range must go from an earlier partition to a later one")
         log = _EventLog(context, opened)
         if config.mode is Mode.DRAIN:
-            _drain(opened, ranges, context.run.run_id, log)
+            _drain(opened, ranges, context.run.run_id, log, asked_s_ago=_created_s_ago(context))
         else:
             _full(opened, ranges, log, force=config.force, allow_mass_delete=config.allow_mass_delete)
         # Materializations are logged as partitions are complete: an output would mark the whole range.
@@ -123,37 +123,70 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
     return index_entities
 
 
-def _drain(platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "_EventLog") -> None:
-    """Embed what comes, and link it once all that waits is embedded, of other types too.
+def _created_s_ago(context: dg.AssetExecutionContext) -> float:
+    record = context.instance.get_run_record_by_id(context.run.run_id)
+    if record is None:
+        return 0.0
+    created: datetime = record.create_timestamp
+    return (datetime.now(UTC) - created.replace(tzinfo=UTC)).total_seconds()
+
+
+def _drain(
+    platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: "_EventLog", *, asked_s_ago: float
+) -> None:
+    """Embed what comes, of types taken over too, and link it once all that waits is embedded, whoever drains it.
 
     In a burst, one by one, the many would displace each other from the lists, and keep what is not embedded waiting.
     The last drain to catch up links for all.
     """
+    failed: dict[str, BaseException] = {}
     with closing(log), ThreadPoolExecutor(1, thread_name_prefix="link") as beside:
-        linking: Future[None] | None = None
         for shard_range in ranges:
-            requested: list[EntityRef] = []
-            message_ids: list[str] = []
-            linked_at = time.monotonic()
-            for drained in drain(platform, shard_range.entity_type, run_id):
-                for shard, counts in drained.report.shards.items():
-                    log.touched(shard_range.entity_type, shard, counts)
-                announce_indexed(platform, shard_range.entity_type, drained)
-                requested += drained.relate
-                message_ids += relate_requests(drained)
-                if linking is not None and not linking.done():
-                    # What is embedded meanwhile is not kept waiting for it.
-                    continue
-                caught_up = not drained.messages and (
-                    requested or not retrying(platform.settings)(pending_types, platform, Kind.ENTITY)
-                )
-                if caught_up or time.monotonic() - linked_at > LINK_AT_LEAST_EVERY_S:
-                    _raise_error_of(linking)
-                    linking = beside.submit(_link, platform, log, requested, message_ids=message_ids)
-                    requested, message_ids, linked_at = [], [], time.monotonic()
+            with closing(drain(platform, shard_range.entity_type, run_id, asked_s_ago=asked_s_ago)) as batches:
+                failed |= _work_off(platform, batches, log, beside)
+    if failed:
+        names = ", ".join(failed)
+        raise dg.Failure(
+            f"{names}, which this drain had taken over, failed: {next(iter(failed.values()))}. What was not done waits "
+            "in the inbox and has a run of its own asked for; the types that the run was launched for are done",
+            allow_retries=False,
+        ) from next(iter(failed.values()))
+
+
+def _work_off(
+    platform: Platform, batches: Iterable[Drained], log: "_EventLog", beside: ThreadPoolExecutor
+) -> dict[str, BaseException]:
+    """Tell of a drain's batches and link them; the errors of the types that it took over, by type."""
+    failed: dict[str, BaseException] = {}
+    linking: Future[None] | None = None
+    requested: list[EntityRef] = []
+    message_ids: list[str] = []
+    linked_at = time.monotonic()
+    for drained in batches:
+        if drained.error is not None:
+            failed[drained.entity_type] = drained.error
+            log.failed(drained.entity_type, drained.error)
+            continue
+        for shard, counts in drained.report.shards.items():
+            log.touched(drained.entity_type, shard, counts)
+        announce_indexed(platform, drained)
+        requested += drained.relate
+        message_ids += relate_requests(drained)
+        if linking is not None and not linking.done():
+            # What is embedded meanwhile is not kept waiting for it.
+            continue
+        caught_up = not drained.messages and (
+            requested or not retrying(platform.settings)(pending_types, platform, Kind.ENTITY)
+        )
+        if caught_up or time.monotonic() - linked_at > LINK_AT_LEAST_EVERY_S:
             _raise_error_of(linking)
-            # What another linker had claimed when it died, or somebody marked meanwhile.
-            _link(platform, log, requested, message_ids=message_ids)
+            linking = beside.submit(_link, platform, log, requested, message_ids=message_ids)
+            requested, message_ids, linked_at = [], [], time.monotonic()
+    _raise_error_of(linking)
+    if requested or not retrying(platform.settings)(is_drained, platform, Kind.ENTITY):
+        # What another linker had claimed when it died, or somebody marked meanwhile.
+        _link(platform, log, requested, message_ids=message_ids)
+    return failed
 
 
 def _raise_error_of(linking: "Future[None] | None") -> None:
@@ -250,6 +283,10 @@ class _EventLog:
         with self._lock:
             self._pending.setdefault(self._key(entity_type, shard), Counts()).add(counts)
             self._tell_when_due()
+
+    def failed(self, entity_type: str, error: BaseException) -> None:
+        """A type that a drain took over is given up: said at once, for the run goes on."""
+        self._context.log.error(f"draining {entity_type}, which this run had taken over, failed: {error}")
 
     def close(self) -> None:
         """Tell what has not been told, and wait until all of it is in Dagster's event log."""

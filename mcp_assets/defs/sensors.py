@@ -1,7 +1,7 @@
 """Sensors: wait on the stream inside the tick, and ask for a drain of each entity type that has pending work."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -14,7 +14,7 @@ from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.events import Kind
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
-from mcp_assets.sync.demand import DrainRun, beats, pending_types, undrained, wanted_full_syncs
+from mcp_assets.sync.demand import DrainRun, beats, overdue, pending_types, undrained, wanted_full_syncs
 from mcp_assets.sync.intake import intake
 from mcp_assets.sync.linker import oldest_link_s
 from mcp_assets.sync.platform import Platform
@@ -35,6 +35,9 @@ _WAITING = (DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED)
 _LOOK_EVERY_S = 2.0
 
 _STRAGGLERS_S = 0.05
+
+# Events that come one after the other without end must not put off for ever what is asked for them.
+_GATHERING_S = 0.5
 
 # Marks this old, with no run that could be at them, were left by a run that died.
 _LEFT_S = 5.0
@@ -96,10 +99,13 @@ def tick(
         if left <= 0:
             return dg.SkipReason(f"{taken} messages taken in; nothing waits for a run")
         wait_s = min(_LOOK_EVERY_S, left)
+        gathered_at = None
         while True:
             news = retrying(settings)(intake, platform, wait_s=wait_s)
             taken += news.accepted + news.rejected
-            if time.monotonic() >= deadline or not (news.more or news.accepted):
+            now = time.monotonic()
+            gathered_at = gathered_at or now + _GATHERING_S
+            if now >= deadline or not (news.more or (news.accepted and now < gathered_at)):
                 break
             # Events come in bursts: what follows at once is taken in before anyone is asked to drain.
             wait_s = _STRAGGLERS_S
@@ -111,9 +117,11 @@ def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[d
     if not waiting:
         age_s = oldest_link_s(platform) or 0.0
         if age_s > _FORGOTTEN_S or (age_s > _LEFT_S and not _linking(instance)):
-            waiting = list(platform.settings.entity_types)[:1]
-    drains = undrained(waiting, unfinished_runs(instance, DRAIN_TAG), beats(platform)) if waiting else []
-    return [_request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type}) for entity_type in drains]
+            waiting = dict.fromkeys(list(platform.settings.entity_types)[:1], age_s)
+    return [
+        _request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type})
+        for entity_type in _undrained(platform, instance, waiting)
+    ]
 
 
 def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
@@ -124,15 +132,23 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
         return []
     syncing = {run.entity_type for run in unfinished_runs(instance, FULL_SYNC_TAG)} if lost else set()
     resync = [entity_type for entity_type in lost if entity_type not in syncing]
-    drains = undrained(waiting, unfinished_runs(instance, DRAIN_TAG), beats(platform)) if waiting else []
     return [
         *(_request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type}) for entity_type in resync),
         *(
             _request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type})
-            for entity_type in drains
+            for entity_type in _undrained(platform, instance, waiting)
             if entity_type not in resync
         ),
     ]
+
+
+def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mapping[str, float]) -> list[str]:
+    """Those of `waiting` (type -> seconds) that need a run: nobody drains them or is about to."""
+    if not waiting:
+        return []
+    seen = beats(platform)
+    left = overdue(waiting, seen, platform.settings.entity_types)
+    return undrained(left, unfinished_runs(instance, DRAIN_TAG), seen) if left else []
 
 
 def _linking(instance: dg.DagsterInstance) -> bool:

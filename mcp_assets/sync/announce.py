@@ -74,8 +74,9 @@ def encoded(result: Mapping[str, Any], message_ids: Sequence[str], max_bytes: in
     return body
 
 
-def announce_indexed(platform: Platform, entity_type: str, drained: Drained) -> None:
+def announce_indexed(platform: Platform, drained: Drained) -> None:
     """Tell what a batch of the inbox came to, and what of it failed; silence if nothing changed and nobody asked."""
+    entity_type = drained.entity_type
     failures = {entity_id: refusal.sentence for entity_id, refusal in drained.report.refusals.items()}
     failures |= dict.fromkeys(drained.given_up, "nothing is known of it: it has no source row, and no event states it")
     ids_of: dict[tuple[str, bool], list[str]] = {}

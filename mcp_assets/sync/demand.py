@@ -1,6 +1,6 @@
 """Demand: which entity types have pending work that nobody drains, and which have lost events and want a full sync."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from mcp_assets.events import Kind
@@ -9,6 +9,9 @@ from mcp_assets.sync.platform import Platform
 
 STARTING_S = 60.0
 """A run that has not begun to drain this long after its launch is taken for lost."""
+
+LEFT_TO_DRAINS_S = 2.0
+"""For so long work is left to a living drain of another type, which should have taken it over by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +33,19 @@ class Beat:
     locked: bool
 
 
+def overdue(waiting: Mapping[str, float], beats: Mapping[str, Iterable[Beat]], types: Collection[str]) -> list[str]:
+    """Those of `waiting` (type -> seconds) that no living drain of one of `types` is just about to take over."""
+    living = any(_works(beat) for entity_type in types for beat in beats.get(entity_type, ()))
+    return [name for name, waited_s in waiting.items() if not living or waited_s >= LEFT_TO_DRAINS_S]
+
+
 def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[str, Iterable[Beat]]) -> list[str]:
     """Those of the types in `pending` that no drain works on or is about to.
 
     A drain is at work if it holds the type's lock and beats; a run is about to if it waits in the queue, or was
     launched a short while ago and has not beaten yet. Whatever else is unfinished has died or hangs.
     """
-    drained = {
-        entity_type for entity_type, seen in beats.items() if any(b.locked and b.age_s < STALE_BEAT_S for b in seen)
-    }
+    drained = {entity_type for entity_type, seen in beats.items() if any(map(_works, seen))}
     beaten = {beat.run_id for seen in beats.values() for beat in seen}
     drained |= {
         run.entity_type for run in runs if run.queued or (run.run_id not in beaten and run.launched_s_ago < STARTING_S)
@@ -46,11 +53,15 @@ def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[s
     return [entity_type for entity_type in pending if entity_type not in drained]
 
 
-def pending_types(platform: Platform, kind: Kind) -> list[str]:
-    """Registered entity types with messages of `kind` in the inbox that are due."""
+def _works(beat: Beat) -> bool:
+    return beat.locked and beat.age_s < STALE_BEAT_S
+
+
+def pending_types(platform: Platform, kind: Kind) -> dict[str, float]:
+    """Registered entity types with messages of `kind` in the inbox; for how long the oldest has been due, seconds."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("pending_types"), {"kinds": [kind.value]}).fetchall()
-    return [row[0] for row in rows if row[0] in platform.settings.entity_types]
+    return {row[0]: row[1] for row in rows if row[0] in platform.settings.entity_types}
 
 
 def beats(platform: Platform) -> dict[str, list[Beat]]:
@@ -62,6 +73,13 @@ def beats(platform: Platform) -> dict[str, list[Beat]]:
     for entity_type, run_id, age_s, locked in rows:
         found.setdefault(entity_type, []).append(Beat(run_id, age_s, locked))
     return found
+
+
+def is_drained(platform: Platform, kind: Kind) -> bool:
+    """Whether a living drain works off messages of `kind` that are in the inbox."""
+    waiting = pending_types(platform, kind)
+    seen = beats(platform) if waiting else {}
+    return any(_works(beat) for entity_type in waiting for beat in seen.get(entity_type, ()))
 
 
 def wanted_full_syncs(platform: Platform) -> dict[str, str]:

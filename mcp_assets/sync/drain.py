@@ -1,11 +1,19 @@
-"""Drain: applies the inbox of one entity type until it is empty and stays so; does intake itself meanwhile."""
+"""Drain: applies the inbox of an entity type until it is empty and stays so; does intake itself meanwhile.
+
+What it takes in may be about other types, and a run for them starts seconds later: so it takes over those that wait
+and that nobody drains. Each type that it works on is a lane: a thread that holds the type's drain lock, so that there
+is one at most. One reader takes in for all lanes.
+"""
 
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from queue import Queue
 from typing import Any
 
 import psycopg
@@ -27,7 +35,13 @@ BEAT_S = 5.0
 STALE_BEAT_S = 4 * BEAT_S
 """A drain that has not beaten for this long is taken for dead."""
 
+TAKEN_OVER_S = 3.0
+"""What came before a drain was asked for has a run of its own on the way, unless it has waited for this long."""
+
 _INTAKE_WAIT_S = 0.5
+
+_BATCHES_AHEAD = 16
+"""Batches that lanes may be ahead of who is told of them."""
 
 _KINDS = [Kind.ENTITY.value, Kind.RELATE.value]
 """A drain works off both: a relate request may carry the state of an entity, and events about it come in between."""
@@ -68,6 +82,7 @@ class Asked:
 class Drained:
     """What one batch of the inbox came to; without messages: all that was there is worked off, for now."""
 
+    entity_type: str
     messages: int
     report: BatchReport = field(default_factory=BatchReport)
     relate: tuple[EntityRef, ...] = ()
@@ -78,27 +93,34 @@ class Drained:
     """Those of which nothing is known, after so many looks that they were dead-lettered."""
     asked: tuple[Asked, ...] = ()
     """The messages with ids that are out of the inbox now."""
+    error: BaseException | None = None
+    """The type had been taken over, and its lane has ended with this; what it had not done is in the inbox."""
 
 
-def drain(platform: Platform, entity_type: str, run_id: str) -> Iterator[Drained]:
-    """Work off the entity events and relate requests about `entity_type` in the inbox.
+def drain(
+    platform: Platform, entity_type: str, run_id: str, *, asked_s_ago: float = 0.0
+) -> Generator[Drained, None, None]:
+    """Work off the entity events and relate requests in the inbox: about `entity_type`, and about types taken over.
 
-    Ends when there have been none for DRAIN_LINGER_S, or after DRAIN_MAX_S.
+    The run was asked for `asked_s_ago` seconds ago: what came since is what nobody could ask a run for.
+    Ends when there have been none for DRAIN_LINGER_S, or after DRAIN_MAX_S. An error of a type that was taken over ends
+    that lane alone, and is yielded. Any other ends the drain, once the other lanes have worked off what waits. Who does
+    not iterate it to its end closes it: its lanes work in threads of their own.
 
-    Yields nothing and ends at once if another drain is at it. When it lets go it looks once more, so that no event
-    falls between two drains.
+    Yields nothing and ends at once if another drain is at `entity_type`. When it lets go it looks once more, so that no
+    event falls between two drains.
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: batches in flight stay in the inbox.
     """
+    asked_at = time.monotonic() - asked_s_ago
     deadline = time.monotonic() + platform.settings.drain_max_s
-    while True:
-        with sole_drain(platform, entity_type, run_id) as alone:
-            if not alone:
-                return
-            yield from _until_idle(platform, entity_type, deadline)
-        if time.monotonic() >= deadline or not _has_pending(platform, entity_type):
-            return
+    failed: set[str] = set()
+    types = [entity_type]
+    while types:
+        lanes = _Lanes(platform, entity_type, types, run_id, asked_at, deadline, failed)
+        yield from lanes.drained()
+        types = lanes.left_behind()
 
 
 def drain_lock(schema: str, entity_type: str) -> str:
@@ -106,47 +128,207 @@ def drain_lock(schema: str, entity_type: str) -> str:
     return f"{schema}/drain/{entity_type}"
 
 
-def _until_idle(platform: Platform, entity_type: str, deadline: float) -> Iterator[Drained]:
-    indexer = Indexer(platform, entity_type)
-    idle_since = time.monotonic()
-    while time.monotonic() < deadline:
-        worked = False
-        for drained in _work_off(platform, entity_type, indexer):
-            worked = True
-            yield drained
-            if time.monotonic() >= deadline:
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A lane, or the reader, is at its end."""
+
+    name: str
+    error: BaseException | None
+
+
+_READER = "(reader)"
+
+
+class _Lanes:
+    """The lanes of one drain. All end together: when none has had work for a while, or the drain's time is over."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        own: str,
+        types: Sequence[str],
+        run_id: str,
+        asked_at: float,
+        deadline: float,
+        failed: set[str],
+    ) -> None:
+        self._platform = platform
+        self._own = own
+        self._types = types
+        self._run_id = run_id
+        self._deadline = deadline
+        self._failed = failed
+        self._asked_at = asked_at
+        self._idle_since = time.monotonic()
+        # A batch holds the connection of its claim while it asks for another: more of them would starve each other.
+        self._slots = threading.BoundedSemaphore(platform.postgres.max_connections // 2)
+        self._results: Queue[Drained | _Ended] = Queue(_BATCHES_AHEAD)
+        self._executor = ThreadPoolExecutor(len(platform.settings.entity_types) + 1, thread_name_prefix="drain")
+        # Guards what follows, and is notified when it changes.
+        self._changed = threading.Condition()
+        self._running: set[str] = set()
+        self._busy: set[str] = set()
+        self._held: set[str] = set()
+        self._unheard = 0
+        self._looks = 0
+        self._leaving = self._closed = self._read_out = False
+
+    def drained(self) -> Iterator[Drained]:
+        """What the lanes do, as they do it; to be iterated once."""
+        errors: list[BaseException] = []
+        try:
+            for entity_type in self._types:
+                self._start(entity_type, partial(self._lane, entity_type))
+            while self._unheard:
+                result = self._results.get()
+                if isinstance(result, Drained):
+                    yield result
+                    continue
+                with self._changed:
+                    self._unheard -= 1
+                if result.error is None:
+                    continue
+                if result.name in self._failed:
+                    yield Drained(result.name, 0, error=result.error)
+                else:
+                    errors.append(result.error)
+        finally:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
+            while self._unheard:
+                if isinstance(self._results.get(), _Ended):
+                    with self._changed:
+                        self._unheard -= 1
+            self._executor.shutdown()
+        if errors:
+            first, *others = errors
+            for other in others:
+                first.add_note(f"and at the same time: {type(other).__name__}: {other}")
+            raise first
+
+    def left_behind(self) -> list[str]:
+        """Types that this drain held and for which messages came as it let go; none if its time is over."""
+        held = self._held - self._failed
+        if not held or time.monotonic() >= self._deadline:
+            return []
+        waiting = retrying(self._platform.settings)(_waiting_undrained, self._platform, held)
+        return sorted(waiting)
+
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        """In a thread of its own, unless it runs; its end is heard of in `drained`."""
+        with self._changed:
+            if name in self._running:
                 return
-        if worked:
-            yield Drained(0)
-            idle_since = time.monotonic()
-        elif time.monotonic() - idle_since >= platform.settings.drain_linger_s:
+            self._running.add(name)
+            if name != _READER:
+                self._busy.add(name)
+            self._unheard += 1
+        self._executor.submit(work).add_done_callback(partial(self._ended, name))
+
+    def _ended(self, name: str, future: Future[None]) -> None:
+        error = future.exception()
+        with self._changed:
+            self._running.discard(name)
+            self._busy.discard(name)
+            if error is not None and name in (self._own, _READER):
+                self._leaving = True
+            elif error is not None:
+                self._failed.add(name)
+            self._changed.notify_all()
+        self._results.put(_Ended(name, error))
+
+    def _lane(self, entity_type: str) -> None:
+        with sole_drain(self._platform, entity_type, self._run_id) as alone:
+            if not alone:
+                return
+            with self._changed:
+                self._held.add(entity_type)
+            self._start(_READER, self._read)
+            self._until_idle(entity_type)
+
+    def _read(self) -> None:
+        """Take in, wake the lanes, and take over what nobody drains, until the lanes are about to leave."""
+        settings = self._platform.settings
+        try:
+            while not self._leaving and not self._over():
+                retrying(settings)(intake, self._platform, wait_s=_INTAKE_WAIT_S)
+                with self._changed:
+                    self._looks += 1
+                    self._changed.notify_all()
+                self._take_over()
+        finally:
+            with self._changed:
+                self._read_out = True
+                self._changed.notify_all()
+
+    def _take_over(self) -> None:
+        with self._changed:
+            others = self._platform.settings.entity_types.keys() - self._running - self._failed
+        if not others:
             return
-        retrying(platform.settings)(intake, platform, wait_s=_INTAKE_WAIT_S)
+        asked_s_ago = time.monotonic() - self._asked_at
+        waiting = retrying(self._platform.settings)(_waiting_undrained, self._platform, others)
+        for entity_type, waited_s in waiting.items():
+            if waited_s < asked_s_ago or waited_s >= TAKEN_OVER_S:
+                self._start(entity_type, partial(self._lane, entity_type))
 
+    def _until_idle(self, entity_type: str) -> None:
+        indexer = Indexer(self._platform, entity_type)
+        while not self._over():
+            with self._changed:
+                self._busy.add(entity_type)
+                looks, last = self._looks, self._read_out
+            worked = False
+            for drained in self._work_off(entity_type, indexer):
+                worked = True
+                self._results.put(drained)
+            if worked:
+                self._results.put(Drained(entity_type, 0))
+            if last:
+                return
+            self._rest(entity_type, looks, worked=worked)
 
-def _work_off(platform: Platform, entity_type: str, indexer: Indexer) -> Iterator[Drained]:
-    """Batches from the inbox, several in flight, until a batch finds it empty."""
-    empty = threading.Event()
+    def _rest(self, entity_type: str, looks: int, *, worked: bool) -> None:
+        """Until the reader has looked since it had looked `looks` times. The last lane to rest decides to leave."""
+        with self._changed:
+            self._busy.discard(entity_type)
+            if worked:
+                self._idle_since = time.monotonic()
+            if not self._busy and time.monotonic() - self._idle_since >= self._platform.settings.drain_linger_s:
+                self._leaving = True
+            self._changed.wait_for(
+                lambda: self._looks != looks or self._read_out or self._closed,
+                timeout=max(0.0, self._deadline - time.monotonic()),
+            )
 
-    def claims() -> Iterator[int]:
-        number = 0
-        while not empty.is_set():
-            yield number
-            number += 1
+    def _work_off(self, entity_type: str, indexer: Indexer) -> Iterator[Drained]:
+        """Batches from the inbox, several in flight, until a batch finds it empty."""
+        empty = threading.Event()
 
-    def work(_: int) -> Drained:
-        if empty.is_set():
-            return Drained(0)
-        drained = retrying(platform.settings)(_drain_batch, platform, entity_type, indexer)
-        if not drained.messages:
-            empty.set()
-        return drained
+        def claims() -> Iterator[int]:
+            number = 0
+            while not empty.is_set() and not self._over():
+                yield number
+                number += 1
 
-    # A batch holds the connection of its claim while it asks for another: more of them would starve each other.
-    in_flight = min(platform.embedder.concurrency + 1, platform.postgres.max_connections // 2)
-    for _, drained in overlapped(claims(), work, in_flight=in_flight):
-        if drained.messages:
-            yield drained
+        def work(_: int) -> Drained:
+            if empty.is_set():
+                return Drained(entity_type, 0)
+            with self._slots:
+                drained = retrying(self._platform.settings)(_drain_batch, self._platform, entity_type, indexer)
+            if not drained.messages:
+                empty.set()
+            return drained
+
+        # One slot is left to the other lanes.
+        in_flight = min(self._platform.embedder.concurrency + 1, self._platform.postgres.max_connections // 2 - 1)
+        for _, drained in overlapped(claims(), work, in_flight=in_flight):
+            if drained.messages:
+                yield drained
+
+    def _over(self) -> bool:
+        return self._closed or time.monotonic() >= self._deadline
 
 
 def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drained:
@@ -165,7 +347,7 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
             )
         ]
         if not rows:
-            return Drained(0)
+            return Drained(entity_type, 0)
         by_entity = _coalesced(platform, connection, entity_type, rows)
         wanted = [
             Wanted(ref.id, folded.stated, deleting=folded.event.verb is Verb.DELETE)
@@ -195,6 +377,7 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
         _for_messages(platform, connection, "postpone_inbox", postponed, delay_ms=platform.settings.retry_delay_ms)
     ids = {id(row): ref.id for ref, (_, messages) in by_entity.items() for row in messages}
     return Drained(
+        entity_type,
         len(rows),
         report,
         relate,
@@ -296,7 +479,13 @@ def _beat(platform: Platform, session: Connection, names: Mapping[str, str], sto
             return
 
 
-def _has_pending(platform: Platform, entity_type: str) -> bool:
-    with platform.postgres.transaction() as connection:
-        pending = connection.execute(platform.postgres.query("pending_types"), {"kinds": _KINDS})
-        return any(row[0] == entity_type for row in pending)
+def _waiting_undrained(platform: Platform, entity_types: Collection[str]) -> dict[str, float]:
+    """Those of `entity_types` with messages that are due and no drain; for how long the oldest has been, seconds."""
+    postgres = platform.postgres
+    with postgres.transaction() as connection:
+        return dict(
+            connection.execute(
+                postgres.query("waiting_undrained"),
+                {"entity_types": sorted(entity_types), "kinds": _KINDS, "lock_prefix": drain_lock(postgres.schema, "")},
+            ).fetchall()
+        )

@@ -7,16 +7,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 
 from mcp_assets.entities.registry import SourceTable
+from mcp_assets.events import Kind
 from mcp_assets.settings import Settings, TypeMapping
 from mcp_assets.sync import drain as drain_module
-from mcp_assets.sync.demand import beats
-from mcp_assets.sync.drain import UNKNOWN_TRIES, drain
+from mcp_assets.sync.demand import beats, pending_types, undrained
+from mcp_assets.sync.drain import UNKNOWN_TRIES, drain, sole_drain
 from mcp_assets.sync.indexer import Indexer
 from mcp_assets.sync.ledger import Wanted, apply
 from mcp_assets.sync.pending import pending
@@ -40,6 +41,15 @@ from mcp_assets_tests.observing import (
     without_linger,
 )
 from mcp_assets_tests.openai_stub import OpenAIStub
+
+
+def put_pages(platform: Platform, texts: dict[str, str]) -> None:
+    for entity_id, text in texts.items():
+        put(platform, "wiki_pages", id=entity_id, title=text)
+
+
+def send_pages(platform: Platform, *ids: str) -> None:
+    send(platform, *(("mcp.page.updated", {"pageId": entity_id}) for entity_id in ids))
 
 
 @contextmanager
@@ -89,17 +99,6 @@ def test_a_drain_ends_with_an_empty_inbox_and_everything_indexed(platform: Platf
     assert_points_are(platform, texts)
 
 
-def test_a_drain_of_one_type_leaves_the_messages_of_the_others(platform: Platform) -> None:
-    put_tasks(platform, {"t": "A task"})
-    put(platform, "wiki_pages", id="p", title="A page")
-    send(platform, ("mcp.page.updated", {"pageId": "p"}), ("mcp.task.updated", {"taskId": "t"}))
-
-    drain_all(platform, "task")
-
-    assert inbox(platform) == ["p"]
-    assert set(entity_points(platform)) == {"t"}
-
-
 def test_a_living_drain_takes_in_and_indexes_what_is_published_meanwhile(
     platform: Platform, make_platform: Callable[..., Platform]
 ) -> None:
@@ -113,16 +112,14 @@ def test_a_living_drain_takes_in_and_indexes_what_is_published_meanwhile(
 
 
 def test_a_second_drain_of_the_type_ends_at_once_whatever_waits_and_one_of_another_type_does_not(
-    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 3600.0)
     texts = {"t1": "slow one", "t2": "slow two", "t3": "left for later"}
     put_tasks(platform, texts)
-    put(platform, "wiki_pages", id="p", title="A page")
-    send(
-        platform,
-        *(("mcp.task.updated", {"taskId": entity_id}) for entity_id in texts),
-        ("mcp.page.updated", {"pageId": "p"}),
-    )
+    put_pages(platform, {"p": "A page"})
+    send_looks(platform, *texts)
+    send_pages(platform, "p")
     take_in(platform)
     stub.add_fault("hang", times=None, contains="slow")
     with living_drain(make_platform(batch_size=1, embedding_concurrency=1, drain_linger_s=0)) as first:
@@ -166,17 +163,17 @@ def test_a_message_that_comes_as_a_drain_lets_go_is_not_left_behind(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_tasks(platform, {"t": "A task"})
-    real = drain_module._until_idle
+    real = drain_module._Lanes._until_idle
     calls: list[int] = []
 
-    def until_idle(*args: Any) -> Iterator[Any]:
-        yield from real(*args)
+    def until_idle(*args: Any) -> None:
+        real(*args)
         calls.append(1)
         if len(calls) == 1:
             send_looks(platform, "t")
             take_in(platform)
 
-    monkeypatch.setattr(drain_module, "_until_idle", until_idle)
+    monkeypatch.setattr(drain_module._Lanes, "_until_idle", until_idle)
     assert sum(batch.messages for batch in drain(platform, "task", "run")) == 1
 
     assert len(calls) == 2
@@ -199,6 +196,195 @@ def test_a_drain_hands_over_after_its_longest_time_and_the_next_goes_on(
     stub.clear_faults()
     drain_all(platform)
     assert_points_are(platform, texts)
+
+
+# Taking over.
+
+
+def test_a_living_drain_takes_over_what_comes_of_other_types_and_lets_go_of_all_together(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    with living_drain(make_platform(drain_linger_s=2)):
+        put_pages(platform, {"p": "A page"})
+        send_pages(platform, "p")
+        until(lambda: "p" in entity_points(platform, "page"))
+        seen = beats(platform)
+        assert {(name, beat.run_id, beat.locked) for name, of_type in seen.items() for beat in of_type} == {
+            ("task", "living", True),
+            ("page", "living", True),
+        }
+        put_tasks(platform, {"t": "A task"})
+        send_looks(platform, "t")
+        until(lambda: "t" in entity_points(platform))
+
+    assert inbox(platform) == []
+    assert beats(platform) == {}
+
+
+def test_what_waited_before_a_drain_began_is_left_to_the_run_asked_for_it_but_not_for_long(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_tasks(platform, {"t": "A task"})
+    put_pages(platform, {"p": "A page"})
+    send_pages(platform, "p")
+    send_looks(platform, "t")
+    take_in(platform)
+
+    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 3600.0)
+    assert [batch.entity_type for batch in drain(platform, "task", "run") if batch.messages] == ["task"]
+    assert inbox(platform) == ["p"]
+
+    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+    assert [batch.entity_type for batch in drain(platform, "task", "run") if batch.messages] == ["page"]
+    assert inbox(platform) == []
+
+
+def test_a_drain_whose_type_is_drained_takes_over_nothing(
+    platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_pages(platform, {"p": "A page"})
+    send_pages(platform, "p")
+    take_in(platform)
+    with sole_drain(make_platform(), "task", "other") as alone:
+        assert alone
+        monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+        assert list(drain(platform, "task", "run")) == []
+    assert inbox(platform) == ["p"]
+
+
+def test_of_two_drains_that_could_take_over_a_type_one_does(
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
+) -> None:
+    texts = {f"m{n}": f"Memory {n}" for n in range(60)}
+    for entity_id, text in texts.items():
+        put(platform, "memory_nodes", id=entity_id, content=text)
+    stub.add_fault("latency", times=None, latency_s=0.05)
+    with (
+        living_drain(make_platform(drain_linger_s=1.5, batch_size=5), "task", "first"),
+        living_drain(make_platform(drain_linger_s=1.5, batch_size=5), "page", "second"),
+    ):
+        send(platform, *(("mcp.memory.node.updated", {"memoryId": entity_id}) for entity_id in texts))
+        holders = set()
+        while len(entity_points(platform, "memory")) < len(texts):
+            locked = {beat.run_id for beat in beats(platform).get("memory", []) if beat.locked}
+            assert len(locked) <= 1
+            holders |= locked
+
+    assert len(holders) == 1
+    assert {stub.times_embedded(text) for text in texts.values()} == {1}
+
+
+def test_an_error_of_a_type_taken_over_is_told_and_ends_neither_the_drain_nor_is_it_tried_over_and_over(
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
+) -> None:
+    stub.add_fault("insufficient_quota", times=None, contains="broken")
+    put_pages(platform, {"p": "A broken page"})
+    batches = []
+    with closing(drain(make_platform(drain_linger_s=1.5), "task", "run")) as draining:
+        worker = threading.Thread(target=lambda: batches.extend(draining))
+        worker.start()
+        until(lambda: "task" in beats(platform))
+        send_pages(platform, "p")
+        until(lambda: any(batch.error for batch in batches))
+        assert "page" not in beats(platform)
+        put_tasks(platform, {"t": "A task"})
+        send_looks(platform, "t")
+        until(lambda: "t" in entity_points(platform))
+        worker.join()
+
+    (failed,) = [batch for batch in batches if batch.error]
+    assert failed.entity_type == "page"
+    assert "quota" in str(failed.error)
+    assert inbox(platform) == ["p"]
+    assert stub.stats()["requests"] == 2
+
+
+def test_an_error_of_a_drains_own_type_is_raised_once_what_it_took_over_is_worked_off(
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+    own = make_platform(batch_size=1, embedding_concurrency=1)
+    pages = {f"p{n}": f"Page {n}" for n in range(40)}
+    put_pages(platform, pages)
+    put_tasks(platform, {"t": "A broken task"})
+    stub.add_fault("latency", times=None, latency_s=0.05)
+    with pytest.raises(Exception, match="quota"), closing(drain(own, "task", "run")) as batches:
+        send_pages(platform, *pages)
+        assert next(batches).entity_type == "page"
+        stub.add_fault("insufficient_quota", times=None, contains="broken")
+        send_looks(platform, "t")
+        list(batches)
+
+    assert_points_are(platform, pages, "page")
+    assert inbox(platform) == ["t"]
+    assert beats(platform) == {}
+
+
+def test_a_type_that_the_embedder_is_slow_with_keeps_no_other_waiting(
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
+) -> None:
+    stub.add_fault("hang", times=None, contains="slow")
+    with living_drain(make_platform(drain_linger_s=1)):
+        try:
+            put_pages(platform, {"p": "A slow page"})
+            send_pages(platform, "p")
+            until(lambda: stub.stats()["requests"] == 1)
+            put_tasks(platform, {"t": "A task"})
+            send_looks(platform, "t")
+            until(lambda: "t" in entity_points(platform))
+            assert inbox(platform) == ["p"]
+        finally:
+            stub.clear_faults()
+
+    assert_points_are(platform, {"p": "A slow page"}, "page")
+
+
+def test_many_batches_of_several_types_at_once_do_not_starve_each_other_of_connections(
+    platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch, stub: OpenAIStub
+) -> None:
+    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+    own = make_platform(batch_size=1, embedding_concurrency=16)
+    own.postgres._pool.timeout = 2.0
+    texts = {f"e{n}": f"Entity {n}" for n in range(60)}
+    put_tasks(own, texts)
+    put_pages(own, texts)
+    for entity_id, text in texts.items():
+        put(own, "memory_nodes", id=entity_id, content=text)
+    send(own, *(("mcp.memory.node.updated", {"memoryId": entity_id}) for entity_id in texts))
+    send_pages(own, *texts)
+    send_looks(own, *texts)
+    take_in(own)
+    stub.add_fault("latency", times=None, latency_s=0.02)
+
+    batches = list(drain(own, "task", "run"))
+
+    assert [batch.error for batch in batches if batch.error] == []
+    assert sum(batch.messages for batch in batches) == 180
+    assert inbox(own) == []
+
+
+def test_a_drain_that_is_closed_lets_go_of_every_type_and_what_it_had_not_done_is_in_the_inbox(
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+    own = make_platform(batch_size=1, embedding_concurrency=1, drain_linger_s=60)
+    tasks, pages = {f"t{n}": f"Task {n}" for n in range(40)}, {f"p{n}": f"Page {n}" for n in range(40)}
+    put_tasks(own, tasks)
+    put_pages(own, pages)
+    send_looks(own, *tasks)
+    send_pages(own, *pages)
+    take_in(own)
+    stub.add_fault("latency", times=None, latency_s=0.05)
+    with closing(drain(own, "task", "closed")) as batches:
+        while next(batches).entity_type != "page":
+            pass
+
+    assert beats(platform) == {}
+    assert 0 < len(inbox(platform)) < 80
+    stub.clear_faults()
+    drain_all(platform)
+    assert_points_are(platform, tasks)
+    assert_points_are(platform, pages, "page")
 
 
 # Entities of which nothing is known.
@@ -387,6 +573,34 @@ def test_ids_are_those_of_the_source_however_a_message_spells_them(
 
 
 # Killed at any instruction.
+
+
+def test_what_a_killed_drain_had_taken_over_is_done_by_the_next_drain_of_that_type(
+    platform: Platform, stub: OpenAIStub
+) -> None:
+    pages = {f"p{n:02}": f"Page {n:02}" for n in range(60)}
+    put_pages(platform, pages)
+    stub.add_fault("latency", times=None, latency_s=0.1)
+    with subprocess.Popen(
+        [sys.executable, "-c", DRAIN_UNTIL_KILLED],
+        env=os.environ | environment(platform.settings) | {"MCP_ASSETS_BATCH_SIZE": "5"},
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        until(lambda: "task" in beats(platform))
+        send_pages(platform, *pages)
+        assert process.stdout.readline(), "the drain ended before it was killed"
+        assert [(beat.run_id, beat.locked) for beat in beats(platform)["page"]] == [("doomed", True)]
+        process.send_signal(signal.SIGKILL)
+    assert 0 < len(entity_points(platform, "page")) < 60
+    stub.clear_faults()
+    until(lambda: not any(beat.locked for beat in beats(platform)["page"]))
+
+    assert list(undrained(pending_types(platform, Kind.ENTITY), [], beats(platform))) == ["page"]
+    drain_all(platform, "page")
+
+    assert_points_are(platform, pages, "page")
+    assert inbox(platform) == []
 
 
 DRAIN_UNTIL_KILLED = """

@@ -263,7 +263,7 @@ def test_index_requests_are_answered_with_what_was_done_and_what_was_not(
     )
     take_in(platform)
     for drained in drain(without_linger(platform), "task", "test"):
-        announce_indexed(platform, "task", drained)
+        announce_indexed(platform, drained)
 
     completed = listener.one("vector.index.completed")
     assert completed["correlation_id"] == "i-t1"

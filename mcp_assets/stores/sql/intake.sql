@@ -52,9 +52,27 @@ SELECT entity_type, wanted_at, reason FROM {schema}.wanted_full_syncs ORDER BY e
 DELETE FROM {schema}.wanted_full_syncs WHERE entity_type = %(entity_type)s AND wanted_at <= %(started_at)s
 
 -- name: pending_types
-SELECT entity_type, count(*), min(stored_at) FROM {schema}.inbox
+SELECT entity_type, extract(epoch FROM now() - min(greatest(received_at, not_before)))::float8 FROM {schema}.inbox
 WHERE kind = ANY(%(kinds)s) AND not_before <= now()
 GROUP BY entity_type ORDER BY entity_type
+
+-- name: waiting_undrained
+SELECT waiting.entity_type, extract(epoch FROM now() - min(oldest.due_at))::float8
+FROM unnest(%(entity_types)s::text[]) AS waiting (entity_type)
+CROSS JOIN unnest(%(kinds)s::text[]) AS asked (kind)
+CROSS JOIN LATERAL (
+    SELECT greatest(received_at, not_before) AS due_at FROM {schema}.inbox
+    WHERE inbox.kind = asked.kind AND inbox.entity_type = waiting.entity_type AND not_before <= now()
+    ORDER BY event_order
+    LIMIT 1
+) AS oldest
+WHERE NOT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%(lock_prefix)s || waiting.entity_type, 0)
+)
+GROUP BY waiting.entity_type
 
 -- name: inbox_counts
 SELECT kind, coalesce(entity_type, ''), count(*), min(stored_at) FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2

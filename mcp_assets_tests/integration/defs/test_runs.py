@@ -1,16 +1,27 @@
 """Runs of the assets: what they bring up to date, and what Dagster's event log says of it, when."""
 
+import logging
+import os
+import signal
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import dagster as dg
 import pytest
 
 from mcp_assets.defs import assets
 from mcp_assets.entities.refs import shard_of, slot_of
 from mcp_assets.events import Kind
 from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.sync import drain as drain_module
+from mcp_assets.sync.demand import beats
+from mcp_assets.sync.drain import drain, sole_drain
 from mcp_assets.sync.intake import intake
+from mcp_assets.sync.linker import pending_links
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.integration.defs.conftest import ASSETS, Backfills, Logged, Ran
+from mcp_assets_tests.observing import take_in
 from mcp_assets_tests.openai_stub import OpenAIStub
 
 SHARDS = 4
@@ -186,14 +197,129 @@ def test_a_drain_materializes_only_the_partitions_it_touched(platform: Platform,
     assert (inbox(platform), points(platform)) == (0, 2)
 
 
-def test_a_drain_of_one_type_leaves_the_inbox_of_the_others(platform: Platform, write: Write, run: Run) -> None:
+def test_a_drain_materializes_the_partitions_of_types_that_it_took_over_as_its_own(
+    platform: Platform, write: Write, run: Run
+) -> None:
+    platform.settings.drain_linger_s = 1.5
     write("task", {"t1": "one"})
     write("page", {"p1": "one"})
-    platform.nats.publish(thin("task", "t1") + thin("page", "p1"))
-    intake(platform, wait_s=2)
-    ran = run("page-00", "page-03", mode="DRAIN")
+    assert beats(platform) == {}
+
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(run, "task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN")
+        until(lambda: bool(beats(platform)))
+        platform.nats.publish(thin("page", "p1"))
+        until(lambda: bool(points(platform, "wiki_pages")))
+        platform.nats.publish(thin("task", "t1"))
+        ran = running.result()
+
+    assert ran.success
+    page, task = partition_of("page", "p1"), partition_of("task", "t1")
+    assert sorted(ran.materialized) == sorted(
+        both([page, task]) + [("relationship_edges", name) for name in (page, task)]
+    )
+    for partition in (page, task):
+        assert ran.metadata["entities", partition]["changed"] == 1
+        assert ran.metadata["embeddings", partition]["embedded"] == 1
+        assert "added" in ran.metadata["relationship_edges", partition]
+    assert inbox(platform) == 0
+
+
+def test_a_run_whose_type_is_drained_by_another_succeeds_and_leaves_the_links_to_it(
+    platform: Platform, write: Write, run: Run
+) -> None:
+    write("task", {"t1": "one", "t2": "two"})
+    platform.nats.publish(thin("task", "t1"))
+    take_in(platform)
+    for _ in drain(platform, "task", "before"):
+        pass
+    marks = pending_links(platform, up_to=10)
+    assert marks > 0
+    with sole_drain(platform, "task", "another") as alone:
+        assert alone
+        platform.nats.publish(thin("task", "t2"))
+        take_in(platform)
+        ran = run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN")
+        assert ran.success
+        assert ran.materialized == []
+        assert (inbox(platform), pending_links(platform, up_to=10)) == (1, marks)
+
+    assert run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN").success
+    assert (inbox(platform), pending_links(platform, up_to=10)) == (0, 0)
+
+
+def test_a_drain_that_is_terminated_ends_canceled_and_lets_go_of_every_type(
+    platform: Platform, write: Write, run: Run, instance: dg.DagsterInstance
+) -> None:
+    platform.settings.drain_linger_s = 60
+    write("page", {"p1": "one"})
+
+    def terminate() -> None:
+        try:
+            until(lambda: "task" in beats(platform))
+            platform.nats.publish(thin("page", "p1"))
+            until(lambda: bool(points(platform, "wiki_pages")))
+            # As launchers terminate a run: the cancellation is reported, then its process is told.
+            (started,) = instance.get_runs()
+            instance.report_run_canceling(started)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    # Until Dagster has its own, as in a run's process: should it never come to that.
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with ThreadPoolExecutor(1) as beside:
+            terminating = beside.submit(terminate)
+            ran = run("task-00", "task-03", mode="DRAIN")
+            terminating.result()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert not ran.success
+    (record,) = instance.get_run_records()
+    assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
     assert ran.materialized == both([partition_of("page", "p1")])
+    assert beats(platform) == {}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_drain_that_could_not_do_what_it_took_over_fails_by_name_and_has_done_its_own(
+    platform: Platform,
+    write: Write,
+    run: Run,
+    instance: dg.DagsterInstance,
+    stub: OpenAIStub,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+    platform.settings.drain_linger_s = 1.0
+    write("task", {"t1": "one"})
+    write("page", {"p1": "a broken page"})
+    stub.add_fault("insufficient_quota", times=None, contains="broken")
+    platform.nats.publish(thin("task", "t1") + thin("page", "p1"))
+
+    ran = run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN")
+
+    assert not ran.success
+    task = partition_of("task", "t1")
+    assert [logged for logged in ran.materialized if logged[0] in ASSETS] == both([task])
+    assert ("relationship_edges", task) in ran.materialized
     assert inbox(platform) == 1
+    (record,) = instance.get_run_records()
+    said = [entry for entry in instance.all_logs(record.dagster_run.run_id) if "page, which this" in entry.message]
+    assert said[0].level == logging.ERROR
+    assert "quota" in said[0].message
+    (failure,) = instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    assert (
+        "page, which this drain had taken over, failed"
+        in failure.get_dagster_event().step_failure_data.error_display_string
+    )
 
 
 def test_a_backfill_that_fails_in_mid_range_keeps_what_is_complete_and_its_retry_does_only_the_rest(

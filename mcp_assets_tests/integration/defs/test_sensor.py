@@ -1,8 +1,11 @@
 """The sensor, tick by tick: whom it asks to work, and whom it leaves alone."""
 
 import asyncio
-from collections.abc import Callable, Generator
-from typing import Any, cast
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
 
 import dagster as dg
 import nats
@@ -18,7 +21,7 @@ from mcp_assets.defs.sensors import DRAIN_TAG, FULL_SYNC_TAG
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync import demand
-from mcp_assets.sync.drain import Drained, drain
+from mcp_assets.sync.drain import drain, sole_drain
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, Ran
 
@@ -103,6 +106,24 @@ def test_a_tick_asks_once_for_each_type_with_pending_work_over_all_its_shards(pl
         assert config_of(request) == {"mode": "DRAIN", "force": False, "allow_mass_delete": False}
 
 
+@pytest.mark.timeout(30)
+def test_events_that_come_without_end_do_not_keep_a_tick_from_asking(platform: Platform, tick: Tick) -> None:
+    platform.settings.sensor_tick_s = 300
+    asked = threading.Event()
+
+    def publish() -> None:
+        while not asked.wait(0.01):
+            platform.nats.publish(thin("task", "t1"))
+
+    with ThreadPoolExecutor(1) as beside:
+        publishing = beside.submit(publish)
+        try:
+            assert types_of(tick()) == ["task"]
+        finally:
+            asked.set()
+        publishing.result()
+
+
 def test_a_tick_without_any_message_skips(platform: Platform, tick: Tick) -> None:
     told = tick()
     assert told.run_requests == []
@@ -120,17 +141,27 @@ def test_rubbish_alone_asks_for_no_run_and_fails_no_tick(platform: Platform, tic
 def test_no_run_is_asked_for_while_a_drain_lives_and_one_is_once_it_has_gone(
     platform: Platform, tick: Tick, write: Write
 ) -> None:
-    write("task", {"t1": "one", "t2": "two"})
+    write("task", {"t1": "one", "t2": "two", "t3": "three"})
     platform.nats.publish(thin("task", "t1"))
     assert types_of(tick()) == ["task"]
-    living = cast("Generator[Drained, None, None]", drain(platform, "task", "some run"))
-    next(living)
+    with closing(drain(platform, "task", "some run")) as living:
+        next(living)
+        platform.nats.publish(thin("task", "t2"))
+        assert tick().run_requests == []
 
-    platform.nats.publish(thin("task", "t2"))
-    assert tick().run_requests == []
-
-    living.close()
+    platform.nats.publish(thin("task", "t3"))
     assert types_of(tick()) == ["task"]
+
+
+def test_what_comes_while_a_drain_of_another_type_lives_is_left_to_it_at_first(
+    platform: Platform, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sole_drain(platform, "task", "some run"):
+        platform.nats.publish(thin("page", "p1"))
+        assert tick().run_requests == []
+
+        monkeypatch.setattr(demand, "LEFT_TO_DRAINS_S", 0.0)
+        assert types_of(tick()) == ["page"]
 
 
 @pytest.mark.parametrize(

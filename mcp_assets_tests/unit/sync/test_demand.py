@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcp_assets.sync.demand import STARTING_S, Beat, DrainRun, undrained
+from mcp_assets.sync.demand import LEFT_TO_DRAINS_S, STARTING_S, Beat, DrainRun, overdue, undrained
 from mcp_assets.sync.drain import STALE_BEAT_S
 
 WORKING = Beat("r", 1.0, locked=True)
@@ -49,3 +49,22 @@ def test_a_type_whose_drain_died_hangs_or_is_done_is_asked_for_again(runs: list[
 def test_a_drain_of_one_type_says_nothing_of_another() -> None:
     assert undrained(["task", "page"], [run()], {"page": [Beat("p", 1.0, locked=True)]}) == []
     assert undrained(["task", "memory"], [], {"page": [WORKING], "memory": [WORKING]}) == ["task"]
+
+
+@pytest.mark.parametrize(
+    ("beats", "waited_s", "asked"),
+    [
+        pytest.param({}, 0.1, ["task"], id="nobody drains"),
+        pytest.param({"page": [WORKING]}, 0.1, [], id="a drain of another type lives, which takes over"),
+        pytest.param({"page": [WORKING]}, LEFT_TO_DRAINS_S, ["task"], id="and has had the time, but has not"),
+        pytest.param(
+            {"page": [Beat("r", 1.0, locked=False)]}, 0.1, ["task"], id="a killed drain's beat is still young"
+        ),
+        pytest.param({"page": [Beat("r", STALE_BEAT_S + 1, locked=True)]}, 0.1, ["task"], id="a drain hangs"),
+        pytest.param({"(sync)": [WORKING]}, 0.1, ["task"], id="requests are answered, which takes over nothing"),
+    ],
+)
+def test_fresh_work_is_left_to_a_living_drain_of_another_type(
+    beats: dict[str, list[Beat]], waited_s: float, asked: list[str]
+) -> None:
+    assert overdue({"task": waited_s}, beats, ["task", "page"]) == asked
