@@ -11,6 +11,9 @@ from mcp_assets.sync.collections import serving_collection
 from mcp_assets.sync.drift import Drift, Kind, Severity
 from mcp_assets.sync.edge_census import RELINKED_AT_ONCE, EdgeRules, orphaned_edges
 from mcp_assets.sync.examine import examine
+from mcp_assets.sync.full import index_until_settled
+from mcp_assets.sync.indexer import Indexer
+from mcp_assets.sync.ledger import Wanted
 from mcp_assets.sync.linker import link_until_done
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.repair import mend_entities, relink, remove_orphaned_edges
@@ -70,9 +73,10 @@ def validate(
     checked = sum(census.checked for census in taken)
     if not repair:
         return Validation(checked, found, examples=examples)
-    ids = {census.id for census in taken if census.counts}
-    broken = [last for last in last_censuses(platform) if last.id in ids]
-    done = repair_all(platform, broken, allow_mass_delete=allow_mass_delete, foreign=foreign)
+    # Where nothing was found, too: what a killed repair left dirty waits, and is no drift.
+    ids = {census.id for census in taken}
+    last = [one for one in last_censuses(platform) if one.id in ids]
+    done = repair_all(platform, last, allow_mass_delete=allow_mass_delete, foreign=foreign)
     return Validation(checked, found, _named(done.mended), examples, "; ".join(done.refused) or None, done.embedded)
 
 
@@ -99,6 +103,10 @@ def _validate_entities(platform: Platform, refs: Sequence[EntityRef], *, repair:
                 if one.drift
             }
             found += (drift for one in examined.values() for drift in one.drift)
+            waiting = [Wanted(key) for key, one in examined.items() if one.waiting]
+            if repair and waiting:
+                report = index_until_settled(platform, Indexer(platform, entity_type), waiting, force=False, embed=True)
+                embedded += sum(counts.embedded for counts in report.shards.values())
             if repair and broken:
                 clean, count = mend_entities(platform, entity_type, broken, sparing=False)
                 embedded += count

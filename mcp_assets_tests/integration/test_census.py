@@ -338,6 +338,24 @@ def test_a_repair_killed_anywhere_is_resumed_and_embeds_nothing_twice_but_the_ba
         assert client.count(TASKS).count == 149
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_what_a_killed_repair_left_to_be_embedded_is_embedded_by_the_next(
+    make_platform: Callable[..., Platform], named: bool
+) -> None:
+    platform = make_platform(shards=1)
+    counting(platform)
+    fill(platform, 20)
+    with qdrant(platform) as client:
+        client.delete(TASKS, models.PointIdsList(points=[task_point(n) for n in (1, 2)]), wait=True)
+    execute(platform, "DELETE FROM mcp_assets.embedded WHERE entity_id = ANY(%s)", ["t1", "t2"])
+    execute(platform, "UPDATE mcp_assets.entities SET dirty = true WHERE entity_id = ANY(%s)", ["t1", "t2"])
+    assert found(censuses(platform, deep=True)) == {}
+    entities = [EntityRef("task", "t1"), EntityRef("task", "t2")] if named else []
+    assert validate(platform, entity_types=["task"], entities=entities, repair=True).embedded == 2
+    with qdrant(platform) as client:
+        assert client.count(TASKS).count == 20
+
+
 def test_a_failed_read_of_the_source_deletes_nothing(make_platform: Callable[..., Platform]) -> None:
     platform = make_platform()
     counting(platform)
