@@ -4,16 +4,21 @@
 sync. `ratio_remote`: texts a second of a full sync with a provider that has limits, over what these limits allow;
 `ratio_remote_alone` is the same of a client that embeds and does nothing else. Each is the median of some rounds, in
 which both sides take turns; `seconds` and `peak_rss_mb` are of the full sync with the local model.
+`seconds_without_embedder`: the same full sync with an embedder that costs nothing; `seconds_qdrant_alone`: the points
+of it written to Qdrant once more, in the same requests by one client, and nothing else done. With the embedded Qdrant
+engine on a machine of few cores these two, not the embedder, are what a full sync takes.
 """
 
 import argparse
 import pickle
 import statistics
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, read_workspace, report, say
@@ -21,7 +26,9 @@ from rate_limited_provider import TEXTS_PER_S, provider
 
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector, only_vector
+from mcp_assets.entities.refs import SLOTS
 from mcp_assets.settings import Settings
+from mcp_assets.stores.qdrant import Point
 from mcp_assets.sync.full import full_sync
 from mcp_assets.sync.platform import Platform, make_embedder
 
@@ -87,6 +94,23 @@ def embed_alone(settings: Settings, batches_file: Path) -> int:
         return sum(len(result.outcomes) for result in pool.map(embedder.embed, batches))
 
 
+def upsert_alone(settings: Settings) -> float:
+    """Seconds in which Qdrant takes the points that it holds, once more, in collections of their own."""
+    seconds = 0.0
+    with closing(Platform(settings)) as platform:
+        profile = platform.embedder.profile
+        for held in platform.qdrant.aliases().values():
+            copy = f"{held}_copy"
+            platform.qdrant.create_collection(copy, profile)
+            for page in platform.qdrant.scroll_slots(held, (0, SLOTS)):
+                points = [Point(UUID(point.id), point.vector, point.payload) for point in page]
+                began = time.perf_counter()
+                platform.qdrant.write(copy, upsert=points)
+                seconds += time.perf_counter() - began
+            platform.qdrant.drop_collection(copy)
+    return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=WORKSPACE, help="entities, JSON lines, gzipped")
@@ -109,11 +133,12 @@ def measure(stores: Bench, rounds: int) -> None:
         remote = stores.settings(
             openai_base_url=base_url, embedding_model=REMOTE_MODEL, embedding_dimension=REMOTE_DIMENSION
         )
-        alone, filled, remote_alone, remote_filled = [], [], [], []
+        alone, filled, upserted, remote_alone, remote_filled = [], [], [], [], []
         for _ in range(rounds):
             alone.append(in_fresh_process(embed_alone, local, batches_file))
             stores.forget_index()
             filled.append(in_fresh_process(fill, local))
+            upserted.append(in_fresh_process(upsert_alone, local).result)
             remote_alone.append(in_fresh_process(embed_alone, remote, batches_file))
             stores.forget_index()
             remote_filled.append(in_fresh_process(fill, remote))
@@ -130,6 +155,7 @@ def measure(stores: Bench, rounds: int) -> None:
         texts=texts,
         seconds=statistics.median(run.seconds for run in filled),
         seconds_without_embedder=recorded.seconds,
+        seconds_qdrant_alone=statistics.median(upserted),
         peak_rss_mb=max(run.peak_rss_mb for run in filled),
     )
 
