@@ -151,8 +151,12 @@ def link(platform: Platform) -> Iterator[LinkReport]:
         StoreUnavailable, StoreRefused, CollectionMismatch: the marks of what was not committed stay.
     """
     linker: _Linker | None = None
-    weighed = False
+    analyzed = weighed = False
     while marks := pending_links(platform, up_to=SWEEP_FROM):
+        if marks >= SWEEP_FROM and not analyzed:
+            # Last seen with marks for lists alone, each batch of changes would read all that there are.
+            analyzed = True
+            _analyze(platform, "relink_marks")
         linker = linker or _Linker(platform)
         try:
             report = retrying(platform.settings)(linker.changes)
@@ -167,7 +171,7 @@ def link(platform: Platform) -> Iterator[LinkReport]:
         if marks >= SWEEP_FROM and not weighed:
             # Lists made with all tags alike would have to be made again after the first night.
             weighed = True
-            _analyze(platform)
+            _analyze(platform, "linked")
             if not _has_tag_weights(platform) and refresh_tag_weights(platform).marked:
                 continue
         worked = False
@@ -238,10 +242,10 @@ def _has_tag_weights(platform: Platform) -> bool:
         return connection.execute(platform.postgres.query("has_tag_weights")).fetchone() is not None
 
 
-def _analyze(platform: Platform) -> None:
-    """Tell the planner what very much linking has made of `linked`, before autovacuum gets round to it."""
+def _analyze(platform: Platform, table: Literal["linked", "relink_marks"]) -> None:
+    """Tell the planner what very much work has made of `table`, before autovacuum gets round to it."""
     with platform.postgres.transaction() as connection:
-        connection.execute(platform.postgres.query("analyze_linked"))
+        connection.execute(platform.postgres.query(f"analyze_{table}"))
 
 
 def linked_by(platform: Platform) -> str:

@@ -194,3 +194,6 @@ LIMIT 1
 
 -- name: analyze_linked
 ANALYZE {schema}.linked
+
+-- name: analyze_relink_marks
+ANALYZE {schema}.relink_marks
