@@ -8,8 +8,8 @@ Incremental equals rebuild rests on this: each function's result depends on the 
 order; scores are rounded before they are compared; ties go to the smaller (type, id).
 """
 
-from mcp_assets.graph.diff import EdgeDiff, StoredEdge, StoredList, diff, diff_list, joined
-from mcp_assets.graph.edges import STRENGTH_BINS, Edge, EdgeKey, EdgeType, rounded, strongest
+from mcp_assets.graph.diff import EdgeDiff, ListDiff, StoredEdge, StoredList, diff, diff_lists
+from mcp_assets.graph.edges import STRENGTH_BINS, Edge, EdgeKey, EdgeType, ListedEdge, bin_of, rounded, strongest
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, keys_of, slug_key, title_key
 from mcp_assets.graph.links import LinkForm
 from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, after_change, changed_lists, ranked, work_in
@@ -37,6 +37,8 @@ __all__ = [
     "EdgeType",
     "Holders",
     "LinkForm",
+    "ListDiff",
+    "ListedEdge",
     "Neighbour",
     "Ranking",
     "ReferenceKey",
@@ -48,13 +50,13 @@ __all__ = [
     "TopicIndex",
     "Use",
     "after_change",
+    "bin_of",
     "candidate_tags",
     "changed_lists",
     "cut_short",
     "diff",
-    "diff_list",
+    "diff_lists",
     "id_key",
-    "joined",
     "keys_of",
     "neighbourhood",
     "pick",

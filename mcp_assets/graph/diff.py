@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from operator import attrgetter
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import NamedTuple
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph.edges import Edge, EdgeType, canonical, strongest
+from mcp_assets.graph.edges import Edge, ListedEdge, canonical, strongest
 
 
 class EdgeDiff(NamedTuple):
@@ -33,41 +33,40 @@ StoredList = Mapping[EntityRef, StoredEdge]
 """The stored edges of one source and one ranked type, by target."""
 
 
-def diff_list(source: EntityRef, edge_type: EdgeType, stored: StoredList, wanted: Iterable[Edge]) -> EdgeDiff:
-    """As `diff`, of the list of one source: what stays as it is, nearly everything, is never made an `Edge`."""
-    added: list[Edge] = []
-    changed: list[Edge] = []
-    left = dict(stored)
-    metadata: Mapping[str, Any] | None = None
-    text = ""
+class ListDiff(NamedTuple):
+    """As `EdgeDiff`, of ranked lists of one type: each edge that is stored comes with the id of its row."""
+
+    added: list[ListedEdge]
+    changed: list[tuple[str, ListedEdge]]
+    """As wanted."""
+    removed: list[tuple[str, ListedEdge]]
+    """As stored."""
+
+
+def diff_lists(stored: Mapping[EntityRef, StoredList], wanted: Iterable[ListedEdge]) -> ListDiff:
+    """As `diff`, of the lists of some sources, all of one type; `wanted` has each edge once."""
+    left = {source: dict(held) for source, held in stored.items()}
+    added: list[ListedEdge] = []
+    changed: list[tuple[str, ListedEdge]] = []
     for edge in wanted:
-        held = left.pop(edge.target, None)
+        list_left = left.get(edge.source)
+        held = list_left.pop(edge.target, None) if list_left else None
         if held is None:
             added.append(edge)
-            continue
-        if edge.metadata is not metadata:
-            # The edges of a list may share their evidence.
-            metadata, text = edge.metadata, json.dumps(edge.metadata, ensure_ascii=False)
-        # A jsonb writes its text like this, but for the order of keys.
-        same = held.evidence == text or json.loads(held.evidence) == json.loads(text)
-        if not same or held.strength != edge.strength:
-            changed.append(edge)
-    return EdgeDiff(
-        tuple(added), tuple(changed), tuple(Edge(source, target, edge_type, left[target].strength) for target in left)
-    )
+        elif held.strength != edge.strength or not _same_evidence(held.evidence, edge.evidence):
+            changed.append((held.row, edge))
+    removed = [
+        (held.row, ListedEdge(source, target, held.strength, held.evidence))
+        for source, list_left in left.items()
+        for target, held in list_left.items()
+    ]
+    by_edge = itemgetter(1)
+    return ListDiff(added, sorted(changed, key=by_edge), sorted(removed, key=by_edge))
 
 
-def joined(diffs: Iterable[EdgeDiff]) -> EdgeDiff:
-    """Several diffs that cover different ground, as one."""
-    added: list[Edge] = []
-    changed: list[Edge] = []
-    removed: list[Edge] = []
-    for part in diffs:
-        added += part.added
-        changed += part.changed
-        removed += part.removed
-    by_key = attrgetter("key")
-    return EdgeDiff(tuple(added), tuple(sorted(changed, key=by_key)), tuple(sorted(removed, key=by_key)))
+def _same_evidence(stored: str, wanted: str) -> bool:
+    # A jsonb writes its text as we do, but for the order of keys.
+    return stored == wanted or json.loads(stored) == json.loads(wanted)
 
 
 def diff(current: Iterable[Edge], wanted: Iterable[Edge]) -> EdgeDiff:

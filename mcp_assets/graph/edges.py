@@ -80,7 +80,26 @@ class Edge:
     @property
     def bin(self) -> int:
         """The one of STRENGTH_BINS equal bins that the strength falls in."""
-        return min(int(self.strength * STRENGTH_BINS), STRENGTH_BINS - 1)
+        return bin_of(self.strength)
+
+
+class ListedEdge(NamedTuple):
+    """An edge of a ranked list, whose type is that of the list: there are many, and few are ever made an `Edge`."""
+
+    source: EntityRef
+    target: EntityRef
+    strength: float
+    """0..1, rounded."""
+    evidence: str
+    """Its metadata, as JSON."""
+
+    def of_type(self, edge_type: EdgeType) -> Edge:
+        return Edge(self.source, self.target, edge_type, self.strength, json.loads(self.evidence))
+
+
+def bin_of(strength: float) -> int:
+    """The one of STRENGTH_BINS equal bins that a strength (0..1) falls in."""
+    return min(int(strength * STRENGTH_BINS), STRENGTH_BINS - 1)
 
 
 def canonical(metadata: Mapping[str, Any]) -> str:

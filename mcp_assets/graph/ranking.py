@@ -5,6 +5,7 @@ edge a -> b exists if b is in the list of a; that of b need not hold a. Scores a
 """
 
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
 from mcp_assets.entities.refs import EntityRef
@@ -24,6 +25,9 @@ Ranking: TypeAlias = tuple[Neighbour, ...]
 """A list, best first. One shorter than the limit holds everything that reaches the threshold."""
 
 
+_SCORE = attrgetter("score")
+
+
 def precedence(neighbour: Neighbour) -> tuple[float, EntityRef]:
     """The order of lists: smaller is better. No two neighbours in one list have the same."""
     return -neighbour.score, neighbour.ref
@@ -31,7 +35,12 @@ def precedence(neighbour: Neighbour) -> tuple[float, EntityRef]:
 
 def ranked(neighbours: Iterable[Neighbour], limit: int = LIST_LENGTH) -> Ranking:
     """The list that `neighbours` (each once, all at or above the threshold) make."""
-    return tuple(sorted(neighbours, key=precedence)[:limit])
+    by_score = sorted(neighbours, key=_SCORE, reverse=True)
+    end = min(limit, len(by_score))
+    # Names are compared only of those that may be in the list.
+    while 0 < end < len(by_score) and by_score[end].score == by_score[end - 1].score:
+        end += 1
+    return tuple(sorted(by_score[:end], key=precedence)[:limit])
 
 
 def after_change(ranking: Ranking, changed: EntityRef, score: float | None, limit: int = LIST_LENGTH) -> Ranking | None:

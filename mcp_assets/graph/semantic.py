@@ -1,9 +1,10 @@
 """semantic_similarity: b is among the 20 nearest of a, and their cosine reaches the threshold of the model."""
 
-from collections.abc import Collection, Container, Iterable, Iterator
+import json
+from collections.abc import Collection, Container, Iterable
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph.edges import Edge, EdgeType, rounded
+from mcp_assets.graph.edges import ListedEdge, rounded
 from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, precedence
 
 Hit = tuple[EntityRef, float]
@@ -25,9 +26,10 @@ def neighbourhood(
     scores: dict[EntityRef, float] = {}
     for ref, cosine in hits:
         score = rounded(cosine)
-        if score >= threshold and ref != source and ref not in gone:
-            scores[ref] = max(score, scores.get(ref, score))
-    return sorted((Neighbour(ref, score) for ref, score in scores.items()), key=precedence)
+        if score >= threshold and score > scores.get(ref, -1.0):
+            scores[ref] = score
+    scores.pop(source, None)
+    return sorted((Neighbour(ref, score) for ref, score in scores.items() if ref not in gone), key=precedence)
 
 
 def cut_short(
@@ -36,7 +38,8 @@ def cut_short(
     """Whether the answer of one search, asked for at most `asked` hits, may lack one of the `limit` best: then ask for
     twice as many.
 
-    `near`: the neighbourhood that its hits make. `cosines`: of all its hits, those that make no neighbours too.
+    `near`: the neighbourhood that its hits make, those of other searches among them or not. `cosines`: of all its
+    hits, those that make no neighbours too.
 
     What was left out scores at most as high as the last hit. It cannot matter if that is below the threshold, or if
     `limit` neighbours stand strictly above it, all after rounding; a tie at the limit is decided by (type, id).
@@ -49,8 +52,13 @@ def cut_short(
     return sum(neighbour.score > last for neighbour in near) < limit
 
 
-def semantic_edges(source: EntityRef, ranking: Ranking, model: str) -> Iterator[Edge]:
-    """The edges of a list; `model` is the embedding model that the cosines come from."""
-    evidence = {"rule": "cosine", "model": model}
-    for target, score in ranking:
-        yield Edge(source, target, EdgeType.SEMANTIC_SIMILARITY, score, evidence)
+def semantic_edges(source: EntityRef, ranking: Ranking, model: str) -> list[ListedEdge]:
+    """The edges of a list; `model` is the embedding model that the cosines come from.
+
+    Raises:
+        ValueError: a score is no cosine: it exceeds 1.
+    """
+    if ranking and ranking[0].score > 1.0:
+        raise ValueError(f"the cosine of {source} and {ranking[0].ref} is {ranking[0].score}: more than 1")
+    evidence = json.dumps({"rule": "cosine", "model": model}, ensure_ascii=False)
+    return [ListedEdge(source, target, score, evidence) for target, score in ranking]

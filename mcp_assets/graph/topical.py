@@ -1,5 +1,6 @@
 """topical_relevance: shared tags, concepts and category, weighted by how rare they are; the 20 best."""
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph.edges import Edge, EdgeType, rounded
+from mcp_assets.graph.edges import ListedEdge, rounded
 from mcp_assets.graph.keys import folded
 from mcp_assets.graph.metadata import texts_of
 from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, precedence, ranked
@@ -92,12 +93,12 @@ def topical_edges(
     ranking: Ranking,
     holders: Mapping[EntityRef, AbstractSet[str]],
     weights: Mapping[str, TagWeight],
-) -> Iterator[Edge]:
+) -> Iterator[ListedEdge]:
     """The edges of a list; `holders` gives the tags of each that it names."""
     for target, score in ranking:
         shared = sorted(tags & holders[target], key=lambda tag: (-weights.get(tag, UNKNOWN_TAG).weight, tag))
-        evidence = {"rule": "tags", "shared": shared[:SHOWN_TAGS]}
-        yield Edge(source, target, EdgeType.TOPICAL_RELEVANCE, score, evidence)
+        evidence = json.dumps({"rule": "tags", "shared": shared[:SHOWN_TAGS]}, ensure_ascii=False)
+        yield ListedEdge(source, target, score, evidence)
 
 
 class TopicIndex:

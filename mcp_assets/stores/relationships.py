@@ -3,15 +3,31 @@
 import json
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from psycopg import sql
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import Edge, EdgeDiff, EdgeKey, EdgeType, StoredEdge, StoredList, rounded
+from mcp_assets.graph import (
+    Edge,
+    EdgeDiff,
+    EdgeKey,
+    EdgeType,
+    ListDiff,
+    ListedEdge,
+    StoredEdge,
+    StoredList,
+    rounded,
+)
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.migrations.relationships import ORIGIN
 from mcp_assets.stores.postgres import Connection
+
+_LINES_AT_ONCE = 1_000
+
+_COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 _ID_TYPES = frozenset({"text", "uuid", "character varying"})
 
@@ -51,30 +67,33 @@ class Relationships:
         return self._ours(connection, "target", targets, types)
 
     def lists(
-        self, connection: Connection, sources: Collection[EntityRef], edge_type: EdgeType
-    ) -> dict[EntityRef, StoredList]:
-        """Our edges of the ranked type `edge_type` from each of `sources`; a source without any is left out."""
+        self, connection: Connection, sources: Collection[EntityRef], types: Collection[EdgeType]
+    ) -> dict[EdgeType, dict[EntityRef, StoredList]]:
+        """Our edges of the ranked `types` from each of `sources`; a source without any of a type is left out there."""
+        found: dict[EdgeType, dict[EntityRef, StoredList]] = {edge_type: {} for edge_type in types}
         wanted = self.castable(connection, sources)
         if not wanted:
-            return {}
+            return found
         # Aggregated, for one row an edge takes ten times as long to receive as it does to find.
         statement = sql.SQL(
-            "SELECT wanted.entity_type, wanted.entity_id::text, edge.*"
+            "SELECT edge.relationship_type, wanted.entity_type, wanted.entity_id::text, edge.types, edge.ids,"
+            " edge.rows, edge.strengths, edge.evidence"
             " FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
             " CROSS JOIN LATERAL ("
-            " SELECT array_agg(target_type) AS types, array_agg(target_id::text), array_agg(id::text),"
-            " array_agg(strength), array_agg(metadata::text)"
+            " SELECT relationship_type, array_agg(target_type) AS types, array_agg(target_id::text) AS ids,"
+            " array_agg(id::text) AS rows, array_agg(strength) AS strengths, array_agg(metadata::text) AS evidence"
             " FROM {table} WHERE source_type = wanted.entity_type AND source_id = wanted.entity_id"
-            " AND origin = %(origin)s AND relationship_type = %(edge_type)s) AS edge WHERE edge.types IS NOT NULL"
+            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s) GROUP BY relationship_type) AS edge"
         ).format(table=self.table, id=self.id_type(connection))
-        rows = connection.execute(statement, {**_ours_of(wanted), "edge_type": edge_type.value})
-        return {
-            EntityRef(source_type, source_id): {
+        rows = connection.execute(
+            statement, {**_ours_of(wanted), "edge_types": [edge_type.value for edge_type in types]}
+        )
+        for edge_type, source_type, source_id, *columns in rows:
+            found[EdgeType(edge_type)][EntityRef(source_type, source_id)] = {
                 EntityRef(target_type, target_id): StoredEdge(row, rounded(strength), evidence or "{}")
                 for target_type, target_id, row, strength, evidence in zip(*columns, strict=True)
             }
-            for source_type, source_id, *columns in rows
-        }
+        return found
 
     def sources_of(self, connection: Connection, targets: Collection[EntityRef], edge_type: EdgeType) -> set[EntityRef]:
         """The entities from which our edges of `edge_type` lead to `targets`."""
@@ -93,35 +112,28 @@ class Relationships:
 
     def write(self, connection: Connection, found: EdgeDiff, rows: Mapping[EdgeKey, uuid.UUID | str]) -> None:
         """Bring our rows to what `found` says; `rows` has the row of each edge that changes or goes."""
-        if found.removed:
-            connection.execute(
-                sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self.table),
-                ([rows[edge.key] for edge in found.removed],),
-            )
-        if found.changed:
-            connection.execute(
-                sql.SQL(
-                    "UPDATE {} AS edge SET strength = new.strength, metadata = new.metadata::jsonb, updated_at = now()"
-                    " FROM unnest(%s::uuid[], %s::real[], %s::text[]) AS new (id, strength, metadata)"
-                    " WHERE edge.id = new.id"
-                ).format(self.table),
-                (
-                    [rows[edge.key] for edge in found.changed],
-                    [edge.strength for edge in found.changed],
-                    [_json(edge.metadata) for edge in found.changed],
-                ),
-            )
-        if found.added:
-            copy = sql.SQL(
-                "COPY {} (source_type, source_id, target_type, target_id, relationship_type, strength, metadata,"
-                " origin) FROM STDIN"
-            ).format(self.table)
-            # Edges of one list share their evidence.
-            encoded = {id(edge.metadata): _json(edge.metadata) for edge in _distinct(found.added)}
-            with connection.cursor() as cursor, cursor.copy(copy) as writer:
-                for edge in found.added:
-                    evidence = encoded[id(edge.metadata)]
-                    writer.write_row((*edge.source, *edge.target, edge.type.value, edge.strength, evidence, ORIGIN))
+        self._delete(connection, [rows[edge.key] for edge in found.removed])
+        self._update(
+            connection,
+            [rows[edge.key] for edge in found.changed],
+            [edge.strength for edge in found.changed],
+            [_json(edge.metadata) for edge in found.changed],
+        )
+        by_type = attrgetter("type")
+        for edge_type, edges in groupby(sorted(found.added, key=by_type), by_type):
+            listed = [ListedEdge(edge.source, edge.target, edge.strength, _json(edge.metadata)) for edge in edges]
+            self._copy(connection, edge_type, listed)
+
+    def write_lists(self, connection: Connection, edge_type: EdgeType, found: ListDiff) -> None:
+        """As `write`, of ranked lists."""
+        self._delete(connection, [row for row, _ in found.removed])
+        self._update(
+            connection,
+            [row for row, _ in found.changed],
+            [edge.strength for _, edge in found.changed],
+            [edge.evidence for _, edge in found.changed],
+        )
+        self._copy(connection, edge_type, found.added)
 
     def orphans(self, schema: str, entity_type: str, slots: tuple[int, int], types: Sequence[str]) -> sql.Composed:
         """The query of edges from a partition that lack a living end; rows as `Orphan` takes them.
@@ -207,6 +219,12 @@ class Relationships:
             return list(edges)
         return [edge for edge in edges if _is_uuid(edge.source.id) and _is_uuid(edge.target.id)]
 
+    def listable(self, connection: Connection, edges: Iterable[ListedEdge]) -> Iterable[ListedEdge]:
+        """As `storable`, of edges of ranked lists."""
+        if self._type_of_id(connection) != "uuid":
+            return edges
+        return (edge for edge in edges if _is_uuid(edge.source.id) and _is_uuid(edge.target.id))
+
     def id_type(self, connection: Connection) -> sql.SQL:
         """The type of the columns source_id and target_id, to cast ids to."""
         return sql.SQL(self._type_of_id(connection))  # one of _ID_TYPES
@@ -216,6 +234,48 @@ class Relationships:
         if self._type_of_id(connection) != "uuid":
             return list(refs)
         return [ref for ref in refs if _is_uuid(ref.id)]
+
+    def _delete(self, connection: Connection, rows: Sequence[uuid.UUID | str]) -> None:
+        if rows:
+            connection.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self.table), (rows,))
+
+    def _update(
+        self,
+        connection: Connection,
+        rows: Sequence[uuid.UUID | str],
+        strengths: Sequence[float],
+        evidence: Sequence[str],
+    ) -> None:
+        if rows:
+            connection.execute(
+                sql.SQL(
+                    "UPDATE {} AS edge SET strength = new.strength, metadata = new.metadata::jsonb, updated_at = now()"
+                    " FROM unnest(%s::uuid[], %s::real[], %s::text[]) AS new (id, strength, metadata)"
+                    " WHERE edge.id = new.id"
+                ).format(self.table),
+                (rows, strengths, evidence),
+            )
+
+    def _copy(self, connection: Connection, edge_type: EdgeType, edges: Sequence[ListedEdge]) -> None:
+        if not edges:
+            return
+        copy = sql.SQL(
+            "COPY {} (source_type, source_id, target_type, target_id, relationship_type, strength, metadata, origin)"
+            " FROM STDIN"
+        ).format(self.table)
+        # Each name and each evidence is written once: many edges share them.
+        names = {
+            ref: f"{_copied(ref.type)}\t{_copied(ref.id)}"
+            for ref in {*(edge.source for edge in edges), *(edge.target for edge in edges)}
+        }
+        evidence = {text: _copied(text) for text in {edge.evidence for edge in edges}}
+        lines = (
+            f"{names[source]}\t{names[target]}\t{edge_type.value}\t{strength}\t{evidence[text]}\t{ORIGIN}\n"
+            for source, target, strength, text in edges
+        )
+        with connection.cursor() as cursor, cursor.copy(copy) as writer:
+            while part := "".join(islice(lines, _LINES_AT_ONCE)):
+                writer.write(part)
 
     def _ours(
         self, connection: Connection, end: str, refs: Collection[EntityRef], types: Collection[EdgeType]
@@ -268,9 +328,9 @@ def _ours_of(refs: Sequence[EntityRef]) -> dict[str, Any]:
     return {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs], "origin": ORIGIN}
 
 
-def _distinct(edges: Iterable[Edge]) -> Iterable[Edge]:
-    """One edge for each mapping that is the metadata of some."""
-    return {id(edge.metadata): edge for edge in edges}.values()
+def _copied(text: str) -> str:
+    """`text` as COPY takes it."""
+    return text.translate(_COPY_ESCAPES)
 
 
 def _json(metadata: Mapping[str, Any]) -> str:

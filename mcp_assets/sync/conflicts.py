@@ -281,10 +281,12 @@ def _edge_differences(platform: Platform, refs: Sequence[EntityRef], living: Seq
     with platform.postgres.transaction() as connection:
         linked = read_linked(platform, connection, living)
         points = {ref: row.point for ref, row in linked.items() if row.point is not None}
+        near = semantic.rankings(connection, points)
+        shared = topical.rankings(connection, {ref: row.tags for ref, row in linked.items()})
         wanted = [
             *reference_edges(platform, connection, living),
-            *semantic.edges(semantic.rankings(connection, points)),
-            *topical.edges(connection, topical.rankings(connection, {ref: row.tags for ref, row in linked.items()})),
+            *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in semantic.edges(near)),
+            *(edge.of_type(EdgeType.TOPICAL_RELEVANCE) for edge in topical.edges(connection, *shared)),
         ]
         wanted = platform.relationships.storable(connection, wanted)
         types = tuple(EdgeType)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from psycopg import sql
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import Edge, EdgeType, Ranking, diff
+from mcp_assets.graph import Edge, EdgeType, diff
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.relationships import Orphan
 from mcp_assets.sync.drift import Drift, Kind
@@ -225,11 +225,11 @@ class EdgeRules:
         platform = self._platform
         living = read_linked(platform, connection, refs)
         points = {ref: row.point for ref, row in living.items() if row.point}
-        near: dict[EntityRef, Ranking] = self._semantic.rankings(connection, points)
+        near = self._semantic.rankings(connection, points)
         topical = self._topical.rankings(connection, {ref: row.tags for ref, row in living.items()})
         return [
-            *self._semantic.edges(near),
-            *self._topical.edges(connection, topical),
+            *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in self._semantic.edges(near)),
+            *(edge.of_type(EdgeType.TOPICAL_RELEVANCE) for edge in self._topical.edges(connection, *topical)),
             *reference_edges(platform, connection, refs),
         ]
 

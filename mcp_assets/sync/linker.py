@@ -20,6 +20,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import nlargest
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import Literal
 
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_range
@@ -29,11 +31,12 @@ from mcp_assets.graph import (
     Edge,
     EdgeDiff,
     EdgeType,
+    ListedEdge,
     Ranking,
     StoredList,
+    bin_of,
     diff,
-    diff_list,
-    joined,
+    diff_lists,
     work_in,
 )
 from mcp_assets.retrying import retrying
@@ -115,6 +118,18 @@ class LinkCounts:
         if change != "removed":
             self.strengths.setdefault(edge.type, [0] * STRENGTH_BINS)[edge.bin] += 1
 
+    def count_listed(self, change: Change, edge_type: EdgeType, edges: Sequence[ListedEdge]) -> None:
+        """Edges of ranked lists, all of one type, were added, changed or removed."""
+        by_type: Counter[EdgeType] = getattr(self, change)
+        by_type[edge_type] += len(edges)
+        if change == "added":
+            best = nlargest(NEW_EDGES_SHOWN, edges, key=itemgetter(2, 0, 1))
+            self.strongest += (edge.of_type(edge_type) for edge in best)
+        if change != "removed":
+            bins = self.strengths.setdefault(edge_type, [0] * STRENGTH_BINS)
+            for number, count in Counter(bin_of(edge.strength) for edge in edges).items():
+                bins[number] += count
+
 
 @dataclass(slots=True)
 class LinkReport:
@@ -136,8 +151,12 @@ def link(platform: Platform) -> Iterator[LinkReport]:
         StoreUnavailable, StoreRefused, CollectionMismatch: the marks of what was not committed stay.
     """
     linker: _Linker | None = None
-    weighed = False
+    analyzed = weighed = False
     while marks := pending_links(platform, up_to=SWEEP_FROM):
+        if marks >= SWEEP_FROM and not analyzed:
+            # Last seen with marks for lists alone, each batch of changes would read all that there are.
+            analyzed = True
+            _analyze(platform, "relink_marks")
         linker = linker or _Linker(platform)
         try:
             report = retrying(platform.settings)(linker.changes)
@@ -152,7 +171,7 @@ def link(platform: Platform) -> Iterator[LinkReport]:
         if marks >= SWEEP_FROM and not weighed:
             # Lists made with all tags alike would have to be made again after the first night.
             weighed = True
-            _analyze(platform)
+            _analyze(platform, "linked")
             if not _has_tag_weights(platform) and refresh_tag_weights(platform).marked:
                 continue
         worked = False
@@ -223,10 +242,10 @@ def _has_tag_weights(platform: Platform) -> bool:
         return connection.execute(platform.postgres.query("has_tag_weights")).fetchone() is not None
 
 
-def _analyze(platform: Platform) -> None:
-    """Tell the planner what very much linking has made of `linked`, before autovacuum gets round to it."""
+def _analyze(platform: Platform, table: Literal["linked", "relink_marks"]) -> None:
+    """Tell the planner what very much work has made of `table`, before autovacuum gets round to it."""
     with platform.postgres.transaction() as connection:
-        connection.execute(platform.postgres.query("analyze_linked"))
+        connection.execute(platform.postgres.query(f"analyze_{table}"))
 
 
 def linked_by(platform: Platform) -> str:
@@ -338,25 +357,26 @@ class _Linker:
         moved = derived.moved & set(unswept)
         points = {ref: row.point for ref in moved if (row := derived.living.get(ref)) and row.point}
         reached = {ref: Reached((), ()) for ref in moved} | self._semantic.reached(connection, points)
-        self._work_in(connection, SEMANTIC, reached, report)
+        semantic = self._work_in(connection, SEMANTIC, reached, report)
 
         reweighted = {ref for ref, why in reasons.items() if Reason.TAGS in why and ref in derived.living}
         retagged = (derived.retagged | reweighted) & set(unswept)
         tags = {ref: row.tags for ref in retagged if (row := derived.living.get(ref))}
         reached = {ref: Reached((), ()) for ref in retagged} | self._topical.reached(connection, tags)
-        self._work_in(connection, TOPICAL, reached, report)
+        topical = self._work_in(connection, TOPICAL, reached, report)
+        self._write_floors(connection, semantic, topical)
         self._count(report, reasons)
 
     def _work_in(
         self, connection: Connection, edge_type: EdgeType, reached: Mapping[EntityRef, Reached], report: LinkReport
-    ) -> None:
-        """Write the lists of the changed entities and of those whose lists they enter, leave or stay in."""
+    ) -> Mapping[EntityRef, Ranking]:
+        """Write and return the lists of the changed entities and of those whose lists they enter, leave or stay in."""
         if not reached:
-            return
+            return {}
         relationships = self._platform.relationships
         listing = relationships.sources_of(connection, reached.keys(), edge_type)
         concerned = listing.union(*({near.ref for near in one.within_reach} for one in reached.values()))
-        stored = relationships.lists(connection, concerned | reached.keys(), edge_type)
+        stored = relationships.lists(connection, concerned | reached.keys(), [edge_type])[edge_type]
         lists = {ref: ranking_of(held) for ref, held in stored.items() if ref not in reached}
         after, asking = work_in({ref: one.within_reach for ref, one in reached.items()}, lists, LIST_LENGTH)
         if edge_type is TOPICAL:
@@ -364,7 +384,12 @@ class _Linker:
             after = {ref: ranking for ref, ranking in lists.items() if ref in listing and ref not in asking} | after
         rankings = after | {ref: one.ranking for ref, one in reached.items()}
         mark(self._platform, connection, asking - reached.keys(), Reason.LISTS)
-        self._write_lists(connection, edge_type, rankings, stored, report)
+        edges = (
+            self._semantic.edges(rankings) if edge_type is SEMANTIC else self._topical.edges(connection, rankings, {})
+        )
+        rewritten = {ref: held for ref, held in stored.items() if ref in rankings}
+        self._write_lists(connection, edge_type, edges, rewritten, report)
+        return rankings
 
     def _lists_batch(self) -> LinkReport | None:
         """Ask for the neighbours of one batch; None if none is marked, or changes are being worked off elsewhere."""
@@ -385,14 +410,17 @@ class _Linker:
             living = read_linked(self._platform, connection, claimed)
             report = LinkReport()
             points = {ref: row.point for ref, row in living.items() if row.point}
-            tags = {ref: row.tags for ref, row in living.items()}
-            for edge_type, found in (
-                (SEMANTIC, self._semantic.rankings(connection, points)),
-                (TOPICAL, self._topical.rankings(connection, tags)),
+            nobody: dict[EntityRef, Ranking] = dict.fromkeys(sorted(living), ())
+            semantic = nobody | self._semantic.rankings(connection, points)
+            found, tags = self._topical.rankings(connection, {ref: row.tags for ref, row in living.items()})
+            topical = nobody | found
+            stored = self._platform.relationships.lists(connection, living.keys(), (SEMANTIC, TOPICAL))
+            for edge_type, edges in (
+                (SEMANTIC, self._semantic.edges(semantic)),
+                (TOPICAL, self._topical.edges(connection, topical, tags)),
             ):
-                rankings: dict[EntityRef, Ranking] = dict.fromkeys(living, ())
-                stored = self._platform.relationships.lists(connection, living.keys(), edge_type)
-                self._write_lists(connection, edge_type, rankings | found, stored, report)
+                self._write_lists(connection, edge_type, edges, stored[edge_type], report)
+            self._write_floors(connection, semantic, topical)
             self._count(report, claimed)
         return report
 
@@ -400,30 +428,34 @@ class _Linker:
         self,
         connection: Connection,
         edge_type: EdgeType,
-        rankings: Mapping[EntityRef, Ranking],
+        edges: Iterable[ListedEdge],
         stored: Mapping[EntityRef, StoredList],
         report: LinkReport,
     ) -> None:
-        """Bring the lists of these entities from what is `stored` to `rankings`."""
-        if not rankings:
-            return
-        edges = self._semantic.edges(rankings) if edge_type is SEMANTIC else self._topical.edges(connection, rankings)
-        wanted: dict[EntityRef, list[Edge]] = {}
-        for edge in self._platform.relationships.storable(connection, edges):
-            wanted.setdefault(edge.source, []).append(edge)
-        refs = sorted(rankings)
-        found = joined(diff_list(ref, edge_type, stored.get(ref, {}), wanted.get(ref, ())) for ref in refs)
-        rows = {edge.key: stored[edge.source][edge.target].row for edge in (*found.changed, *found.removed)}
-        self._platform.relationships.write(connection, found, rows)
-        self._count_changes(report, found)
-        connection.execute(
-            self._platform.postgres.query("write_floors"),
-            {
-                **by_type_and_id(refs),
-                "floors": [floor_of(rankings[ref]) for ref in refs],
-                "semantic": [edge_type is SEMANTIC] * len(refs),
-            },
-        )
+        """Bring lists of one type from what is `stored`, of the same sources, to `edges`."""
+        relationships = self._platform.relationships
+        found = diff_lists(stored, relationships.listable(connection, edges))
+        relationships.write_lists(connection, edge_type, found)
+        self._count_listed(report, "added", edge_type, found.added)
+        self._count_listed(report, "changed", edge_type, [edge for _, edge in found.changed])
+        self._count_listed(report, "removed", edge_type, [edge for _, edge in found.removed])
+
+    def _write_floors(
+        self, connection: Connection, semantic: Mapping[EntityRef, Ranking], topical: Mapping[EntityRef, Ranking]
+    ) -> None:
+        """Have `linked` know the last score of these lists; the same entity may have both."""
+        refs = sorted({*semantic, *topical})
+        if refs:
+            connection.execute(
+                self._platform.postgres.query("write_floors"),
+                {
+                    **by_type_and_id(refs),
+                    "is_semantic": [ref in semantic for ref in refs],
+                    "semantic": [floor_of(semantic.get(ref, ())) for ref in refs],
+                    "is_topical": [ref in topical for ref in refs],
+                    "topical": [floor_of(topical.get(ref, ())) for ref in refs],
+                },
+            )
 
     def _write(
         self,
@@ -455,6 +487,16 @@ class _Linker:
                 if counts is None:
                     counts = partitions[edge.source] = self._counts(report, edge.source)
                 counts.count(change, edge)
+
+    def _count_listed(
+        self, report: LinkReport, change: Change, edge_type: EdgeType, edges: Sequence[ListedEdge]
+    ) -> None:
+        by_partition: dict[int, tuple[LinkCounts, list[ListedEdge]]] = {}
+        for source, of_source in groupby(edges, attrgetter("source")):
+            counts = self._counts(report, source)
+            by_partition.setdefault(id(counts), (counts, []))[1].extend(of_source)
+        for counts, listed in by_partition.values():
+            counts.count_listed(change, edge_type, listed)
 
     def _count(self, report: LinkReport, refs: Iterable[EntityRef]) -> None:
         for ref in refs:

@@ -12,8 +12,8 @@ from itertools import islice
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import (
     LIST_LENGTH,
-    Edge,
     EdgeType,
+    ListedEdge,
     Neighbour,
     Ranking,
     StoredList,
@@ -32,6 +32,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Asking
 from mcp_assets.sync import collections
 from mcp_assets.sync.linked import read_linked
+from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.platform import Platform
 
 EXACT_UP_TO = 100_000
@@ -46,6 +47,8 @@ DEEP = 1_000
 """Hits asked for down to the threshold, at first; twice as many while that is not enough."""
 
 _DEEP_QUERIES_A_REQUEST = 10
+
+_DEEP_IN_FLIGHT = 2
 
 _TOPICS_AT_ONCE = 250
 
@@ -107,51 +110,69 @@ class SemanticLists:
 
     def rankings(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Ranking]:
         """The list of each entity, given its point."""
-        found: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in points}
-        for collection in self.collections:
-            waiting = sorted(points)
-            limit = ASKED
-            while waiting:
-                hits = self._nearest(collection, waiting, points, limit, QUERIES_A_REQUEST)
-                known = self._resolve(connection, hits.values())
-                again = []
-                for ref in waiting:
-                    named = [(known[point][0], score) for point, score in hits[ref] if point in known]
-                    near = neighbourhood(ref, named, self._threshold)
-                    if cut_short(near, [score for _, score in hits[ref]], limit, self._threshold, LIST_LENGTH):
-                        again.append(ref)
-                    else:
-                        found[ref] += near
-                waiting, limit = again, limit * 2
-        # An entity has a point in one collection: none is found twice.
-        return {ref: ranked(near, LIST_LENGTH) for ref, near in found.items()}
+        found: dict[EntityRef, Ranking] = dict.fromkeys(points, ())
+        hits: dict[EntityRef, dict[str, Hits]] = {ref: {} for ref in points}
+        waiting = {collection: sorted(points) for collection in self.collections}
+        known: dict[str, tuple[EntityRef, float | None]] = {}
+        limit = ASKED
+        while waiting:
+            asked: set[EntityRef] = set()
+            for collection, refs in waiting.items():
+                for ref, answer in self._nearest(collection, refs, points, limit, QUERIES_A_REQUEST).items():
+                    hits[ref][collection] = answer
+                asked.update(refs)
+            known |= self._resolve(connection, (answer for ref in asked for answer in hits[ref].values()))
+            waiting = {}
+            for ref in asked:
+                near = neighbourhood(
+                    ref,
+                    (
+                        (entity[0], score)
+                        for answer in hits[ref].values()
+                        for point, score in answer
+                        if (entity := known.get(point))
+                    ),
+                    self._threshold,
+                )
+                found[ref] = tuple(near[:LIST_LENGTH])
+                for collection, answer in hits[ref].items():
+                    if cut_short(near, [score for _, score in answer], limit, self._threshold, LIST_LENGTH):
+                        waiting.setdefault(collection, []).append(ref)
+            limit *= 2
+        return found
 
     def reached(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Reached]:
         """Of each entity, given its point, its list and whose lists it may enter: searched down to the threshold."""
-        reached: dict[EntityRef, Reached] = {}
-        refs = iter(sorted(points))
-        while part := list(islice(refs, _DEEP_QUERIES_A_REQUEST)):
-            near: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in part}
-            within: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in part}
-            for collection in self.collections:
-                waiting, limit = part, DEEP
-                while waiting:
-                    hits = self._nearest(collection, waiting, points, limit, _DEEP_QUERIES_A_REQUEST)
-                    full = [ref for ref in waiting if len(hits[ref]) >= limit]
-                    done = [ref for ref in waiting if len(hits[ref]) < limit]
-                    known = self._resolve(connection, (hits[ref] for ref in done))
-                    for ref in done:
-                        named = {known[point][0]: score for point, score in hits[ref] if point in known}
-                        floors = {known[point][0]: known[point][1] for point, _ in hits[ref] if point in known}
-                        neighbours = neighbourhood(ref, named.items(), self._threshold)
-                        near[ref] += neighbours[:LIST_LENGTH]
-                        within[ref] += (one for one in neighbours if _enters(one.score, floors[one.ref]))
-                    waiting, limit = full, limit * 2
-            for ref in part:
-                reached[ref] = Reached(ranked(near[ref], LIST_LENGTH), tuple(within[ref]))
-        return reached
+        near: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in points}
+        within: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in points}
 
-    def edges(self, rankings: Mapping[EntityRef, Ranking]) -> Iterator[Edge]:
+        def questions() -> Iterator[tuple[str, list[EntityRef]]]:
+            refs = iter(sorted(points))
+            while part := list(islice(refs, _DEEP_QUERIES_A_REQUEST)):
+                yield from ((collection, part) for collection in self.collections)
+
+        def ask(question: tuple[str, list[EntityRef]]) -> dict[EntityRef, Hits]:
+            collection, waiting = question
+            found: dict[EntityRef, Hits] = {}
+            limit = DEEP
+            while waiting:
+                hits = self._nearest(collection, waiting, points, limit, _DEEP_QUERIES_A_REQUEST)
+                found |= {ref: answer for ref, answer in hits.items() if len(answer) < limit}
+                waiting, limit = [ref for ref in waiting if ref not in found], limit * 2
+            return found
+
+        # While Qdrant answers one question, what it said to the one before is worked through.
+        for _, hits in overlapped(questions(), ask, in_flight=_DEEP_IN_FLIGHT):
+            known = self._resolve(connection, hits.values())
+            for ref, answer in hits.items():
+                named = {known[point][0]: score for point, score in answer if point in known}
+                floors = {known[point][0]: known[point][1] for point, _ in answer if point in known}
+                neighbours = neighbourhood(ref, named.items(), self._threshold)
+                near[ref] += neighbours[:LIST_LENGTH]
+                within[ref] += (one for one in neighbours if _enters(one.score, floors[one.ref]))
+        return {ref: Reached(ranked(near[ref], LIST_LENGTH), tuple(within[ref])) for ref in points}
+
+    def edges(self, rankings: Mapping[EntityRef, Ranking]) -> Iterator[ListedEdge]:
         for source, ranking in rankings.items():
             yield from semantic_edges(source, ranking, self._model)
 
@@ -209,36 +230,48 @@ class TopicalLists:
         self._platform = platform
         self._threshold = platform.settings.topical_threshold
 
-    def rankings(self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]) -> dict[EntityRef, Ranking]:
-        """The list of each entity, given its tags."""
+    def rankings(
+        self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]
+    ) -> tuple[dict[EntityRef, Ranking], dict[EntityRef, frozenset[str]]]:
+        """The list of each entity, given its tags; and the tags of all who have a list or stand in one."""
         found: dict[EntityRef, Ranking] = {}
-        for part, index, _ in self._indexes(connection, tags):
-            found |= {ref: index.ranking(ref, tags[ref], LIST_LENGTH) for ref in part}
-        return found
+        listed: dict[EntityRef, frozenset[str]] = {}
+        for part, index, holders, _ in self._indexes(connection, tags):
+            rankings = {ref: index.ranking(ref, tags[ref], LIST_LENGTH) for ref in part}
+            listed |= {ref: tags[ref] for ref in part}
+            listed |= {near.ref: holders[near.ref] for ranking in rankings.values() for near in ranking}
+            found |= rankings
+        return found, listed
 
     def reached(self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]) -> dict[EntityRef, Reached]:
         """Of each entity, given its tags, its list and whose lists it may enter."""
         found: dict[EntityRef, Reached] = {}
-        for part, index, floors in self._indexes(connection, tags):
+        for part, index, _, floors in self._indexes(connection, tags):
             for ref in part:
                 neighbours = index.neighbourhood(ref, tags[ref])
                 within = tuple(one for one in neighbours if _enters(one.score, floors[one.ref]))
                 found[ref] = Reached(ranked(neighbours, LIST_LENGTH), within)
         return found
 
-    def edges(self, connection: Connection, rankings: Mapping[EntityRef, Ranking]) -> Iterator[Edge]:
-        """The edges of the lists, with the tags that are shared as they are now."""
-        refs = {*rankings, *(neighbour.ref for ranking in rankings.values() for neighbour in ranking)}
-        tags = {ref: row.tags for ref, row in read_linked(self._platform, connection, refs).items()}
-        weights = self._weights(connection, {tag for held in tags.values() for tag in held})
-        for source, ranking in rankings.items():
-            if source in tags:
-                yield from topical_edges(source, tags[source], ranking, tags, weights)
+    def edges(
+        self, connection: Connection, rankings: Mapping[EntityRef, Ranking], known: Mapping[EntityRef, frozenset[str]]
+    ) -> Iterator[ListedEdge]:
+        """The edges of the lists, with the tags that are shared; those that are not `known` are read."""
+        sources = [ref for ref, ranking in rankings.items() if ranking]
+        unknown = {*sources, *(near.ref for ref in sources for near in rankings[ref])} - known.keys()
+        tags = dict(known)
+        if unknown:
+            tags |= {ref: row.tags for ref, row in read_linked(self._platform, connection, unknown).items()}
+        weights = self._weights(connection, {tag for ref in sources for tag in tags.get(ref, ())})
+        for ref in sources:
+            if ref in tags:
+                yield from topical_edges(ref, tags[ref], rankings[ref], tags, weights)
 
     def _indexes(
         self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]
-    ) -> Iterator[tuple[list[EntityRef], TopicIndex, dict[EntityRef, float | None]]]:
-        """Some of the entities at a time, with everybody who may be a neighbour of theirs, and those one's floors."""
+    ) -> Iterator[tuple[list[EntityRef], TopicIndex, dict[EntityRef, frozenset[str]], dict[EntityRef, float | None]]]:
+        """Some of the entities at a time, with everybody who may be a neighbour of theirs, and the tags and floors of
+        those."""
         refs = iter(sorted(ref for ref, held in tags.items() if held))
         while part := list(islice(refs, _TOPICS_AT_ONCE)):
             own = {tag for ref in part for tag in tags[ref]}
@@ -249,7 +282,7 @@ class TopicalLists:
             holders = {EntityRef(row[0], row[1]): frozenset(row[2]) for row in rows}
             floors: dict[EntityRef, float | None] = {EntityRef(row[0], row[1]): row[3] for row in rows}
             weights = self._weights(connection, own.union(*holders.values()))
-            yield part, TopicIndex(holders.items(), weights, self._threshold), floors
+            yield part, TopicIndex(holders.items(), weights, self._threshold), holders, floors
 
     def _weights(self, connection: Connection, tags: Collection[str]) -> dict[str, TagWeight]:
         rows = connection.execute(self._platform.postgres.query("read_tag_weights"), {"tags": sorted(tags)})

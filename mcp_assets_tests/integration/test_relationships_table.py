@@ -1,11 +1,13 @@
 """The table `relationships`: made, or adopted with the rows of others in it, which nothing of ours touches."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import psycopg
 import pytest
 
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import Edge, EdgeDiff, EdgeType
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, delete_source, graph, index, rebuild, relink, write_source
 
@@ -121,3 +123,21 @@ def test_the_table_may_have_another_name_and_schema(make_platform: Callable[...,
     with platform.postgres.transaction() as connection:
         assert connection.execute("SELECT count(*) FROM mcp_assets.edges").fetchone() == (0,)
         assert connection.execute("SELECT to_regclass('public.relationships')").fetchone() == (None,)
+
+
+def test_ids_and_evidence_of_any_text_are_stored_as_they_are(make_platform: Callable[..., Platform]) -> None:
+    platform = make_platform(types=TYPES)
+    odd = [EntityRef("task", text) for text in ("\\N", "\\.", "a\tb", "a\nb", "a\rb", "\\\\t", 'ü"\u2028')]
+    edges = tuple(
+        Edge(source, target, kind, 0.1234, {"rule": "tags", "shared": [source.id, target.id]})
+        for source, target in pairwise(odd)
+        for kind in (EdgeType.TOPICAL_RELEVANCE, EdgeType.CROSS_REFERENCE)
+    )
+    with platform.postgres.transaction() as connection:
+        platform.relationships.write(connection, EdgeDiff(edges, (), ()), {})
+        stored = platform.relationships.of_sources(connection, odd, tuple(EdgeType))
+        lists = platform.relationships.lists(connection, odd, [EdgeType.TOPICAL_RELEVANCE])
+    assert {key: edge for key, (_, edge) in stored.items()} == {edge.key: edge for edge in edges}
+    assert {(source, target) for source, held in lists[EdgeType.TOPICAL_RELEVANCE].items() for target in held} == {
+        *pairwise(odd)
+    }

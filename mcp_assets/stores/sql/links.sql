@@ -100,12 +100,14 @@ WHERE linked.entity_type = gone.entity_type AND linked.entity_id = gone.entity_i
 
 -- name: write_floors
 UPDATE {schema}.linked AS linked
-SET semantic_floor = CASE WHEN new.semantic THEN new.floor ELSE linked.semantic_floor END,
-    topical_floor = CASE WHEN new.semantic THEN linked.topical_floor ELSE new.floor END
-FROM unnest(%(types)s::text[], %(ids)s::text[], %(floors)s::float8[], %(semantic)s::boolean[])
-    AS new (entity_type, entity_id, floor, semantic)
+SET semantic_floor = CASE WHEN new.is_semantic THEN new.semantic ELSE linked.semantic_floor END,
+    topical_floor = CASE WHEN new.is_topical THEN new.topical ELSE linked.topical_floor END
+FROM unnest(%(types)s::text[], %(ids)s::text[], %(is_semantic)s::boolean[], %(semantic)s::float8[],
+            %(is_topical)s::boolean[], %(topical)s::float8[])
+    AS new (entity_type, entity_id, is_semantic, semantic, is_topical, topical)
 WHERE linked.entity_type = new.entity_type AND linked.entity_id = new.entity_id
-  AND CASE WHEN new.semantic THEN linked.semantic_floor ELSE linked.topical_floor END IS DISTINCT FROM new.floor
+  AND (new.is_semantic AND linked.semantic_floor IS DISTINCT FROM new.semantic
+       OR new.is_topical AND linked.topical_floor IS DISTINCT FROM new.topical)
 
 -- name: uses_of_sources
 SELECT source_type, source_id, kind, key, within, relation, strength, rule, reverse
@@ -192,3 +194,6 @@ LIMIT 1
 
 -- name: analyze_linked
 ANALYZE {schema}.linked
+
+-- name: analyze_relink_marks
+ANALYZE {schema}.relink_marks

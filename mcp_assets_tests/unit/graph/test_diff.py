@@ -2,13 +2,14 @@
 
 import json
 import struct
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph.diff import diff
-from mcp_assets.graph.edges import Edge, EdgeType, strongest
+from mcp_assets.graph.diff import StoredEdge, diff, diff_lists
+from mcp_assets.graph.edges import Edge, EdgeType, ListedEdge, strongest
 from mcp_assets_tests.unit.graph.samples import A, B, C
 
 EVIDENCE = st.fixed_dictionaries({"rule": st.sampled_from(["text", "slug"]), "shared": st.lists(st.sampled_from("xy"))})
@@ -75,3 +76,27 @@ def test_applying_a_diff_gives_the_wanted_edges_in_ordered_writes(before: list[E
     assert after == strongest(wanted)
     for edges in (added, changed, removed):
         assert [edge.key for edge in edges] == sorted({edge.key for edge in edges})
+
+
+def listed(edges: list[Edge]) -> list[ListedEdge]:
+    return [
+        ListedEdge(edge.source, edge.target, edge.strength, json.dumps(dict(reversed(edge.metadata.items()))))
+        for edge in edges
+    ]
+
+
+@given(st.lists(EDGES), st.lists(EDGES))
+def test_the_diff_of_lists_is_the_diff_of_their_edges(before: list[Edge], wanted: list[Edge]) -> None:
+    kind = EdgeType.TOPICAL_RELEVANCE
+    stored = list(strongest(replace(edge, type=kind) for edge in before).values())
+    target = list(strongest(replace(edge, type=kind) for edge in wanted).values())
+    lists: dict[EntityRef, dict[EntityRef, StoredEdge]] = {}
+    for edge in stored:
+        row = f"row of {edge.source} {edge.target}"
+        lists.setdefault(edge.source, {})[edge.target] = StoredEdge(row, edge.strength, json.dumps(edge.metadata))
+    found = diff_lists(lists, listed(target))
+    expected = diff(stored, target)
+    assert sorted(edge.of_type(kind).key for edge in found.added) == [edge.key for edge in expected.added]
+    for rows, edges in ((found.changed, expected.changed), (found.removed, expected.removed)):
+        assert [edge.of_type(kind) for _, edge in rows] == list(edges)
+        assert [row for row, _ in rows] == [f"row of {edge.source} {edge.target}" for edge in edges]
