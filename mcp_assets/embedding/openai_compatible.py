@@ -80,7 +80,8 @@ class OpenAICompatibleEmbedder:
         if not api_key and not base_url:
             raise ValueError("no embedding provider: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without keys")
         self.profile = profile
-        self.concurrency = concurrency
+        # A call seldom fills its last request: more calls than requests keep all requests full.
+        self.concurrency = concurrency + concurrency // 2
         self._closed = Event()
         self._client = openai.OpenAI(
             api_key=_checked_key(api_key) if api_key else _PLACEHOLDER_KEY,
