@@ -71,7 +71,7 @@ class FullRequests:
 
         Raises:
             RuntimeError: the pool is shut down.
-            What `settle` raises for a request that carried one of `texts`; those that wait are not sent then.
+            What `settle` raises for a request with some of `texts` and nobody else's; what waits is not sent then.
         """
         order = _Order([None] * len(texts), len(texts))
         with self._lock:
@@ -86,7 +86,7 @@ class FullRequests:
                 order.done.wait()
         finally:
             if order.left:
-                self._withdraw({order})
+                self._withdraw(order)
         if order.error is not None:
             raise order.error
         return EmbeddingResult(
@@ -98,12 +98,22 @@ class FullRequests:
         """Send requests until nobody waits, or too few do."""
         while taken := self._take():
             try:
-                self._deliver(taken, self._settle([each.text for each in taken]))
-            except BaseException as error:  # noqa: BLE001  (raised in the callers, whose texts these are)
-                self._end({each.order for each in taken}, error)
+                self._carry(taken)
             finally:
                 with self._lock:
                     self._busy -= 1
+
+    def _carry(self, taken: Sequence[_Input]) -> None:
+        """Settle one request. If it fails, each caller's texts go by themselves: what is at fault may be another's."""
+        try:
+            self._deliver(taken, self._settle([each.text for each in taken]))
+        except BaseException as error:  # noqa: BLE001  (raised in the caller, whose texts these are)
+            orders = list(dict.fromkeys(each.order for each in taken))
+            if len(orders) == 1:
+                self._end(orders[0], error)
+                return
+            for order in orders:
+                self._carry([each for each in taken if each.order is order])
 
     def _take(self) -> list[_Input]:
         """The texts of the next request; none if nobody waits, or if these few can wait for more."""
@@ -131,13 +141,12 @@ class FullRequests:
                 if not order.left:
                     order.done.set()
 
-    def _end(self, orders: set[_Order], error: BaseException) -> None:
-        self._withdraw(orders)
-        for order in orders:
-            order.error = order.error or error
-            order.done.set()
+    def _end(self, order: _Order, error: BaseException) -> None:
+        self._withdraw(order)
+        order.error = order.error or error
+        order.done.set()
 
-    def _withdraw(self, orders: set[_Order]) -> None:
+    def _withdraw(self, order: _Order) -> None:
         """Take out of the line what is not wanted any more."""
         with self._lock:
-            self._waiting = deque(each for each in self._waiting if each.order not in orders)
+            self._waiting = deque(each for each in self._waiting if each.order is not order)

@@ -9,6 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.api.points_api import SyncPointsApi
 
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.nats import NatsStreams
@@ -156,7 +157,8 @@ def test_a_write_that_is_only_acknowledged_does_not_count_as_done(
 ) -> None:
     name = platform.qdrant.ensure_collection("things", platform.embedder.profile).name
     answer = models.UpdateResult(operation_id=1, status=models.UpdateStatus.ACKNOWLEDGED)
-    monkeypatch.setattr(QdrantClient, "upsert", lambda *_, **__: answer)
+    told = models.InlineResponse2008(result=answer)
+    monkeypatch.setattr(SyncPointsApi, "upsert_points", lambda *_, **__: told)
     monkeypatch.setattr(QdrantClient, "delete", lambda *_, **__: answer)
     monkeypatch.setattr(QdrantClient, "batch_update_points", lambda *_, **__: [answer])
 

@@ -124,7 +124,7 @@ def test_tokens_bound_a_request_but_not_a_single_text() -> None:
     assert sorted(map(len, provider.requests)) == [1, 1, 2]
 
 
-def test_a_failed_request_fails_all_whose_texts_it_carried_and_nobody_else() -> None:
+def test_a_failed_request_fails_him_whose_text_is_at_fault_and_nobody_else() -> None:
     provider = Provider()
     provider.gates["a"] = threading.Event()
     with calling(provider) as callers:
@@ -133,14 +133,31 @@ def test_a_failed_request_fails_all_whose_texts_it_carried_and_nobody_else() -> 
         second = callers.call("b", "c", "bad")
         callers.wait_in_line(3)
         third = callers.call("d", "e", "f")
-        for failed in (second, third):
-            with pytest.raises(EmbedderUnavailable, match="out of order"):
-                failed.result(10)
-        # The rest of what the third wanted is not sent any more.
-        callers.wait_in_line(0)
+        with pytest.raises(EmbedderUnavailable, match="out of order"):
+            second.result(10)
+        # It went with one of the third's, which was sent once more by itself.
+        provider.wait_for(4)
         provider.gates["a"].set()
+        assert _vectors(third.result(10)) == _expected(["d", "e", "f"])
         assert _vectors(first.result(10)) == _expected(["a"])
-    assert provider.requests == [["a"], ["b", "c", "bad", "d"]]
+    assert provider.requests[:4] == [["a"], ["b", "c", "bad", "d"], ["b", "c", "bad"], ["d"]]
+
+
+def test_what_waits_of_a_caller_whose_request_failed_is_not_sent() -> None:
+    provider = Provider()
+    provider.gates |= {"a": threading.Event(), "bad": threading.Event()}
+    with calling(provider) as callers:
+        first = callers.call("a")
+        provider.wait_for(1)
+        second = callers.call("b", "c", "d", "bad", "e", "f")
+        provider.wait_for(2)
+        callers.wait_in_line(2)
+        provider.gates["bad"].set()
+        with pytest.raises(EmbedderUnavailable, match="out of order"):
+            second.result(10)
+        provider.gates["a"].set()
+        first.result(10)
+    assert provider.requests == [["a"], ["b", "c", "d", "bad"]]
 
 
 def test_tokens_are_shared_out_among_the_callers() -> None:
