@@ -105,6 +105,9 @@ def tick(
             taken += news.accepted + news.rejected
             now = time.monotonic()
             gathered_at = gathered_at or now + _GATHERING_S
+            if news.more and news.accepted:
+                # More than one read gives: the drains take in the rest, and need not wait for it.
+                break
             if now >= deadline or not (news.more or (news.accepted and now < gathered_at)):
                 break
             # Events come in bursts: what follows at once is taken in before anyone is asked to drain.

@@ -24,6 +24,7 @@ from mcp_assets.sync import demand
 from mcp_assets.sync.drain import drain, sole_drain
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, Ran
+from mcp_assets_tests.observing import inbox
 
 Tick = Callable[[], SensorExecutionData]
 Write = Callable[..., None]
@@ -122,6 +123,17 @@ def test_events_that_come_without_end_do_not_keep_a_tick_from_asking(platform: P
         finally:
             asked.set()
         publishing.result()
+
+
+def test_a_burst_has_its_drains_asked_for_before_all_of_it_is_taken_in(
+    platform: Platform, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_assets.sync.intake.MESSAGES_A_READ", 50)
+    platform.nats.publish(thin("task", *(f"t{n}" for n in range(120))))
+
+    assert types_of(tick()) == ["task"]
+
+    assert len(inbox(platform)) == 50
 
 
 def test_a_tick_without_any_message_skips(platform: Platform, tick: Tick) -> None:
