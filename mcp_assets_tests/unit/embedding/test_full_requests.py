@@ -78,6 +78,16 @@ def calling(provider: Provider) -> Iterator[Callers]:
         callers.close()
 
 
+@contextmanager
+def calling_while_one_is_served(provider: Provider) -> Iterator[tuple[Callers, "Future[EmbeddingResult]"]]:
+    """Callers, of whom the first has sent `a`, which is answered once its gate is opened."""
+    provider.gates["a"] = threading.Event()
+    with calling(provider) as callers:
+        first = callers.call("a")
+        provider.wait_for(1)
+        yield callers, first
+
+
 def _vectors(result: EmbeddingResult) -> list[list[float]]:
     return [list(outcome.vector) for outcome in result.outcomes if outcome.vector is not None]
 
@@ -88,10 +98,7 @@ def _expected(texts: Sequence[str]) -> list[list[float]]:
 
 def test_what_waits_of_several_callers_fills_one_request() -> None:
     provider = Provider()
-    provider.gates["a"] = threading.Event()
-    with calling(provider) as callers:
-        first = callers.call("a")
-        provider.wait_for(1)
+    with calling_while_one_is_served(provider) as (callers, first):
         second = callers.call("b", "c")
         callers.wait_in_line(2)
         third = callers.call("d", "e")
@@ -104,10 +111,7 @@ def test_what_waits_of_several_callers_fills_one_request() -> None:
 
 def test_few_texts_are_sent_as_soon_as_what_is_in_flight_is_answered() -> None:
     provider = Provider()
-    provider.gates["a"] = threading.Event()
-    with calling(provider) as callers:
-        first = callers.call("a")
-        provider.wait_for(1)
+    with calling_while_one_is_served(provider) as (callers, first):
         second = callers.call("b")
         callers.wait_in_line(1)
         assert provider.requests == [["a"]]
@@ -126,10 +130,7 @@ def test_tokens_bound_a_request_but_not_a_single_text() -> None:
 
 def test_a_failed_request_fails_him_whose_text_is_at_fault_and_nobody_else() -> None:
     provider = Provider()
-    provider.gates["a"] = threading.Event()
-    with calling(provider) as callers:
-        first = callers.call("a")
-        provider.wait_for(1)
+    with calling_while_one_is_served(provider) as (callers, first):
         second = callers.call("b", "c", "bad")
         callers.wait_in_line(3)
         third = callers.call("d", "e", "f")
@@ -145,10 +146,8 @@ def test_a_failed_request_fails_him_whose_text_is_at_fault_and_nobody_else() -> 
 
 def test_what_waits_of_a_caller_whose_request_failed_is_not_sent() -> None:
     provider = Provider()
-    provider.gates |= {"a": threading.Event(), "bad": threading.Event()}
-    with calling(provider) as callers:
-        first = callers.call("a")
-        provider.wait_for(1)
+    provider.gates["bad"] = threading.Event()
+    with calling_while_one_is_served(provider) as (callers, first):
         second = callers.call("b", "c", "d", "bad", "e", "f")
         provider.wait_for(2)
         callers.wait_in_line(2)
@@ -162,10 +161,7 @@ def test_what_waits_of_a_caller_whose_request_failed_is_not_sent() -> None:
 
 def test_tokens_are_shared_out_among_the_callers() -> None:
     provider = Provider()
-    provider.gates["a"] = threading.Event()
-    with calling(provider) as callers:
-        first = callers.call("a")
-        provider.wait_for(1)
+    with calling_while_one_is_served(provider) as (callers, first):
         second = callers.call("b")
         callers.wait_in_line(1)
         third = callers.call("c", "d", "e", tokens=3)
