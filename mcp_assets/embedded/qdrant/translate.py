@@ -105,8 +105,13 @@ def dense_vector(vector: object, dimension: int) -> list[float]:
         raise unsupported("A multivector is")
     if len(vector) != dimension:
         raise wrong_dimension(dimension, len(vector))
-    # The norm is not finite if any number is not, and costs a fifth of looking at each.
-    if not math.hypot(*vector) <= _FLOAT32_MAX and not all(abs(number) <= _FLOAT32_MAX for number in vector):
+    try:
+        # The norm is not finite if any number is not, and costs a fifth of looking at each.
+        sound = math.hypot(*vector) <= _FLOAT32_MAX or all(abs(number) <= _FLOAT32_MAX for number in vector)
+    except OverflowError:
+        # An integer too large for any float.
+        sound = False
+    if not sound:
         raise format_error("a vector holds a number that is not a finite 32-bit float")
     return vector
 
