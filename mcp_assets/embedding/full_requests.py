@@ -59,6 +59,7 @@ class FullRequests:
     ) -> None:
         self._settle = settle
         self._pool = pool
+        self._at_once = at_once
         self._hold_back_from = max(1, at_once // 2)
         self._max_inputs = max_inputs
         self._max_tokens = max_tokens
@@ -66,8 +67,8 @@ class FullRequests:
         self._waiting: deque[_Input] = deque()
         self._busy = 0
 
-    def outcomes(self, texts: Sequence[str], tokens: Sequence[int], requests: int) -> EmbeddingResult:
-        """One outcome per text. `tokens`: of each, estimated; `requests`: as many as `texts` need by themselves.
+    def outcomes(self, texts: Sequence[str], tokens: Sequence[int]) -> EmbeddingResult:
+        """One outcome per text. `tokens`: of each, estimated.
 
         Raises:
             RuntimeError: the pool is shut down.
@@ -80,7 +81,8 @@ class FullRequests:
                 for position, (text, estimate) in enumerate(zip(texts, tokens, strict=True))
             )
         try:
-            for _ in range(requests):
+            # Each sends until nobody waits: one for each place is enough, and one that finds nothing ends at once.
+            for _ in range(min(self._at_once, len(texts))):
                 self._pool.submit(self._send)
             if texts:
                 order.done.wait()

@@ -106,9 +106,8 @@ class OpenAICompatibleEmbedder:
         refusals = [refusal_before_sending(text) for text in texts]
         to_send = [text for text, refusal in zip(texts, refusals, strict=True) if refusal is None]
         tokens = [estimate_tokens(self.profile.text_prefix + text) for text in to_send]
-        requests = split_requests(tokens, self.profile.max_inputs_per_request, self.profile.max_tokens_per_request)
         with self._open():
-            sent = self._shared.outcomes(to_send, tokens, len(requests))
+            sent = self._shared.outcomes(to_send, tokens)
         outcomes = iter(sent.outcomes)
         return EmbeddingResult(
             [next(outcomes) if refusal is None else Embedded(None, refusal) for refusal in refusals], sent.tokens
@@ -156,23 +155,6 @@ def estimate_tokens(text: str) -> int:
     all the same, the server refuses the request and it is halved.
     """
     return (len(text) + 1) // 2 + len(text.encode()) - len(text)
-
-
-def split_requests(tokens: Sequence[int], max_inputs: int, max_tokens: int) -> list[slice]:
-    """Cuts inputs of so many tokens each into consecutive requests within both limits.
-
-    An input that is above `max_tokens` by itself makes a request of its own.
-    """
-    slices: list[slice] = []
-    start = total = 0
-    for position, count in enumerate(tokens):
-        if position > start and (position - start == max_inputs or total + count > max_tokens):
-            slices.append(slice(start, position))
-            start, total = position, 0
-        total += count
-    if start < len(tokens):
-        slices.append(slice(start, len(tokens)))
-    return slices
 
 
 class MalformedAnswerError(ValueError):

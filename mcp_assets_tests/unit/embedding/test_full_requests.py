@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcp_assets.embedding.full_requests import FullRequests, Settled
 from mcp_assets.embedding.protocol import Embedded, EmbedderUnavailable, EmbeddingResult
@@ -54,8 +57,7 @@ class Callers:
         self._threads = ThreadPoolExecutor(16)
 
     def call(self, *texts: str, tokens: int = 1) -> "Future[EmbeddingResult]":
-        needed = -(-len(texts) // MAX_INPUTS)
-        return self._threads.submit(self.shared.outcomes, texts, [tokens] * len(texts), needed)
+        return self._threads.submit(self.shared.outcomes, texts, [tokens] * len(texts))
 
     def wait_in_line(self, texts: int) -> None:
         """Wait until so many texts wait, and stay there."""
@@ -118,6 +120,29 @@ def test_few_texts_are_sent_as_soon_as_what_is_in_flight_is_answered() -> None:
         provider.gates["a"].set()
         assert _vectors(second.result(10)) == _expected(["b"])
         first.result(10)
+
+
+@given(st.lists(st.integers(1, 400), max_size=60), st.integers(1, 12), st.integers(1, 900))
+def test_each_text_is_in_one_request_within_the_limits_and_requests_are_as_few_as_the_order_allows(
+    tokens: list[int], max_inputs: int, max_tokens: int
+) -> None:
+    sent: list[list[int]] = []
+
+    def settle(texts: list[str]) -> Settled:
+        sent.append([int(text) for text in texts])
+        return Settled([_embedded(text) for text in texts], None)
+
+    with ThreadPoolExecutor(1) as pool:
+        shared = FullRequests(settle, pool, at_once=1, max_inputs=max_inputs, max_tokens=max_tokens)
+        shared.outcomes([str(position) for position in range(len(tokens))], tokens)
+
+    assert [position for request in sent for position in request] == list(range(len(tokens)))
+    weights = [[tokens[position] for position in request] for request in sent]
+    for request in weights:
+        assert 1 <= len(request) <= max_inputs
+        assert sum(request) <= max_tokens or len(request) == 1
+    for request, following in pairwise(weights):
+        assert len(request) == max_inputs or sum(request) + following[0] > max_tokens
 
 
 def test_tokens_bound_a_request_but_not_a_single_text() -> None:
@@ -189,5 +214,5 @@ def test_a_pool_that_is_shut_down_takes_nothing_in() -> None:
     shared = FullRequests(provider.settle, pool, at_once=AT_ONCE, max_inputs=MAX_INPUTS, max_tokens=MAX_TOKENS)
     pool.shutdown()
     with pytest.raises(RuntimeError):
-        shared.outcomes(["a"], [1], 1)
+        shared.outcomes(["a"], [1])
     assert not shared._waiting

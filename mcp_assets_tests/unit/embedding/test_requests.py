@@ -1,6 +1,5 @@
 """Splitting inputs into requests, assigning results to inputs, shortening."""
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,30 +12,8 @@ from mcp_assets.embedding.openai_compatible import (
     estimate_tokens,
     match_results,
     shorten,
-    split_requests,
 )
 from mcp_assets.embedding.profiles import profile_for
-
-
-@given(st.lists(st.integers(1, 400), max_size=60), st.integers(1, 12), st.integers(1, 900))
-def test_every_input_is_in_exactly_one_request_and_the_limits_hold(
-    tokens: list[int], max_inputs: int, max_tokens: int
-) -> None:
-    slices = split_requests(tokens, max_inputs, max_tokens)
-    positions = list(range(len(tokens)))
-    assert [position for part in slices for position in positions[part]] == positions
-    for part in slices:
-        request = tokens[part]
-        assert 1 <= len(request) <= max_inputs
-        assert sum(request) <= max_tokens or len(request) == 1
-
-
-@given(st.lists(st.integers(1, 400), min_size=1, max_size=60), st.integers(1, 12), st.integers(1, 900))
-def test_requests_are_as_few_as_the_order_allows(tokens: list[int], max_inputs: int, max_tokens: int) -> None:
-    slices = split_requests(tokens, max_inputs, max_tokens)
-    for part, following in pairwise(slices):
-        full = part.stop - part.start == max_inputs
-        assert full or sum(tokens[part]) + tokens[following.start] > max_tokens
 
 
 @given(st.permutations(list(range(12))))
