@@ -5,11 +5,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import Buffer
 from psycopg.rows import TupleRow
+from psycopg.types.array import ListDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from mcp_assets.stores.errors import StoreUnavailable
@@ -117,8 +119,22 @@ class Postgres:
         )
 
 
+class _TextsDumper(ListDumper):
+    """Lists of texts, as most parameters are, written at once: psycopg writes one element after the other."""
+
+    def dump(self, obj: list[Any]) -> Buffer | None:
+        if not obj or not all(isinstance(text, str) for text in obj):
+            return super().dump(obj)
+        array = '{"' + '","'.join(obj) + '"}'
+        # Quotes are ours alone, and nothing has to be escaped, or refused.
+        if array.count('"') > 2 * len(obj) or "\\" in array or "\0" in array:
+            return super().dump(obj)
+        return array.encode()
+
+
 def configure(connection: Connection) -> None:
-    """Set what row hashes depend on, for as long as the connection lives."""
+    """Set what row hashes depend on, for as long as the connection lives; and how it writes parameters."""
+    connection.adapters.register_dumper(list, _TextsDumper)
     connection.execute(
         "SELECT " + ", ".join("set_config(%s, %s, false)" for _ in _SESSION),
         [part for setting in _SESSION.items() for part in setting],

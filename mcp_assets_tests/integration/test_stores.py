@@ -8,6 +8,8 @@ from uuid import UUID, uuid4
 import numpy as np
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.api.points_api import SyncPointsApi
 
@@ -73,6 +75,27 @@ def test_connections_that_a_restart_of_the_server_broke_are_replaced_unseen(plat
         )
 
     assert rows(platform, "SELECT 1") == [(1,)]
+
+
+LISTS_OF_TEXTS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
+    | st.sampled_from(["", "NULL", "null", '"', "\\", "{}", ",", ' "a" ', "\\N", "a\nb"])
+    | st.none(),
+    max_size=5,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=LISTS_OF_TEXTS)
+def test_lists_of_any_texts_are_parameters(platform: Platform, texts: list[str | None]) -> None:
+    assert rows(platform, "SELECT %s::text[]", texts) == [(texts,)]
+
+
+def test_other_lists_are_parameters_too_and_what_no_text_can_hold_is_refused(platform: Platform) -> None:
+    assert rows(platform, "SELECT %s::int[], %s::text[]", [1, 2], [["a"], ["b"]]) == [([1, 2], [["a"], ["b"]])]
+    for text in ("a\0b", "\ud800"):
+        with pytest.raises((psycopg.DataError, UnicodeEncodeError)):
+            rows(platform, "SELECT %s::text[]", [text])
 
 
 def test_an_error_of_a_statement_is_no_outage(platform: Platform) -> None:
