@@ -14,7 +14,7 @@ from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, keys_of, 
 from mcp_assets.graph.links import LinkForm
 from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, after_change, changed_lists, ranked, work_in
 from mcp_assets.graph.references import Holders, ReferenceRules, Use, pick, resolve
-from mcp_assets.graph.semantic import cut_short, neighbourhood, query_floor, semantic_edges
+from mcp_assets.graph.semantic import cut_short, nearest, neighbourhood, query_floor, semantic_edges
 from mcp_assets.graph.topical import (
     UNKNOWN_TAG,
     TagWeight,
@@ -58,6 +58,7 @@ __all__ = [
     "diff_lists",
     "id_key",
     "keys_of",
+    "nearest",
     "neighbourhood",
     "pick",
     "query_floor",

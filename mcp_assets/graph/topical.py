@@ -89,16 +89,20 @@ def topical_neighbourhood(
 
 def topical_edges(
     source: EntityRef,
-    tags: AbstractSet[str],
+    tags: frozenset[str],
     ranking: Ranking,
-    holders: Mapping[EntityRef, AbstractSet[str]],
+    holders: Mapping[EntityRef, frozenset[str]],
     weights: Mapping[str, TagWeight],
 ) -> Iterator[ListedEdge]:
     """The edges of a list; `holders` gives the tags of each that it names."""
+    evidence: dict[frozenset[str], str] = {}
     for target, score in ranking:
-        shared = sorted(tags & holders[target], key=lambda tag: (-weights.get(tag, UNKNOWN_TAG).weight, tag))
-        evidence = json.dumps({"rule": "tags", "shared": shared[:SHOWN_TAGS]}, ensure_ascii=False)
-        yield ListedEdge(source, target, score, evidence)
+        shared = tags & holders[target]
+        text = evidence.get(shared)
+        if text is None:
+            weightiest = sorted(shared, key=lambda tag: (-weights.get(tag, UNKNOWN_TAG).weight, tag))[:SHOWN_TAGS]
+            text = evidence[shared] = json.dumps({"rule": "tags", "shared": weightiest}, ensure_ascii=False)
+        yield ListedEdge(source, target, score, text)
 
 
 class TopicIndex:

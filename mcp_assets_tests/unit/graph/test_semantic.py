@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.edges import Edge, EdgeType, rounded
 from mcp_assets.graph.ranking import Neighbour, ranked
-from mcp_assets.graph.semantic import Hit, cut_short, neighbourhood, query_floor, semantic_edges
+from mcp_assets.graph.semantic import Hit, cut_short, nearest, neighbourhood, query_floor, semantic_edges
 from mcp_assets_tests.unit.graph.samples import A, B, C
 
 
@@ -98,6 +98,40 @@ def test_doubling_the_limit_until_nothing_is_cut_gives_the_list_of_an_unlimited_
     assert ranked(neighbourhood(A, in_engine[:asked], 0.7, gone), 3) == ranked(
         neighbourhood(A, everything, 0.7, gone), 3
     )
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(
+                st.sampled_from("abcdefghijklmn"), st.sampled_from([0.69, 0.7, 0.70001, 0.70004, 0.70006, 0.8, 0.9])
+            ),
+            max_size=10,
+        ),
+        max_size=3,
+    ),
+    st.sets(st.sampled_from("abcdefghijklmn")),
+)
+def test_the_nearest_of_some_answers_are_the_best_of_their_neighbourhood(
+    answers: list[list[tuple[str, float]]], unknown: set[str]
+) -> None:
+    names = {point: None if point in unknown else EntityRef("task", point) for point in "abcdefghijklmn"}
+    named = [(ref, cosine) for answer in answers for point, cosine in answer if (ref := names[point])]
+    source = EntityRef("task", "a")
+    whole = neighbourhood(source, named, 0.7)
+    for limit in (1, 2, 4):
+        near = nearest(source, answers, names, 0.7, limit)
+        assert near == whole[:limit]
+        for answer in answers:
+            cosines = [cosine for _, cosine in answer]
+            assert cut_short(near, cosines, 3, 0.7, limit) == cut_short(whole, cosines, 3, 0.7, limit)
+
+
+def test_a_score_that_is_not_a_number_is_an_error_among_many_hits_too() -> None:
+    names: dict[str, EntityRef | None] = {str(number): EntityRef("task", str(number)) for number in range(9)}
+    answer = [*((str(number), 0.9) for number in range(8)), ("8", float("nan"))]
+    with pytest.raises(ValueError, match="finite"):
+        nearest(A, [answer], names, 0.7, 1)
 
 
 def test_the_edges_of_a_list_carry_score_and_model() -> None:

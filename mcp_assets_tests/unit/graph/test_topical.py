@@ -96,7 +96,7 @@ def test_the_threshold_is_inclusive() -> None:
 
 
 def test_an_edge_names_the_weightiest_shared_tags() -> None:
-    tags = {"a", "b", "c", "d", "e", "f", "rare"}
+    tags = frozenset({"a", "b", "c", "d", "e", "f", "rare"})
     weights = {tag: weight_of(9, 200) for tag in "abcdef"}
     holders = {B: tags}
     (edge,) = topical_edges(
