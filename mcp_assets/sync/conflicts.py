@@ -282,11 +282,11 @@ def _edge_differences(platform: Platform, refs: Sequence[EntityRef], living: Seq
         linked = read_linked(platform, connection, living)
         points = {ref: row.point for ref, row in linked.items() if row.point is not None}
         near = semantic.rankings(connection, points)
-        shared = topical.rankings(connection, {ref: row.tags for ref, row in linked.items()})
+        shared = topical.edges_of(connection, {ref: row.tags for ref, row in linked.items()})
         wanted = [
             *reference_edges(platform, connection, living),
             *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in semantic.edges(near)),
-            *(edge.of_type(EdgeType.TOPICAL_RELEVANCE) for edge in topical.edges(connection, *shared)),
+            *(edge.of_type(EdgeType.TOPICAL_RELEVANCE) for edge in shared),
         ]
         wanted = platform.relationships.storable(connection, wanted)
         types = tuple(EdgeType)

@@ -120,8 +120,7 @@ class EdgeCensus:
 def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
     """Those of the rows `ids` of `relationships` that lack a living end, and wait for nothing."""
     types = list(platform.settings.entity_types)
-    with exclusive(platform, wait=True) as connection:
-        assert connection is not None  # noqa: S101  (it has waited)
+    with exclusive(platform) as connection:
         found = platform.relationships.orphans_among(connection, platform.postgres.schema, ids, types)
         # A source that waits has its edges written anew: in a sweep that is how they lose a target that is gone.
         waiting = _waiting(platform, connection, {end for orphan in found for end in _ends(orphan, types)})
@@ -178,8 +177,7 @@ class EdgeRules:
             suspects = {one.drift.ref for one in self._compare(connection, refs) if one.drift.ref is not None}
         if not suspects:
             return []
-        with exclusive(self._platform, wait=True) as locked:
-            assert locked is not None  # noqa: S101  (it has waited)
+        with exclusive(self._platform) as locked:
             found = self._compare(locked, suspects)
             involved = {ref for one in found for ref in one.involved}
             waiting = _waiting(self._platform, locked, involved)
@@ -226,10 +224,10 @@ class EdgeRules:
         living = read_linked(platform, connection, refs)
         points = {ref: row.point for ref, row in living.items() if row.point}
         near = self._semantic.rankings(connection, points)
-        topical = self._topical.rankings(connection, {ref: row.tags for ref, row in living.items()})
+        topical = self._topical.edges_of(connection, {ref: row.tags for ref, row in living.items()})
         return [
             *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in self._semantic.edges(near)),
-            *(edge.of_type(EdgeType.TOPICAL_RELEVANCE) for edge in self._topical.edges(connection, *topical)),
+            *(edge.of_type(EdgeType.TOPICAL_RELEVANCE) for edge in topical),
             *reference_edges(platform, connection, refs),
         ]
 

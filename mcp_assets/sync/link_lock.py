@@ -1,4 +1,8 @@
-"""Link lock: one transaction at a time works in changes; and how the linker's transactions look things up."""
+"""Link lock: one linker at a time works off the marks, alone in each of its changes; and how it looks things up.
+
+The linker's lock is that of a session, and decides who works. The lock of a transaction is what keeps edges right: it
+holds even when a session is lost and another linker has begun.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,16 +12,31 @@ from mcp_assets.sync.platform import Platform
 
 
 @contextmanager
-def exclusive(platform: Platform, *, wait: bool) -> Iterator[Connection | None]:
-    """A transaction in which no linker writes; None, with nothing done, if one does and `wait` is false."""
-    name = lock_name(platform)
+def sole_linker(platform: Platform) -> Iterator[int | None]:
+    """Be the one who works off the marks while the block runs: the session that holds the lock; None if another is."""
+    with platform.postgres.session() as session:
+        got = session.execute(
+            "SELECT pg_backend_pid() WHERE pg_try_advisory_lock(hashtextextended(%s, 0))", (_linker(platform),)
+        ).fetchone()
+        yield got[0] if got else None
+
+
+def is_sole_linker(platform: Platform, connection: Connection, session: int) -> bool:
+    """Whether `session` has been the linker since it began: a lock that is lost does not come back to it."""
+    return (
+        connection.execute(
+            platform.postgres.query("holds_lock"), {"session": session, "lock": _linker(platform)}
+        ).fetchone()
+        is not None
+    )
+
+
+@contextmanager
+def exclusive(platform: Platform) -> Iterator[Connection]:
+    """A transaction in which no linker writes; waits for those that do."""
     with platform.postgres.transaction() as connection:
-        if wait:
-            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
-            yield connection
-            return
-        got = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (name,)).fetchone()
-        yield connection if got and got[0] else None
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_writing(platform),))
+        yield connection
 
 
 def by_index(connection: Connection) -> None:
@@ -28,6 +47,10 @@ def by_index(connection: Connection) -> None:
     connection.execute("SET LOCAL enable_seqscan = off")
 
 
-def lock_name(platform: Platform) -> str:
-    """Name of the advisory lock; hashed by PostgreSQL."""
+def _linker(platform: Platform) -> str:
+    """Names of advisory locks are hashed by PostgreSQL."""
+    return f"{platform.postgres.schema}/linker"
+
+
+def _writing(platform: Platform) -> str:
     return f"{platform.postgres.schema}/link"

@@ -1,12 +1,13 @@
 """Linker: works off the marks, so that the edges of all entities are what ledger, vectors and tag weights imply.
 
 Marks are taken and edges written in one transaction: killed at any instruction, it leaves the marks of what is not
-done. Two kinds of work, told apart by a mark's reason:
+done. One linker works at a time, one transaction after the other (`sync.link_lock`). Two kinds of work, told apart by
+a mark's reason:
 
 - *changes*: what an entity is now is compared with what it was when last linked (`linked`). Its reference edges and
   those of the users of its keys are resolved anew; where its vector or tags moved, it is worked into the lists of
-  others. One transaction at a time does this, by an exclusive advisory lock.
-- *lists*: an entity's own neighbours are asked for. Several at a time, by a shared lock: they write only own edges.
+  others.
+- *lists*: an entity's own neighbours are asked for, ahead of the transaction that writes them (`sync.ahead`).
 
 When very much has changed at once, asking everybody is cheaper than working each change into the lists of others:
 then everybody is marked for lists (a sweep).
@@ -16,11 +17,11 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import nlargest
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from typing import Literal
 
@@ -31,6 +32,7 @@ from mcp_assets.graph import (
     Edge,
     EdgeDiff,
     EdgeType,
+    ListDiff,
     ListedEdge,
     Ranking,
     StoredList,
@@ -41,16 +43,16 @@ from mcp_assets.graph import (
 )
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.ahead import Ahead
 from mcp_assets.sync.collections import hold, read_journal, serving_profile
-from mcp_assets.sync.link_lock import by_index, exclusive, lock_name
+from mcp_assets.sync.garbage import collected_seldom
+from mcp_assets.sync.link_lock import by_index, exclusive, is_sole_linker, sole_linker
 from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
-from mcp_assets.sync.lists import Reached, SemanticLists, TopicalLists, floor_of, ranking_of
-from mcp_assets.sync.pipeline import overlapped
+from mcp_assets.sync.lists import Answers, Names, Reached, SemanticLists, TopicalLists, floor_of, ranking_of
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.tags import refresh_tag_weights
 
 CHANGES_AT_ONCE = 200
-LISTS_AT_ONCE = 250
 REFERRING_AT_ONCE = 2_000
 """Entities whose reference edges are resolved in one transaction; more users of a key are marked, for the next."""
 
@@ -61,11 +63,14 @@ threshold costs about ten times one for a list."""
 
 NEW_EDGES_SHOWN = 10
 
+_STRENGTH = attrgetter("strength")
+
 RULES_VERSION = 1
 """Part of `linked.linked_by`: raise it when a rule changes what it makes of the same entities."""
 
-_IN_FLIGHT = 3
-_LISTS_BETWEEN_CHANGES = 40
+_NAMES_KEPT = 100_000
+"""Points that the linker knows the entities of without asking: some twenty megabytes."""
+_LISTS_BETWEEN_CHANGES = 20
 _WAIT_FOR_OTHERS_S = 0.2
 
 SEMANTIC, TOPICAL = EdgeType.SEMANTIC_SIMILARITY, EdgeType.TOPICAL_RELEVANCE
@@ -123,7 +128,11 @@ class LinkCounts:
         by_type: Counter[EdgeType] = getattr(self, change)
         by_type[edge_type] += len(edges)
         if change == "added":
-            best = nlargest(NEW_EDGES_SHOWN, edges, key=itemgetter(2, 0, 1))
+            # A sort of all strengths takes a third of the time of a heap of all edges.
+            least = sorted(map(_STRENGTH, edges))[-NEW_EDGES_SHOWN:][0]
+            best = nlargest(
+                NEW_EDGES_SHOWN, (edge for edge in edges if edge.strength >= least), key=itemgetter(2, 0, 1)
+            )
             self.strongest += (edge.of_type(edge_type) for edge in best)
         if change != "removed":
             bins = self.strengths.setdefault(edge_type, [0] * STRENGTH_BINS)
@@ -144,47 +153,49 @@ class LinkReport:
         return total
 
 
-def link(platform: Platform) -> Iterator[LinkReport]:
+def link(platform: Platform) -> Generator[LinkReport]:
     """Work off the marks, until there are none or somebody else is at it: who is will see what was marked before.
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch: the marks of what was not committed stay.
     """
-    linker: _Linker | None = None
-    analyzed = weighed = False
-    while marks := pending_links(platform, up_to=SWEEP_FROM):
-        if marks >= SWEEP_FROM and not analyzed:
-            # Last seen with marks for lists alone, each batch of changes would read all that there are.
-            analyzed = True
-            _analyze(platform, "relink_marks")
-        linker = linker or _Linker(platform)
-        try:
-            report = retrying(platform.settings)(linker.changes)
-        except _CollectionsMoved:
-            linker = None
-            continue
-        if report is None:
-            return
-        if report.partitions:
-            yield report
-            continue
-        if marks >= SWEEP_FROM and not weighed:
-            # Lists made with all tags alike would have to be made again after the first night.
-            weighed = True
-            _analyze(platform, "linked")
-            if not _has_tag_weights(platform) and refresh_tag_weights(platform).marked:
+    while pending_links(platform, up_to=1):
+        with sole_linker(platform) as session:
+            if session is None:
+                return
+            try:
+                yield from _work_off(platform, session)
+            except _Overtaken:
                 continue
-        worked = False
-        try:
+
+
+def _work_off(platform: Platform, session: int) -> Iterator[LinkReport]:
+    semantic = SemanticLists(platform)
+    analyzed = weighed = False
+    with collected_seldom(), Ahead(platform, semantic) as ahead:
+        linker = _Linker(platform, session, semantic, ahead)
+        while marks := pending_links(platform, up_to=SWEEP_FROM):
+            if marks >= SWEEP_FROM and not analyzed:
+                # Last seen with marks for lists alone, each batch of changes would read all that there are.
+                analyzed = True
+                _analyze(platform, "relink_marks")
+            report = linker.changes()
+            if report.partitions:
+                yield report
+                continue
+            if marks >= SWEEP_FROM and not weighed:
+                # Lists made with all tags alike would have to be made again after the first night.
+                weighed = True
+                _analyze(platform, "linked")
+                if not _has_tag_weights(platform) and refresh_tag_weights(platform).marked:
+                    continue
+            worked = False
             for report in linker.lists():
                 worked = True
                 yield report
-        except _CollectionsMoved:
-            linker = None
-            continue
-        if not worked:
-            # What is left, somebody else has claimed; or it was marked this moment.
-            time.sleep(_WAIT_FOR_OTHERS_S)
+            if not worked:
+                # What is left, somebody else has claimed; or it was marked this moment.
+                time.sleep(_WAIT_FOR_OTHERS_S)
 
 
 def link_until_done(platform: Platform) -> Iterator[LinkReport]:
@@ -262,68 +273,83 @@ def linked_by(platform: Platform) -> str:
     return hashlib.md5(json.dumps(stated).encode(), usedforsecurity=False).hexdigest()
 
 
-class _CollectionsMoved(Exception):
-    """Other collections serve than those that the linker looked up: nothing was done."""
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What one transaction made of the changes."""
+
+    report: LinkReport
+    swept: bool
+    """None was left that would have to be worked into the lists of others."""
+    worked_in: bool = False
+    """Some were worked into the lists of others."""
+    began_sweep: bool = False
+    """Nothing else was done."""
+
+
+class _Overtaken(Exception):
+    """Other collections serve than those that the linker looked up, or it may not be alone: nothing was done."""
 
 
 class _Linker:
-    """One process's work on the marks. Collections are looked up once: it lives for a call of `link`, or their move."""
+    """The work on the marks. Collections are looked up once: it lives for a call of `link`, or until their move."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, session: int, semantic: SemanticLists, ahead: Ahead) -> None:
         self._platform = platform
+        self._session = session
         self._journal = read_journal(platform)
-        self._semantic = SemanticLists(platform)
+        self._semantic = semantic
+        self._ahead = ahead
+        self._names: Names = {}
         self._topical = TopicalLists(platform)
         self._linked_by = linked_by(platform)
 
-    def changes(self) -> LinkReport | None:
-        """Work off one batch of changes; an empty report if there are none, None if somebody else is at it."""
-        with exclusive(self._platform, wait=False) as connection:
-            if connection is None:
-                return None
+    def changes(self) -> LinkReport:
+        """Work off one batch of changes; an empty report if there are none."""
+        self._names = {}
+        while True:
+            done = retrying(self._platform.settings)(self._changes_batch)
+            if done.worked_in or done.began_sweep:
+                self._ahead.forget()
+            if done.swept:
+                self._ahead.ask()
+            if not done.began_sweep:
+                return done.report
+
+    def lists(self) -> Iterator[LinkReport]:
+        """Work off marks for lists, some batches."""
+        for asked in self._ahead.take(_LISTS_BETWEEN_CHANGES):
+            report = retrying(self._platform.settings)(self._lists_batch, asked.marks, asked.answers())
+            if report.partitions:
+                yield report
+
+    def _changes_batch(self) -> _Done:
+        with exclusive(self._platform) as connection:
             by_index(connection)
             self._hold_collections(connection)
-            self._sweep_if_much(connection)
+            report = LinkReport()
+            swept = connection.execute(self._platform.postgres.query("any_unswept")).fetchone() is None
+            if not swept and self._sweep_if_much(connection):
+                # The marks for lists are to be seen at once: Qdrant is asked while the changes are worked off.
+                return _Done(report, swept=True, began_sweep=True)
             rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": CHANGES_AT_ONCE})
             reasons: dict[EntityRef, set[Reason]] = {}
             unswept: set[EntityRef] = set()
-            for entity_type, entity_id, reason, swept in rows:
+            for entity_type, entity_id, reason, is_swept in rows:
                 ref = EntityRef(entity_type, entity_id)
                 reasons.setdefault(ref, set()).add(Reason(reason))
-                if not swept:
+                if not is_swept:
                     unswept.add(ref)
-            report = LinkReport()
             if reasons:
                 self._apply(connection, reasons, unswept, report)
-        return report
-
-    def lists(self) -> Iterator[LinkReport]:
-        """Work off marks for lists, some batches, several in flight."""
-        none_left = False
-
-        def claims() -> Iterator[int]:
-            for number in range(_LISTS_BETWEEN_CHANGES):
-                if none_left:
-                    return
-                yield number
-
-        def work(_: int) -> LinkReport | None:
-            nonlocal none_left
-            report = retrying(self._platform.settings)(self._lists_batch)
-            if report is None:
-                none_left = True
-            return report
-
-        for _, report in overlapped(claims(), work, in_flight=_IN_FLIGHT):
-            if report is not None:
-                yield report
+        return _Done(report, swept=swept, worked_in=bool(unswept))
 
     def _hold_collections(self, connection: Connection) -> None:
         """A mark that the move of the collections made is not to be worked off with those before it."""
         if not hold(self._platform, connection, self._journal):
-            raise _CollectionsMoved
+            raise _Overtaken
 
-    def _sweep_if_much(self, connection: Connection) -> None:
+    def _sweep_if_much(self, connection: Connection) -> bool:
+        """Have everybody asked anew if so much has changed that it is cheaper; returns whether it is."""
         query = self._platform.postgres.query
 
         def changed(up_to: int) -> int:
@@ -332,11 +358,13 @@ class _Linker:
             return _first(connection.execute(query("changes_up_to"), {"limit": limit}).fetchone())
 
         if changed(SWEEP_FROM) < SWEEP_FROM:
-            return
+            return False
         share = int(SWEEP_SHARE * _first(connection.execute(query("count_all_living")).fetchone()))
         if share <= SWEEP_FROM or changed(share) >= share:
             connection.execute(query("sweep_changes"))
             connection.execute(query("sweep_lists"))
+            return True
+        return False
 
     def _apply(
         self,
@@ -362,7 +390,9 @@ class _Linker:
         reweighted = {ref for ref, why in reasons.items() if Reason.TAGS in why and ref in derived.living}
         retagged = (derived.retagged | reweighted) & set(unswept)
         tags = {ref: row.tags for ref in retagged if (row := derived.living.get(ref))}
-        reached = {ref: Reached((), ()) for ref in retagged} | self._topical.reached(connection, tags)
+        reached = {ref: Reached((), ()) for ref in retagged}
+        for topics in self._topical.topics(connection, tags):
+            reached |= {ref: topics.reached(ref) for ref in topics.tags}
         topical = self._work_in(connection, TOPICAL, reached, report)
         self._write_floors(connection, semantic, topical)
         self._count(report, reasons)
@@ -384,61 +414,64 @@ class _Linker:
             after = {ref: ranking for ref, ranking in lists.items() if ref in listing and ref not in asking} | after
         rankings = after | {ref: one.ranking for ref, one in reached.items()}
         mark(self._platform, connection, asking - reached.keys(), Reason.LISTS)
-        edges = (
-            self._semantic.edges(rankings) if edge_type is SEMANTIC else self._topical.edges(connection, rankings, {})
-        )
+        edges = self._semantic.edges(rankings) if edge_type is SEMANTIC else self._topical.edges(connection, rankings)
         rewritten = {ref: held for ref, held in stored.items() if ref in rankings}
-        self._write_lists(connection, edge_type, edges, rewritten, report)
+        relationships.write_lists(connection, [self._differing(connection, edge_type, rewritten, edges, report)])
         return rankings
 
-    def _lists_batch(self) -> LinkReport | None:
-        """Ask for the neighbours of one batch; None if none is marked, or changes are being worked off elsewhere."""
-        with self._platform.postgres.transaction() as connection:
+    def _lists_batch(self, marks: Sequence[int], answers: Answers) -> LinkReport:
+        """Write the lists of one batch; an empty report if somebody else has claimed all of it."""
+        with exclusive(self._platform) as connection:
             by_index(connection)
             self._hold_collections(connection)
-            got = connection.execute(
-                "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", (lock_name(self._platform),)
-            ).fetchone()
-            if not got or not got[0]:
-                return None
+            if not is_sole_linker(self._platform, connection, self._session):
+                raise _Overtaken
+            report = LinkReport()
             claimed = [
                 EntityRef(*row)
-                for row in connection.execute(self._platform.postgres.query("claim_lists"), {"limit": LISTS_AT_ONCE})
+                for row in connection.execute(self._platform.postgres.query("claim_lists"), {"marks": marks})
             ]
             if not claimed:
-                return None
+                return report
             living = read_linked(self._platform, connection, claimed)
-            report = LinkReport()
             points = {ref: row.point for ref, row in living.items() if row.point}
+            if len(self._names) > _NAMES_KEPT:
+                self._names = {}
             nobody: dict[EntityRef, Ranking] = dict.fromkeys(sorted(living), ())
-            semantic = nobody | self._semantic.rankings(connection, points)
-            found, tags = self._topical.rankings(connection, {ref: row.tags for ref, row in living.items()})
-            topical = nobody | found
-            stored = self._platform.relationships.lists(connection, living.keys(), (SEMANTIC, TOPICAL))
-            for edge_type, edges in (
-                (SEMANTIC, self._semantic.edges(semantic)),
-                (TOPICAL, self._topical.edges(connection, topical, tags)),
-            ):
-                self._write_lists(connection, edge_type, edges, stored[edge_type], report)
+            semantic = nobody | self._semantic.rankings(connection, points, answers, self._names)
+            topics = list(self._topical.topics(connection, {ref: row.tags for ref, row in living.items()}))
+            topical: dict[EntityRef, Ranking] = {}
+            relationships = self._platform.relationships
+            stored = relationships.lists(connection, living.keys(), (SEMANTIC, TOPICAL))
+
+            def differing() -> Iterator[tuple[EdgeType, ListDiff]]:
+                yield self._differing(connection, SEMANTIC, stored[SEMANTIC], self._semantic.edges(semantic), report)
+                for part in topics:
+                    rankings = {ref: part.ranking(ref) for ref in part.tags}
+                    topical.update(rankings)
+                    held = {ref: stored[TOPICAL][ref] for ref in rankings if ref in stored[TOPICAL]}
+                    edges = chain.from_iterable(part.edges(*listed) for listed in rankings.items())
+                    yield self._differing(connection, TOPICAL, held, edges, report)
+
+            relationships.write_lists(connection, differing())
             self._write_floors(connection, semantic, topical)
             self._count(report, claimed)
         return report
 
-    def _write_lists(
+    def _differing(
         self,
         connection: Connection,
         edge_type: EdgeType,
-        edges: Iterable[ListedEdge],
         stored: Mapping[EntityRef, StoredList],
+        wanted: Iterable[ListedEdge],
         report: LinkReport,
-    ) -> None:
-        """Bring lists of one type from what is `stored`, of the same sources, to `edges`."""
-        relationships = self._platform.relationships
-        found = diff_lists(stored, relationships.listable(connection, edges))
-        relationships.write_lists(connection, edge_type, found)
+    ) -> tuple[EdgeType, ListDiff]:
+        """What brings lists of one type from what is `stored`, of the same sources, to what is wanted."""
+        found = diff_lists(stored, self._platform.relationships.listable(connection, wanted))
         self._count_listed(report, "added", edge_type, found.added)
         self._count_listed(report, "changed", edge_type, [edge for _, edge in found.changed])
         self._count_listed(report, "removed", edge_type, [edge for _, edge in found.removed])
+        return edge_type, found
 
     def _write_floors(
         self, connection: Connection, semantic: Mapping[EntityRef, Ranking], topical: Mapping[EntityRef, Ranking]
@@ -465,7 +498,7 @@ class _Linker:
         wanted: Iterable[Edge],
         report: LinkReport,
     ) -> None:
-        """Bring our edges of `types` from `sources` to `wanted`: differences only. For lists see `_write_lists`."""
+        """Bring our edges of `types` from `sources` to `wanted`: differences only. For lists see `_differing`."""
         if not sources:
             return
         relationships = self._platform.relationships

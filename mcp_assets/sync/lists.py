@@ -21,6 +21,7 @@ from mcp_assets.graph import (
     TopicIndex,
     candidate_tags,
     cut_short,
+    nearest,
     neighbourhood,
     query_floor,
     ranked,
@@ -38,7 +39,7 @@ from mcp_assets.sync.platform import Platform
 EXACT_UP_TO = 100_000
 """Points in a collection up to which it is searched exactly: there, incremental equals rebuild strictly."""
 
-QUERIES_A_REQUEST = 50
+QUERIES_A_REQUEST = 250
 
 ASKED = LIST_LENGTH + 4
 """Hits asked for, for a list: one more than it holds, for the last may tie; a few more, for some may be gone."""
@@ -50,11 +51,25 @@ _DEEP_QUERIES_A_REQUEST = 10
 
 _DEEP_IN_FLIGHT = 2
 
-_TOPICS_AT_ONCE = 250
+_TOPICS_AT_ONCE = 500
 
 _LISTS = {EdgeType.SEMANTIC_SIMILARITY: "semantic", EdgeType.TOPICAL_RELEVANCE: "topical"}
 
 Hits = list[tuple[str, float]]
+
+Answers = Mapping[EntityRef, Mapping[str, Hits]]
+"""Of each entity what is nearest to it, by collection."""
+
+Names = dict[str, EntityRef | None]
+"""The entity that is linked with a point; None if there is none. True until a change is worked off."""
+
+
+def together(answers: Iterable[Answers]) -> Answers:
+    found: dict[EntityRef, dict[str, Hits]] = {}
+    for part in answers:
+        for ref, by_collection in part.items():
+            found.setdefault(ref, {}).update(by_collection)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,37 +123,53 @@ class SemanticLists:
             there |= self._platform.qdrant.existing(collection, held)
         return {ref for ref, point in points.items() if point not in there}
 
-    def rankings(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Ranking]:
-        """The list of each entity, given its point."""
+    def questions(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[str, Mapping[EntityRef, str]]]:
+        """The requests by which Qdrant is asked for the lists of entities, given their points: what `answer` takes."""
+        ordered = iter(sorted(points.items()))
+        while part := dict(islice(ordered, QUERIES_A_REQUEST)):
+            yield from ((collection, part) for collection in self.collections)
+
+    def answer(self, collection: str, points: Mapping[EntityRef, str]) -> Answers:
+        return {
+            ref: {collection: hits}
+            for ref, hits in self._nearest(collection, list(points), points, ASKED, QUERIES_A_REQUEST).items()
+        }
+
+    def rankings(
+        self,
+        connection: Connection,
+        points: Mapping[EntityRef, str],
+        answers: Answers | None = None,
+        names: Names | None = None,
+    ) -> dict[EntityRef, Ranking]:
+        """The list of each entity, given its point; those that `ask` has not answered are asked about.
+
+        `names`: what is known of points already, and is added to.
+        """
         found: dict[EntityRef, Ranking] = dict.fromkeys(points, ())
-        hits: dict[EntityRef, dict[str, Hits]] = {ref: {} for ref in points}
-        waiting = {collection: sorted(points) for collection in self.collections}
-        known: dict[str, tuple[EntityRef, float | None]] = {}
+        answers = answers or {}
+        unasked = {ref: point for ref, point in points.items() if ref not in answers}
+        answered = together((answers, *(self.answer(*question) for question in self.questions(unasked))))
+        hits = {ref: dict(answered.get(ref, {})) for ref in points}
+        names = {} if names is None else names
+        asked = set(points)
         limit = ASKED
-        while waiting:
-            asked: set[EntityRef] = set()
-            for collection, refs in waiting.items():
-                for ref, answer in self._nearest(collection, refs, points, limit, QUERIES_A_REQUEST).items():
-                    hits[ref][collection] = answer
-                asked.update(refs)
-            known |= self._resolve(connection, (answer for ref in asked for answer in hits[ref].values()))
-            waiting = {}
+        while asked:
+            unnamed = {point for ref in asked for hit in hits[ref].values() for point, _ in hit if point not in names}
+            named = self._resolve(connection, unnamed)
+            names |= {point: named[point][0] if point in named else None for point in unnamed}
+            waiting: dict[str, list[EntityRef]] = {}
             for ref in asked:
-                near = neighbourhood(
-                    ref,
-                    (
-                        (entity[0], score)
-                        for answer in hits[ref].values()
-                        for point, score in answer
-                        if (entity := known.get(point))
-                    ),
-                    self._threshold,
-                )
-                found[ref] = tuple(near[:LIST_LENGTH])
+                near = nearest(ref, hits[ref].values(), names, self._threshold, LIST_LENGTH)
+                found[ref] = tuple(near)
                 for collection, answer in hits[ref].items():
                     if cut_short(near, [score for _, score in answer], limit, self._threshold, LIST_LENGTH):
                         waiting.setdefault(collection, []).append(ref)
             limit *= 2
+            for collection, refs in waiting.items():
+                for ref, answer in self._nearest(collection, refs, points, limit, QUERIES_A_REQUEST).items():
+                    hits[ref][collection] = answer
+            asked = {ref for refs in waiting.values() for ref in refs}
         return found
 
     def reached(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Reached]:
@@ -163,7 +194,7 @@ class SemanticLists:
 
         # While Qdrant answers one question, what it said to the one before is worked through.
         for _, hits in overlapped(questions(), ask, in_flight=_DEEP_IN_FLIGHT):
-            known = self._resolve(connection, hits.values())
+            known = self._resolve(connection, {point for answer in hits.values() for point, _ in answer})
             for ref, answer in hits.items():
                 named = {known[point][0]: score for point, score in answer if point in known}
                 floors = {known[point][0]: known[point][1] for point, _ in answer if point in known}
@@ -207,9 +238,8 @@ class SemanticLists:
                 answers = iter(self._ask(collection, left, limit, exact=exact) if left else [])
                 return [next(answers) if (one.collection, one.point) in there else [] for one in asking]
 
-    def _resolve(self, connection: Connection, hits: Iterable[Hits]) -> dict[str, tuple[EntityRef, float | None]]:
-        """The entity and the floor of each point that was hit; without those that the linker does not know."""
-        points = {point for found in hits for point, _ in found}
+    def _resolve(self, connection: Connection, points: Collection[str]) -> dict[str, tuple[EntityRef, float | None]]:
+        """The entity and the floor of each point; without those that the linker does not know."""
         if not points:
             return {}
         # As the text of an array, which psycopg would make one by one, with quotes that ids of points never need.
@@ -223,6 +253,33 @@ class SemanticLists:
         return {name: self._platform.qdrant.count(name) <= EXACT_UP_TO for name in self.collections}
 
 
+@dataclass(frozen=True)
+class Topics:
+    """Some entities, with everybody who may be a neighbour of theirs by tags: what is asked here asks no store."""
+
+    tags: Mapping[EntityRef, frozenset[str]]
+    _holders: Mapping[EntityRef, frozenset[str]]
+    _floors: Mapping[EntityRef, float | None]
+    _weights: Mapping[str, TagWeight]
+    _threshold: float
+
+    def ranking(self, ref: EntityRef) -> Ranking:
+        return self._index.ranking(ref, self.tags[ref], LIST_LENGTH)
+
+    def edges(self, ref: EntityRef, ranking: Ranking) -> Iterator[ListedEdge]:
+        """The edges of the list, with the tags that are shared."""
+        return topical_edges(ref, self.tags[ref], ranking, self._holders, self._weights)
+
+    def reached(self, ref: EntityRef) -> Reached:
+        neighbours = self._index.neighbourhood(ref, self.tags[ref])
+        within = tuple(one for one in neighbours if _enters(one.score, self._floors[one.ref]))
+        return Reached(ranked(neighbours, LIST_LENGTH), within)
+
+    @cached_property
+    def _index(self) -> TopicIndex:
+        return TopicIndex(self._holders.items(), self._weights, self._threshold)
+
+
 class TopicalLists:
     """Neighbours by shared tags, among all that are linked. Thread-safe."""
 
@@ -230,49 +287,9 @@ class TopicalLists:
         self._platform = platform
         self._threshold = platform.settings.topical_threshold
 
-    def rankings(
-        self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]
-    ) -> tuple[dict[EntityRef, Ranking], dict[EntityRef, frozenset[str]]]:
-        """The list of each entity, given its tags; and the tags of all who have a list or stand in one."""
-        found: dict[EntityRef, Ranking] = {}
-        listed: dict[EntityRef, frozenset[str]] = {}
-        for part, index, holders, _ in self._indexes(connection, tags):
-            rankings = {ref: index.ranking(ref, tags[ref], LIST_LENGTH) for ref in part}
-            listed |= {ref: tags[ref] for ref in part}
-            listed |= {near.ref: holders[near.ref] for ranking in rankings.values() for near in ranking}
-            found |= rankings
-        return found, listed
-
-    def reached(self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]) -> dict[EntityRef, Reached]:
-        """Of each entity, given its tags, its list and whose lists it may enter."""
-        found: dict[EntityRef, Reached] = {}
-        for part, index, _, floors in self._indexes(connection, tags):
-            for ref in part:
-                neighbours = index.neighbourhood(ref, tags[ref])
-                within = tuple(one for one in neighbours if _enters(one.score, floors[one.ref]))
-                found[ref] = Reached(ranked(neighbours, LIST_LENGTH), within)
-        return found
-
-    def edges(
-        self, connection: Connection, rankings: Mapping[EntityRef, Ranking], known: Mapping[EntityRef, frozenset[str]]
-    ) -> Iterator[ListedEdge]:
-        """The edges of the lists, with the tags that are shared; those that are not `known` are read."""
-        sources = [ref for ref, ranking in rankings.items() if ranking]
-        unknown = {*sources, *(near.ref for ref in sources for near in rankings[ref])} - known.keys()
-        tags = dict(known)
-        if unknown:
-            tags |= {ref: row.tags for ref, row in read_linked(self._platform, connection, unknown).items()}
-        weights = self._weights(connection, {tag for ref in sources for tag in tags.get(ref, ())})
-        for ref in sources:
-            if ref in tags:
-                yield from topical_edges(ref, tags[ref], rankings[ref], tags, weights)
-
-    def _indexes(
-        self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]
-    ) -> Iterator[tuple[list[EntityRef], TopicIndex, dict[EntityRef, frozenset[str]], dict[EntityRef, float | None]]]:
-        """Some of the entities at a time, with everybody who may be a neighbour of theirs, and the tags and floors of
-        those."""
-        refs = iter(sorted(ref for ref, held in tags.items() if held))
+    def topics(self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]) -> Iterator[Topics]:
+        """All of the entities, given their tags, some at a time."""
+        refs = iter(sorted(tags))
         while part := list(islice(refs, _TOPICS_AT_ONCE)):
             own = {tag for ref in part for tag in tags[ref]}
             makers = candidate_tags(own, self._weights(connection, own))
@@ -282,7 +299,23 @@ class TopicalLists:
             holders = {EntityRef(row[0], row[1]): frozenset(row[2]) for row in rows}
             floors: dict[EntityRef, float | None] = {EntityRef(row[0], row[1]): row[3] for row in rows}
             weights = self._weights(connection, own.union(*holders.values()))
-            yield part, TopicIndex(holders.items(), weights, self._threshold), holders, floors
+            yield Topics({ref: tags[ref] for ref in part}, holders, floors, weights, self._threshold)
+
+    def edges_of(self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]) -> Iterator[ListedEdge]:
+        """The edges of the list of each entity, given its tags."""
+        for topics in self.topics(connection, tags):
+            for ref in topics.tags:
+                yield from topics.edges(ref, topics.ranking(ref))
+
+    def edges(self, connection: Connection, rankings: Mapping[EntityRef, Ranking]) -> Iterator[ListedEdge]:
+        """The edges of lists that are known."""
+        sources = [ref for ref, ranking in rankings.items() if ranking]
+        named = {near.ref for ref in sources for near in rankings[ref]}.union(sources)
+        tags = {ref: row.tags for ref, row in read_linked(self._platform, connection, named).items()}
+        weights = self._weights(connection, {tag for ref in sources for tag in tags.get(ref, ())})
+        for ref in sources:
+            if ref in tags:
+                yield from topical_edges(ref, tags[ref], rankings[ref], tags, weights)
 
     def _weights(self, connection: Connection, tags: Collection[str]) -> dict[str, TagWeight]:
         rows = connection.execute(self._platform.postgres.query("read_tag_weights"), {"tags": sorted(tags)})

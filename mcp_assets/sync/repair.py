@@ -137,8 +137,7 @@ def remove_orphaned_edges(platform: Platform, ids: Sequence[str]) -> set[str]:
     orphaned = [drift.subject for drift in orphaned_edges(platform, ids)]
     types = list(platform.settings.entity_types)
     if orphaned:
-        with exclusive(platform, wait=True) as connection:
-            assert connection is not None  # noqa: S101  (it has waited)
+        with exclusive(platform) as connection:
             platform.relationships.delete_orphans(connection, platform.postgres.schema, orphaned, types)
     return set(orphaned)
 

@@ -22,8 +22,7 @@ def refresh_tag_weights(platform: Platform) -> Refreshed:
     """Bring `tag_weights` to the numbers of holders as they are. Waits for a linker that is at work."""
     query = platform.postgres.query
     limit = platform.settings.tag_candidates
-    with exclusive(platform, wait=True) as connection:
-        assert connection is not None  # noqa: S101  (it has waited)
+    with exclusive(platform) as connection:
         held: dict[str, int] = dict(connection.execute(query("count_tags")).fetchall())
         stored = {
             tag: (holders, TagWeight(weight, makes_candidates))

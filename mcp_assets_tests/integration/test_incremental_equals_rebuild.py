@@ -1,6 +1,6 @@
 """I4: whatever is created, updated, deleted, repeated and re-ordered, the edges at rest are those of a rebuild."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.sync import linker, lists
+from mcp_assets.sync import ahead, linker, lists
+from mcp_assets.sync.linker import LinkReport
 from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.tags import refresh_tag_weights
@@ -62,9 +63,11 @@ ENTITIES = st.tuples(
 
 
 class Workspace(RuleBasedStateMachine):
-    """Source rows are written; events about them, if any, come once, often, late and in any order."""
+    """Source rows are written; events about them, if any, come once, often, late and in any order; a linker is at work,
+    is held up at any point, or ends."""
 
     platform: Platform
+    linking: Generator[LinkReport] | None = None
 
     @initialize(entities=st.lists(ENTITIES, min_size=10, max_size=20))
     def begin(self, entities: list[tuple[EntityRef, str, int, list[str], dict[str, object]]]) -> None:
@@ -94,10 +97,19 @@ class Workspace(RuleBasedStateMachine):
         seen = data.draw(st.lists(st.sampled_from(self.unseen or REFS), max_size=6))
         index(self.platform, *seen, embed=embed)
 
+    @rule(transactions=st.integers(1, 6))
+    def link_some(self, transactions: int) -> None:
+        self.linking = self.linking or linker.link(self.platform)
+        for _ in range(transactions):
+            if next(self.linking, None) is None:
+                self.linking = None
+                break
+
     @rule()
-    def link_part(self) -> None:
-        for _ in linker.link(self.platform):
-            break
+    def end_linking(self) -> None:
+        if self.linking is not None:
+            self.linking.close()
+            self.linking = None
 
     @rule()
     def refresh_tags(self) -> None:
@@ -110,6 +122,9 @@ class Workspace(RuleBasedStateMachine):
     def come_to_rest(self) -> None:
         index(self.platform, *self.unseen, *REFS)
         self.unseen = []
+        for _ in self.linking or ():
+            pass
+        self.linking = None
         relink(self.platform)
         incremental, shown = graph(self.platform), evidence(self.platform)
         assert incremental == rebuild(self.platform)
@@ -117,7 +132,10 @@ class Workspace(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "unseen"):
-            self.come_to_rest()
+            try:
+                self.come_to_rest()
+            finally:
+                self.end_linking()
 
 
 @pytest.mark.parametrize("sweep_from", [3, 1_000], ids=["everybody is asked anew", "changes are worked in"])
@@ -126,7 +144,8 @@ def test_the_edges_at_rest_are_those_of_a_rebuild(
 ) -> None:
     monkeypatch.setattr(linker, "SWEEP_FROM", sweep_from)
     monkeypatch.setattr(linker, "CHANGES_AT_ONCE", 5)
-    monkeypatch.setattr(linker, "LISTS_AT_ONCE", 5)
+    monkeypatch.setattr(linker, "_LISTS_BETWEEN_CHANGES", 2)
+    monkeypatch.setattr(ahead, "LISTS_AT_ONCE", 2)
     monkeypatch.setattr(linker, "REFERRING_AT_ONCE", 4)
     monkeypatch.setattr(lists, "DEEP", 2)
     monkeypatch.setattr(lists, "ASKED", 2)

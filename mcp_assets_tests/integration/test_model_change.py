@@ -17,10 +17,12 @@ from mcp_assets.settings import variable_of
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync import linker as linker_module
+from mcp_assets.sync.ahead import Ahead
 from mcp_assets.sync.collections import describe
 from mcp_assets.sync.full import count_differing, full_sync
 from mcp_assets.sync.indexer import Indexer
 from mcp_assets.sync.ledger import Wanted
+from mcp_assets.sync.link_lock import sole_linker
 from mcp_assets.sync.linker import link_until_done, pending_links
 from mcp_assets.sync.lists import SemanticLists
 from mcp_assets.sync.pending import pending
@@ -146,13 +148,16 @@ def test_after_the_move_every_entity_is_linked_anew_by_the_new_model(other: Plat
 def test_a_linker_that_looked_up_the_old_collections_works_off_no_mark_of_the_move(other: Platform) -> None:
     """Its edges would be the old model's, and the marks gone."""
     list(link_until_done(other))
-    before = linker_module._Linker(other)
-    sync_everything(other)
-    marks = pending_links(other, up_to=1_000)
+    semantic = SemanticLists(other)
+    with sole_linker(other) as session, Ahead(other, semantic) as ahead:
+        assert session is not None
+        before = linker_module._Linker(other, session, semantic, ahead)
+        sync_everything(other)
+        marks = pending_links(other, up_to=1_000)
 
-    for work in (before.changes, before._lists_batch):
-        with pytest.raises(linker_module._CollectionsMoved):
-            work()
+        for work in (before.changes, lambda: list(before.lists())):
+            with pytest.raises(linker_module._Overtaken):
+                work()
 
     assert pending_links(other, up_to=1_000) == marks
     list(link_until_done(other))

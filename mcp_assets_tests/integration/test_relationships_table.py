@@ -1,7 +1,9 @@
 """The table `relationships`: made, or adopted with the rows of others in it, which nothing of ours touches."""
 
+import time
 from collections.abc import Callable
 from itertools import pairwise
+from uuid import RFC_4122
 
 import psycopg
 import pytest
@@ -10,6 +12,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import Edge, EdgeDiff, EdgeType
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, delete_source, graph, index, rebuild, relink, write_source
+from mcp_assets_tests.observing import rows
 
 ORIGINAL = """
 CREATE TABLE relationships (
@@ -123,6 +126,55 @@ def test_the_table_may_have_another_name_and_schema(make_platform: Callable[...,
     with platform.postgres.transaction() as connection:
         assert connection.execute("SELECT count(*) FROM mcp_assets.edges").fetchone() == (0,)
         assert connection.execute("SELECT to_regclass('public.relationships')").fetchone() == (None,)
+
+
+def test_rows_have_rising_ids_where_the_table_has_uuids_and_its_own_where_it_has_not(
+    make_platform: Callable[..., Platform],
+) -> None:
+    platform = make_platform(types=TYPES, relationships_table="public.edges")
+    edges = tuple(Edge(A, EntityRef("page", str(number)), EdgeType.CROSS_REFERENCE, 1) for number in range(600))
+    with platform.postgres.transaction() as connection:
+        platform.relationships.write(connection, EdgeDiff(edges[:300], (), ()), {})
+    with platform.postgres.transaction() as connection:
+        platform.relationships.write(connection, EdgeDiff(edges[300:], (), ()), {})
+    # As they were written: those of the second write come after those of the first.
+    ids = [row[0] for row in rows(platform, "SELECT id FROM edges ORDER BY ctid")]
+    assert len(set(ids)) == 600
+    assert ids == sorted(ids)
+    assert {(found.version, found.variant) for found in ids} == {(7, RFC_4122)}
+    assert abs(time.time() - (ids[0].int >> 80) / 1000) < 3600
+
+    with platform.postgres.transaction() as connection:
+        connection.execute("TRUNCATE edges")
+        connection.execute("ALTER TABLE edges DROP COLUMN id, ADD COLUMN id bigserial PRIMARY KEY")
+    platform = make_platform(types=TYPES, relationships_table="public.edges")
+    with platform.postgres.transaction() as connection:
+        platform.relationships.write(connection, EdgeDiff(edges, (), ()), {})
+    assert [row[0] for row in rows(platform, "SELECT id FROM edges ORDER BY id")] == list(range(1, 601))
+
+
+def test_indexes_of_an_earlier_shape_give_way_to_those_that_are_needed(make_platform: Callable[..., Platform]) -> None:
+    platform = make_platform(types=TYPES)
+    indexes = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'relationships' ORDER BY 1"
+    needed = rows(platform, indexes)
+    with platform.postgres.transaction() as connection:
+        connection.execute(
+            "DROP INDEX relationships_by_source, relationships_by_target_id;"
+            " CREATE UNIQUE INDEX relationships_key ON relationships"
+            " (source_type, source_id, target_type, target_id, relationship_type, origin) NULLS NOT DISTINCT;"
+            " CREATE INDEX relationships_by_target ON relationships (target_type, target_id, relationship_type);"
+            " CREATE INDEX theirs ON relationships (strength)"
+        )
+    found = dict(rows(make_platform(types=TYPES), indexes))
+    assert found.pop("theirs")
+    assert list(found.items()) == needed
+
+
+def test_a_second_table_of_edges_has_indexes_of_its_own(make_platform: Callable[..., Platform]) -> None:
+    for name in ("public.relationships", "public.edges", "public." + "e" * 60):
+        platform = make_platform(types=TYPES, relationships_table=name)
+        made = rows(platform, "SELECT count(*) FROM pg_indexes WHERE tablename = %s", name.partition(".")[2])
+        assert made == [(3,)]
 
 
 def test_ids_and_evidence_of_any_text_are_stored_as_they_are(make_platform: Callable[..., Platform]) -> None:

@@ -15,6 +15,18 @@ ORIGIN = "mcp_assets"
 """`relationships.origin` of the rows that are ours. Those of others have NULL or a word of their own."""
 
 
+_INDEXES = {
+    # Origin is part of the key: what others state stands beside what we find. NULLS NOT DISTINCT keeps rows whose
+    # types are unknown as unique as they were.
+    "by_source": (
+        "UNIQUE INDEX",
+        "(source_id, target_id, relationship_type, source_type, target_type, origin) NULLS NOT DISTINCT",
+    ),
+    "by_target_id": ("INDEX", "(target_id, target_type)"),
+}
+_FORMER_INDEXES = {"relationships_key", "relationships_by_target"}
+
+
 class IdColumn(NamedTuple):
     """Where the ids of an entity type stand: a source table, which may be qualified by its schema, and its column."""
 
@@ -42,6 +54,7 @@ def ensure_relationships(connection: sqlalchemy.Connection, name: str, ids: Mapp
         _create(connection, table)
     elif "origin" not in columns or "source_type" not in columns:
         _adopt(connection, table, columns, ids)
+    _index(connection, table)
 
 
 def _create(connection: sqlalchemy.Connection, table: str) -> None:
@@ -49,7 +62,7 @@ def _create(connection: sqlalchemy.Connection, table: str) -> None:
         text(
             f"""
             CREATE TABLE {table} (
-                id                uuid PRIMARY KEY DEFAULT {_new_id(connection)},
+                id                uuid PRIMARY KEY DEFAULT gen_random_uuid(),
                 source_type       text COLLATE "C",
                 source_id         text COLLATE "C" NOT NULL,
                 target_type       text COLLATE "C",
@@ -64,13 +77,6 @@ def _create(connection: sqlalchemy.Connection, table: str) -> None:
             """
         )
     )
-    _index(connection, table)
-
-
-def _new_id(connection: sqlalchemy.Connection) -> str:
-    """The function that makes ids: from PostgreSQL 18 on in the order of time, which spares a third of the index."""
-    found = connection.execute(text("SELECT to_regprocedure('pg_catalog.uuidv7()') IS NOT NULL")).scalar()
-    return "uuidv7()" if found else "gen_random_uuid()"
 
 
 def _adopt(
@@ -92,16 +98,15 @@ def _adopt(
         )
     )
     if "id" not in columns:
-        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN id uuid NOT NULL DEFAULT {_new_id(connection)}"))
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()"))
     elif columns["id"] == "uuid":
-        connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN id SET DEFAULT {_new_id(connection)}"))
+        connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN id SET DEFAULT gen_random_uuid()"))
     for name in _narrow_keys(connection, table):
         connection.execute(text(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"'))
     for name in _narrow_indexes(connection, table):
         connection.execute(text(f"DROP INDEX {name}"))
     for end in ("source", "target"):
         _fill_types(connection, table, end, ids)
-    _index(connection, table)
 
 
 _NARROW = "{source_id,target_id,relationship_type}"
@@ -170,14 +175,23 @@ def _fill_types(connection: sqlalchemy.Connection, table: str, end: str, ids: Ma
 
 
 def _index(connection: sqlalchemy.Connection, table: str) -> None:
-    connection.execute(
+    """Have the indexes that look-ups need; ids come first: types alone tell hardly anything apart."""
+    rows = connection.execute(
         text(
-            # Origin is part of the key: what others state stands beside what we find. NULLS NOT DISTINCT keeps rows
-            # whose types are unknown as unique as they were.
-            f"CREATE UNIQUE INDEX relationships_key ON {table}"
-            " (source_type, source_id, target_type, target_id, relationship_type, origin) NULLS NOT DISTINCT"
-        )
+            "SELECT relname, indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+            " WHERE indrelid = to_regclass(:table)"
+        ),
+        {"table": table},
     )
-    connection.execute(
-        text(f"CREATE INDEX relationships_by_target ON {table} (target_type, target_id, relationship_type)")
-    )
+    found = {str(name): str(qualified) for name, qualified in rows}
+    for suffix, (kind, columns) in _INDEXES.items():
+        name = f"{_unqualified(table)}_{suffix}"
+        if name not in found:
+            connection.execute(text(f'CREATE {kind} "{name}" ON {table} {columns}'))
+    for name in _FORMER_INDEXES & found.keys():
+        connection.execute(text(f"DROP INDEX {found[name]}"))
+
+
+def _unqualified(table: str) -> str:
+    """The start of a quoted name's last part: with something behind it, PostgreSQL does not cut it off."""
+    return table.rpartition(".")[2].strip('"')[:40]

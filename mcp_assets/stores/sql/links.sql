@@ -37,6 +37,10 @@ FROM (
     SELECT entity_type, entity_id FROM {schema}.relink_marks WHERE reason <> 'lists' AND NOT swept LIMIT %(limit)s
 ) AS few
 
+-- name: any_unswept
+-- In the order of the index of those that are not swept, or another one is read through.
+SELECT FROM {schema}.relink_marks WHERE reason <> 'lists' AND NOT swept ORDER BY entity_type, entity_id LIMIT 1
+
 -- name: sweep_changes
 UPDATE {schema}.relink_marks SET swept = true WHERE reason <> 'lists' AND NOT swept
 
@@ -56,12 +60,27 @@ DELETE FROM {schema}.relink_marks AS mark USING claimed
 WHERE mark.reason <> 'lists' AND mark.entity_type = claimed.entity_type AND mark.entity_id = claimed.entity_id
 RETURNING mark.entity_type, mark.entity_id, mark.reason, mark.swept
 
+-- name: marked_for_lists
+SELECT seq, entity_type, entity_id,
+       EXISTS (
+           SELECT FROM {schema}.embedded
+           WHERE embedded.entity_type = marks.entity_type AND embedded.entity_id = marks.entity_id
+             AND embedded.collection = ANY(%(collections)s) AND embedded.points > 0
+       )
+FROM {schema}.relink_marks AS marks
+WHERE reason = 'lists' AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+
 -- name: claim_lists
 WITH claimed AS (
-    SELECT seq FROM {schema}.relink_marks WHERE reason = 'lists' ORDER BY seq LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT seq FROM {schema}.relink_marks WHERE seq = ANY(%(marks)s) ORDER BY seq FOR UPDATE SKIP LOCKED
 )
 DELETE FROM {schema}.relink_marks AS mark USING claimed WHERE mark.seq = claimed.seq
 RETURNING mark.entity_type, mark.entity_id
+
+-- name: holds_lock
+SELECT FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid = %(session)s
+  AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%(lock)s, 0)
 
 -- name: read_states
 SELECT entity_type, entity_id, title, content, metadata, deleted_at IS NOT NULL,

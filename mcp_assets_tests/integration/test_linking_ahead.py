@@ -1,0 +1,151 @@
+"""Qdrant is asked ahead of the turn of an entity: no answer outlives the change that it lacks, and one linker works."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import pytest
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.sync import ahead, linker
+from mcp_assets.sync.ahead import Ahead
+from mcp_assets.sync.linker import LinkReport, Reason, link, mark, pending_links
+from mcp_assets.sync.load import create_source_tables
+from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, rebuild, relink, write_source
+from mcp_assets_tests.observing import rows
+
+REFS = [EntityRef("task", letter) for letter in "abcdef"]
+FIRST, LAST = REFS[0], REFS[-1]
+NEW = EntityRef("task", "new")
+
+
+@pytest.fixture
+def world(make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch) -> Platform:
+    """Six near entities that were never linked: everybody is asked, one entity a transaction, all answers at once."""
+    monkeypatch.setattr(linker, "SWEEP_FROM", 4)
+    monkeypatch.setattr(ahead, "LISTS_AT_ONCE", 1)
+    ask = Ahead._ask
+
+    def ask_and_wait(self: Ahead, *args: object) -> ahead.Asked:
+        asked = ask(self, *args)  # type: ignore[arg-type]
+        asked.answers()
+        return asked
+
+    monkeypatch.setattr(Ahead, "_ask", ask_and_wait)
+    platform = angles(make_platform)
+    create_source_tables(platform)
+    for number, ref in enumerate(REFS):
+        put(platform, ref, number)
+    return platform
+
+
+def angles(make_platform: Callable[..., Platform]) -> Platform:
+    platform = make_platform(types=TYPES)
+    platform._embedder = AngleEmbedder()
+    return platform
+
+
+def put(platform: Platform, ref: EntityRef, angle: int) -> None:
+    write_source(platform, ref, f"@{angle}", "")
+    index(platform, ref)
+
+
+@contextmanager
+def changes_worked_off(platform: Platform) -> Generator[Generator[LinkReport]]:
+    """A linker that is held up when it has worked off the changes and Qdrant has told the lists of all."""
+    linking = link(platform)
+    try:
+        next(linking)
+        assert pending_links(platform, up_to=100) == len(REFS)
+        yield linking
+    finally:
+        linking.close()
+
+
+def finish(linking: Generator[LinkReport]) -> int:
+    return sum(1 for _ in linking)
+
+
+def test_an_answer_is_asked_for_again_when_a_change_was_worked_into_the_lists(world: Platform) -> None:
+    with changes_worked_off(world) as linking:
+        put(world, LAST, 80)
+        finish(linking)
+    assert not pending_links(world, up_to=1)
+    assert graph(world) == rebuild(world)
+
+
+def test_an_answer_is_asked_for_again_when_so_much_changed_that_everybody_is_asked_anew(world: Platform) -> None:
+    with changes_worked_off(world) as linking:
+        for ref in REFS[1:]:
+            put(world, ref, 80)
+        finish(linking)
+    assert not pending_links(world, up_to=1)
+    assert graph(world) == rebuild(world)
+
+
+def test_a_newcomer_that_an_answer_named_too_early_is_named_once_it_is_linked(
+    world: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "_WINDOW", 1)
+    with changes_worked_off(world) as linking:
+        next(linking)
+        put(world, NEW, 1)
+        lists_left = len(REFS) - 1
+        for _ in range(lists_left):
+            next(linking)
+        assert pending_links(world, up_to=100)
+        next(linking)
+        with world.postgres.transaction() as connection:
+            mark(world, connection, [FIRST], Reason.LISTS)
+        finish(linking)
+    assert graph(world) == rebuild(world)
+
+
+def test_a_linker_that_lost_its_lock_uses_no_answer_from_before(
+    world: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    other = angles(make_platform)
+    with changes_worked_off(world) as linking:
+        lost = rows(
+            world,
+            "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
+            " WHERE locktype = 'advisory' AND datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        assert lost == [(True,)]
+        put(world, LAST, 80)
+        with_changes = link(other)
+        next(with_changes)
+        with_changes.close()
+        finish(linking)
+    assert not pending_links(world, up_to=1)
+    assert graph(world) == rebuild(world)
+
+
+def test_a_second_linker_leaves_the_work_to_the_first_which_sees_what_was_marked_since(
+    world: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    with changes_worked_off(world) as linking:
+        put(world, NEW, 1)
+        marks = pending_links(world, up_to=100)
+        assert finish(link(angles(make_platform))) == 0
+        assert pending_links(world, up_to=100) == marks
+        assert finish(linking) > 0
+    assert not pending_links(world, up_to=1)
+    assert graph(world) == rebuild(world)
+
+
+def test_without_qdrant_linking_fails_and_the_marks_stay_for_the_next(
+    world: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: object, **kwargs: object) -> object:
+        raise StoreUnavailable("Qdrant cannot be reached")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Qdrant, "nearest", gone)
+        with pytest.raises(StoreUnavailable):
+            finish(link(world))
+    assert pending_links(world, up_to=100) >= len(REFS)
+    relink(world)
+    assert graph(world) == rebuild(world)
