@@ -1,8 +1,8 @@
 """Ahead: neighbours of entities that are marked for lists, asked of Qdrant before their turn, outside any transaction.
 
 Linking very much waits for Qdrant more than for anything else: so it is asked without a pause, while changes are worked
-off and while lists are written. An answer is good until a change is worked into the lists of others: the list that it
-makes would lack that change, and nobody would mark it again.
+off and while lists are written. An answer is good until a change is worked into the lists of others, or left to a sweep
+that marks everybody: the list that it makes would lack that change, and nobody would mark it again.
 """
 
 from collections import deque
@@ -83,7 +83,7 @@ class Ahead:
             self._from_the_first()
 
     def forget(self) -> None:
-        """A change was worked into lists: what was asked before is to be asked again."""
+        """There were changes: what was asked before is to be asked again."""
         for asked in self._window:
             asked.cancel()
         self._window.clear()

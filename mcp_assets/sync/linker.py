@@ -42,6 +42,7 @@ from mcp_assets.graph import (
     work_in,
 )
 from mcp_assets.retrying import retrying
+from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.ahead import Ahead
 from mcp_assets.sync.collections import hold, read_journal, serving_profile
@@ -307,7 +308,7 @@ class _Linker:
         """Work off one batch of changes; an empty report if there are none."""
         self._names = {}
         while True:
-            done = retrying(self._platform.settings)(self._changes_batch)
+            done = retrying(self._platform.settings)(self._changes_or_forget)
             if done.worked_in or done.began_sweep:
                 self._ahead.forget()
             if done.swept:
@@ -321,6 +322,14 @@ class _Linker:
             report = retrying(self._platform.settings)(self._lists_batch, asked.marks, asked.answers())
             if report.partitions:
                 yield report
+
+    def _changes_or_forget(self) -> _Done:
+        try:
+            return self._changes_batch()
+        except StoreUnavailable:
+            # It may be committed all the same, and the next try will find nothing left to do.
+            self._ahead.forget()
+            raise
 
     def _changes_batch(self) -> _Done:
         with exclusive(self._platform) as connection:

@@ -7,9 +7,11 @@ import pytest
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync import ahead, linker
 from mcp_assets.sync.ahead import Ahead
+from mcp_assets.sync.link_lock import exclusive
 from mcp_assets.sync.linker import LinkReport, Reason, link, mark, pending_links
 from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.platform import Platform
@@ -80,6 +82,26 @@ def test_an_answer_is_asked_for_again_when_so_much_changed_that_everybody_is_ask
     with changes_worked_off(world) as linking:
         for ref in REFS[1:]:
             put(world, ref, 80)
+        finish(linking)
+    assert not pending_links(world, up_to=1)
+    assert graph(world) == rebuild(world)
+
+
+def test_an_answer_is_asked_for_again_when_nobody_knows_whether_a_change_was_committed(
+    world: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([True])
+
+    @contextmanager
+    def unconfirmed(platform: Platform) -> Generator[Connection]:
+        with exclusive(platform) as connection:
+            yield connection
+        if next(failures, False):
+            raise StoreUnavailable("the server closed the connection after the commit")
+
+    with changes_worked_off(world) as linking:
+        put(world, LAST, 80)
+        monkeypatch.setattr(linker, "exclusive", unconfirmed)
         finish(linking)
     assert not pending_links(world, up_to=1)
     assert graph(world) == rebuild(world)
