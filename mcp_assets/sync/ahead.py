@@ -6,7 +6,7 @@ that marks everybody: the list that it makes would lack that change, and nobody 
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -52,6 +52,7 @@ class Ahead:
         self._semantic = semantic
         self._executor = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="ahead")
         self._window: deque[Asked] = deque()
+        self._early: list[tuple[Collection[EntityRef], Future[Answers]]] = []
         self._after = 0
         self._all_read = False
 
@@ -72,6 +73,11 @@ class Ahead:
             else:
                 self._all_read = True
 
+    def ask_for(self, refs: Collection[EntityRef]) -> None:
+        """Have Qdrant asked about entities that the caller is about to mark; their marks are read as any others."""
+        points = {ref: str(point_id(ref)) for ref in refs}
+        self._early += ((part.keys(), future) for part, future in self._submit(points))
+
     def take(self, batches: int) -> Iterator[Asked]:
         """At most so many batches; fewer only if no mark is left. None is ahead any more when all are taken."""
         for left in range(batches, 0, -1):
@@ -86,6 +92,8 @@ class Ahead:
         """There were changes: what was asked before is to be asked again."""
         for asked in self._window:
             asked.cancel()
+        for _, future in self._early:
+            future.cancel()
         self._window.clear()
         self._from_the_first()
 
@@ -93,6 +101,7 @@ class Ahead:
         # Marks become visible as their transactions are committed, which may be in another order.
         self._after = 0
         self._all_read = False
+        self._early.clear()
 
     def _next_marks(self) -> Mapping[int, tuple[EntityRef, bool]]:
         """The next marks, with who is marked and whether it has a point."""
@@ -107,11 +116,14 @@ class Ahead:
 
     def _ask(self, marks: Mapping[int, tuple[EntityRef, bool]]) -> Asked:
         points = {ref: str(point_id(ref)) for ref, has_point in marks.values() if has_point}
-        retry = retrying(self._platform.settings)
+        asked_early = [(refs, future) for refs, future in self._early if not points.keys().isdisjoint(refs)]
+        early = {ref for refs, _ in asked_early for ref in refs}
+        unasked = {ref: point for ref, point in points.items() if ref not in early}
         return Asked(
-            list(marks),
-            [
-                self._executor.submit(retry, self._semantic.answer, collection, part)
-                for collection, part in self._semantic.questions(points)
-            ],
+            list(marks), [*(future for _, future in asked_early), *(future for _, future in self._submit(unasked))]
         )
+
+    def _submit(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[Mapping[EntityRef, str], Future[Answers]]]:
+        retry = retrying(self._platform.settings)
+        for collection, part in self._semantic.questions(points):
+            yield part, self._executor.submit(retry, self._semantic.answer, collection, part)

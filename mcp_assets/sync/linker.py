@@ -281,8 +281,6 @@ class _Done:
     report: LinkReport
     swept: bool
     """None was left that would have to be worked into the lists of others."""
-    worked_in: bool = False
-    """Some were worked into the lists of others."""
     began_sweep: bool = False
     """Nothing else was done."""
 
@@ -309,8 +307,6 @@ class _Linker:
         self._names = {}
         while True:
             done = retrying(self._platform.settings)(self._changes_or_forget)
-            if done.worked_in or done.began_sweep:
-                self._ahead.forget()
             if done.swept:
                 self._ahead.ask()
             if not done.began_sweep:
@@ -339,6 +335,7 @@ class _Linker:
             swept = connection.execute(self._platform.postgres.query("any_unswept")).fetchone() is None
             if not swept and self._sweep_if_much(connection):
                 # The marks for lists are to be seen at once: Qdrant is asked while the changes are worked off.
+                self._ahead.forget()
                 return _Done(report, swept=True, began_sweep=True)
             rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": CHANGES_AT_ONCE})
             reasons: dict[EntityRef, set[Reason]] = {}
@@ -348,9 +345,11 @@ class _Linker:
                 reasons.setdefault(ref, set()).add(Reason(reason))
                 if not is_swept:
                     unswept.add(ref)
+            if unswept:
+                self._ahead.forget()
             if reasons:
                 self._apply(connection, reasons, unswept, report)
-        return _Done(report, swept=swept, worked_in=bool(unswept))
+        return _Done(report, swept=swept)
 
     def _hold_collections(self, connection: Connection) -> None:
         """A mark that the move of the collections made is not to be worked off with those before it."""
@@ -393,8 +392,9 @@ class _Linker:
 
         moved = derived.moved & set(unswept)
         points = {ref: row.point for ref in moved if (row := derived.living.get(ref)) and row.point}
-        reached = {ref: Reached((), ()) for ref in moved} | self._semantic.reached(connection, points)
-        semantic = self._work_in(connection, SEMANTIC, reached, report)
+        stored = _StoredLists(self._platform, connection, SEMANTIC)
+        reached = {ref: Reached((), ()) for ref in moved} | self._semantic.reached(connection, points, stored.read)
+        semantic = self._work_in(connection, stored, reached, report)
 
         reweighted = {ref for ref, why in reasons.items() if Reason.TAGS in why and ref in derived.living}
         retagged = (derived.retagged | reweighted) & set(unswept)
@@ -402,29 +402,32 @@ class _Linker:
         reached = {ref: Reached((), ()) for ref in retagged}
         for topics in self._topical.topics(connection, tags):
             reached |= {ref: topics.reached(ref) for ref in topics.tags}
-        topical = self._work_in(connection, TOPICAL, reached, report)
+        topical = self._work_in(connection, _StoredLists(self._platform, connection, TOPICAL), reached, report)
         self._write_floors(connection, semantic, topical)
         self._count(report, reasons)
 
     def _work_in(
-        self, connection: Connection, edge_type: EdgeType, reached: Mapping[EntityRef, Reached], report: LinkReport
+        self, connection: Connection, stored: "_StoredLists", reached: Mapping[EntityRef, Reached], report: LinkReport
     ) -> Mapping[EntityRef, Ranking]:
         """Write and return the lists of the changed entities and of those whose lists they enter, leave or stay in."""
         if not reached:
             return {}
-        relationships = self._platform.relationships
+        edge_type, relationships = stored.edge_type, self._platform.relationships
         listing = relationships.sources_of(connection, reached.keys(), edge_type)
         concerned = listing.union(*({near.ref for near in one.within_reach} for one in reached.values()))
-        stored = relationships.lists(connection, concerned | reached.keys(), [edge_type])[edge_type]
-        lists = {ref: ranking_of(held) for ref, held in stored.items() if ref not in reached}
+        stored.read(concerned | reached.keys())
+        lists = {ref: ranking_of(held) for ref, held in stored.found.items() if ref not in reached}
         after, asking = work_in({ref: one.within_reach for ref, one in reached.items()}, lists, LIST_LENGTH)
         if edge_type is TOPICAL:
             # The evidence of an edge names tags of both ends: it may be another where the score is not.
             after = {ref: ranking for ref, ranking in lists.items() if ref in listing and ref not in asking} | after
         rankings = after | {ref: one.ranking for ref, one in reached.items()}
         mark(self._platform, connection, asking - reached.keys(), Reason.LISTS)
+        if asking and connection.execute(self._platform.postgres.query("any_unswept")).fetchone() is None:
+            # No other change is to be worked in that would make the answers stale.
+            self._ahead.ask_for(asking - reached.keys())
         edges = self._semantic.edges(rankings) if edge_type is SEMANTIC else self._topical.edges(connection, rankings)
-        rewritten = {ref: held for ref, held in stored.items() if ref in rankings}
+        rewritten = {ref: held for ref, held in stored.found.items() if ref in rankings}
         relationships.write_lists(connection, [self._differing(connection, edge_type, rewritten, edges, report)])
         return rankings
 
@@ -549,6 +552,22 @@ class _Linker:
     def _counts(self, report: LinkReport, ref: EntityRef) -> LinkCounts:
         shard = shard_of(ref.slot, self._platform.settings.shards)
         return report.partitions.setdefault((ref.type, shard), LinkCounts())
+
+
+class _StoredLists:
+    """Lists of one type as they are stored, each read once, before any of them is written."""
+
+    def __init__(self, platform: Platform, connection: Connection, edge_type: EdgeType) -> None:
+        self.edge_type = edge_type
+        self.found: dict[EntityRef, StoredList] = {}
+        self._platform = platform
+        self._connection = connection
+        self._asked: set[EntityRef] = set()
+
+    def read(self, sources: Collection[EntityRef]) -> None:
+        new = set(sources) - self._asked
+        self._asked |= new
+        self.found |= self._platform.relationships.lists(self._connection, new, [self.edge_type])[self.edge_type]
 
 
 def _strongest(edges: Iterable[Edge]) -> list[Edge]:

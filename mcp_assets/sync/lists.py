@@ -4,7 +4,7 @@
 room: whoever scores lower cannot enter it. Most lists that a changed entity could enter are ruled out by that alone.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -172,8 +172,16 @@ class SemanticLists:
             asked = {ref for refs in waiting.values() for ref in refs}
         return found
 
-    def reached(self, connection: Connection, points: Mapping[EntityRef, str]) -> dict[EntityRef, Reached]:
-        """Of each entity, given its point, its list and whose lists it may enter: searched down to the threshold."""
+    def reached(
+        self,
+        connection: Connection,
+        points: Mapping[EntityRef, str],
+        meanwhile: Callable[[Collection[EntityRef]], None],
+    ) -> dict[EntityRef, Reached]:
+        """Of each entity, given its point, its list and whose lists it may enter: searched down to the threshold.
+
+        `meanwhile` is told whom an answer reaches, while Qdrant gives the next.
+        """
         near: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in points}
         within: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in points}
 
@@ -200,7 +208,9 @@ class SemanticLists:
                 floors = {known[point][0]: known[point][1] for point, _ in answer if point in known}
                 neighbours = neighbourhood(ref, named.items(), self._threshold)
                 near[ref] += neighbours[:LIST_LENGTH]
-                within[ref] += (one for one in neighbours if _enters(one.score, floors[one.ref]))
+                entered = [one for one in neighbours if _enters(one.score, floors[one.ref])]
+                within[ref] += entered
+                meanwhile({one.ref for one in entered})
         return {ref: Reached(ranked(near[ref], LIST_LENGTH), tuple(within[ref])) for ref in points}
 
     def edges(self, rankings: Mapping[EntityRef, Ranking]) -> Iterator[ListedEdge]:
@@ -315,7 +325,9 @@ class TopicalLists:
         weights = self._weights(connection, {tag for ref in sources for tag in tags.get(ref, ())})
         for ref in sources:
             if ref in tags:
-                yield from topical_edges(ref, tags[ref], rankings[ref], tags, weights)
+                # While everybody is asked anew, a list whose turn has not come may name somebody who is gone.
+                living = tuple(near for near in rankings[ref] if near.ref in tags)
+                yield from topical_edges(ref, tags[ref], living, tags, weights)
 
     def _weights(self, connection: Connection, tags: Collection[str]) -> dict[str, TagWeight]:
         rows = connection.execute(self._platform.postgres.query("read_tag_weights"), {"tags": sorted(tags)})

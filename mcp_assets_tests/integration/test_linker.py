@@ -241,6 +241,26 @@ def test_both_ways_of_linking_make_the_edges_of_a_rebuild(
     assert shown == evidence(world)
 
 
+def test_a_change_that_meets_a_list_with_somebody_gone_while_everybody_is_asked_anew_is_worked_in(
+    world: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, ref in enumerate((A, B, C)):
+        put(world, ref, f"@{number}", tags=["shared", "other"])
+    relink(world)
+    monkeypatch.setattr(linker, "SWEEP_FROM", 1)
+    delete_source(world, B)
+    index(world, B)
+    # Up to where the change is worked off, and no list is asked for yet.
+    linking = linker.link(world)
+    next(linking)
+    linking.close()
+    monkeypatch.setattr(linker, "SWEEP_FROM", 10_000)
+    put(world, A, "@0", tags=["shared"])
+    relink(world)
+    assert {key.target for key in graph(world)} == {A, C}
+    assert graph(world) == rebuild(world)
+
+
 def test_what_was_indexed_before_there_were_edges_is_linked_by_a_full_run(world: Platform) -> None:
     put(world, A, "@0")
     put(world, B, "@5")

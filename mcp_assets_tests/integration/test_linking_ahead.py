@@ -1,6 +1,6 @@
 """Qdrant is asked ahead of the turn of an entity: no answer outlives the change that it lacks, and one linker works."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 
 import pytest
@@ -9,7 +9,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync import ahead, linker
+from mcp_assets.sync import ahead, linker, lists
 from mcp_assets.sync.ahead import Ahead
 from mcp_assets.sync.link_lock import exclusive
 from mcp_assets.sync.linker import LinkReport, Reason, link, mark, pending_links
@@ -36,6 +36,14 @@ def world(make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatc
         return asked
 
     monkeypatch.setattr(Ahead, "_ask", ask_and_wait)
+    ask_for = Ahead.ask_for
+
+    def ask_for_and_wait(self: Ahead, refs: Collection[EntityRef]) -> None:
+        ask_for(self, refs)
+        for _, future in self._early:
+            future.result()
+
+    monkeypatch.setattr(Ahead, "ask_for", ask_for_and_wait)
     platform = angles(make_platform)
     create_source_tables(platform)
     for number, ref in enumerate(REFS):
@@ -103,6 +111,25 @@ def test_an_answer_is_asked_for_again_when_nobody_knows_whether_a_change_was_com
         put(world, LAST, 80)
         monkeypatch.setattr(linker, "exclusive", unconfirmed)
         finish(linking)
+    assert not pending_links(world, up_to=1)
+    assert graph(world) == rebuild(world)
+
+
+def test_lists_that_lost_a_member_are_asked_for_early_and_again_when_another_change_comes(
+    world: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (lists, linker):
+        monkeypatch.setattr(module, "LIST_LENGTH", 2)
+    relink(world)
+    put(world, REFS[1], 80)
+    asked: list[EntityRef] = []
+    ask_for = Ahead.ask_for
+    monkeypatch.setattr(Ahead, "ask_for", lambda self, refs: (asked.extend(refs), ask_for(self, refs))[1])
+    linking = link(world)
+    next(linking)
+    assert FIRST in asked
+    put(world, REFS[2], 81)
+    finish(linking)
     assert not pending_links(world, up_to=1)
     assert graph(world) == rebuild(world)
 
