@@ -203,6 +203,7 @@ class SemanticLists:
         # While Qdrant answers one question, what it said to the one before is worked through.
         for _, hits in overlapped(questions(), ask, in_flight=_DEEP_IN_FLIGHT):
             known = self._resolve(connection, {point for answer in hits.values() for point, _ in answer})
+            reached: set[EntityRef] = set()
             for ref, answer in hits.items():
                 named = {known[point][0]: score for point, score in answer if point in known}
                 floors = {known[point][0]: known[point][1] for point, _ in answer if point in known}
@@ -210,7 +211,8 @@ class SemanticLists:
                 near[ref] += neighbours[:LIST_LENGTH]
                 entered = [one for one in neighbours if _enters(one.score, floors[one.ref])]
                 within[ref] += entered
-                meanwhile({one.ref for one in entered})
+                reached.update(one.ref for one in entered)
+            meanwhile(reached)
         return {ref: Reached(ranked(near[ref], LIST_LENGTH), tuple(within[ref])) for ref in points}
 
     def edges(self, rankings: Mapping[EntityRef, Ranking]) -> Iterator[ListedEdge]:
