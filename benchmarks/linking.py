@@ -24,6 +24,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import query_floor
 from mcp_assets.settings import Settings
 from mcp_assets.stores.qdrant import Asking
+from mcp_assets.sync.collections import serving_profile
 from mcp_assets.sync.full import full_sync
 from mcp_assets.sync.linker import LinkCounts, link_until_done, mark_shards
 from mcp_assets.sync.lists import ASKED, QUERIES_A_REQUEST
@@ -43,8 +44,9 @@ def index(settings: Settings) -> None:
 
 
 def link_all(settings: Settings, *, force: bool) -> float:
-    """Seconds in which all marks are worked off."""
+    """Seconds in which all marks are worked off. As with the queries alone, connecting to the stores does not count."""
     with closing(Platform(settings)) as platform:
+        serving_profile(platform)
         if force:
             for entity_type in settings.entity_types:
                 mark_shards(platform, entity_type, range(settings.shards), force=True)
@@ -129,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, default=WORKSPACE, help="gzipped JSON lines of entities")
     parser.add_argument("--limit", type=int, help="only the first so many")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     entities = list(read_workspace(arguments.file, arguments.limit))
     refs = sorted(EntityRef(line.entity_type, line.entity_id) for line in entities)

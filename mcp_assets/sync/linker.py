@@ -180,10 +180,8 @@ def _work_off(platform: Platform, session: int) -> Iterator[LinkReport]:
                 # Last seen with marks for lists alone, each batch of changes would read all that there are.
                 analyzed = True
                 _analyze(platform, "relink_marks")
-            report = linker.changes()
-            if report.partitions:
+            while (report := linker.changes()).partitions:
                 yield report
-                continue
             if marks >= SWEEP_FROM and not weighed:
                 # Lists made with all tags alike would have to be made again after the first night.
                 weighed = True
