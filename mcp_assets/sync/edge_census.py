@@ -167,7 +167,7 @@ class EdgeRules:
         self._platform = platform
         self._semantic = SemanticLists(platform)
         self._topical = TopicalLists(platform)
-        self._linked_by = linked_by(platform)
+        self._linked_by = linked_by(platform, self._semantic.profile)
 
     def differing(self, refs: Collection[EntityRef]) -> list[Drift]:
         """What is wrong with the edges of `refs`, looked at twice."""

@@ -25,6 +25,7 @@ from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from typing import Literal
 
+from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_range
 from mcp_assets.graph import (
     LIST_LENGTH,
@@ -45,11 +46,11 @@ from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.ahead import Ahead
-from mcp_assets.sync.collections import hold, read_journal, serving_profile
+from mcp_assets.sync.collections import Journal, hold, read_journal, serving_profile
 from mcp_assets.sync.garbage import collected_seldom
 from mcp_assets.sync.link_lock import by_index, exclusive, is_sole_linker, sole_linker
 from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
-from mcp_assets.sync.lists import Answers, Names, Reached, SemanticLists, TopicalLists, floor_of, ranking_of
+from mcp_assets.sync.lists import NAMES_KEPT, Answers, Names, Reached, SemanticLists, TopicalLists, floor_of, ranking_of
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.tags import refresh_tag_weights
 
@@ -69,8 +70,6 @@ _STRENGTH = attrgetter("strength")
 RULES_VERSION = 1
 """Part of `linked.linked_by`: raise it when a rule changes what it makes of the same entities."""
 
-_NAMES_KEPT = 100_000
-"""Points that the linker knows the entities of without asking: some twenty megabytes."""
 _LISTS_BETWEEN_CHANGES = 20
 _WAIT_FOR_OTHERS_S = 0.2
 
@@ -171,10 +170,12 @@ def link(platform: Platform) -> Generator[LinkReport]:
 
 
 def _work_off(platform: Platform, session: int) -> Iterator[LinkReport]:
+    # First the journal: a move of the collections between the two is noticed.
+    journal = read_journal(platform)
     semantic = SemanticLists(platform)
     analyzed = weighed = False
     with collected_seldom(), Ahead(platform, semantic) as ahead:
-        linker = _Linker(platform, session, semantic, ahead)
+        linker = _Linker(platform, session, journal, semantic, ahead)
         while marks := pending_links(platform, up_to=SWEEP_FROM):
             if marks >= SWEEP_FROM and not analyzed:
                 # Last seen with marks for lists alone, each batch of changes would read all that there are.
@@ -214,6 +215,7 @@ def mark(platform: Platform, connection: Connection, refs: Collection[EntityRef]
 
 def mark_shards(platform: Platform, entity_type: str, shards: Iterable[int], *, force: bool) -> None:
     """Mark what was never linked, or by other rules or settings; with `force` everything in the shards."""
+    rules = linked_by(platform, serving_profile(platform))
     with platform.postgres.transaction() as connection:
         for shard in shards:
             low, high = slot_range(shard, platform.settings.shards)
@@ -223,7 +225,7 @@ def mark_shards(platform: Platform, entity_type: str, shards: Iterable[int], *, 
                     "entity_type": entity_type,
                     "low": low,
                     "high": high,
-                    "linked_by": linked_by(platform),
+                    "linked_by": rules,
                     "force": force,
                 },
             )
@@ -258,9 +260,11 @@ def _analyze(platform: Platform, table: Literal["linked", "relink_marks"]) -> No
         connection.execute(platform.postgres.query(f"analyze_{table}"))
 
 
-def linked_by(platform: Platform) -> str:
-    """The name of the rules and settings that edges depend on, beside ledger, vectors and tag weights."""
-    profile = serving_profile(platform)
+def linked_by(platform: Platform, profile: ModelProfile) -> str:
+    """The name of the rules and settings that edges depend on, beside ledger, vectors and tag weights.
+
+    `profile`: the model that serves.
+    """
     stated = [
         RULES_VERSION,
         profile.name,
@@ -290,15 +294,17 @@ class _Overtaken(Exception):
 class _Linker:
     """The work on the marks. Collections are looked up once: it lives for a call of `link`, or until their move."""
 
-    def __init__(self, platform: Platform, session: int, semantic: SemanticLists, ahead: Ahead) -> None:
+    def __init__(
+        self, platform: Platform, session: int, journal: Journal, semantic: SemanticLists, ahead: Ahead
+    ) -> None:
         self._platform = platform
         self._session = session
-        self._journal = read_journal(platform)
+        self._journal = journal
         self._semantic = semantic
         self._ahead = ahead
         self._names: Names = {}
         self._topical = TopicalLists(platform)
-        self._linked_by = linked_by(platform)
+        self._linked_by = linked_by(platform, semantic.profile)
 
     def changes(self) -> LinkReport:
         """Work off one batch of changes; an empty report if there are none."""
@@ -445,7 +451,7 @@ class _Linker:
                 return report
             living = read_linked(self._platform, connection, claimed)
             points = {ref: row.point for ref, row in living.items() if row.point}
-            if len(self._names) > _NAMES_KEPT:
+            if len(self._names) > NAMES_KEPT:
                 self._names = {}
             nobody: dict[EntityRef, Ranking] = dict.fromkeys(sorted(living), ())
             semantic = nobody | self._semantic.rankings(connection, points, answers, self._names)

@@ -4,6 +4,7 @@
 room: whoever scores lower cannot enter it. Most lists that a changed entity could enter are ruled out by that alone.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,14 +45,17 @@ QUERIES_A_REQUEST = 250
 ASKED = LIST_LENGTH + 4
 """Hits asked for, for a list: one more than it holds, for the last may tie; a few more, for some may be gone."""
 
-DEEP = 1_000
+DEEP = 2_000
 """Hits asked for down to the threshold, at first; twice as many while that is not enough."""
 
-_DEEP_QUERIES_A_REQUEST = 10
+_DEEP_QUERIES_A_REQUEST = 20
 
 _DEEP_IN_FLIGHT = 2
 
 _TOPICS_AT_ONCE = 500
+
+NAMES_KEPT = 100_000
+"""Points whose entities are known without asking: some twenty megabytes."""
 
 _LISTS = {EdgeType.SEMANTIC_SIMILARITY: "semantic", EdgeType.TOPICAL_RELEVANCE: "topical"}
 
@@ -96,8 +100,9 @@ class SemanticLists:
         self._platform = platform
         serving = collections.serving(platform)
         profile = collections.serving_profile(platform, serving)
+        self.profile = profile
+        """The model that serves."""
         self._threshold = profile.similarity_threshold
-        self._model = profile.name
         self._of_type: dict[str, str] = {}
         for name, entity_type in platform.settings.entity_types.items():
             found = serving.get(entity_type.collection_name)
@@ -200,16 +205,24 @@ class SemanticLists:
                 waiting, limit = [ref for ref in waiting if ref not in found], limit * 2
             return found
 
+        names: Names = {}
+        entry: dict[str, float] = {}
         # While Qdrant answers one question, what it said to the one before is worked through.
         for _, hits in overlapped(questions(), ask, in_flight=_DEEP_IN_FLIGHT):
-            known = self._resolve(connection, {point for answer in hits.values() for point, _ in answer})
+            if len(names) > NAMES_KEPT:
+                names, entry = {}, {}
+            unnamed = {point for answer in hits.values() for point, _ in answer if point not in names}
+            known = self._resolve(connection, unnamed)
+            for point in unnamed:
+                named, floor = known.get(point, (None, None))
+                names[point] = named
+                # Most hits enter no list: they are told apart before anything is made of them.
+                entry[point] = math.inf if named is None else query_floor(self._threshold if floor is None else floor)
             reached: set[EntityRef] = set()
             for ref, answer in hits.items():
-                named = {known[point][0]: score for point, score in answer if point in known}
-                floors = {known[point][0]: known[point][1] for point, _ in answer if point in known}
-                neighbours = neighbourhood(ref, named.items(), self._threshold)
-                near[ref] += neighbours[:LIST_LENGTH]
-                entered = [one for one in neighbours if _enters(one.score, floors[one.ref])]
+                near[ref] += nearest(ref, [answer], names, self._threshold)
+                high = ((names[point], score) for point, score in answer if score >= entry[point])
+                entered = neighbourhood(ref, ((named, score) for named, score in high if named), self._threshold)
                 within[ref] += entered
                 reached.update(one.ref for one in entered)
             meanwhile(reached)
@@ -217,7 +230,7 @@ class SemanticLists:
 
     def edges(self, rankings: Mapping[EntityRef, Ranking]) -> Iterator[ListedEdge]:
         for source, ranking in rankings.items():
-            yield from semantic_edges(source, ranking, self._model)
+            yield from semantic_edges(source, ranking, self.profile.name)
 
     def _nearest(
         self, collection: str, refs: Sequence[EntityRef], points: Mapping[EntityRef, str], limit: int, at_once: int

@@ -18,7 +18,7 @@ from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync import linker as linker_module
 from mcp_assets.sync.ahead import Ahead
-from mcp_assets.sync.collections import describe
+from mcp_assets.sync.collections import describe, read_journal
 from mcp_assets.sync.full import count_differing, full_sync
 from mcp_assets.sync.indexer import Indexer
 from mcp_assets.sync.ledger import Wanted
@@ -148,10 +148,10 @@ def test_after_the_move_every_entity_is_linked_anew_by_the_new_model(other: Plat
 def test_a_linker_that_looked_up_the_old_collections_works_off_no_mark_of_the_move(other: Platform) -> None:
     """Its edges would be the old model's, and the marks gone."""
     list(link_until_done(other))
-    semantic = SemanticLists(other)
+    journal, semantic = read_journal(other), SemanticLists(other)
     with sole_linker(other) as session, Ahead(other, semantic) as ahead:
         assert session is not None
-        before = linker_module._Linker(other, session, semantic, ahead)
+        before = linker_module._Linker(other, session, journal, semantic, ahead)
         sync_everything(other)
         marks = pending_links(other, up_to=1_000)
 
@@ -161,6 +161,29 @@ def test_a_linker_that_looked_up_the_old_collections_works_off_no_mark_of_the_mo
 
     assert pending_links(other, up_to=1_000) == marks
     list(link_until_done(other))
+    assert linked_models(other) == {"other"}
+
+
+def test_a_move_right_after_the_linker_looked_collections_up_is_noticed(
+    other: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(link_until_done(other))
+    put_tasks(other, {"new": "Order hinges"})
+    send_looks(other, "new")
+    drain_all(other)
+    looked_up = []
+
+    def look_up_and_be_overtaken(platform: Platform) -> SemanticLists:
+        semantic = SemanticLists(platform)
+        looked_up.append(semantic.profile.name)
+        if len(looked_up) == 1:
+            sync_everything(other)
+        return semantic
+
+    monkeypatch.setattr(linker_module, "SemanticLists", look_up_and_be_overtaken)
+    list(link_until_done(other))
+
+    assert looked_up == ["stub", "other"]
     assert linked_models(other) == {"other"}
 
 
