@@ -8,6 +8,7 @@ that marks everybody: the list that it makes would lack that change, and nobody 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from heapq import nsmallest
 from types import TracebackType
 from typing import Self
 
@@ -74,8 +75,11 @@ class Ahead:
                 self._all_read = True
 
     def ask_for(self, refs: Collection[EntityRef]) -> None:
-        """Have Qdrant asked about entities that the caller is about to mark; their marks are read as any others."""
-        points = {ref: str(point_id(ref)) for ref in refs}
+        """Have Qdrant asked about entities that the caller is about to mark; their marks are read as any others.
+
+        Only of those whose turn comes first, as many as the window holds: a hub may be in the lists of all.
+        """
+        points = {ref: str(point_id(ref)) for ref in nsmallest(_WINDOW * LISTS_AT_ONCE, refs)}
         self._early += ((part.keys(), future) for part, future in self._submit(points))
 
     def take(self, batches: int) -> Iterator[Asked]:

@@ -1,6 +1,6 @@
 """Qdrant is asked ahead of the turn of an entity: no answer outlives the change that it lacks, and one linker works."""
 
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -13,6 +13,7 @@ from mcp_assets.sync import ahead, linker, lists
 from mcp_assets.sync.ahead import Ahead
 from mcp_assets.sync.link_lock import exclusive
 from mcp_assets.sync.linker import LinkReport, Reason, link, mark, pending_links
+from mcp_assets.sync.lists import Answers, SemanticLists
 from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, rebuild, relink, write_source
@@ -132,6 +133,22 @@ def test_lists_that_lost_a_member_are_asked_for_early_and_again_when_another_cha
     finish(linking)
     assert not pending_links(world, up_to=1)
     assert graph(world) == rebuild(world)
+
+
+def test_of_a_hub_in_the_lists_of_very_many_only_those_whose_turn_comes_first_are_asked_for_early(
+    world: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[EntityRef] = set()
+
+    def answer(self: SemanticLists, collection: str, points: Mapping[EntityRef, str]) -> Answers:
+        asked.update(points)
+        return {}
+
+    monkeypatch.setattr(ahead, "_WINDOW", 2)
+    monkeypatch.setattr(SemanticLists, "answer", answer)
+    with Ahead(world, SemanticLists(world)) as early:
+        early.ask_for(set(REFS))
+    assert asked == set(REFS[:2])
 
 
 def test_a_newcomer_that_an_answer_named_too_early_is_named_once_it_is_linked(
