@@ -45,10 +45,10 @@ QUERIES_A_REQUEST = 250
 ASKED = LIST_LENGTH + 4
 """Hits asked for, for a list: one more than it holds, for the last may tie; a few more, for some may be gone."""
 
-DEEP = 2_000
+DEEP = 1_000
 """Hits asked for down to the threshold, at first; twice as many while that is not enough."""
 
-_DEEP_QUERIES_A_REQUEST = 20
+_DEEP_QUERIES_A_REQUEST = 10
 
 _DEEP_IN_FLIGHT = 2
 

@@ -223,7 +223,8 @@ def test_both_ways_of_linking_make_the_edges_of_a_rebuild(
 ) -> None:
     monkeypatch.setattr(linker, "SWEEP_FROM", sweep_from)
     monkeypatch.setattr(linker, "SWEEP_SHARE", 0.0)
-    monkeypatch.setattr(lists, "DEEP", 16)
+    for bound, value in (("DEEP", 16), ("_DEEP_QUERIES_A_REQUEST", 2), ("NAMES_KEPT", 30)):
+        monkeypatch.setattr(lists, bound, value)
     refs = [EntityRef(name, f"{number:02}") for name in ("task", "page", "memory") for number in range(15)]
     for number, ref in enumerate(refs):
         tags = [f"t{number % 5}", f"u{number % 3}"]

@@ -79,12 +79,16 @@ def finish(linking: Generator[LinkReport]) -> int:
     return sum(1 for _ in linking)
 
 
+def assert_nothing_is_left_to_link(platform: Platform) -> None:
+    assert not pending_links(platform, up_to=1)
+    assert graph(platform) == rebuild(platform)
+
+
 def test_an_answer_is_asked_for_again_when_a_change_was_worked_into_the_lists(world: Platform) -> None:
     with changes_worked_off(world) as linking:
         put(world, LAST, 80)
         finish(linking)
-    assert not pending_links(world, up_to=1)
-    assert graph(world) == rebuild(world)
+    assert_nothing_is_left_to_link(world)
 
 
 def test_an_answer_is_asked_for_again_when_so_much_changed_that_everybody_is_asked_anew(world: Platform) -> None:
@@ -92,8 +96,7 @@ def test_an_answer_is_asked_for_again_when_so_much_changed_that_everybody_is_ask
         for ref in REFS[1:]:
             put(world, ref, 80)
         finish(linking)
-    assert not pending_links(world, up_to=1)
-    assert graph(world) == rebuild(world)
+    assert_nothing_is_left_to_link(world)
 
 
 def test_an_answer_is_asked_for_again_when_nobody_knows_whether_a_change_was_committed(
@@ -112,8 +115,7 @@ def test_an_answer_is_asked_for_again_when_nobody_knows_whether_a_change_was_com
         put(world, LAST, 80)
         monkeypatch.setattr(linker, "exclusive", unconfirmed)
         finish(linking)
-    assert not pending_links(world, up_to=1)
-    assert graph(world) == rebuild(world)
+    assert_nothing_is_left_to_link(world)
 
 
 def test_lists_that_lost_a_member_are_asked_for_early_and_again_when_another_change_comes(
@@ -131,8 +133,7 @@ def test_lists_that_lost_a_member_are_asked_for_early_and_again_when_another_cha
     assert FIRST in asked
     put(world, REFS[2], 81)
     finish(linking)
-    assert not pending_links(world, up_to=1)
-    assert graph(world) == rebuild(world)
+    assert_nothing_is_left_to_link(world)
 
 
 def test_of_a_hub_in_the_lists_of_very_many_only_those_whose_turn_comes_first_are_asked_for_early(
@@ -185,8 +186,7 @@ def test_a_linker_that_lost_its_lock_uses_no_answer_from_before(
         next(with_changes)
         with_changes.close()
         finish(linking)
-    assert not pending_links(world, up_to=1)
-    assert graph(world) == rebuild(world)
+    assert_nothing_is_left_to_link(world)
 
 
 def test_a_second_linker_leaves_the_work_to_the_first_which_sees_what_was_marked_since(
@@ -198,8 +198,7 @@ def test_a_second_linker_leaves_the_work_to_the_first_which_sees_what_was_marked
         assert finish(link(angles(make_platform))) == 0
         assert pending_links(world, up_to=100) == marks
         assert finish(linking) > 0
-    assert not pending_links(world, up_to=1)
-    assert graph(world) == rebuild(world)
+    assert_nothing_is_left_to_link(world)
 
 
 def test_without_qdrant_linking_fails_and_the_marks_stay_for_the_next(
