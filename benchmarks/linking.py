@@ -116,7 +116,10 @@ def take_turns(stack: Bench, refs: list[EntityRef], rounds: int) -> list[Round]:
 
 
 def forget_links(stack: Bench) -> None:
-    stack.query("TRUNCATE mcp_assets.linked, mcp_assets.reference_uses, mcp_assets.relink_marks, relationships")
+    stack.query(
+        "TRUNCATE mcp_assets.linked, mcp_assets.spares, mcp_assets.reference_uses, mcp_assets.relink_marks,"
+        " relationships"
+    )
 
 
 def edges(bench: Bench) -> set[tuple[object, ...]]:

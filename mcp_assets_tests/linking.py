@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 
 import numpy as np
+import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from qdrant_client import QdrantClient, models
@@ -13,8 +14,10 @@ from mcp_assets.embedding.profiles import ModelProfile, profile_for
 from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector, refusal_before_sending
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.registry import SourceTable
-from mcp_assets.graph import EdgeKey, EdgeType
+from mcp_assets.graph import EdgeKey, EdgeType, ranking
 from mcp_assets.settings import TypeMapping
+from mcp_assets.sync import known as known_module
+from mcp_assets.sync import linker, lists
 from mcp_assets.sync.full import Stages, full_sync
 from mcp_assets.sync.indexer import BatchReport, Indexer
 from mcp_assets.sync.ledger import Wanted
@@ -34,6 +37,13 @@ TYPES = {
 """The tables of the preset with all metadata in the free column: any JSON value may stand under any key."""
 
 Graph = dict[EdgeKey, float]
+
+
+def shorten_lists(monkeypatch: pytest.MonkeyPatch, length: int, known: int) -> None:
+    """Lists hold `length` neighbours, and with their spares `known`: some entities fill and overflow them."""
+    for module in (ranking, known_module, lists, linker):
+        for name, number in (("LIST_LENGTH", length), ("KNOWN", known)):
+            monkeypatch.setattr(module, name, number, raising=False)
 
 
 class AngleEmbedder:
@@ -132,7 +142,7 @@ def forget_links(platform: Platform) -> None:
     """Everything that the linker wrote, gone; `tag_weights`, an input, stays."""
     with platform.postgres.transaction() as connection:
         schema = sql.Identifier(platform.postgres.schema)
-        for table in ("relink_marks", "linked", "reference_uses"):
+        for table in ("relink_marks", "linked", "spares", "reference_uses"):
             connection.execute(sql.SQL("TRUNCATE {}.{}").format(schema, sql.Identifier(table)))
         connection.execute("DELETE FROM relationships WHERE origin = 'mcp_assets'")
 
@@ -153,6 +163,7 @@ def empty_world(platform: Platform) -> None:
         for table in (
             "relink_marks",
             "linked",
+            "spares",
             "reference_uses",
             "tag_weights",
             "entities",

@@ -12,9 +12,20 @@ from mcp_assets.graph.diff import EdgeDiff, ListDiff, StoredEdge, StoredList, di
 from mcp_assets.graph.edges import STRENGTH_BINS, Edge, EdgeKey, EdgeType, ListedEdge, bin_of, rounded, strongest
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, keys_of, slug_key, title_key
 from mcp_assets.graph.links import LinkForm
-from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, after_change, changed_lists, ranked, work_in
+from mcp_assets.graph.ranking import (
+    KNOWN,
+    LIST_LENGTH,
+    Known,
+    Neighbour,
+    Ranking,
+    after_changes,
+    cut,
+    differing,
+    ranked,
+    work_in,
+)
 from mcp_assets.graph.references import Holders, ReferenceRules, Use, pick, resolve
-from mcp_assets.graph.semantic import cut_short, nearest, neighbourhood, query_floor, semantic_edges
+from mcp_assets.graph.semantic import known_of, left_out, nearest, neighbourhood, query_floor, semantic_edges
 from mcp_assets.graph.topical import (
     UNKNOWN_TAG,
     TagWeight,
@@ -28,6 +39,7 @@ from mcp_assets.graph.topical import (
 )
 
 __all__ = [
+    "KNOWN",
     "LIST_LENGTH",
     "STRENGTH_BINS",
     "UNKNOWN_TAG",
@@ -36,6 +48,7 @@ __all__ = [
     "EdgeKey",
     "EdgeType",
     "Holders",
+    "Known",
     "LinkForm",
     "ListDiff",
     "ListedEdge",
@@ -49,15 +62,17 @@ __all__ = [
     "TagWeight",
     "TopicIndex",
     "Use",
-    "after_change",
+    "after_changes",
     "bin_of",
     "candidate_tags",
-    "changed_lists",
-    "cut_short",
+    "cut",
     "diff",
     "diff_lists",
+    "differing",
     "id_key",
     "keys_of",
+    "known_of",
+    "left_out",
     "nearest",
     "neighbourhood",
     "pick",

@@ -25,8 +25,8 @@ class StoredEdge(NamedTuple):
     row: str
     """The id of its row."""
     strength: float
-    evidence: str
-    """Its metadata, as the text of a jsonb."""
+    evidence: str | None
+    """Its metadata, as the text of a jsonb; None if it is not to be compared."""
 
 
 StoredList = Mapping[EntityRef, StoredEdge]
@@ -40,7 +40,7 @@ class ListDiff(NamedTuple):
     changed: list[tuple[str, ListedEdge]]
     """As wanted."""
     removed: list[tuple[str, ListedEdge]]
-    """As stored."""
+    """As stored; without evidence where that is not compared."""
 
 
 def diff_lists(stored: Mapping[EntityRef, StoredList], wanted: Iterable[ListedEdge]) -> ListDiff:
@@ -56,7 +56,7 @@ def diff_lists(stored: Mapping[EntityRef, StoredList], wanted: Iterable[ListedEd
         elif held.strength != edge.strength or not _same_evidence(held.evidence, edge.evidence):
             changed.append((held.row, edge))
     removed = [
-        (held.row, ListedEdge(source, target, held.strength, held.evidence))
+        (held.row, ListedEdge(source, target, held.strength, held.evidence or "{}"))
         for source, list_left in left.items()
         for target, held in list_left.items()
     ]
@@ -64,9 +64,9 @@ def diff_lists(stored: Mapping[EntityRef, StoredList], wanted: Iterable[ListedEd
     return ListDiff(added, sorted(changed, key=by_edge), sorted(removed, key=by_edge))
 
 
-def _same_evidence(stored: str, wanted: str) -> bool:
+def _same_evidence(stored: str | None, wanted: str) -> bool:
     # A jsonb writes its text as we do, but for the order of keys.
-    return stored == wanted or json.loads(stored) == json.loads(wanted)
+    return stored is None or stored == wanted or json.loads(stored) == json.loads(wanted)
 
 
 def diff(current: Iterable[Edge], wanted: Iterable[Edge]) -> EdgeDiff:

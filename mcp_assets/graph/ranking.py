@@ -4,7 +4,8 @@ An entity's list is its `limit` best neighbours at or above the threshold, order
 edge a -> b exists if b is in the list of a; that of b need not hold a. Scores are the same both ways.
 """
 
-from collections.abc import Iterable, Mapping
+from bisect import insort
+from collections.abc import Container, Iterable, Mapping
 from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
@@ -22,8 +23,11 @@ class Neighbour(NamedTuple):
 
 
 Ranking: TypeAlias = tuple[Neighbour, ...]
-"""A list, best first. One shorter than the limit holds everything that reaches the threshold."""
+"""Neighbours, best first."""
 
+
+KNOWN = LIST_LENGTH + 6
+"""Neighbours that are known of an entity, at most: those in its list, and spares behind them."""
 
 _SCORE = attrgetter("score")
 
@@ -40,79 +44,99 @@ def ranked(neighbours: Iterable[Neighbour], limit: int = LIST_LENGTH) -> Ranking
     # Names are compared only of those that may be in the list.
     while 0 < end < len(by_score) and by_score[end].score == by_score[end - 1].score:
         end += 1
-    return tuple(sorted(by_score[:end], key=precedence)[:limit])
+    best = by_score[:end]
+    if len({*map(_SCORE, best)}) < end:
+        best.sort(key=precedence)
+    return tuple(best[:limit])
 
 
-def after_change(ranking: Ranking, changed: EntityRef, score: float | None, limit: int = LIST_LENGTH) -> Ranking | None:
-    """The list of an entity whose score with `changed` is now `score` (None: below the threshold, or gone).
+class Known(NamedTuple):
+    """The best neighbours of an entity, as far as they are known: its list, and behind it some spares, which move up
+    when the list loses a member."""
 
-    None if only a new query can tell: a full list lost a member, or one fell behind its last, and somebody who has
-    not been listed so far may come before it. A newcomer displaces the last without a query.
+    neighbours: Ranking = ()
+    """All that are known. Whoever is left out comes after the last of them."""
+    floor: float | None = None
+    """Nobody who is left out scores higher; None if nobody at or above the threshold is left out."""
+
+    @property
+    def ranking(self) -> Ranking:
+        """The list."""
+        return self.neighbours[:LIST_LENGTH]
+
+    @property
+    def spares(self) -> Ranking:
+        return self.neighbours[LIST_LENGTH:]
+
+
+_NOBODY = Known()
+
+
+def cut(neighbours: Ranking, floor: float | None, kept: int) -> Known:
+    """The best `kept` of `neighbours`; nobody who is not among these scores higher than `floor`."""
+    if len(neighbours) <= kept:
+        return Known(neighbours, floor)
+    return Known(neighbours[:kept], neighbours[kept - 1].score)
+
+
+def after_changes(
+    known: Known, changed: Container[EntityRef], near: Iterable[Neighbour], limit: int, kept: int
+) -> Known | None:
+    """What is known of the neighbours of an entity after others have `changed`, of which these are `near` now, at or
+    above the threshold; of at most `kept` neighbours, and of the `limit` best at least.
+
+    None if only a new query can tell who these are: members were lost, or fell behind the last that was
+    known, and others who are not known may come before them.
     """
-    others = tuple(neighbour for neighbour in ranking if neighbour.ref != changed)
-    may_hide_others = len(ranking) >= limit and len(others) < len(ranking)
-    if score is None:
-        return None if may_hide_others else others
-    newcomer = Neighbour(changed, score)
-    if may_hide_others and precedence(newcomer) > precedence(ranking[-1]):
+    neighbours, floor = known
+    after = [neighbour for neighbour in neighbours if neighbour.ref not in changed]
+    for newcomer in near:
+        # Behind the last it would be among those who are left out, and who is the best of these is not known.
+        if floor is None or newcomer.score > floor or (neighbours and _not_behind(newcomer, neighbours[-1])):
+            insort(after, newcomer, key=precedence)
+    if floor is not None and len(after) < limit:
         return None
-    return ranked((*others, newcomer), limit)
+    return cut(tuple(after), floor, kept)
 
 
-def changed_lists(
-    changed: EntityRef,
-    neighbourhood: Iterable[Neighbour],
-    lists: Mapping[EntityRef, Ranking],
-    limit: int = LIST_LENGTH,
-) -> dict[EntityRef, Ranking | None]:
-    """What the change of one entity does to all lists: the new list of each entity whose list differs, its own among
-    them; None where the entity has to ask again.
+def _not_behind(one: Neighbour, other: Neighbour) -> bool:
+    return precedence(one) <= precedence(other)
 
-    `neighbourhood`: everybody at or above the threshold of `changed` as it is now; nobody, if it is gone.
-    `lists`: the lists so far of `changed`, of everybody in `neighbourhood`, and of everybody who lists `changed`; an
-    entity that is not in it has the empty list.
-    """
-    scores = dict(neighbourhood)
-    after: dict[EntityRef, Ranking | None] = {
-        ref: after_change(lists.get(ref, ()), changed, scores.get(ref), limit)
-        for ref in sorted({*lists, *scores} - {changed})
-    }
-    after[changed] = ranked((Neighbour(ref, score) for ref, score in scores.items()), limit)
-    return {ref: ranking for ref, ranking in after.items() if ranking != lists.get(ref, ())}
+
+def differing(before: Ranking, after: Ranking) -> set[Neighbour]:
+    """Those who are in one of the two alone, or with another score in each."""
+    same = 0
+    for one, other in zip(before, after, strict=False):
+        if one is not other:
+            break
+        same += 1
+    return {*before[same:]} ^ {*after[same:]}
 
 
 def work_in(
     neighbourhoods: Mapping[EntityRef, Iterable[Neighbour]],
-    lists: Mapping[EntityRef, Ranking],
-    limit: int = LIST_LENGTH,
-) -> tuple[dict[EntityRef, Ranking], set[EntityRef]]:
-    """What the change of several entities at once does to the lists of all others, and who has to ask again.
+    lists: Mapping[EntityRef, Known],
+    limit: int,
+    kept: int,
+) -> tuple[dict[EntityRef, Known], set[EntityRef]]:
+    """What the change of several entities at once does to the neighbours of all others, and who has to ask again.
 
-    `neighbourhoods`: of each changed entity, everybody whose list it may enter, as all are now; nobody, if it is gone.
-    `lists`: the lists so far of everybody in them, and of everybody who lists a changed entity; an entity that is not
-    in it has the empty list. The lists of the changed themselves are left out: their neighbourhood is their list.
+    `neighbourhoods`: of each changed entity, everybody whose list or spares it may enter, as all are now; nobody, if it
+    is gone. `lists`: what was known of everybody in them, and of everybody who lists a changed entity; of an entity
+    that is not in it, that it has no neighbours. What is known of the changed themselves is left out: their
+    neighbourhood is their list.
     """
-    after = dict(lists)
+    near: dict[EntityRef, list[Neighbour]] = {}
+    for changed, neighbourhood in neighbourhoods.items():
+        for ref, score in neighbourhood:
+            near.setdefault(ref, []).append(Neighbour(changed, score))
+    after: dict[EntityRef, Known] = {}
     asking: set[EntityRef] = set()
-    listing: dict[EntityRef, list[EntityRef]] = {}
-    for ref, ranking in lists.items():
-        for neighbour in ranking:
-            if neighbour.ref in neighbourhoods:
-                listing.setdefault(neighbour.ref, []).append(ref)
-    for changed in sorted(neighbourhoods):
-        scores = {ref: score for ref, score in neighbourhoods[changed] if ref not in neighbourhoods}
-        concerned = {*scores, *listing.get(changed, ())} - neighbourhoods.keys()
-        for ref in concerned - asking:
-            ranking_after = after_change(after.get(ref, ()), changed, scores.get(ref), limit)
-            if ranking_after is None:
-                asking.add(ref)
-            else:
-                after[ref] = ranking_after
-    return (
-        {
-            ref: ranking
-            for ref, ranking in after.items()
-            if ref not in asking and ref not in neighbourhoods and ranking != lists.get(ref, ())
-        },
-        asking,
-    )
+    for ref in (near.keys() | lists.keys()) - neighbourhoods.keys():
+        known = lists.get(ref, _NOBODY)
+        found = after_changes(known, neighbourhoods, near.get(ref, ()), limit, kept)
+        if found is None:
+            asking.add(ref)
+        elif found != known:
+            after[ref] = found
+    return after, asking

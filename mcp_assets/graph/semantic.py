@@ -2,11 +2,12 @@
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.edges import ListedEdge, rounded
-from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, precedence
+from mcp_assets.graph.ranking import Known, Neighbour, Ranking, cut, precedence
 
 Hit = tuple[EntityRef, float]
 """One answer of a search: an entity, and its cosine as Qdrant gives it."""
@@ -18,6 +19,10 @@ _SPARE = 4
 """Hits beyond a list that are looked at first: the source is one of them, and the last does not count."""
 
 _NOBODY: frozenset[EntityRef] = frozenset()
+
+
+def _falling(neighbour: Neighbour) -> float:
+    return -neighbour.score
 
 
 def query_floor(threshold: float) -> float:
@@ -44,7 +49,7 @@ def nearest(
     answers: Iterable[Sequence[tuple[str, float]]],
     names: Mapping[str, EntityRef | None],
     threshold: float,
-    limit: int = LIST_LENGTH,
+    limit: int,
 ) -> list[Neighbour]:
     """The `limit` best of the neighbourhood that the answers of some searches make.
 
@@ -64,24 +69,29 @@ def nearest(
     return neighbourhood(source, [(ref, cosine) for point, cosine in hits if (ref := names[point])], threshold)[:limit]
 
 
-def cut_short(
-    near: Iterable[Neighbour], cosines: Collection[float], asked: int, threshold: float, limit: int = LIST_LENGTH
-) -> bool:
-    """Whether the answer of one search, asked for at most `asked` hits, may lack one of the `limit` best: then ask for
-    twice as many.
+def left_out(cosines: Collection[float], asked: int, threshold: float) -> float | None:
+    """The rounded score that nobody exceeds whom the answer of one search, asked for at most `asked` hits, leaves out;
+    None if it leaves out nobody at or above the threshold.
 
-    `near`: the neighbourhood that its hits make, those of other searches among them or not. `cosines`: of all its
-    hits, those that make no neighbours too.
-
-    What was left out scores at most as high as the last hit. It cannot matter if that is below the threshold, or if
-    `limit` neighbours stand strictly above it, all after rounding; a tie at the limit is decided by (type, id).
+    `cosines`: of all its hits, those that make no neighbours too.
     """
     if len(cosines) < asked:
-        return False
+        return None
     last = rounded(min(cosines))
-    if last < threshold:
-        return False
-    return sum(neighbour.score > last for neighbour in near) < limit
+    return last if last >= threshold else None
+
+
+def known_of(near: Sequence[Neighbour], floors: Iterable[float | None], kept: int) -> Known:
+    """What answers of some searches say for certain: those that stand above whoever was left out of any.
+
+    `near`: the best of the neighbourhood that they make, best first, kept + 1 of them if there are so many. `floors`:
+    what was `left_out` of each answer. A tie at the end is decided by (type, id): one who ties with somebody left out
+    is not known.
+    """
+    floor = max((floor for floor in floors if floor is not None), default=None)
+    if floor is not None:
+        near = near[: bisect_left(near, -floor, key=_falling)]
+    return cut(tuple(near), floor, kept)
 
 
 def semantic_edges(source: EntityRef, ranking: Ranking, model: str) -> list[ListedEdge]:

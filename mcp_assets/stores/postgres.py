@@ -19,6 +19,7 @@ from mcp_assets.stores.migrations import migrate
 from mcp_assets.stores.migrations.relationships import IdColumn
 
 Connection = psycopg.Connection[TupleRow]
+Cursor = psycopg.Cursor[TupleRow]
 
 # md5(ROW(...)::text) depends on how values are written as text: the first three decide it.
 _SESSION = {

@@ -281,7 +281,7 @@ def _edge_differences(platform: Platform, refs: Sequence[EntityRef], living: Seq
     with platform.postgres.transaction() as connection:
         linked = read_linked(platform, connection, living)
         points = {ref: row.point for ref, row in linked.items() if row.point is not None}
-        near = semantic.rankings(connection, points)
+        near = {ref: known.ranking for ref, known in semantic.known(connection, points).items()}
         shared = topical.edges_of(connection, {ref: row.tags for ref, row in linked.items()})
         wanted = [
             *reference_edges(platform, connection, living),

@@ -223,7 +223,7 @@ class EdgeRules:
         platform = self._platform
         living = read_linked(platform, connection, refs)
         points = {ref: row.point for ref, row in living.items() if row.point}
-        near = self._semantic.rankings(connection, points)
+        near = {ref: known.ranking for ref, known in self._semantic.known(connection, points).items()}
         topical = self._topical.edges_of(connection, {ref: row.tags for ref, row in living.items()})
         return [
             *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in self._semantic.edges(near)),

@@ -33,13 +33,15 @@ from mcp_assets.graph import (
     Edge,
     EdgeDiff,
     EdgeType,
+    Known,
     ListDiff,
     ListedEdge,
-    Ranking,
     StoredList,
     bin_of,
     diff,
     diff_lists,
+    differing,
+    ranked,
     work_in,
 )
 from mcp_assets.retrying import retrying
@@ -48,9 +50,10 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.ahead import Ahead
 from mcp_assets.sync.collections import Journal, hold, read_journal, serving_profile
 from mcp_assets.sync.garbage import collected_seldom
+from mcp_assets.sync.known import StoredLists, has_moved, write_known
 from mcp_assets.sync.link_lock import by_index, exclusive, is_sole_linker, sole_linker
 from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
-from mcp_assets.sync.lists import NAMES_KEPT, Answers, Names, Reached, SemanticLists, TopicalLists, floor_of, ranking_of
+from mcp_assets.sync.lists import NAMES_KEPT, Answers, Names, Reached, SemanticLists, TopicalLists
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.tags import refresh_tag_weights
 
@@ -193,7 +196,7 @@ def _work_off(platform: Platform, session: int) -> Iterator[LinkReport]:
             for report in linker.lists():
                 worked = True
                 yield report
-            if not worked:
+            if not worked and pending_links(platform, up_to=1):
                 # What is left, somebody else has claimed; or it was marked this moment.
                 time.sleep(_WAIT_FOR_OTHERS_S)
 
@@ -395,45 +398,64 @@ class _Linker:
         self._write(connection, now, REFERENCE_TYPES, reference_edges(self._platform, connection, now), report)
 
         moved = derived.moved & set(unswept)
+        if moved:
+            has_moved(self._platform, connection, moved)
         points = {ref: row.point for ref in moved if (row := derived.living.get(ref)) and row.point}
-        stored = _StoredLists(self._platform, connection, SEMANTIC)
-        reached = {ref: Reached((), ()) for ref in moved} | self._semantic.reached(connection, points, stored.read)
-        semantic = self._work_in(connection, stored, reached, report)
+        stored = StoredLists(self._platform, connection, SEMANTIC, moved)
+        # While Qdrant searches, and while its answers are worked through, lists are read.
+        with connection.pipeline():
+            reached = dict.fromkeys(moved, Reached()) | self._semantic.reached(connection, points, stored.read)
+        self._work_in(connection, stored, reached, report)
 
         reweighted = {ref for ref, why in reasons.items() if Reason.TAGS in why and ref in derived.living}
         retagged = (derived.retagged | reweighted) & set(unswept)
         tags = {ref: row.tags for ref in retagged if (row := derived.living.get(ref))}
-        reached = {ref: Reached((), ()) for ref in retagged}
+        reached = dict.fromkeys(retagged, Reached())
         for topics in self._topical.topics(connection, tags):
             reached |= {ref: topics.reached(ref) for ref in topics.tags}
-        topical = self._work_in(connection, _StoredLists(self._platform, connection, TOPICAL), reached, report)
-        self._write_floors(connection, semantic, topical)
+        stored = StoredLists(self._platform, connection, TOPICAL, retagged)
+        self._work_in(connection, stored, reached, report)
         self._count(report, reasons)
 
     def _work_in(
-        self, connection: Connection, stored: "_StoredLists", reached: Mapping[EntityRef, Reached], report: LinkReport
-    ) -> Mapping[EntityRef, Ranking]:
-        """Write and return the lists of the changed entities and of those whose lists they enter, leave or stay in."""
+        self, connection: Connection, stored: StoredLists, reached: Mapping[EntityRef, Reached], report: LinkReport
+    ) -> None:
+        """Write the lists of the changed entities and of those whose lists they enter, leave or stay in."""
         if not reached:
-            return {}
-        edge_type, relationships = stored.edge_type, self._platform.relationships
-        listing = relationships.sources_of(connection, reached.keys(), edge_type)
-        concerned = listing.union(*({near.ref for near in one.within_reach} for one in reached.values()))
-        stored.read(concerned | reached.keys())
-        lists = {ref: ranking_of(held) for ref, held in stored.found.items() if ref not in reached}
-        after, asking = work_in({ref: one.within_reach for ref, one in reached.items()}, lists, LIST_LENGTH)
-        if edge_type is TOPICAL:
-            # The evidence of an edge names tags of both ends: it may be another where the score is not.
-            after = {ref: ranking for ref, ranking in lists.items() if ref in listing and ref not in asking} | after
-        rankings = after | {ref: one.ranking for ref, one in reached.items()}
+            return
+        edge_type = stored.edge_type
+        stored.read({near.ref for one in reached.values() for near in one.within_reach})
+        before = stored.known()
+        lists = {ref: known for ref, known in before.items() if ref not in reached}
+        changed = {ref: one.within_reach for ref, one in reached.items()}
+        after, asking = work_in(changed, lists, LIST_LENGTH, stored.kept)
         mark(self._platform, connection, asking - reached.keys(), Reason.LISTS)
         if asking and connection.execute(self._platform.postgres.query("any_unswept")).fetchone() is None:
             # No other change is to be worked in that would make the answers stale.
             self._ahead.ask_for(asking - reached.keys())
-        edges = self._semantic.edges(rankings) if edge_type is SEMANTIC else self._topical.edges(connection, rankings)
-        rewritten = {ref: held for ref, held in stored.found.items() if ref in rankings}
-        relationships.write_lists(connection, [self._differing(connection, edge_type, rewritten, edges, report)])
-        return rankings
+        # While these are written, edges are compared.
+        with connection.pipeline():
+            known = after | {ref: one.known for ref, one in reached.items()}
+            write_known(self._platform, connection, *((known, {}) if edge_type is SEMANTIC else ({}, known)))
+            rankings = {ref: one.known.ranking for ref, one in reached.items()}
+            held = {ref: stored.edges[ref] for ref in reached if ref in stored.edges}
+            if edge_type is SEMANTIC:
+                for ref, one in sorted(after.items()):
+                    # The evidence is the same in all edges: none is another whose strength is the same.
+                    others = differing(before[ref].ranking, one.ranking)
+                    if others:
+                        rankings[ref] = ranked(others.intersection(one.ranking))
+                        edges = stored.edges.get(ref, {})
+                        held[ref] = {target: edges[target] for target, _ in others if target in edges}
+                wanted = self._semantic.edges(rankings)
+            else:
+                # The evidence names tags of both ends: it may be another where the strength is not.
+                for ref in sorted(after.keys() | (stored.listing & lists.keys()) - asking):
+                    rankings[ref] = after.get(ref, before[ref]).ranking
+                    held[ref] = stored.edges.get(ref, {})
+                wanted = self._topical.edges(connection, rankings)
+            found = self._differing(connection, edge_type, held, wanted, report)
+        self._platform.relationships.write_lists(connection, [found])
 
     def _lists_batch(self, marks: Sequence[int], answers: Answers) -> LinkReport:
         """Write the lists of one batch; an empty report if somebody else has claimed all of it."""
@@ -453,24 +475,25 @@ class _Linker:
             points = {ref: row.point for ref, row in living.items() if row.point}
             if len(self._names) > NAMES_KEPT:
                 self._names = {}
-            nobody: dict[EntityRef, Ranking] = dict.fromkeys(sorted(living), ())
-            semantic = nobody | self._semantic.rankings(connection, points, answers, self._names)
+            nobody = dict.fromkeys(sorted(living), Known())
+            semantic = nobody | self._semantic.known(connection, points, answers, self._names)
             topics = list(self._topical.topics(connection, {ref: row.tags for ref, row in living.items()}))
-            topical: dict[EntityRef, Ranking] = {}
+            topical: dict[EntityRef, Known] = {}
             relationships = self._platform.relationships
             stored = relationships.lists(connection, living.keys(), (SEMANTIC, TOPICAL))
 
             def differing() -> Iterator[tuple[EdgeType, ListDiff]]:
-                yield self._differing(connection, SEMANTIC, stored[SEMANTIC], self._semantic.edges(semantic), report)
+                edges = self._semantic.edges({ref: known.ranking for ref, known in semantic.items()})
+                yield self._differing(connection, SEMANTIC, stored[SEMANTIC], edges, report)
                 for part in topics:
-                    rankings = {ref: part.ranking(ref) for ref in part.tags}
-                    topical.update(rankings)
-                    held = {ref: stored[TOPICAL][ref] for ref in rankings if ref in stored[TOPICAL]}
-                    edges = chain.from_iterable(part.edges(*listed) for listed in rankings.items())
+                    found = {ref: part.known(ref) for ref in part.tags}
+                    topical.update(found)
+                    held = {ref: stored[TOPICAL][ref] for ref in found if ref in stored[TOPICAL]}
+                    edges = chain.from_iterable(part.edges(ref, known.ranking) for ref, known in found.items())
                     yield self._differing(connection, TOPICAL, held, edges, report)
 
             relationships.write_lists(connection, differing())
-            self._write_floors(connection, semantic, topical)
+            write_known(self._platform, connection, semantic, topical)
             self._count(report, claimed)
         return report
 
@@ -488,23 +511,6 @@ class _Linker:
         self._count_listed(report, "changed", edge_type, [edge for _, edge in found.changed])
         self._count_listed(report, "removed", edge_type, [edge for _, edge in found.removed])
         return edge_type, found
-
-    def _write_floors(
-        self, connection: Connection, semantic: Mapping[EntityRef, Ranking], topical: Mapping[EntityRef, Ranking]
-    ) -> None:
-        """Have `linked` know the last score of these lists; the same entity may have both."""
-        refs = sorted({*semantic, *topical})
-        if refs:
-            connection.execute(
-                self._platform.postgres.query("write_floors"),
-                {
-                    **by_type_and_id(refs),
-                    "is_semantic": [ref in semantic for ref in refs],
-                    "semantic": [floor_of(semantic.get(ref, ())) for ref in refs],
-                    "is_topical": [ref in topical for ref in refs],
-                    "topical": [floor_of(topical.get(ref, ())) for ref in refs],
-                },
-            )
 
     def _write(
         self,
@@ -556,22 +562,6 @@ class _Linker:
     def _counts(self, report: LinkReport, ref: EntityRef) -> LinkCounts:
         shard = shard_of(ref.slot, self._platform.settings.shards)
         return report.partitions.setdefault((ref.type, shard), LinkCounts())
-
-
-class _StoredLists:
-    """Lists of one type as they are stored, each read once, before any of them is written."""
-
-    def __init__(self, platform: Platform, connection: Connection, edge_type: EdgeType) -> None:
-        self.edge_type = edge_type
-        self.found: dict[EntityRef, StoredList] = {}
-        self._platform = platform
-        self._connection = connection
-        self._asked: set[EntityRef] = set()
-
-    def read(self, sources: Collection[EntityRef]) -> None:
-        new = set(sources) - self._asked
-        self._asked |= new
-        self.found |= self._platform.relationships.lists(self._connection, new, [self.edge_type])[self.edge_type]
 
 
 def _strongest(edges: Iterable[Edge]) -> list[Edge]:

@@ -1,7 +1,7 @@
 """Lists: semantic and topical neighbours, asked of Qdrant and of `linked`; and whose lists a change reaches.
 
-`linked.semantic_floor` and `linked.topical_floor` are the score of the last in a full list, NULL while the list has
-room: whoever scores lower cannot enter it. Most lists that a changed entity could enter are ruled out by that alone.
+`linked.semantic_floor` and `linked.topical_floor` are the `floor` of what is known of an entity's neighbours: whoever
+scores lower is of no concern to it. Most lists that a changed entity could enter are ruled out by that alone.
 """
 
 import math
@@ -9,19 +9,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import NamedTuple
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import (
+    KNOWN,
     LIST_LENGTH,
     EdgeType,
+    Known,
     ListedEdge,
     Neighbour,
     Ranking,
-    StoredList,
     TagWeight,
     TopicIndex,
     candidate_tags,
-    cut_short,
+    cut,
+    known_of,
+    left_out,
     nearest,
     neighbourhood,
     query_floor,
@@ -76,21 +80,16 @@ def together(answers: Iterable[Answers]) -> Answers:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """Neighbours of a changed entity: its own list, and those whose lists it may enter."""
+class Reached(NamedTuple):
+    """Neighbours of a changed entity: its own, and those whose lists it may enter."""
 
-    ranking: Ranking
-    within_reach: tuple[Neighbour, ...]
-
-
-def floor_of(ranking: Ranking) -> float | None:
-    return ranking[-1].score if len(ranking) == LIST_LENGTH else None
+    known: Known = Known()
+    within_reach: tuple[Neighbour, ...] = ()
 
 
-def ranking_of(stored: StoredList) -> Ranking:
-    """The list that the stored edges are."""
-    return ranked((Neighbour(target, edge.strength) for target, edge in stored.items()), LIST_LENGTH)
+def known_from(neighbours: Iterable[Neighbour], kept: int) -> Known:
+    """What is known of neighbours of which none is left out."""
+    return cut(ranked(neighbours, kept + 1), None, kept)
 
 
 class SemanticLists:
@@ -140,38 +139,43 @@ class SemanticLists:
             for ref, hits in self._nearest(collection, list(points), points, ASKED, QUERIES_A_REQUEST).items()
         }
 
-    def rankings(
+    def known(
         self,
         connection: Connection,
         points: Mapping[EntityRef, str],
         answers: Answers | None = None,
         names: Names | None = None,
-    ) -> dict[EntityRef, Ranking]:
-        """The list of each entity, given its point; those that `ask` has not answered are asked about.
+    ) -> dict[EntityRef, Known]:
+        """The neighbours of each entity, given its point; those that `ask` has not answered are asked about.
 
         `names`: what is known of points already, and is added to.
         """
-        found: dict[EntityRef, Ranking] = dict.fromkeys(points, ())
+        found: dict[EntityRef, Known] = dict.fromkeys(points, Known())
         answers = answers or {}
         unasked = {ref: point for ref, point in points.items() if ref not in answers}
         answered = together((answers, *(self.answer(*question) for question in self.questions(unasked))))
         hits = {ref: dict(answered.get(ref, {})) for ref in points}
+        limits = {ref: dict.fromkeys(hits[ref], ASKED) for ref in points}
         names = {} if names is None else names
         asked = set(points)
-        limit = ASKED
         while asked:
             unnamed = {point for ref in asked for hit in hits[ref].values() for point, _ in hit if point not in names}
             named = self._resolve(connection, unnamed)
             names |= {point: named[point][0] if point in named else None for point in unnamed}
-            waiting: dict[str, list[EntityRef]] = {}
+            waiting: dict[tuple[str, int], list[EntityRef]] = {}
             for ref in asked:
-                near = nearest(ref, hits[ref].values(), names, self._threshold, LIST_LENGTH)
-                found[ref] = tuple(near)
-                for collection, answer in hits[ref].items():
-                    if cut_short(near, [score for _, score in answer], limit, self._threshold, LIST_LENGTH):
-                        waiting.setdefault(collection, []).append(ref)
-            limit *= 2
-            for collection, refs in waiting.items():
+                near = nearest(ref, hits[ref].values(), names, self._threshold, KNOWN + 1)
+                floors = {
+                    collection: left_out([score for _, score in answer], limits[ref][collection], self._threshold)
+                    for collection, answer in hits[ref].items()
+                }
+                known = found[ref] = known_of(near, floors.values(), KNOWN)
+                if known.floor is not None and len(known.neighbours) < LIST_LENGTH:
+                    for collection, floor in floors.items():
+                        if floor is not None and sum(neighbour.score > floor for neighbour in near) < LIST_LENGTH:
+                            limits[ref][collection] *= 2
+                            waiting.setdefault((collection, limits[ref][collection]), []).append(ref)
+            for (collection, limit), refs in waiting.items():
                 for ref, answer in self._nearest(collection, refs, points, limit, QUERIES_A_REQUEST).items():
                     hits[ref][collection] = answer
             asked = {ref for refs in waiting.values() for ref in refs}
@@ -183,7 +187,7 @@ class SemanticLists:
         points: Mapping[EntityRef, str],
         meanwhile: Callable[[Collection[EntityRef]], None],
     ) -> dict[EntityRef, Reached]:
-        """Of each entity, given its point, its list and whose lists it may enter: searched down to the threshold.
+        """Of each entity, given its point, its neighbours and whose lists it may enter: searched down to the threshold.
 
         `meanwhile` is told whom an answer reaches, while Qdrant gives the next.
         """
@@ -220,13 +224,13 @@ class SemanticLists:
                 entry[point] = math.inf if named is None else query_floor(self._threshold if floor is None else floor)
             reached: set[EntityRef] = set()
             for ref, answer in hits.items():
-                near[ref] += nearest(ref, [answer], names, self._threshold)
+                near[ref] += nearest(ref, [answer], names, self._threshold, KNOWN + 1)
                 high = ((names[point], score) for point, score in answer if score >= entry[point])
                 entered = neighbourhood(ref, ((named, score) for named, score in high if named), self._threshold)
                 within[ref] += entered
                 reached.update(one.ref for one in entered)
             meanwhile(reached)
-        return {ref: Reached(ranked(near[ref], LIST_LENGTH), tuple(within[ref])) for ref in points}
+        return {ref: Reached(known_from(near[ref], KNOWN), tuple(within[ref])) for ref in points}
 
     def edges(self, rankings: Mapping[EntityRef, Ranking]) -> Iterator[ListedEdge]:
         for source, ranking in rankings.items():
@@ -271,7 +275,8 @@ class SemanticLists:
         rows = connection.execute(
             self._platform.postgres.query("read_linked_points"), {"points": f"{{{','.join(points)}}}"}
         )
-        return {point: (EntityRef(entity_type, entity_id), floor) for point, entity_type, entity_id, floor in rows}
+        found = rows.fetchall()
+        return {point: (EntityRef(entity_type, entity_id), floor) for point, entity_type, entity_id, floor in found}
 
     @cached_property
     def _exact(self) -> Mapping[str, bool]:
@@ -288,8 +293,9 @@ class Topics:
     _weights: Mapping[str, TagWeight]
     _threshold: float
 
-    def ranking(self, ref: EntityRef) -> Ranking:
-        return self._index.ranking(ref, self.tags[ref], LIST_LENGTH)
+    def known(self, ref: EntityRef) -> Known:
+        """Its neighbours, those in its list alone."""
+        return known_from(self._index.ranking(ref, self.tags[ref], LIST_LENGTH + 1), LIST_LENGTH)
 
     def edges(self, ref: EntityRef, ranking: Ranking) -> Iterator[ListedEdge]:
         """The edges of the list, with the tags that are shared."""
@@ -298,7 +304,7 @@ class Topics:
     def reached(self, ref: EntityRef) -> Reached:
         neighbours = self._index.neighbourhood(ref, self.tags[ref])
         within = tuple(one for one in neighbours if _enters(one.score, self._floors[one.ref]))
-        return Reached(ranked(neighbours, LIST_LENGTH), within)
+        return Reached(known_from(neighbours, LIST_LENGTH), within)
 
     @cached_property
     def _index(self) -> TopicIndex:
@@ -330,7 +336,7 @@ class TopicalLists:
         """The edges of the list of each entity, given its tags."""
         for topics in self.topics(connection, tags):
             for ref in topics.tags:
-                yield from topics.edges(ref, topics.ranking(ref))
+                yield from topics.edges(ref, topics.known(ref).ranking)
 
     def edges(self, connection: Connection, rankings: Mapping[EntityRef, Ranking]) -> Iterator[ListedEdge]:
         """The edges of lists that are known."""

@@ -23,6 +23,7 @@ from mcp_assets_tests.linking import (
     index,
     rebuild,
     relink,
+    shorten_lists,
     write_source,
 )
 
@@ -138,9 +139,13 @@ class Workspace(RuleBasedStateMachine):
                 self.end_linking()
 
 
-@pytest.mark.parametrize("sweep_from", [3, 1_000], ids=["everybody is asked anew", "changes are worked in"])
+@pytest.mark.parametrize(
+    ("sweep_from", "spares"),
+    [(3, 2), (1_000, 2), (1_000, 0)],
+    ids=["everybody is asked anew", "changes are worked in", "changes are worked in without spares"],
+)
 def test_the_edges_at_rest_are_those_of_a_rebuild(
-    make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch, sweep_from: int
+    make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch, sweep_from: int, spares: int
 ) -> None:
     monkeypatch.setattr(linker, "SWEEP_FROM", sweep_from)
     monkeypatch.setattr(linker, "CHANGES_AT_ONCE", 5)
@@ -149,8 +154,7 @@ def test_the_edges_at_rest_are_those_of_a_rebuild(
     monkeypatch.setattr(linker, "REFERRING_AT_ONCE", 4)
     monkeypatch.setattr(lists, "DEEP", 2)
     monkeypatch.setattr(lists, "ASKED", 2)
-    for module in (lists, linker):
-        monkeypatch.setattr(module, "LIST_LENGTH", LIMIT)
+    shorten_lists(monkeypatch, LIMIT, LIMIT + spares)
     platform = make_platform(types=TYPES, tag_candidates=4)
     platform._embedder = AngleEmbedder(threshold=0.8)
     create_source_tables(platform)

@@ -9,14 +9,14 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync import ahead, linker, lists
+from mcp_assets.sync import ahead, linker
 from mcp_assets.sync.ahead import Ahead
 from mcp_assets.sync.link_lock import exclusive
 from mcp_assets.sync.linker import LinkReport, Reason, link, mark, pending_links
 from mcp_assets.sync.lists import Answers, SemanticLists
 from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.platform import Platform
-from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, rebuild, relink, write_source
+from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, rebuild, relink, shorten_lists, write_source
 from mcp_assets_tests.observing import rows
 
 REFS = [EntityRef("task", letter) for letter in "abcdef"]
@@ -121,8 +121,7 @@ def test_an_answer_is_asked_for_again_when_nobody_knows_whether_a_change_was_com
 def test_lists_that_lost_a_member_are_asked_for_early_and_again_when_another_change_comes(
     world: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (lists, linker):
-        monkeypatch.setattr(module, "LIST_LENGTH", 2)
+    shorten_lists(monkeypatch, 2, 2)
     relink(world)
     put(world, REFS[1], 80)
     asked: list[EntityRef] = []

@@ -114,6 +114,10 @@ SET point = excluded.point, title_key = excluded.title_key, slug_key = excluded.
     linked_by = excluded.linked_by, linked_at = now()
 
 -- name: delete_linked
+WITH without_spares AS (
+    DELETE FROM {schema}.spares USING unnest(%(types)s::text[], %(ids)s::text[]) AS gone (entity_type, entity_id)
+    WHERE spares.entity_type = gone.entity_type AND spares.entity_id = gone.entity_id
+)
 DELETE FROM {schema}.linked USING unnest(%(types)s::text[], %(ids)s::text[]) AS gone (entity_type, entity_id)
 WHERE linked.entity_type = gone.entity_type AND linked.entity_id = gone.entity_id
 
@@ -127,6 +131,38 @@ FROM unnest(%(types)s::text[], %(ids)s::text[], %(is_semantic)s::boolean[], %(se
 WHERE linked.entity_type = new.entity_type AND linked.entity_id = new.entity_id
   AND (new.is_semantic AND linked.semantic_floor IS DISTINCT FROM new.semantic
        OR new.is_topical AND linked.topical_floor IS DISTINCT FROM new.topical)
+
+-- name: read_spares
+SELECT entity_type, entity_id, semantic_floor, neighbours, listed
+FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+LEFT JOIN {schema}.spares USING (entity_type, entity_id)
+
+-- name: read_topical_floors
+SELECT entity_type, entity_id, topical_floor
+FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+
+-- name: moved_of
+SELECT entity_type, entity_id, moved
+FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+
+-- name: has_moved
+WITH epoch AS MATERIALIZED (SELECT nextval('{schema}.link_epoch') AS now)
+UPDATE {schema}.linked SET moved = epoch.now
+FROM epoch, unnest(%(types)s::text[], %(ids)s::text[]) AS moved (entity_type, entity_id)
+WHERE linked.entity_type = moved.entity_type AND linked.entity_id = moved.entity_id
+
+-- name: write_spares
+-- Spares that are the same have to be written too if somebody among them has moved since they were listed.
+INSERT INTO {schema}.spares AS stored (entity_type, entity_id, neighbours, listed)
+SELECT entity_type, entity_id, neighbours, epoch.last_value
+FROM ROWS FROM (unnest(%(types)s::text[]), unnest(%(ids)s::text[]), jsonb_array_elements(%(neighbours)s::jsonb))
+    AS new (entity_type, entity_id, neighbours)
+    JOIN {schema}.linked USING (entity_type, entity_id), {schema}.link_epoch AS epoch
+ON CONFLICT (entity_type, entity_id) DO UPDATE SET neighbours = excluded.neighbours, listed = excluded.listed
+WHERE stored.listed < excluded.listed OR stored.neighbours <> excluded.neighbours
 
 -- name: uses_of_sources
 SELECT source_type, source_id, kind, key, within, relation, strength, rule, reverse

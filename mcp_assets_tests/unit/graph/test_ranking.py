@@ -7,11 +7,21 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, after_change, changed_lists, ranked, work_in
+from mcp_assets.graph.ranking import (
+    LIST_LENGTH,
+    Known,
+    Neighbour,
+    Ranking,
+    after_changes,
+    cut,
+    differing,
+    ranked,
+    work_in,
+)
 from mcp_assets_tests.unit.graph.samples import A, B, C
 
-D = EntityRef("task", "D")
-LIMIT = 3
+D, E = EntityRef("task", "D"), EntityRef("task", "E")
+LIMIT, KEPT = 3, 4
 
 
 def listed(*neighbours: tuple[EntityRef, float]) -> Ranking:
@@ -30,36 +40,46 @@ def test_a_list_has_twenty_places() -> None:
     assert LIST_LENGTH == 20
 
 
-FULL = listed((A, 0.9), (B, 0.8), (C, 0.7))
-SHORT = listed((A, 0.9), (B, 0.8))
+FULL = Known(listed((A, 0.9), (B, 0.8), (C, 0.7)), 0.7)
+SHORT = Known(listed((A, 0.9), (B, 0.8)))
+SPARED = Known(listed((A, 0.9), (B, 0.8), (C, 0.7), (D, 0.6)), 0.6)
 
 
 @pytest.mark.parametrize(
-    ("ranking", "changed", "score", "expected"),
+    ("known", "changed", "score", "expected"),
     [
-        (FULL, D, 0.85, listed((A, 0.9), (D, 0.85), (B, 0.8))),
+        (FULL, D, 0.85, Known(listed((A, 0.9), (D, 0.85), (B, 0.8), (C, 0.7)), 0.7)),
         (FULL, D, 0.7, FULL),
         (FULL, D, None, FULL),
-        (FULL, A, 0.75, listed((B, 0.8), (A, 0.75), (C, 0.7))),
+        (FULL, A, 0.75, Known(listed((B, 0.8), (A, 0.75), (C, 0.7)), 0.7)),
         (FULL, C, 0.7, FULL),
         (FULL, A, None, None),
         (FULL, A, 0.6, None),
         (FULL, C, 0.69, None),
-        (listed((D, 0.9), (B, 0.8), (C, 0.7)), D, 0.7, None),
-        (FULL, B, 0.7, listed((A, 0.9), (B, 0.7), (C, 0.7))),
-        (SHORT, A, None, listed((B, 0.8))),
-        (SHORT, A, 0.6, listed((B, 0.8), (A, 0.6))),
-        (SHORT, D, 0.7, listed((A, 0.9), (B, 0.8), (D, 0.7))),
-        ((), D, 0.7, listed((D, 0.7))),
-        ((), D, None, ()),
+        (Known(listed((D, 0.9), (B, 0.8), (C, 0.7)), 0.7), D, 0.7, None),
+        (FULL, B, 0.7, Known(listed((A, 0.9), (B, 0.7), (C, 0.7)), 0.7)),
+        (SHORT, A, None, Known(listed((B, 0.8)))),
+        (SHORT, A, 0.6, Known(listed((B, 0.8), (A, 0.6)))),
+        (SHORT, D, 0.7, Known(listed((A, 0.9), (B, 0.8), (D, 0.7)))),
+        (Known(), D, 0.7, Known(listed((D, 0.7)))),
+        (Known(), D, None, Known()),
+        (SPARED, A, None, Known(listed((B, 0.8), (C, 0.7), (D, 0.6)), 0.6)),
+        (SPARED, D, None, Known(listed((A, 0.9), (B, 0.8), (C, 0.7)), 0.6)),
+        (SPARED, D, 0.59, Known(listed((A, 0.9), (B, 0.8), (C, 0.7)), 0.6)),
+        (SPARED, E, 0.65, Known(listed((A, 0.9), (B, 0.8), (C, 0.7), (E, 0.65)), 0.65)),
+        (SPARED, E, 0.6, SPARED),
+        (SPARED, E, 0.59, SPARED),
+        (Known(FULL.neighbours, 0.6), E, 0.61, Known((*FULL.neighbours, Neighbour(E, 0.61)), 0.6)),
+        (Known(FULL.neighbours, 0.6), E, 0.6, Known(FULL.neighbours, 0.6)),
+        (Known(SPARED.neighbours), E, 0.7, Known((*FULL.neighbours, Neighbour(E, 0.7)), 0.7)),
     ],
     ids=[
-        "a newcomer displaces the last",
+        "a newcomer pushes the last among the spares",
         "a newcomer that ties with the last and has the larger id stays out",
         "who was not listed can go unnoticed",
         "a member that falls but stays before the last is moved",
         "the last with the same score stays",
-        "a full list that loses a member asks again",
+        "a full list that loses a member and has no spare asks again",
         "a member that falls behind the last asks again",
         "the last that falls asks again",
         "a member that falls to a tie with the last, which it loses, asks again",
@@ -69,12 +89,22 @@ SHORT = listed((A, 0.9), (B, 0.8))
         "a short list takes a newcomer",
         "an empty list takes a newcomer",
         "nobody comes to an empty list",
+        "a spare moves up for a member that is lost",
+        "who comes after a spare that is lost is as unknown as before",
+        "a spare that falls behind the floor is lost",
+        "a newcomer displaces the last spare",
+        "a newcomer that ties with the last spare and has the larger id stays out",
+        "a newcomer behind the last spare stays out",
+        "a newcomer above the floor becomes a spare",
+        "a newcomer at the floor may tie with one who is not known",
+        "the first who is left out is known to be",
     ],
 )
-def test_the_list_after_a_change(
-    ranking: Ranking, changed: EntityRef, score: float | None, expected: Ranking | None
+def test_what_is_known_after_a_change(
+    known: Known, changed: EntityRef, score: float | None, expected: Known | None
 ) -> None:
-    assert after_change(ranking, changed, score, LIMIT) == expected
+    near = [] if score is None else [Neighbour(changed, score)]
+    assert after_changes(known, {changed}, near, LIMIT, KEPT) == expected
 
 
 def scores_of(positions: Mapping[EntityRef, int], ref: EntityRef) -> list[Neighbour]:
@@ -92,86 +122,53 @@ MOVES = st.lists(
 )
 
 
-@given(MOVES)
-def test_lists_kept_up_with_every_change_are_those_of_a_rebuild(moves: list[tuple[EntityRef, int | None]]) -> None:
-    positions: dict[EntityRef, int] = {}
-    lists: dict[EntityRef, Ranking] = {}
-    for changed, position in moves:
-        positions.pop(changed, None)
-        if position is not None:
-            positions[changed] = position
-        neighbourhood = scores_of(positions, changed) if position is not None else []
-        concerned = {changed, *(ref for ref, _ in neighbourhood)}
-        concerned |= {ref for ref, ranking in lists.items() if changed in dict(ranking)}
-        known = {ref: lists[ref] for ref in concerned & lists.keys()}
-        for ref, ranking in changed_lists(changed, neighbourhood, known, LIMIT).items():
-            assert ranking != lists.get(ref, ())
-            if ranking is None:
-                event("asked again")
-                assert len(lists[ref]) == LIMIT, "a list that is not full knows everybody"
-            lists[ref] = ranked(scores_of(positions, ref), LIMIT) if ranking is None else ranking
-    rebuilt = {ref: ranked(scores_of(positions, ref), LIMIT) for ref in positions}
-    assert {ref: ranking for ref, ranking in lists.items() if ranking} == {
-        ref: ranking for ref, ranking in rebuilt.items() if ranking
-    }
-
-
 MANY_CHANGES = st.lists(MOVES.filter(bool), max_size=6)
 
 
-@given(MANY_CHANGES)
-def test_a_batch_of_changes_worked_in_one_after_the_other_gives_a_rebuild(
-    batches: list[list[tuple[EntityRef, int | None]]],
-) -> None:
-    """Neighbourhoods are those at the end of the batch; who has to ask again does so once, at its end."""
-    positions: dict[EntityRef, int] = {}
-    lists: dict[EntityRef, Ranking] = {}
-    for batch in batches:
-        for changed, position in batch:
-            positions.pop(changed, None)
-            if position is not None:
-                positions[changed] = position
-        asking: set[EntityRef] = set()
-        for changed in sorted({ref for ref, _ in batch}):
-            neighbourhood = scores_of(positions, changed) if changed in positions else []
-            for ref, ranking in changed_lists(changed, neighbourhood, lists, LIMIT).items():
-                if ranking is None:
-                    asking.add(ref)
-                else:
-                    lists[ref] = ranking
-        for ref in asking:
-            lists[ref] = ranked(scores_of(positions, ref), LIMIT) if ref in positions else ()
-    for ref, position in positions.items():
-        assert position is not None
-        assert lists.get(ref, ()) == ranked(scores_of(positions, ref), LIMIT)
-
-
-@given(MANY_CHANGES)
+@given(MANY_CHANGES, st.integers(LIMIT, LIMIT + 3))
 def test_changes_worked_in_together_give_a_rebuild(
-    batches: list[list[tuple[EntityRef, int | None]]],
+    batches: list[list[tuple[EntityRef, int | None]]], kept: int
 ) -> None:
-    """Each change is told only of those whose lists it can enter: lists with room, or with a last that is no better."""
+    """Each change is told only of those to whom it is of concern: whose floor it reaches, or who leave nobody out."""
     positions: dict[EntityRef, int] = {}
-    lists: dict[EntityRef, Ranking] = {}
+    lists: dict[EntityRef, Known] = {}
+
+    def rebuilt(ref: EntityRef) -> Known:
+        near = ranked(scores_of(positions, ref), kept + 1) if ref in positions else ()
+        return cut(near, None, kept)
+
     for batch in batches:
         for changed, position in batch:
             positions.pop(changed, None)
             if position is not None:
                 positions[changed] = position
-        all_near = {ref: scores_of(positions, ref) if ref in positions else [] for ref, _ in batch}
         reached = {
             ref: [
                 near
-                for near in neighbours
-                if len(lists.get(near.ref, ())) < LIMIT or near.score >= lists[near.ref][-1].score
+                for near in (scores_of(positions, ref) if ref in positions else [])
+                if (floor := lists.get(near.ref, Known()).floor) is None or near.score >= floor
             ]
-            for ref, neighbours in all_near.items()
+            for ref, _ in batch
         }
-        after, asking = work_in(reached, lists, LIMIT)
+        after, asking = work_in(reached, lists, LIMIT, kept)
         assert not after.keys() & asking
+        assert all(lists[ref].floor is not None for ref in asking), "who leaves nobody out knows everybody"
+        if asking:
+            event("asked again")
         lists |= after
-        lists |= {ref: ranked(neighbours, LIMIT) for ref, neighbours in all_near.items()}
-        lists |= {ref: ranked(scores_of(positions, ref), LIMIT) for ref in asking}
-    assert {ref: ranking for ref, ranking in lists.items() if ranking} == {
-        ref: ranking for ref in positions if (ranking := ranked(scores_of(positions, ref), LIMIT))
-    }
+        lists |= {ref: rebuilt(ref) for ref in asking | reached.keys()}
+    for ref, known in lists.items():
+        everybody = ranked(scores_of(positions, ref), 100) if ref in positions else ()
+        assert known.neighbours == everybody[: len(known.neighbours)]
+        assert len(known.neighbours) >= min(LIMIT, len(everybody))
+        left_out = everybody[len(known.neighbours) :]
+        assert not left_out if known.floor is None else all(near.score <= known.floor for near in left_out)
+    assert lists.keys() >= positions.keys()
+
+
+@given(st.lists(st.sampled_from("abcdef"), unique=True), st.lists(st.sampled_from("abcdef"), unique=True))
+def test_who_differs_between_two_rankings_is_in_one_alone_or_has_another_score(before: str, after: str) -> None:
+    one = tuple(Neighbour(EntityRef("task", name), 0.5) for name in before)
+    other = tuple(Neighbour(EntityRef("task", name), 0.6 if name == "a" else 0.5) for name in after)
+    assert differing(one, other) == set(one).symmetric_difference(other)
+    assert not differing(one, one)

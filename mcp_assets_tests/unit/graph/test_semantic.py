@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.edges import Edge, EdgeType, rounded
-from mcp_assets.graph.ranking import Neighbour, ranked
-from mcp_assets.graph.semantic import Hit, cut_short, nearest, neighbourhood, query_floor, semantic_edges
+from mcp_assets.graph.ranking import Known, Neighbour, ranked
+from mcp_assets.graph.semantic import Hit, known_of, left_out, nearest, neighbourhood, query_floor, semantic_edges
 from mcp_assets_tests.unit.graph.samples import A, B, C
+
+NEAR = (Neighbour(A, 0.9), Neighbour(B, 0.8), Neighbour(C, 0.75), Neighbour(EntityRef("task", "D"), 0.7))
 
 
 def test_the_threshold_applies_to_the_rounded_score() -> None:
@@ -47,35 +49,49 @@ def hits(*cosines: float) -> list[Hit]:
 
 
 @pytest.mark.parametrize(
-    ("answer", "asked", "gone", "expected"),
+    ("answer", "asked", "expected"),
     [
-        (hits(0.9, 0.8), 3, set(), False),
-        (hits(0.9, 0.8, 0.75), 3, set(), False),
-        (hits(0.9, 0.8, 0.8), 3, set(), True),
-        (hits(0.9, 0.80001, 0.79999), 3, set(), True),
-        (hits(0.9, 0.8), 2, set(), True),
-        (hits(0.9, 0.6), 2, set(), False),
-        (hits(0.9, 0.8, 0.75), 3, {EntityRef("task", "n0")}, True),
-        ([(A, 1.0), *hits(0.9, 0.8)], 3, set(), True),
-        ([], 3, set(), False),
+        (hits(0.9, 0.8), 3, None),
+        (hits(0.9, 0.8, 0.75004), 3, 0.75),
+        (hits(0.9, 0.6), 2, None),
+        (hits(0.9, 0.69996), 2, 0.7),
+        ([], 3, None),
     ],
     ids=[
         "fewer hits than asked for are all there are",
-        "two stand above the last",
-        "the second ties with the last",
-        "the second ties with the last after rounding",
         "the last may tie with one that was left out",
         "the last is below the threshold",
-        "one of those above the last is gone",
-        "the entity itself takes one of the hits",
+        "the last reaches the threshold after rounding",
         "no hits at all",
     ],
 )
-def test_an_answer_that_may_lack_one_of_the_two_best_is_noticed(
-    answer: list[Hit], asked: int, gone: set[EntityRef], expected: bool
+def test_who_an_answer_leaves_out_scores_at_most_as_high_as_its_last(
+    answer: list[Hit], asked: int, expected: float | None
 ) -> None:
-    near = neighbourhood(A, answer, 0.7, gone)
-    assert cut_short(near, [cosine for _, cosine in answer], asked, threshold=0.7, limit=2) is expected
+    assert left_out([cosine for _, cosine in answer], asked, threshold=0.7) == expected
+
+
+@pytest.mark.parametrize(
+    ("floors", "expected"),
+    [
+        ([None], Known(NEAR, None)),
+        ([0.7, None], Known(NEAR[:3], 0.7)),
+        ([0.7, 0.8], Known(NEAR[:1], 0.8)),
+        ([0.95], Known((), 0.95)),
+    ],
+    ids=[
+        "nobody is left out",
+        "who ties with somebody left out is not known",
+        "the highest of some floors counts",
+        "everybody may be behind somebody left out",
+    ],
+)
+def test_known_are_those_who_stand_above_whoever_is_left_out(floors: list[float | None], expected: Known) -> None:
+    assert known_of(NEAR, floors, 4) == expected
+
+
+def test_of_more_than_are_kept_the_last_that_is_kept_is_the_floor() -> None:
+    assert known_of(NEAR, [0.6], 2) == Known(NEAR[:2], 0.8)
 
 
 @given(
@@ -83,21 +99,25 @@ def test_an_answer_that_may_lack_one_of_the_two_best_is_noticed(
     st.sets(st.integers(0, 11)),
     st.permutations(range(12)),
 )
-def test_doubling_the_limit_until_nothing_is_cut_gives_the_list_of_an_unlimited_search(
+def test_doubling_the_limit_until_enough_are_known_gives_the_list_of_an_unlimited_search(
     cosines: list[float], gone_numbers: set[int], insertion: list[int]
 ) -> None:
     everything = hits(*cosines)
     gone = {EntityRef("task", f"n{number}") for number in gone_numbers}
     in_engine = sorted(everything, key=lambda hit: (-hit[1], insertion[int(hit[0].id[1:])]))
+    everybody = ranked(neighbourhood(A, everything, 0.7, gone), 12)
     asked = 3
-    while cut_short(
-        neighbourhood(A, in_engine[:asked], 0.7, gone), [cosine for _, cosine in in_engine[:asked]], asked, 0.7, limit=3
-    ):
+    while True:
+        answer = in_engine[:asked]
+        floor = left_out([cosine for _, cosine in answer], asked, 0.7)
+        known = known_of(neighbourhood(A, answer, 0.7, gone), [floor], 5)
+        assert known.neighbours == everybody[: len(known.neighbours)]
+        if known.floor is None or len(known.neighbours) >= 3:
+            break
         asked *= 2
         assert asked <= 24, "it must end once the whole set has been asked for"
-    assert ranked(neighbourhood(A, in_engine[:asked], 0.7, gone), 3) == ranked(
-        neighbourhood(A, everything, 0.7, gone), 3
-    )
+    unknown = everybody[len(known.neighbours) :]
+    assert not unknown if known.floor is None else all(near.score <= known.floor for near in unknown)
 
 
 @given(
@@ -122,9 +142,6 @@ def test_the_nearest_of_some_answers_are_the_best_of_their_neighbourhood(
     for limit in (1, 2, 4):
         near = nearest(source, answers, names, 0.7, limit)
         assert near == whole[:limit]
-        for answer in answers:
-            cosines = [cosine for _, cosine in answer]
-            assert cut_short(near, cosines, 3, 0.7, limit) == cut_short(whole, cosines, 3, 0.7, limit)
 
 
 def test_a_score_that_is_not_a_number_is_an_error_among_many_hits_too() -> None:
