@@ -15,6 +15,7 @@ from mcp_assets.graph.links import LinkForm
 from mcp_assets.graph.ranking import (
     KNOWN,
     LIST_LENGTH,
+    UNKNOWN,
     Known,
     Neighbour,
     Ranking,
@@ -42,6 +43,7 @@ __all__ = [
     "KNOWN",
     "LIST_LENGTH",
     "STRENGTH_BINS",
+    "UNKNOWN",
     "UNKNOWN_TAG",
     "Edge",
     "EdgeDiff",

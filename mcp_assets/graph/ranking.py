@@ -4,6 +4,7 @@ An entity's list is its `limit` best neighbours at or above the threshold, order
 edge a -> b exists if b is in the list of a; that of b need not hold a. Scores are the same both ways.
 """
 
+import math
 from bisect import insort
 from collections.abc import Container, Iterable, Mapping
 from operator import attrgetter
@@ -70,6 +71,9 @@ class Known(NamedTuple):
 
 
 _NOBODY = Known()
+
+UNKNOWN = Known(floor=math.inf)
+"""Of an entity that has to be asked again, whatever changes."""
 
 
 def cut(neighbours: Ranking, floor: float | None, kept: int) -> Known:

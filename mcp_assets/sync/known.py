@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import KNOWN, LIST_LENGTH, EdgeType, Known, Neighbour, StoredList, ranked
+from mcp_assets.graph import KNOWN, LIST_LENGTH, UNKNOWN, EdgeType, Known, Neighbour, StoredList, ranked
 from mcp_assets.stores.postgres import Connection, Cursor
 from mcp_assets.sync.linked import by_type_and_id
 from mcp_assets.sync.platform import Platform
@@ -73,8 +73,13 @@ class StoredLists:
         for ref, floor in self._floors.items():
             edges = self.edges.get(ref, {})
             near = ranked((Neighbour(target, edge.strength) for target, edge in edges.items()), LIST_LENGTH)
-            # An edge that somebody took away, or that the table cannot hold, is not replaced by a spare.
-            found[ref] = Known((*near, *spares.get(ref, ())) if len(near) == LIST_LENGTH else near, floor)
+            if len(near) == LIST_LENGTH:
+                found[ref] = Known((*near, *spares.get(ref, ())), floor)
+            elif floor is None and ref not in spares:
+                found[ref] = Known(near)
+            else:
+                # An edge that somebody took away, or that the table cannot hold.
+                found[ref] = UNKNOWN
         return found
 
     def _receive(self, reading: Iterable[tuple[_Edges, Cursor]]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.ranking import (
     LIST_LENGTH,
+    UNKNOWN,
     Known,
     Neighbour,
     Ranking,
@@ -69,6 +70,8 @@ SPARED = Known(listed((A, 0.9), (B, 0.8), (C, 0.7), (D, 0.6)), 0.6)
         (SPARED, E, 0.65, Known(listed((A, 0.9), (B, 0.8), (C, 0.7), (E, 0.65)), 0.65)),
         (SPARED, E, 0.6, SPARED),
         (SPARED, E, 0.59, SPARED),
+        (UNKNOWN, E, 1.0, None),
+        (UNKNOWN, E, None, None),
         (Known(FULL.neighbours, 0.6), E, 0.61, Known((*FULL.neighbours, Neighbour(E, 0.61)), 0.6)),
         (Known(FULL.neighbours, 0.6), E, 0.6, Known(FULL.neighbours, 0.6)),
         (Known(SPARED.neighbours), E, 0.7, Known((*FULL.neighbours, Neighbour(E, 0.7)), 0.7)),
@@ -95,6 +98,8 @@ SPARED = Known(listed((A, 0.9), (B, 0.8), (C, 0.7), (D, 0.6)), 0.6)
         "a newcomer displaces the last spare",
         "a newcomer that ties with the last spare and has the larger id stays out",
         "a newcomer behind the last spare stays out",
+        "of whom nothing is known asks again when somebody comes",
+        "of whom nothing is known asks again when somebody goes",
         "a newcomer above the floor becomes a spare",
         "a newcomer at the floor may tie with one who is not known",
         "the first who is left out is known to be",
