@@ -40,9 +40,12 @@ def query(
     for position, request in enumerate(requests):
         itself = _itself(request, collection.name)
         if itself is not None:
-            others = [point for point in answers[position] if point.id != itself]
+            found = answers[position]
+            # Among the first, with its equals: the engine makes an object of each id that is looked at.
+            own = next((place for place, point in enumerate(found) if point.id == itself), len(found))
             start = translate.offset(request.offset)
-            answers[position] = others[start : start + translate.limit(request.limit, _DEFAULT_LIMIT)]
+            end = start + translate.limit(request.limit, _DEFAULT_LIMIT)
+            answers[position] = (found[:own] + found[own + 1 :])[start:end]
     return answers
 
 
