@@ -27,7 +27,7 @@ Ranking: TypeAlias = tuple[Neighbour, ...]
 """Neighbours, best first."""
 
 
-KNOWN = LIST_LENGTH + 6
+KNOWN = LIST_LENGTH + 4
 """Neighbours that are known of an entity, at most: those in its list, and spares behind them."""
 
 _SCORE = attrgetter("score")

@@ -4,6 +4,7 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.edges import ListedEdge, rounded
@@ -102,5 +103,10 @@ def semantic_edges(source: EntityRef, ranking: Ranking, model: str) -> list[List
     """
     if ranking and ranking[0].score > 1.0:
         raise ValueError(f"the cosine of {source} and {ranking[0].ref} is {ranking[0].score}: more than 1")
-    evidence = json.dumps({"rule": "cosine", "model": model}, ensure_ascii=False)
+    evidence = _evidence(model)
     return [_new(ListedEdge, (source, target, score, evidence)) for target, score in ranking]
+
+
+@lru_cache(maxsize=8)
+def _evidence(model: str) -> str:
+    return json.dumps({"rule": "cosine", "model": model}, ensure_ascii=False)

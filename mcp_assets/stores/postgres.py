@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
+from types import NoneType
 from typing import Any, cast
 
 import psycopg
@@ -120,22 +121,27 @@ class Postgres:
         )
 
 
-class _TextsDumper(ListDumper):
-    """Lists of texts, as most parameters are, written at once: psycopg writes one element after the other."""
+class _ArrayDumper(ListDumper):
+    """Lists of texts, floats or truths, as most parameters are, written at once: psycopg writes one element after the
+    other."""
 
     def dump(self, obj: list[Any]) -> Buffer | None:
-        if not obj or not all(isinstance(text, str) for text in obj):
-            return super().dump(obj)
-        array = '{"' + '","'.join(obj) + '"}'
-        # Quotes are ours alone, and nothing has to be escaped, or refused.
-        if array.count('"') > 2 * len(obj) or "\\" in array or "\0" in array:
-            return super().dump(obj)
-        return array.encode()
+        kinds = {*map(type, obj)}
+        if kinds == {str}:
+            array = '{"' + '","'.join(obj) + '"}'
+            # Quotes are ours alone, and nothing has to be escaped, or refused.
+            if array.count('"') == 2 * len(obj) and "\\" not in array and "\0" not in array:
+                return array.encode()
+        elif kinds == {float} or kinds == {float, NoneType}:
+            return f"{{{','.join('NULL' if number is None else repr(number) for number in obj)}}}".encode()
+        elif kinds == {bool}:
+            return f"{{{','.join('t' if truth else 'f' for truth in obj)}}}".encode()
+        return super().dump(obj)
 
 
 def configure(connection: Connection) -> None:
     """Set what row hashes depend on, for as long as the connection lives; and how it writes parameters."""
-    connection.adapters.register_dumper(list, _TextsDumper)
+    connection.adapters.register_dumper(list, _ArrayDumper)
     connection.execute(
         "SELECT " + ", ".join("set_config(%s, %s, false)" for _ in _SESSION),
         [part for setting in _SESSION.items() for part in setting],

@@ -65,7 +65,7 @@ def read_linked(platform: Platform, connection: Connection, refs: Collection[Ent
     rows = connection.execute(platform.postgres.query("read_linked"), by_type_and_id(refs))
     return {
         EntityRef(row[0], row[1]): Linked(row[2], row[3], row[4], frozenset(row[5]), row[6], row[7], row[8])
-        for row in rows
+        for row in rows.fetchall()
     }
 
 
@@ -143,7 +143,7 @@ def _states(
     """What the ledger says now of those that are living, as the linker keeps it, and the references they make."""
     found = {}
     rows = connection.execute(platform.postgres.query("read_states"), {**names, "collections": list(collections)})
-    for entity_type, entity_id, title, content, metadata, deleted, has_point in rows:
+    for entity_type, entity_id, title, content, metadata, deleted, has_point in rows.fetchall():
         if deleted:
             continue
         ref = EntityRef(entity_type, entity_id)
@@ -212,7 +212,7 @@ def _read_uses(
     platform: Platform, connection: Connection, query: str, parameters: Mapping[str, Any]
 ) -> dict[EntityRef, tuple[Use, ...]]:
     found: dict[EntityRef, list[Use]] = {}
-    for row in connection.execute(platform.postgres.query(query), parameters):
+    for row in connection.execute(platform.postgres.query(query), parameters).fetchall():
         source_type, source_id, kind, key, within, relation, strength, rule, reverse = row
         use = Use(ReferenceKind(kind), key, within, EdgeType(relation), strength, rule, reverse)
         found.setdefault(EntityRef(source_type, source_id), []).append(use)
@@ -226,7 +226,7 @@ def _holders(
     postgres = platform.postgres
     holders: dict[ReferenceKey, list[EntityRef]] = {}
     ids = {_ref_of(key.key) for key in keys if key.kind is ReferenceKind.ID}
-    for row in connection.execute(postgres.query("linked_among"), by_type_and_id(ids)):
+    for row in connection.execute(postgres.query("linked_among"), by_type_and_id(ids)).fetchall():
         ref = EntityRef(*row)
         holders[id_key(ref)] = [ref]
     for kind, query in ((ReferenceKind.TITLE, "holders_of_titles"), (ReferenceKind.SLUG, "holders_of_slugs")):

@@ -54,7 +54,8 @@ DEEP = 1_000
 
 _DEEP_QUERIES_A_REQUEST = 10
 
-_DEEP_IN_FLIGHT = 2
+_DEEP_IN_FLIGHT = 4
+"""Twice as many answers are held: some megabytes each."""
 
 _TOPICS_AT_ONCE = 500
 
@@ -212,7 +213,7 @@ class SemanticLists:
         names: Names = {}
         entry: dict[str, float] = {}
         # While Qdrant answers one question, what it said to the one before is worked through.
-        for _, hits in overlapped(questions(), ask, in_flight=_DEEP_IN_FLIGHT):
+        for _, hits in overlapped(questions(), ask, in_flight=_DEEP_IN_FLIGHT, fill=True):
             if len(names) > NAMES_KEPT:
                 names, entry = {}, {}
             unnamed = {point for answer in hits.values() for point, _ in answer if point not in names}
@@ -352,7 +353,7 @@ class TopicalLists:
 
     def _weights(self, connection: Connection, tags: Collection[str]) -> dict[str, TagWeight]:
         rows = connection.execute(self._platform.postgres.query("read_tag_weights"), {"tags": sorted(tags)})
-        return {tag: TagWeight(weight, makes_candidates) for tag, weight, makes_candidates in rows}
+        return {tag: TagWeight(weight, makes_candidates) for tag, weight, makes_candidates in rows.fetchall()}
 
 
 def _enters(score: float, floor: float | None) -> bool:

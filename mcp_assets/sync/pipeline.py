@@ -10,20 +10,23 @@ Result = TypeVar("Result")
 
 
 def overlapped(
-    batches: Iterable[Batch], work: Callable[[Batch], Result], *, in_flight: int
+    batches: Iterable[Batch], work: Callable[[Batch], Result], *, in_flight: int, fill: bool = False
 ) -> Iterator[tuple[Batch, Result]]:
     """`work` on each batch, at most `in_flight` at once: while one waits for the embedder, another reads or commits.
 
     `batches` is drawn from only as room comes free: as many again as are worked on wait, or are done and wait for the
     turn of their results. The first error of `work` is raised in its batch's turn, after the batches in flight have
     ended.
+
+    With `fill` no result is given before there is no more room: for batches that are drawn at once, and results that
+    take as long to work through as the work itself.
     """
     executor = ThreadPoolExecutor(in_flight, thread_name_prefix="batch")
     window: deque[tuple[Batch, Future[Result]]] = deque()
     try:
         for batch in batches:
             window.append((batch, executor.submit(work, batch)))
-            while window and (window[0][1].done() or len(window) >= 2 * in_flight):
+            while window and (len(window) >= 2 * in_flight or (not fill and window[0][1].done())):
                 first, future = window.popleft()
                 yield first, future.result()
         while window:
