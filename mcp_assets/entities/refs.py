@@ -1,6 +1,7 @@
 """EntityRef: the name of one task, page or memory, and its slot and shard."""
 
 import hashlib
+from functools import lru_cache
 from typing import NamedTuple
 
 SLOTS = 1 << 16
@@ -22,6 +23,7 @@ class EntityRef(NamedTuple):
         return slot_of(self.id)
 
 
+@lru_cache(maxsize=4096)  # of the entities of a batch it is asked again and again
 def slot_of(entity_id: str) -> int:
     """First 16 bits of md5(id), 0..65535: the same number as `stores/sql` computes in PostgreSQL."""
     return int(hashlib.md5(entity_id.encode(), usedforsecurity=False).hexdigest()[:4], 16)

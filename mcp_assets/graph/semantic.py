@@ -3,12 +3,12 @@
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.edges import ListedEdge, rounded
-from mcp_assets.graph.ranking import Known, Neighbour, Ranking, cut, precedence
+from mcp_assets.graph.ranking import Known, Neighbour, Ranking, cut, ranked
 
 Hit = tuple[EntityRef, float]
 """One answer of a search: an entity, and its cosine as Qdrant gives it."""
@@ -42,7 +42,7 @@ def neighbourhood(
         if score >= threshold and score > scores.get(ref, -1.0):
             scores[ref] = score
     scores.pop(source, None)
-    return sorted((_new(Neighbour, named) for named in scores.items() if named[0] not in gone), key=precedence)
+    return list(ranked((_new(Neighbour, named) for named in scores.items() if named[0] not in gone), len(scores)))
 
 
 def nearest(
@@ -70,15 +70,15 @@ def nearest(
     return neighbourhood(source, [(ref, cosine) for point, cosine in hits if (ref := names[point])], threshold)[:limit]
 
 
-def left_out(cosines: Collection[float], asked: int, threshold: float) -> float | None:
+def left_out(answer: Sequence[tuple[object, float]], asked: int, threshold: float) -> float | None:
     """The rounded score that nobody exceeds whom the answer of one search, asked for at most `asked` hits, leaves out;
     None if it leaves out nobody at or above the threshold.
 
-    `cosines`: of all its hits, those that make no neighbours too.
+    `answer`: all its hits, those that make no neighbours too, with their cosines, best first.
     """
-    if len(cosines) < asked:
+    if len(answer) < asked:
         return None
-    last = rounded(min(cosines))
+    last = rounded(answer[-1][1])
     return last if last >= threshold else None
 
 

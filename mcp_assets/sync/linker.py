@@ -58,6 +58,9 @@ from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.tags import refresh_tag_weights
 
 CHANGES_AT_ONCE = 200
+SWEPT_AT_ONCE = 500
+"""Changed entities that are not to be worked into the lists of others."""
+
 REFERRING_AT_ONCE = 2_000
 """Entities whose reference edges are resolved in one transaction; more users of a key are marked, for the next."""
 
@@ -344,7 +347,8 @@ class _Linker:
                 # The marks for lists are to be seen at once: Qdrant is asked while the changes are worked off.
                 self._ahead.forget()
                 return _Done(report, swept=True, began_sweep=True)
-            rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": CHANGES_AT_ONCE})
+            limit = SWEPT_AT_ONCE if swept else CHANGES_AT_ONCE
+            rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": limit})
             reasons: dict[EntityRef, set[Reason]] = {}
             unswept: set[EntityRef] = set()
             for entity_type, entity_id, reason, is_swept in rows:

@@ -167,7 +167,7 @@ class SemanticLists:
             for ref in asked:
                 near = nearest(ref, hits[ref].values(), names, self._threshold, KNOWN + 1)
                 floors = {
-                    collection: left_out([score for _, score in answer], limits[ref][collection], self._threshold)
+                    collection: left_out(answer, limits[ref][collection], self._threshold)
                     for collection, answer in hits[ref].items()
                 }
                 known = found[ref] = known_of(near, floors.values(), KNOWN)

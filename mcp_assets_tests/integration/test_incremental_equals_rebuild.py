@@ -149,6 +149,7 @@ def test_the_edges_at_rest_are_those_of_a_rebuild(
 ) -> None:
     monkeypatch.setattr(linker, "SWEEP_FROM", sweep_from)
     monkeypatch.setattr(linker, "CHANGES_AT_ONCE", 5)
+    monkeypatch.setattr(linker, "SWEPT_AT_ONCE", 5)
     monkeypatch.setattr(linker, "_LISTS_BETWEEN_CHANGES", 2)
     monkeypatch.setattr(ahead, "LISTS_AT_ONCE", 2)
     monkeypatch.setattr(linker, "REFERRING_AT_ONCE", 4)

@@ -68,7 +68,7 @@ def hits(*cosines: float) -> list[Hit]:
 def test_who_an_answer_leaves_out_scores_at_most_as_high_as_its_last(
     answer: list[Hit], asked: int, expected: float | None
 ) -> None:
-    assert left_out([cosine for _, cosine in answer], asked, threshold=0.7) == expected
+    assert left_out(answer, asked, threshold=0.7) == expected
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_doubling_the_limit_until_enough_are_known_gives_the_list_of_an_unlimite
     asked = 3
     while True:
         answer = in_engine[:asked]
-        floor = left_out([cosine for _, cosine in answer], asked, 0.7)
+        floor = left_out(answer, asked, 0.7)
         known = known_of(neighbourhood(A, answer, 0.7, gone), [floor], 5)
         assert known.neighbours == everybody[: len(known.neighbours)]
         if known.floor is None or len(known.neighbours) >= 3:
