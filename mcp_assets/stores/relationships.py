@@ -96,25 +96,27 @@ class Relationships:
             " edge.rows, edge.strengths, edge.evidence"
             " FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
             " CROSS JOIN LATERAL ("
-            " SELECT relationship_type, array_agg(target_type) AS types, array_agg(target_id::text) AS ids,"
-            " array_agg(id::text) AS rows, array_agg(strength::real) AS strengths,"
-            " array_agg({evidence}) AS evidence"
+            " SELECT min(relationship_type) AS relationship_type, array_agg(target_type) AS types,"
+            " array_agg(target_id::text) AS ids, array_agg(id::text) AS rows, array_agg(strength::real) AS strengths,"
+            " {evidence} AS evidence"
             " FROM {table} WHERE source_type = wanted.entity_type AND source_id = wanted.entity_id"
-            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s) GROUP BY relationship_type) AS edge"
+            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s) {each_type}) AS edge"
         ).format(
             table=self.table,
             id=self.id_type(connection),
             # Writing it as a text is a third of the work.
-            evidence=sql.SQL("coalesce(metadata::text, '{}')" if with_evidence else "NULL::text"),
+            evidence=sql.SQL("array_agg(coalesce(metadata::text, '{}'))" if with_evidence else "NULL::text[]"),
+            # Edges of one type need not be sorted by it.
+            each_type=sql.SQL("GROUP BY relationship_type" if len(types) > 1 else "HAVING count(*) > 0"),
         )
         rows = connection.execute(
             statement, {**_ours_of(wanted), "edge_types": [edge_type.value for edge_type in types]}
         )
 
         def read() -> dict[EdgeType, dict[EntityRef, StoredList]]:
-            for edge_type, source_type, source_id, types, ids, *held in rows.fetchall():
+            for edge_type, source_type, source_id, types, ids, *held, evidence in rows.fetchall():
                 targets = map(EntityRef._make, zip(types, ids, strict=True))
-                edges = map(StoredEdge._make, zip(*held, strict=True))
+                edges = map(StoredEdge._make, zip(*held, evidence or repeat(None, len(ids)), strict=True))
                 found[EdgeType(edge_type)][EntityRef(source_type, source_id)] = dict(zip(targets, edges, strict=True))
             return found
 
