@@ -91,6 +91,17 @@ def test_lists_of_any_texts_are_parameters(platform: Platform, texts: list[str |
     assert rows(platform, "SELECT %s::text[]", texts) == [(texts,)]
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    numbers=st.lists(st.floats(allow_nan=False) | st.none(), max_size=5),
+    truths=st.lists(st.booleans() | st.none(), max_size=5),
+)
+def test_lists_of_any_numbers_and_truths_are_parameters(
+    platform: Platform, numbers: list[float | None], truths: list[bool | None]
+) -> None:
+    assert rows(platform, "SELECT %s::float8[], %s::boolean[]", numbers, truths) == [(numbers, truths)]
+
+
 def test_other_lists_are_parameters_too_and_what_no_text_can_hold_is_refused(platform: Platform) -> None:
     assert rows(platform, "SELECT %s::int[], %s::text[]", [1, 2], [["a"], ["b"]]) == [([1, 2], [["a"], ["b"]])]
     for text in ("a\0b", "\ud800"):

@@ -56,6 +56,21 @@ def test_batches_are_drawn_only_as_room_comes_free() -> None:
     assert len(drawn) == 8
 
 
+def test_a_window_that_is_to_be_filled_is_full_before_the_first_result_is_given() -> None:
+    drawn: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for number in range(100):
+            time.sleep(0.01)  # The first is done long before the next is drawn.
+            drawn.append(number)
+            yield number
+
+    results = overlapped(batches(), lambda batch: batch, in_flight=2, fill=True)
+    assert next(results) == (0, 0)
+    assert len(drawn) == 4
+    assert [batch for batch, _ in results] == list(range(1, 100))
+
+
 def test_an_error_is_raised_in_its_batchs_turn_after_those_in_flight_have_ended() -> None:
     ended: list[int] = []
     failing, following = threading.Event(), threading.Event()
