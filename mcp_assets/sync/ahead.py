@@ -20,8 +20,7 @@ from mcp_assets.sync.platform import Platform
 
 LISTS_AT_ONCE = 500
 
-_IN_FLIGHT = 3
-"""One is answered, one waits for Qdrant, one is read."""
+_IN_FLIGHT = 2
 _WINDOW = 8
 """Batches that are asked about or wait for their turn: some megabytes each."""
 

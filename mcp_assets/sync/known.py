@@ -5,15 +5,19 @@ since it was listed is struck out when it is read. One that moved and is near st
 """
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import KNOWN, LIST_LENGTH, UNKNOWN, EdgeType, Known, Neighbour, StoredList, ranked
+from mcp_assets.graph import KNOWN, LIST_LENGTH, UNKNOWN, EdgeType, Known, Neighbour, Ranking, StoredList, ranked
 from mcp_assets.stores.postgres import Connection, Cursor
 from mcp_assets.sync.linked import by_type_and_id
 from mcp_assets.sync.platform import Platform
 
 _READ = {EdgeType.SEMANTIC_SIMILARITY: "read_spares", EdgeType.TOPICAL_RELEVANCE: "read_topical_floors"}
+
+_new = tuple.__new__
+"""As in `graph.semantic`: there are very many neighbours."""
 
 _Edges = Callable[[], Mapping[EdgeType, Mapping[EntityRef, StoredList]]]
 _Spares = list[tuple[tuple[str, str], float]]
@@ -38,6 +42,7 @@ class StoredLists:
         """Neighbours that are known of an entity, at most."""
         self._platform = platform
         self._connection = connection
+        self._rankings: dict[EntityRef, Ranking] = {}
         self._floors: dict[EntityRef, float | None] = {}
         self._spares: dict[EntityRef, tuple[_Spares, int]] = {}
         self._begun = False
@@ -71,8 +76,7 @@ class StoredLists:
         spares = self._living_spares()
         found = {}
         for ref, floor in self._floors.items():
-            edges = self.edges.get(ref, {})
-            near = ranked((Neighbour(target, edge.strength) for target, edge in edges.items()), LIST_LENGTH)
+            near = self._rankings.get(ref, ())
             if len(near) == LIST_LENGTH:
                 found[ref] = Known((*near, *spares.get(ref, ())), floor)
             elif floor is None and ref not in spares:
@@ -84,7 +88,11 @@ class StoredLists:
 
     def _receive(self, reading: Iterable[tuple[_Edges, Cursor]]) -> None:
         for edges, floors in reading:
-            self.edges |= edges()[self.edge_type]
+            lists = edges()[self.edge_type]
+            self.edges |= lists
+            for ref, held in lists.items():
+                near = [_new(Neighbour, (target, edge.strength)) for target, edge in held.items()]
+                self._rankings[ref] = ranked(near, LIST_LENGTH)
             for entity_type, entity_id, floor, *spares in floors.fetchall():
                 ref = EntityRef(entity_type, entity_id)
                 self._floors[ref] = floor
@@ -93,14 +101,14 @@ class StoredLists:
 
     def _living_spares(self) -> dict[EntityRef, list[Neighbour]]:
         """Those that have not moved since."""
-        named = {EntityRef(*name) for spares, _ in self._spares.values() for name, _ in spares}
+        named = {_new(EntityRef, name) for spares, _ in self._spares.values() for name, _ in spares}
         rows = self._connection.execute(self._platform.postgres.query("moved_of"), by_type_and_id(named))
         moved = {EntityRef(entity_type, entity_id): epoch for entity_type, entity_id, epoch in rows.fetchall()}
         return {
             ref: [
-                Neighbour(spare, score)
+                _new(Neighbour, (spare, score))
                 for name, score in spares
-                if (spare := EntityRef(*name)) in moved and moved[spare] <= listed
+                if moved.get(spare := _new(EntityRef, name), math.inf) <= listed
             ]
             for ref, (spares, listed) in self._spares.items()
         }
