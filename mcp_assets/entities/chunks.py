@@ -1,10 +1,14 @@
-"""Chunks: a long text cut at sentence and paragraph borders, so that search reaches its end."""
+"""Chunks: a long text cut at sentence and paragraph borders, so that search reaches its end; in linear time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from semantic_text_splitter import TextSplitter
+
+_WINDOW_CHUNKS = 8
+"""Chunks that the splitter sees at once. It looks through all that it is given, for each chunk: a sentence without an
+end made it quadratic. A border depends on the text within one chunk's length, so that a window changes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,22 @@ def _splitter(spec: ChunkSpec) -> TextSplitter:
 
 def split(built: str, spec: ChunkSpec) -> Iterator[Chunk]:
     """The chunks of `built`, in order, covering all of its text; each at most `spec.size` characters long."""
-    for start, piece in _splitter(spec).chunk_indices(built):
+    for start, piece in _pieces(built, spec):
         text = " ".join(piece.split())
         if text:
             yield Chunk(text, start, start + len(piece))
+
+
+def _pieces(built: str, spec: ChunkSpec) -> Iterator[tuple[int, str]]:
+    """Start and text of each piece, by the splitter's rules, which sees one window of the text after the other."""
+    length = _WINDOW_CHUNKS * spec.size
+    begin = 0
+    while True:
+        pieces = _splitter(spec).chunk_indices(built[begin : begin + length])
+        if begin + length >= len(built):
+            yield from ((begin + start, piece) for start, piece in pieces)
+            return
+        # A piece near the window's end may end there for the window alone: the next window begins with it.
+        whole = [(start, piece) for start, piece in pieces if start + 2 * spec.size <= length]
+        yield from ((begin + start, piece) for start, piece in whole)
+        begin += pieces[len(whole)][0] if len(whole) < len(pieces) else length

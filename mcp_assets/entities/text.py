@@ -14,6 +14,10 @@ POINT_CHARACTERS = 8_000
 """Characters of the prepared text that the entity's own point embeds; a longer text also gets chunk points."""
 
 
+LONGEST_TEXT = 4_000_000
+"""Characters of content; a longer entity is refused: its chunks could not be replaced in one step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What is embedded of one entity."""
@@ -41,12 +45,15 @@ def prepared_by(chunk_spec: ChunkSpec | None) -> str:
 
 
 def prepare(title: str | None, content: str, chunk_spec: ChunkSpec | None) -> Prepared:
-    """The prepared text of an entity, with chunks over its whole length if it is longer than its own point embeds."""
+    """The prepared text of an entity, with chunks over its whole length if it is longer than its own point embeds.
+
+    A content above LONGEST_TEXT, which is not embedded, is not cut either.
+    """
     built = build_text(title, content)
     collapsed = collapse(built)
     digest = hashlib.sha256(collapsed.encode())
     chunks: tuple[Chunk, ...] = ()
-    if len(collapsed) > POINT_CHARACTERS and chunk_spec is not None:
+    if len(collapsed) > POINT_CHARACTERS and len(content) <= LONGEST_TEXT and chunk_spec is not None:
         chunks = tuple(split(built, chunk_spec))
         for chunk in chunks:
             digest.update(f"\0{chunk.start}:{chunk.end}".encode())

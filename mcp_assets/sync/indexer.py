@@ -17,6 +17,7 @@ from mcp_assets.embedding.protocol import Embedder, Refusal
 from mcp_assets.embedding.vectors import unit, vector_checks
 from mcp_assets.entities.points import chunk_id, payload, point_id
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_of
+from mcp_assets.entities.text import LONGEST_TEXT
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.postgres import Connection
@@ -33,9 +34,6 @@ CHARACTERS_AT_ONCE = 1_000_000
 
 _TARGETS_KNOWN_S = 1.0
 """How long it is taken for granted which collections are there: a bulk load asks once, not once a batch."""
-
-LONGEST_TEXT = 4_000_000
-"""Characters; a longer entity is refused: its chunks could not be replaced in one step."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.entities.refs import slot_of
-from mcp_assets.entities.text import Prepared, prepare, state_hash
+from mcp_assets.entities.text import POINT_CHARACTERS, Prepared, prepare, state_hash
 from mcp_assets.events import Stated
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.sources import SourceRow
@@ -16,6 +16,9 @@ from mcp_assets.sync.platform import Platform
 Origin = Literal["source", "event"]
 
 _NO_TEXT = ""
+
+_CUT_UNDER_LOCK = 200_000
+"""Characters of long texts that one transaction cuts into chunks while it holds rows; the rest it cuts after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,40 @@ class Applied:
     """Entities whose source row holds what no store can keep, with the reason; the ledger keeps what it had."""
 
 
+class _Texts:
+    """Prepares texts for `apply`: short ones at once, long ones between two transactions, when no row is locked."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._chunks = platform.settings.chunks
+        self._room = _CUT_UNDER_LOCK
+        self._put_off: dict[str, tuple[str | None, str]] = {}
+        self._prepared: dict[str, tuple[tuple[str | None, str], Prepared]] = {}
+
+    def prepared(self, entity_id: str, truth: Truth) -> Prepared | None:
+        """What is embedded of `truth`; None if that takes too long for now: `prepare_rest` has it for the next try."""
+        text = (truth.title, truth.content)
+        of, prepared = self._prepared.get(entity_id, (None, None))
+        if prepared is not None and of == text:
+            return prepared
+        length = len(truth.content)
+        # A row that changes while its text is cut is cut at once the second time.
+        if length > POINT_CHARACTERS and prepared is None:
+            if length > self._room:
+                self._put_off[entity_id] = text
+                return None
+            self._room -= length
+        return prepare(*text, self._chunks)
+
+    def prepare_rest(self) -> set[str]:
+        """Prepare what was put off. Returns the ids."""
+        ready = set(self._put_off)
+        for entity_id, text in self._put_off.items():
+            self._prepared[entity_id] = (text, prepare(*text, self._chunks))
+        self._put_off = {}
+        self._room = _CUT_UNDER_LOCK
+        return ready
+
+
 def truth_of(current: LedgerRow | None, source: SourceRow | None, stated: Stated[str] | None) -> Truth | None:
     """The rule of truth. None: nothing is known of the entity.
 
@@ -114,10 +151,13 @@ def apply(platform: Platform, entity_type: str, wanted: Iterable[Wanted], *, for
         StoreUnavailable, StoreRefused: the truth could not be read; nothing was changed.
     """
     result = Applied()
+    texts = _Texts(platform)
     todo = {entity.id: entity for entity in wanted}
     while todo:
         with platform.postgres.transaction() as connection:
-            todo = _apply_once(platform, connection, entity_type, todo, force, result)
+            again = _apply_once(platform, connection, entity_type, todo, force, result, texts)
+        again |= texts.prepare_rest()
+        todo = {entity_id: todo[entity_id] for entity_id in again}
     return result
 
 
@@ -128,8 +168,12 @@ def _apply_once(
     wanted: Mapping[str, Wanted],
     force: bool,
     result: Applied,
-) -> dict[str, Wanted]:
-    """One transaction of `apply`. Returns those that another applier was the first to insert: they are to be redone."""
+    texts: _Texts,
+) -> set[str]:
+    """One transaction of `apply`. Returns the ids that another applier was the first to insert: they are to be redone.
+
+    So are those whose texts were put off; nothing is done about them here.
+    """
     ids = sorted(wanted)
     rows = connection.execute(platform.postgres.query("lock_entities"), {"entity_type": entity_type, "ids": ids})
     current = {row[0]: LedgerRow(*row[1:]) for row in rows}
@@ -152,14 +196,18 @@ def _apply_once(
             continue
         if row is not None and _nothing_new(row, truth, platform.prepared_by):
             if row.dirty or (force and not row.deleted):
-                found[entity_id] = _dirty(platform, entity_id, truth, row)
-                if not row.dirty:
-                    redirtied.append(entity_id)
+                again_dirty = _dirty(texts, entity_id, truth, row)
+                if again_dirty is not None:
+                    found[entity_id] = again_dirty
+                    if not row.dirty:
+                        redirtied.append(entity_id)
             else:
                 result.unchanged += 1
             continue
         try:
-            dirty = _dirty(platform, entity_id, truth, None)
+            dirty = _dirty(texts, entity_id, truth, None)
+            if dirty is None:
+                continue
             record = _record(entity_id, truth, dirty)
         except ValueError as error:
             result.unfit[entity_id] = Refusal("unfit_metadata", f"the metadata cannot be written as JSON ({error})")
@@ -176,7 +224,7 @@ def _apply_once(
             result.unchanged += 1
     again = _write(platform, connection, entity_type, inserts, updates, redirtied)
     result.dirty += [dirty for entity_id, dirty in found.items() if entity_id not in again]
-    return {entity_id: wanted[entity_id] for entity_id in again}
+    return again
 
 
 def _nothing_new(row: LedgerRow, truth: Truth, prepared_by: str) -> bool:
@@ -185,11 +233,13 @@ def _nothing_new(row: LedgerRow, truth: Truth, prepared_by: str) -> bool:
     return row.deleted or (row.source_hash == truth.source_hash and row.prepared_by == prepared_by)
 
 
-def _dirty(platform: Platform, entity_id: str, truth: Truth, row: LedgerRow | None) -> Dirty:
-    """The state to index; hashes are those of `row` where it already has them."""
+def _dirty(texts: _Texts, entity_id: str, truth: Truth, row: LedgerRow | None) -> Dirty | None:
+    """The state to index, with the hashes of `row` where it already has them; None if its text is put off."""
     if truth.deleted:
         return Dirty(entity_id, None, _NO_TEXT, {}, Prepared("", (), "deleted"), "deleted", deleted=True)
-    prepared = prepare(truth.title, truth.content, platform.settings.chunks)
+    prepared = texts.prepared(entity_id, truth)
+    if prepared is None:
+        return None
     hashed = row.state_hash if row is not None else state_hash(prepared.text_hash, truth.title, truth.metadata)
     return Dirty(entity_id, truth.title, truth.content, truth.metadata, prepared, hashed, deleted=False)
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from mcp_assets.entities.chunks import ChunkSpec
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.entities.text import LONGEST_TEXT, Prepared, prepare
 from mcp_assets.events import Carried, Event, Kind, Verb, coalesce
 from mcp_assets.settings import TypeMapping
 from mcp_assets.stores.sources import SourceReader
@@ -451,3 +453,59 @@ def test_text_that_looks_like_sql_is_text(platform: Platform) -> None:
 
     assert {row["title"] for row in ledger(platform).values()} == {name, "100% sure %s %(x)s", "{braces} {0}"}
     assert set(entity_points(platform)) == {name, "100%", "{}"}
+
+
+def test_no_row_is_locked_while_a_long_text_is_cut_into_chunks(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_tasks(platform, {"short": "Mend the gate"})
+    put(platform, "tasks", id="long", title="Long", description="word " * 5_000)
+    apply(platform, "task", [Wanted("short"), Wanted("long")])
+    put_tasks(platform, {"short": "Mend the fence"})
+    put(platform, "tasks", id="long", title="Long", description="漢字" * 150_000)
+    free: list[list[tuple[Any, ...]]] = []
+
+    def look(title: str | None, content: str, spec: ChunkSpec | None) -> Prepared:
+        if len(content) > 100_000:
+            free.append(
+                rows(platform, "SELECT entity_id FROM {schema}.entities ORDER BY entity_id FOR UPDATE SKIP LOCKED")
+            )
+        return prepare(title, content, spec)
+
+    monkeypatch.setattr("mcp_assets.sync.ledger.prepare", look)
+    applied = apply(platform, "task", [Wanted("short"), Wanted("long")])
+
+    assert free == [[("long",), ("short",)]]
+    assert {entity.id for entity in applied.dirty} == {"short", "long"}
+    assert ledger(platform)["long"]["content"] == "漢字" * 150_000
+
+
+def test_a_long_text_that_changes_while_it_is_cut_is_applied_as_it_is_then(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(platform, "tasks", id="a", title="Long", description="漢字" * 150_000)
+    cut: list[int] = []
+
+    def change(title: str | None, content: str, spec: ChunkSpec | None) -> Prepared:
+        cut.append(len(content))
+        if len(cut) == 1:
+            put(platform, "tasks", id="a", title="Long", description="仮名" * 140_000)
+        return prepare(title, content, spec)
+
+    monkeypatch.setattr("mcp_assets.sync.ledger.prepare", change)
+    (dirty,) = apply(platform, "task", [Wanted("a")]).dirty
+
+    assert cut == [300_000, 280_000]
+    assert dirty.prepared == prepare("Long", "仮名" * 140_000, platform.settings.chunks)
+
+
+def test_a_text_above_the_longest_is_not_cut_and_is_dead_lettered_beside_its_neighbours(platform: Platform) -> None:
+    put_tasks(platform, {"good": "Mend the gate"})
+    put(platform, "tasks", id="long", title="Long", description="漢" * (LONGEST_TEXT + 1))
+    send_looks(platform, "good", "long")
+
+    drain_all(platform)
+
+    assert dead_letters(platform) == {"long": "text_too_long"}
+    assert set(entity_points(platform)) == {"good"}
+    assert ledger(platform)["long"]["chunk_bound"] == 0

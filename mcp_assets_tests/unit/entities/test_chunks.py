@@ -5,7 +5,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from semantic_text_splitter import TextSplitter
 
+from mcp_assets.entities import chunks
 from mcp_assets.entities.chunks import Chunk, ChunkSpec, split
 
 SPEC = ChunkSpec(200, 40)
@@ -69,3 +71,41 @@ def test_neighbouring_chunks_share_text() -> None:
 def test_nothing_makes_no_chunks() -> None:
     assert list(split("", SPEC)) == []
     assert list(split(" \n\n\t ", SPEC)) == []
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        pytest.param("漢字仮名交じり文章", id="no spaces"),
+        pytest.param("word, ", id="a sentence without an end"),
+        pytest.param("x", id="one word"),
+        pytest.param(" ", id="white space alone"),
+    ],
+)
+def test_the_splitter_looks_through_each_character_a_bounded_number_of_times(
+    sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    class Counting:
+        def chunk_indices(self, text: str) -> list[tuple[int, str]]:
+            looked.append(len(text))
+            return TextSplitter(SPEC.size, overlap=SPEC.overlap).chunk_indices(text)
+
+    monkeypatch.setattr(chunks, "_splitter", lambda spec: Counting())
+    built = sentence * (50_000 // len(sentence))
+
+    check(built, SPEC)
+
+    # For each chunk it looks through what it was given: never more than a few chunks' length.
+    assert max(looked) <= 8 * SPEC.size
+    assert sum(looked) <= 2 * len(built)
+
+
+@given(WORDS, st.sampled_from([ChunkSpec(200, 0), SPEC, ChunkSpec(300, 150)]))
+def test_a_text_is_cut_where_the_splitter_cuts_it_as_a_whole(built: str, spec: ChunkSpec) -> None:
+    whole = TextSplitter(spec.size, overlap=spec.overlap).chunk_indices(built)
+
+    assert [(chunk.start, built[chunk.start : chunk.end]) for chunk in split(built, spec)] == [
+        (start, piece) for start, piece in whole if piece.split()
+    ]
