@@ -245,7 +245,7 @@ class Settings(BaseSettings):
         gt=0,
         le=1,
         validation_alias="MCP_ASSETS_MASS_DELETE_SHARE",
-        description="Share of a partition from which on a full sync or repair asks before it removes so many.",
+        description="Share of an entity type above which a full sync or repair asks before it removes so many.",
     )
     census_cron: str = Field(
         default="23 * * * *",

@@ -28,6 +28,7 @@ from mcp_assets.sync.full_syncs import ProgressWriter
 from mcp_assets.sync.graph_view import strengths_of
 from mcp_assets.sync.indexer import Counts
 from mcp_assets.sync.linker import RULES_VERSION, LinkCounts, link, link_until_done, mark_shards
+from mcp_assets.sync.mass_delete import MassDeletion
 from mcp_assets.sync.platform import Platform
 
 ENTITIES = dg.AssetKey("entities")
@@ -219,27 +220,37 @@ def _full(
     platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", *, force: bool, allow_mass_delete: bool
 ) -> None:
     stages = Stages(ledger=log.selects(ENTITIES), embeddings=log.selects(EMBEDDINGS))
+    held: dict[str, MassDeletion] = {}
     for shard_range in ranges if stages.ledger or stages.embeddings else ():
-        for news in full_sync(
+        progress = full_sync(
             platform,
             shard_range.entity_type,
             shard_range.shards,
             stages=stages,
             force=force,
             allow_mass_delete=allow_mass_delete,
-        ):
-            if news.complete:
-                log.complete(shard_range.entity_type, news.shard, news.counts)
-            else:
-                log.progressed(shard_range.entity_type, news.shard, news.counts, news.differing)
+        )
+        try:
+            for news in progress:
+                if news.complete:
+                    log.complete(shard_range.entity_type, news.shard, news.counts)
+                else:
+                    log.progressed(shard_range.entity_type, news.shard, news.counts, news.differing)
+        except MassDeletion as refusal:
+            # What is new or changed is done; other types go on, and all of it is linked.
+            held[shard_range.entity_type] = refusal
     if log.selects(EDGES):
         # After everything is embedded: a text embedded later could displace a neighbour found before.
         for shard_range in ranges:
             mark_shards(platform, shard_range.entity_type, shard_range.shards, force=force)
         _link(platform, log, wait=True)
         for shard_range in ranges:
+            refusal_of_type = held.get(shard_range.entity_type)
             for shard in shard_range.shards:
-                log.complete_links(shard_range.entity_type, shard)
+                if refusal_of_type is None or shard not in refusal_of_type.shards:
+                    log.complete_links(shard_range.entity_type, shard)
+    if held:
+        raise MassDeletion("; ".join(map(str, held.values())))
 
 
 def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ A check about drift goes by the last census of each partition. Where there is no
 in use, it takes one first; how old what it says is, it says.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -126,10 +127,15 @@ def _ledger(platform: Platform) -> Finding:
     finding = _drift(Kind.LEDGER_BEHIND, Kind.VANISHED_ROW, Kind.LYING_LEDGER)(platform)
     censuses = recent_censuses(platform)
     counts = drift_counts(platform, [last.id for last in censuses])
+    gone: Counter[str] = Counter()
+    checked: Counter[str] = Counter()
+    for last in censuses:
+        gone[last.entity_type] += counts[last.id][Kind.VANISHED_ROW]
+        checked[last.entity_type] += last.checked
     refusals = [
-        sentence(platform, "entities", last.place, counts[last.id][Kind.VANISHED_ROW], last.checked)
-        for last in censuses
-        if is_mass(platform, counts[last.id][Kind.VANISHED_ROW], last.checked)
+        sentence(platform, "entities", entity_type, going, checked[entity_type])
+        for entity_type, going in gone.items()
+        if is_mass(platform, going, checked[entity_type])
     ]
     if refusals:
         finding.summary = f"{refusals[0]}; {finding.summary}"

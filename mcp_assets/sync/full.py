@@ -11,7 +11,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync import collections
 from mcp_assets.sync.indexer import CHARACTERS_AT_ONCE, BatchReport, Counts, Indexer
 from mcp_assets.sync.ledger import Wanted
-from mcp_assets.sync.mass_delete import refuse_vanished
+from mcp_assets.sync.mass_delete import MassDeletion, hold_back_vanished
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.platform import Platform
 
@@ -59,7 +59,8 @@ def full_sync(
     What was committed before an error stands; run it again and it goes on from there.
 
     Raises:
-        MassDeletion: so many source rows are gone that a person has to allow it; nothing was done.
+        MassDeletion: so many source rows are gone that a person has to allow it. All else was done; the shards whose
+            deletions are held back were not complete.
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable.
     """
     total = platform.settings.shards
@@ -74,8 +75,7 @@ def full_sync(
     with platform.postgres.session() as session:
         started_at = _now(session)
         _find_differing(platform, session, entity_type, slots, stages, building, force=force)
-        if not allow_mass_delete:
-            refuse_vanished(platform, session, entity_type)
+        held = None if allow_mass_delete else hold_back_vanished(platform, session, entity_type, slots)
         differing = _count_by_shard(session, total)
 
         def work(batch: _Batch) -> BatchReport:
@@ -89,7 +89,10 @@ def full_sync(
         def completed() -> Iterator[Progress]:
             """The shards that have come to their end, in order: at once, for the next batch may fail."""
             while remaining and not outstanding[remaining[0]]:
-                if stages.embeddings and len(remaining) == 1:
+                if held is not None and remaining[0] in held.shards:
+                    remaining.pop(0)
+                    continue
+                if stages.embeddings and len(remaining) == 1 and held is None:
                     # Before the last is told to be complete: a retry of a run that fails here has to come by again.
                     collections.finish(platform, started_at)
                 yield _complete(platform, entity_type, remaining.pop(0), done, differing)
@@ -103,6 +106,8 @@ def full_sync(
             outstanding[batch.shard] -= len(batch.wanted)
             yield Progress(batch.shard, counts, complete=False, differing=differing.get(batch.shard, 0))
             yield from completed()
+    if held is not None:
+        raise MassDeletion(held.sentence, held.shards)
     if stages == Stages() and list(shards) == list(range(total)):
         with platform.postgres.transaction() as connection:
             connection.execute(

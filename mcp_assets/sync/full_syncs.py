@@ -12,6 +12,7 @@ from mcp_assets.sync.demand import beats
 from mcp_assets.sync.full import Progress, full_sync
 from mcp_assets.sync.indexer import Counts
 from mcp_assets.sync.linker import link_until_done, mark_shards
+from mcp_assets.sync.mass_delete import MassDeletion
 from mcp_assets.sync.platform import Platform
 
 SYNC_REQUEST = "data.sync.request"
@@ -193,21 +194,28 @@ def run_here(
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was committed stands.
-        MassDeletion: of the type, nothing was done.
+        MassDeletion: deletions are held back, of one type or of several; all else was done.
     """
     shards = range(platform.settings.shards)
+    held: dict[str, MassDeletion] = {}
     for entity_type in entity_types:
         begun: set[int] = set()
-        for news in full_sync(platform, entity_type, shards, force=force, allow_mass_delete=allow_mass_delete):
-            yield news_of(entity_type, news, first=news.shard not in begun)
-            begun.add(news.shard)
+        try:
+            for news in full_sync(platform, entity_type, shards, force=force, allow_mass_delete=allow_mass_delete):
+                yield news_of(entity_type, news, first=news.shard not in begun)
+                begun.add(news.shard)
+        except MassDeletion as refusal:
+            held[entity_type] = refusal
     for entity_type in entity_types:
         mark_shards(platform, entity_type, shards, force=force)
     for _ in link_until_done(platform):
         pass
     for entity_type in entity_types:
         for shard in shards:
-            yield PartitionProgress(entity_type, shard, linked=True)
+            if entity_type not in held or shard not in held[entity_type].shards:
+                yield PartitionProgress(entity_type, shard, linked=True)
+    if held:
+        raise MassDeletion("; ".join(map(str, held.values())))
 
 
 def news_of(entity_type: str, news: Progress, *, first: bool) -> PartitionProgress:

@@ -75,9 +75,10 @@ def repair(
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was mended stays mended.
     """
     done = Repaired()
+    sparing = set() if allow_mass_delete else _types_to_spare(platform, censuses, done)
     for census in censuses:
         _finish_what_is_dirty(platform, census, done, allow_mass_delete=allow_mass_delete)
-        _mend_partition(platform, census, done, allow_mass_delete=allow_mass_delete)
+        _mend_partition(platform, census, done, sparing=census.entity_type in sparing)
         if foreign:
             _remove_foreign(platform, census, done)
     # Neighbours of what was mended: an edge that was wrong for a broken vector is right after this.
@@ -157,22 +158,29 @@ def _finish_what_is_dirty(platform: Platform, census: LastCensus, done: Repaired
             if news.complete:
                 done.embedded += news.counts.embedded
     except MassDeletion as refusal:
-        done.refused.append(str(refusal))
+        if str(refusal) not in done.refused:
+            done.refused.append(str(refusal))
 
 
-def _mend_partition(platform: Platform, census: LastCensus, done: Repaired, *, allow_mass_delete: bool) -> None:
-    sparing = False
-    if not allow_mass_delete:
+def _types_to_spare(platform: Platform, censuses: Sequence[LastCensus], done: Repaired) -> set[str]:
+    """The entity types of which so much would go that a person is asked; said once a type."""
+    going: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for census in censuses:
         with platform.postgres.transaction() as connection:
             row = connection.execute(
                 platform.postgres.query("entities_going"),
                 {"census": census.id, "kinds": [kind.value for kind in DELETING]},
             ).fetchone()
-        going, vanished = row or (0, 0)
-        total = census.checked + going - vanished
-        if is_mass(platform, going, total):
-            sparing = True
-            done.refused.append(sentence(platform, "entities", census.place, going, total))
+        entities, vanished = row or (0, 0)
+        going[census.entity_type] += entities
+        total[census.entity_type] += census.checked + entities - vanished
+    spared = {name for name in going if is_mass(platform, going[name], total[name])}
+    done.refused += (sentence(platform, "entities", name, going[name], total[name]) for name in sorted(spared))
+    return spared
+
+
+def _mend_partition(platform: Platform, census: LastCensus, done: Repaired, *, sparing: bool) -> None:
     for listed in _entities_in_drift(platform, census):
         clean, embedded = mend_entities(platform, census.entity_type, listed, sparing=sparing)
         done.embedded += embedded

@@ -189,29 +189,35 @@ ORDER BY entity_id
 ON CONFLICT (entity_type, entity_id) DO NOTHING
 
 -- name: differing_living
--- Of what a full sync will look at, what it could find gone, by shard, with the number of all that are living there.
-SELECT living.shard, going.count, living.count
-FROM (
-    SELECT differing.slot * %(shards)s >> 16 AS shard, count(*) AS count
+-- Of what a full sync will look at, what it could find gone, with the number of all that could be gone there.
+SELECT (
+    SELECT count(*)
     FROM differing JOIN {schema}.entities AS ledger
         ON ledger.entity_type = %(entity_type)s AND ledger.entity_id = differing.entity_id
     WHERE ledger.deleted_at IS NULL AND ledger.origin = 'source'
-    GROUP BY 1
-) AS going
-JOIN (
-    SELECT slot * %(shards)s >> 16 AS shard, count(*) AS count
-    FROM {schema}.entities WHERE entity_type = %(entity_type)s AND deleted_at IS NULL
-    GROUP BY 1
-) AS living USING (shard)
-ORDER BY 1
+), (
+    SELECT count(*) FROM {schema}.entities
+    WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND origin = 'source'
+      AND slot >= %(low)s AND slot < %(high)s
+)
 
--- name: differing_living_ids
-SELECT differing.n, differing.entity_id
-FROM differing JOIN {schema}.entities AS ledger
-    ON ledger.entity_type = %(entity_type)s AND ledger.entity_id = differing.entity_id
-WHERE ledger.deleted_at IS NULL AND ledger.origin = 'source'
-  AND differing.slot * %(shards)s >> 16 = %(shard)s AND differing.n > %(after)s
-ORDER BY differing.n LIMIT %(limit)s
+-- name: vanished
+-- Living entities of a type, made from its source table, that have no living source row any more.
+CREATE TEMPORARY TABLE vanished AS
+SELECT ledger.entity_id
+FROM {schema}.entities AS ledger LEFT JOIN census_source AS source ON source.id = ledger.entity_id
+WHERE ledger.entity_type = %(entity_type)s AND ledger.deleted_at IS NULL AND ledger.origin = 'source'
+  AND source.id IS NULL
+
+-- name: count_vanished
+SELECT (SELECT count(*) FROM vanished), (
+    SELECT count(*) FROM {schema}.entities
+    WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND origin = 'source'
+)
+
+-- name: hold_back_vanished
+WITH held AS (DELETE FROM differing USING vanished WHERE differing.entity_id = vanished.entity_id RETURNING slot)
+SELECT DISTINCT slot * %(shards)s >> 16 FROM held
 
 -- name: dead_letter_examples
 SELECT id, coalesce(entity_type || ':' || entity_id, subject), stage, error_kind, error
