@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from mcp_assets.embedded import stack
 from mcp_assets.settings import Settings
@@ -15,6 +16,10 @@ from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.openai_stub import OpenAIStub
 
 DIMENSION = 16
+
+# How long an example takes says how busy the machine is, not whether the rule holds.
+hypothesis_settings.register_profile("without_deadline", deadline=None)
+hypothesis_settings.load_profile("without_deadline")
 
 
 @pytest.fixture(scope="session")
