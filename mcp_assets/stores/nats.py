@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import hashlib
 import json
 import threading
 import time
@@ -52,6 +53,12 @@ class Message:
     subject: str
     data: bytes
     stored_at: datetime
+
+    @property
+    def digest(self) -> bytes:
+        """Of subject and bytes: with `stored_at` it tells a message from another one of the same sequence."""
+        subject = self.subject.encode(errors="surrogatepass")
+        return hashlib.blake2b(b"%d %b" % (len(subject), subject) + self.data, digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,7 +206,7 @@ def _intake(platform: Platform) -> Finding:
         state, cursor = platform.nats.state(name), cursors[name]
         if state is None:
             continue
-        read = cursor[1] if cursor is not None and cursor[0] == state.created_at else state.first_seq - 1
+        read = cursor[2] if cursor is not None and cursor[1] == state.created_at else state.first_seq - 1
         behind = max(0, state.last_seq - max(read, state.first_seq - 1))
         unread += behind
         if behind:

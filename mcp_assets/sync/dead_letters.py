@@ -57,7 +57,7 @@ class DeadLetter:
     stage: str
     subject: str | None
     stream: str | None
-    stream_created_at: datetime | None
+    epoch: int | None
     seq: int | None
     stored_at: datetime | None
     entity_type: str | None
@@ -292,7 +292,7 @@ def _replay_messages(platform: Platform, letters: Sequence[DeadLetter]) -> tuple
 def _inbox_columns(events: Sequence[tuple[DeadLetter, Event]]) -> dict[str, list[Any]]:
     return {
         "stream": [letter.stream for letter, _ in events],
-        "stream_created_at": [letter.stream_created_at for letter, _ in events],
+        "epoch": [letter.epoch for letter, _ in events],
         "seq": [letter.seq for letter, _ in events],
         "kind": [event.kind.value for _, event in events],
         "subject": [event.subject for _, event in events],
@@ -302,7 +302,7 @@ def _inbox_columns(events: Sequence[tuple[DeadLetter, Event]]) -> dict[str, list
         "payload": [payload_of(event) for _, event in events],
         "message_id": [event.message_id for _, event in events],
         "event_order": [
-            event_order(letter.stored_at or letter.first_at, letter.stream or "", letter.seq or 0)
+            event_order(letter.stored_at or letter.first_at, letter.stream or "", letter.epoch or 0, letter.seq or 0)
             for letter, _ in events
         ],
         "stored_at": [letter.stored_at or letter.first_at for letter, _ in events],

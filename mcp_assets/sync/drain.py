@@ -54,7 +54,7 @@ UNKNOWN_TRIES = 3
 class _InboxRow:
     kind: str
     stream: str
-    stream_created_at: Any
+    epoch: int
     seq: int
     entity_id: str
     subject: str
@@ -437,7 +437,7 @@ def _for_messages(
             platform.postgres.query(query),
             {
                 "stream": [row.stream for row in rows],
-                "stream_created_at": [row.stream_created_at for row in rows],
+                "epoch": [row.epoch for row in rows],
                 "seq": [row.seq for row in rows],
                 **parameters,
             },

@@ -45,7 +45,7 @@ class Message:
     """The message that asks for a full sync, by its place in the stream."""
 
     stream: str
-    stream_created_at: Any
+    epoch: int
     seq: int
     subject: str
     message_id: str | None

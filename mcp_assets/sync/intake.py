@@ -2,11 +2,11 @@
 
 import json
 import logging
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from mcp_assets.events import Event, Rejected, parse
+from mcp_assets.events import Event, Kind, Rejected, parse
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.nats import Message, StreamState
 from mcp_assets.stores.postgres import Connection
@@ -17,14 +17,35 @@ logger = logging.getLogger(__name__)
 MESSAGES_A_READ = 5_000
 BYTES_A_READ = 16 << 20
 
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a stream has been read: `last_seq` is the last message taken in."""
+    """How far a stream has been read in its present epoch: to the message `last_seq`.
 
+    `last_stored_at` and `last_digest` are of that message, None if it was not read. No message of the epoch was stored
+    after `newest_stored_at`; a message stored at `read_before` or earlier may have been read in an earlier epoch.
+    """
+
+    epoch: int
     stream_created_at: datetime
     last_seq: int
-    last_stored_at: datetime
+    newest_stored_at: datetime = _NEVER
+    last_stored_at: datetime | None = None
+    last_digest: bytes | None = None
+    read_before: datetime | None = None
+
+    def moved_to(self, messages: Sequence[Message]) -> "Cursor":
+        """The cursor behind `messages`, which are not empty and in the order of the stream."""
+        last = messages[-1]
+        return replace(
+            self,
+            last_seq=last.seq,
+            newest_stored_at=max(self.newest_stored_at, *(message.stored_at for message in messages)),
+            last_stored_at=last.stored_at,
+            last_digest=last.digest,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,44 +89,101 @@ def _intake_stream(platform: Platform, name: str, wait_s: float) -> Intake:
     # The cursor first: one that someone else moves after the state was read would look like a stream that was reset.
     cursor = _cursor(platform, name) or _new_cursor(platform, name)
     state = _state(platform, name)
+    rewound = find_rewind(cursor, state)
+    if rewound is not None:
+        return _begin_epoch(platform, name, cursor, state, rewound)
     gap = find_gap(cursor, state)
     if gap is not None:
-        jumped = Cursor(state.created_at, state.first_seq - 1, cursor.last_stored_at)
-        with platform.postgres.transaction() as connection:
-            if not _move(platform, connection, name, cursor, jumped):
-                return Intake(more=True)
-            _want_full_syncs(platform, connection, f"stream {name}: {gap}")
-        logger.warning("stream %s: %s; a full sync is asked for", name, gap)
-        return Intake(gap=gap, more=True)
+        return _pass_gap(platform, name, cursor, replace(cursor, last_seq=state.first_seq - 1, last_digest=None), gap)
     read = platform.nats.read(
         state, cursor.last_seq, limit=MESSAGES_A_READ, max_bytes=BYTES_A_READ, wait_s=max(wait_s, 0.05)
     )
     if not read.messages:
         return _pass_over(platform, name, cursor, state)
     hole = None if state.foreign_subjects else find_hole(cursor.last_seq, read.messages)
-    moved = Cursor(state.created_at, read.messages[-1].seq, max(cursor.last_stored_at, read.messages[-1].stored_at))
+    moved = cursor.moved_to(read.messages)
     parsed = [(message, parse(message.subject, message.data, platform.type_names)) for message in read.messages]
     with platform.postgres.transaction() as connection:
         if not _move(platform, connection, name, cursor, moved):
             # Someone else was first.
             return Intake(more=True)
+        again = _taken_in_before(platform, connection, name, cursor, parsed)
+        parsed = [(message, event) for message, event in parsed if message.seq not in again]
         accepted = [(message, event) for message, event in parsed if isinstance(event, Event)]
         rejected = [(message, event) for message, event in parsed if isinstance(event, Rejected)]
-        _insert_accepted(platform, connection, state, cursor, accepted)
-        _insert_rejected(platform, connection, state, rejected)
+        _insert_accepted(platform, connection, name, cursor, accepted)
+        _insert_rejected(platform, connection, name, cursor, rejected)
         if hole is not None:
             _want_full_syncs(platform, connection, f"stream {name}: {hole}")
     return Intake(len(accepted), len(rejected), hole, read.more)
 
 
-def find_gap(cursor: Cursor, state: StreamState) -> str | None:
-    """What was lost between the cursor and what the stream still holds; None if nothing was."""
+def _taken_in_before(
+    platform: Platform,
+    connection: Connection,
+    name: str,
+    cursor: Cursor,
+    parsed: Sequence[tuple[Message, Event | Rejected]],
+) -> set[int]:
+    """Sequences of messages that were taken in in an earlier epoch, and that are not to be taken in again.
+
+    Those are messages that still wait or are dead letters, and requests: an old request must not be worked off twice.
+    Any other event that is read again is applied again, which changes nothing: it has its old place in the order.
+    """
+    if cursor.read_before is None:
+        return set()
+    old = [(message, event) for message, event in parsed if message.stored_at <= cursor.read_before]
+    if not old:
+        return set()
+    known = connection.execute(
+        platform.postgres.query("known_of_earlier_epochs"),
+        {
+            "stream": name,
+            "epoch": cursor.epoch,
+            "seq": [message.seq for message, _ in old],
+            "stored_at": [message.stored_at for message, _ in old],
+        },
+    )
+    requests = {
+        message.seq for message, event in old if isinstance(event, Event) and event.kind in (Kind.SYNC, Kind.VALIDATE)
+    }
+    return requests | {row[0] for row in known}
+
+
+def _begin_epoch(platform: Platform, name: str, cursor: Cursor, state: StreamState, reason: str) -> Intake:
+    """Read the stream from its first message on as another life of it. What was accepted before stays as it is."""
+    begun = Cursor(
+        cursor.epoch + 1,
+        state.created_at,
+        state.first_seq - 1,
+        read_before=max(cursor.newest_stored_at, cursor.read_before or _NEVER),
+    )
+    return _pass_gap(platform, name, cursor, begun, reason)
+
+
+def _pass_gap(platform: Platform, name: str, cursor: Cursor, moved: Cursor, reason: str) -> Intake:
+    """Messages may be lost: go on behind them, and ask for full syncs."""
+    with platform.postgres.transaction() as connection:
+        if not _move(platform, connection, name, cursor, moved):
+            return Intake(more=True)
+        _want_full_syncs(platform, connection, f"stream {name}: {reason}")
+    logger.warning("stream %s: %s; a full sync is asked for", name, reason)
+    return Intake(gap=reason, more=True)
+
+
+def find_rewind(cursor: Cursor, state: StreamState) -> str | None:
+    """What shows that the stream is not the one that was read, or was set back; None if nothing does."""
     if state.created_at != cursor.stream_created_at:
         return f"the stream was made anew at {state.created_at.isoformat()}"
     if state.last_seq < cursor.last_seq:
         return (
             f"the stream ends at {state.last_seq}, before the {cursor.last_seq} already read: it was restored or reset"
         )
+    return None
+
+
+def find_gap(cursor: Cursor, state: StreamState) -> str | None:
+    """What was lost between the cursor and what the stream still holds; None if nothing was."""
     if state.first_seq > cursor.last_seq + 1:
         return f"messages {cursor.last_seq + 1} to {state.first_seq - 1} were discarded before they were read"
     return None
@@ -120,10 +198,13 @@ def find_hole(after_seq: int, messages: Iterable[Message]) -> str | None:
     return None
 
 
-def event_order(stored_at: datetime, stream: str, seq: int) -> str:
-    """Place of a message among all of all streams, to compare as text: time stored, stream, sequence."""
-    micros = (stored_at - datetime(1970, 1, 1, tzinfo=UTC)) // _MICROSECOND
-    return f"{micros:017d}|{stream}|{seq:020d}"
+def event_order(stored_at: datetime, stream: str, epoch: int, seq: int) -> str:
+    """Place of a message among all of all streams, to compare as text: time stored, stream, sequence, epoch.
+
+    A message that is read again in a later epoch stands directly behind itself, before all that was stored after it.
+    """
+    micros = (stored_at - _NEVER) // _MICROSECOND
+    return f"{micros:017d}|{stream}|{seq:020d}|{epoch:010d}"
 
 
 _MICROSECOND = datetime.resolution
@@ -166,7 +247,7 @@ def _pass_over(platform: Platform, name: str, cursor: Cursor, state: StreamState
     """Nothing to read: step over what the stream ended with before the wait and is not ours or was deleted."""
     if state.last_seq == cursor.last_seq:
         return Intake()
-    passed = Cursor(cursor.stream_created_at, state.last_seq, cursor.last_stored_at)
+    passed = replace(cursor, last_seq=state.last_seq, last_digest=None)
     hole = f"messages {cursor.last_seq + 1} to {state.last_seq} were discarded before they were read"
     with platform.postgres.transaction() as connection:
         if not _move(platform, connection, name, cursor, passed):
@@ -181,14 +262,7 @@ def _move(platform: Platform, connection: Connection, stream: str, old: Cursor, 
     """Compare-and-set; False if the cursor is no longer at `old`."""
     moved = connection.execute(
         platform.postgres.query("move_cursor"),
-        {
-            "stream": stream,
-            "old_seq": old.last_seq,
-            "old_created_at": old.stream_created_at,
-            "new_seq": new.last_seq,
-            "new_created_at": new.stream_created_at,
-            "new_stored_at": new.last_stored_at,
-        },
+        {"stream": stream, "old_epoch": old.epoch, "old_seq": old.last_seq, **asdict(new)},
     )
     return moved.rowcount == 1
 
@@ -196,14 +270,14 @@ def _move(platform: Platform, connection: Connection, stream: str, old: Cursor, 
 def _insert_accepted(
     platform: Platform,
     connection: Connection,
-    state: StreamState,
+    stream: str,
     cursor: Cursor,
     accepted: list[tuple[Message, Event]],
 ) -> None:
     if not accepted:
         return
     stored_at = []
-    newest = cursor.last_stored_at
+    newest = cursor.newest_stored_at
     for message, _ in accepted:
         # JetStream's clock may step back; the order of a stream is that of its sequences.
         newest = max(newest, message.stored_at)
@@ -211,8 +285,8 @@ def _insert_accepted(
     connection.execute(
         platform.postgres.query("insert_inbox"),
         {
-            "stream": state.name,
-            "created_at": state.created_at,
+            "stream": stream,
+            "epoch": cursor.epoch,
             "seq": [message.seq for message, _ in accepted],
             "kind": [event.kind.value for _, event in accepted],
             "subject": [event.subject for _, event in accepted],
@@ -222,7 +296,8 @@ def _insert_accepted(
             "payload": [payload_of(event) for _, event in accepted],
             "message_id": [event.message_id for _, event in accepted],
             "event_order": [
-                event_order(at, state.name, message.seq) for at, (message, _) in zip(stored_at, accepted, strict=True)
+                event_order(at, stream, cursor.epoch, message.seq)
+                for at, (message, _) in zip(stored_at, accepted, strict=True)
             ],
             "stored_at": stored_at,
         },
@@ -236,15 +311,15 @@ def payload_of(event: Event) -> str | None:
 
 
 def _insert_rejected(
-    platform: Platform, connection: Connection, state: StreamState, rejected: list[tuple[Message, Rejected]]
+    platform: Platform, connection: Connection, stream: str, cursor: Cursor, rejected: list[tuple[Message, Rejected]]
 ) -> None:
     if not rejected:
         return
     connection.execute(
         platform.postgres.query("insert_rejected"),
         {
-            "stream": state.name,
-            "created_at": state.created_at,
+            "stream": stream,
+            "epoch": cursor.epoch,
             "seq": [message.seq for message, _ in rejected],
             # PostgreSQL's text takes neither NUL nor lone surrogates; the message's own bytes are kept as they came.
             "subject": [

@@ -87,7 +87,7 @@ def pending(platform: Platform) -> Pending:
             for name in platform.settings.streams:
                 row = connection.execute(postgres.query("read_cursor"), {"stream": name}).fetchone()
                 if row is not None:
-                    read[name] = (row[0], row[1])
+                    read[name] = (row[1], row[2])
         found.collections += describe(platform)
     except StoreUnavailable as error:
         found.unavailable.append(str(error))

@@ -304,7 +304,7 @@ def _dead_letter(platform: Platform, connection: Connection, request: Request, e
         {
             "subject": message.subject,
             "stream": message.stream,
-            "stream_created_at": message.stream_created_at,
+            "epoch": message.epoch,
             "seq": message.seq,
             "stored_at": request.stored_at,
             "raw": json.dumps(envelope, ensure_ascii=False).encode(),
@@ -318,15 +318,13 @@ def _place(request: Request) -> dict[str, Any]:
     message = request.message
     return {
         "stream": [message.stream],
-        "stream_created_at": [message.stream_created_at],
+        "epoch": [message.epoch],
         "seq": [message.seq],
     }
 
 
 def _request(row: Sequence[Any]) -> Request:
-    stream, stream_created_at, seq, subject, message_id, payload, stored_at, attempts = row
+    stream, epoch, seq, subject, message_id, payload, stored_at, attempts = row
     targets = tuple(SyncTarget(**target) for target in payload["targets"])
     request = SyncRequest(SyncType(payload["sync_type"]), targets, payload["context"])
-    return Request(
-        full_syncs.Message(stream, stream_created_at, seq, subject, message_id), request, stored_at, attempts
-    )
+    return Request(full_syncs.Message(stream, epoch, seq, subject, message_id), request, stored_at, attempts)

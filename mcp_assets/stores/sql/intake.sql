@@ -1,44 +1,57 @@
 -- name: read_cursor
-SELECT stream_created_at, last_seq, last_stored_at FROM {schema}.intake_cursors WHERE stream = %(stream)s
+SELECT epoch, stream_created_at, last_seq, newest_stored_at, last_stored_at, last_digest, read_before
+FROM {schema}.intake_cursors WHERE stream = %(stream)s
 
 -- name: create_cursor
-INSERT INTO {schema}.intake_cursors (stream, stream_created_at, last_seq)
-VALUES (%(stream)s, %(created_at)s, %(last_seq)s)
+-- Of a stream that was read before, by a cursor that was removed: no number of an epoch is given twice.
+INSERT INTO {schema}.intake_cursors (stream, epoch, stream_created_at, last_seq)
+SELECT %(stream)s, 1 + coalesce(max(epoch), 0), %(created_at)s, %(last_seq)s
+FROM (
+    SELECT epoch FROM {schema}.inbox WHERE stream = %(stream)s
+    UNION ALL SELECT epoch FROM {schema}.full_sync_requests WHERE stream = %(stream)s
+    UNION ALL SELECT epoch FROM {schema}.dead_letters
+    WHERE stream = %(stream)s AND stage IN ('intake', 'request')
+) AS known
 ON CONFLICT (stream) DO NOTHING
 
 -- name: move_cursor
 UPDATE {schema}.intake_cursors
-SET last_seq = %(new_seq)s, stream_created_at = %(new_created_at)s, last_stored_at = %(new_stored_at)s
-WHERE stream = %(stream)s AND last_seq = %(old_seq)s AND stream_created_at = %(old_created_at)s
+SET epoch = %(epoch)s, stream_created_at = %(stream_created_at)s, last_seq = %(last_seq)s,
+    newest_stored_at = %(newest_stored_at)s, last_stored_at = %(last_stored_at)s, last_digest = %(last_digest)s,
+    read_before = %(read_before)s
+WHERE stream = %(stream)s AND epoch = %(old_epoch)s AND last_seq = %(old_seq)s
 
 -- name: insert_inbox
 INSERT INTO {schema}.inbox
-    (stream, stream_created_at, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order,
-     stored_at)
-SELECT %(stream)s, %(created_at)s, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, message_id,
+    (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at)
+SELECT %(stream)s, %(epoch)s, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, message_id,
        event_order, stored_at
 FROM unnest(
     %(seq)s::bigint[], %(kind)s::text[], %(subject)s::text[], %(entity_type)s::text[], %(entity_id)s::text[],
     %(verb)s::text[], %(payload)b::text[], %(message_id)s::text[], %(event_order)s::text[],
     %(stored_at)s::timestamptz[]
 ) AS message (seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at)
--- A stream that was restored from a backup gives the same sequences once more.
-ON CONFLICT (stream, stream_created_at, seq) DO UPDATE
-SET kind = excluded.kind, subject = excluded.subject, entity_type = excluded.entity_type,
-    entity_id = excluded.entity_id, verb = excluded.verb, payload = excluded.payload,
-    message_id = excluded.message_id,
-    event_order = excluded.event_order, stored_at = excluded.stored_at, received_at = now(), not_before = now(),
-    attempts = 0
 
 -- name: insert_rejected
-INSERT INTO {schema}.dead_letters (stage, subject, stream, stream_created_at, seq, stored_at, raw, error_kind, error)
-SELECT 'intake', subject, %(stream)s, %(created_at)s, seq, stored_at, raw, error_kind, error
+INSERT INTO {schema}.dead_letters (stage, subject, stream, epoch, seq, stored_at, raw, error_kind, error)
+SELECT 'intake', subject, %(stream)s, %(epoch)s, seq, stored_at, raw, error_kind, error
 FROM unnest(%(seq)s::bigint[], %(subject)s::text[], %(stored_at)s::timestamptz[], %(raw)s::bytea[],
             %(error_kind)s::text[], %(error)s::text[])
     AS message (seq, subject, stored_at, raw, error_kind, error)
-ON CONFLICT (stream, stream_created_at, seq) WHERE stage IN ('intake', 'request') DO UPDATE
-SET stage = 'intake', subject = excluded.subject, stored_at = excluded.stored_at, raw = excluded.raw,
-    error_kind = excluded.error_kind, error = excluded.error, last_at = now(), replayed_at = NULL
+
+-- name: known_of_earlier_epochs
+-- The same stream gave the same sequence at the same time: it is the same message.
+SELECT message.seq
+FROM unnest(%(seq)s::bigint[], %(stored_at)s::timestamptz[]) AS message (seq, stored_at)
+WHERE EXISTS (
+    SELECT FROM {schema}.inbox
+    WHERE inbox.stream = %(stream)s AND inbox.epoch < %(epoch)s AND inbox.seq = message.seq
+      AND inbox.stored_at = message.stored_at
+) OR EXISTS (
+    SELECT FROM {schema}.dead_letters AS letter
+    WHERE letter.stage IN ('intake', 'request') AND letter.stream = %(stream)s AND letter.epoch < %(epoch)s
+      AND letter.seq = message.seq AND letter.stored_at = message.stored_at
+)
 
 -- name: want_full_syncs
 INSERT INTO {schema}.wanted_full_syncs (entity_type, reason)
@@ -78,7 +91,7 @@ GROUP BY waiting.entity_type
 SELECT kind, coalesce(entity_type, ''), count(*), min(stored_at) FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: claim_inbox
-SELECT kind, stream, stream_created_at, seq, entity_id, subject, verb, payload, event_order, attempts, message_id
+SELECT kind, stream, epoch, seq, entity_id, subject, verb, payload, event_order, attempts, message_id
 FROM {schema}.inbox
 WHERE kind = ANY(%(kinds)s) AND entity_type = %(entity_type)s AND not_before <= now()
 ORDER BY event_order
@@ -88,20 +101,20 @@ FOR UPDATE SKIP LOCKED
 -- name: delete_inbox
 WITH settled AS (
     DELETE FROM {schema}.dead_letters AS letter
-    USING unnest(%(stream)s::text[], %(stream_created_at)s::timestamptz[], %(seq)s::bigint[])
-        AS done (stream, stream_created_at, seq)
+    USING unnest(%(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[])
+        AS done (stream, epoch, seq)
     WHERE letter.stage IN ('intake', 'request') AND letter.replayed_at IS NOT NULL
-      AND letter.stream = done.stream AND letter.stream_created_at = done.stream_created_at AND letter.seq = done.seq
+      AND letter.stream = done.stream AND letter.epoch = done.epoch AND letter.seq = done.seq
 )
 DELETE FROM {schema}.inbox AS inbox
-USING unnest(%(stream)s::text[], %(stream_created_at)s::timestamptz[], %(seq)s::bigint[])
-    AS done (stream, stream_created_at, seq)
-WHERE inbox.stream = done.stream AND inbox.stream_created_at = done.stream_created_at AND inbox.seq = done.seq
+USING unnest(%(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[])
+    AS done (stream, epoch, seq)
+WHERE inbox.stream = done.stream AND inbox.epoch = done.epoch AND inbox.seq = done.seq
 
 -- name: postpone_inbox
 UPDATE {schema}.inbox AS inbox
 SET attempts = attempts + 1,
     not_before = now() + %(delay_ms)s * (2 ^ least(attempts, 6)) * interval '1 millisecond'
-FROM unnest(%(stream)s::text[], %(stream_created_at)s::timestamptz[], %(seq)s::bigint[])
-    AS late (stream, stream_created_at, seq)
-WHERE inbox.stream = late.stream AND inbox.stream_created_at = late.stream_created_at AND inbox.seq = late.seq
+FROM unnest(%(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[])
+    AS late (stream, epoch, seq)
+WHERE inbox.stream = late.stream AND inbox.epoch = late.epoch AND inbox.seq = late.seq

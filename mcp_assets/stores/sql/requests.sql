@@ -3,7 +3,7 @@ SELECT DISTINCT kind FROM {schema}.inbox
 WHERE kind IN ('sync', 'validate') AND not_before <= now() ORDER BY kind
 
 -- name: claim_request
-SELECT stream, stream_created_at, seq, subject, message_id, payload, stored_at, attempts
+SELECT stream, epoch, seq, subject, message_id, payload, stored_at, attempts
 FROM {schema}.inbox
 WHERE kind = %(kind)s AND not_before <= now()
 ORDER BY event_order
@@ -12,10 +12,10 @@ FOR UPDATE SKIP LOCKED
 
 -- name: insert_failed_request
 INSERT INTO {schema}.dead_letters AS letter
-    (stage, subject, stream, stream_created_at, seq, stored_at, raw, error_kind, error)
-VALUES ('request', %(subject)s, %(stream)s, %(stream_created_at)s, %(seq)s, %(stored_at)s, %(raw)s, %(error_kind)s,
+    (stage, subject, stream, epoch, seq, stored_at, raw, error_kind, error)
+VALUES ('request', %(subject)s, %(stream)s, %(epoch)s, %(seq)s, %(stored_at)s, %(raw)s, %(error_kind)s,
         %(error)s)
-ON CONFLICT (stream, stream_created_at, seq) WHERE stage IN ('intake', 'request') DO UPDATE
+ON CONFLICT (stream, epoch, seq) WHERE stage IN ('intake', 'request') DO UPDATE
 SET stage = 'request', error_kind = excluded.error_kind, error = excluded.error, attempts = letter.attempts + 1,
     last_at = now(), replayed_at = NULL
 
@@ -35,9 +35,9 @@ INSERT INTO {schema}.full_syncs (id, entity_types, force, requested_by)
 VALUES (%(id)s, %(entity_types)s, %(force)s, %(requested_by)s)
 
 -- name: join_full_sync
-INSERT INTO {schema}.full_sync_requests (stream, stream_created_at, seq, subject, message_id, full_sync_id)
-VALUES (%(stream)s, %(stream_created_at)s, %(seq)s, %(subject)s, %(message_id)s, %(full_sync_id)s)
-ON CONFLICT (stream, stream_created_at, seq) DO UPDATE SET full_sync_id = excluded.full_sync_id
+INSERT INTO {schema}.full_sync_requests (stream, epoch, seq, subject, message_id, full_sync_id)
+VALUES (%(stream)s, %(epoch)s, %(seq)s, %(subject)s, %(message_id)s, %(full_sync_id)s)
+ON CONFLICT (stream, epoch, seq) DO UPDATE SET full_sync_id = excluded.full_sync_id
 
 -- name: unfinished_full_syncs
 SELECT id, entity_types, force, requested_by, started_at IS NOT NULL
@@ -112,7 +112,7 @@ FOR UPDATE SKIP LOCKED
 UPDATE {schema}.dead_letters SET announced = attempts WHERE id = ANY(%(ids)s)
 
 -- name: find_dead_letters
-SELECT id, stage, subject, stream, stream_created_at, seq, stored_at, entity_type, entity_id, raw, error_kind, error,
+SELECT id, stage, subject, stream, epoch, seq, stored_at, entity_type, entity_id, raw, error_kind, error,
        attempts, first_at, last_at, replayed_at
 FROM {schema}.dead_letters
 WHERE id > %(after)s
@@ -148,14 +148,14 @@ WHERE letter.id = again.id
 
 -- name: replay_inbox
 INSERT INTO {schema}.inbox
-    (stream, stream_created_at, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order,
+    (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order,
      stored_at)
-SELECT stream, stream_created_at, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, message_id,
+SELECT stream, epoch, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, message_id,
        event_order, stored_at
 FROM unnest(
-    %(stream)s::text[], %(stream_created_at)s::timestamptz[], %(seq)s::bigint[], %(kind)s::text[], %(subject)s::text[],
+    %(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[], %(kind)s::text[], %(subject)s::text[],
     %(entity_type)s::text[], %(entity_id)s::text[], %(verb)s::text[], %(payload)b::text[], %(message_id)s::text[],
     %(event_order)s::text[], %(stored_at)s::timestamptz[]
-) AS message (stream, stream_created_at, seq, kind, subject, entity_type, entity_id, verb, payload, message_id,
+) AS message (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, payload, message_id,
               event_order, stored_at)
-ON CONFLICT (stream, stream_created_at, seq) DO NOTHING
+ON CONFLICT (stream, epoch, seq) DO NOTHING

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_assets.stores.nats import Message, StreamState
-from mcp_assets.sync.intake import Cursor, Intake, event_order, find_gap, find_hole
+from mcp_assets.sync.intake import Cursor, Intake, event_order, find_gap, find_hole, find_rewind
 
 MADE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,7 +32,7 @@ def messages(*sequences: int) -> list[Message]:
     ],
 )
 def test_nothing_is_lost_while_the_stream_holds_all_that_was_not_read(read: int, first: int, last: int) -> None:
-    assert find_gap(Cursor(MADE, read, MADE), state(first, last)) is None
+    assert find_gap(Cursor(1, MADE, read), state(first, last)) is None
 
 
 @pytest.mark.parametrize(
@@ -40,18 +40,18 @@ def test_nothing_is_lost_while_the_stream_holds_all_that_was_not_read(read: int,
     [(0, 2, 5, "messages 1 to 1 "), (5, 8, 9, "messages 6 to 7 "), (5, 10, 9, "messages 6 to 9 ")],
 )
 def test_messages_discarded_before_they_were_read_are_a_gap(read: int, first: int, last: int, lost: str) -> None:
-    assert (find_gap(Cursor(MADE, read, MADE), state(first, last)) or "").startswith(lost)
+    assert (find_gap(Cursor(1, MADE, read), state(first, last)) or "").startswith(lost)
 
 
 def test_a_stream_made_anew_is_a_gap_even_if_its_sequences_fit() -> None:
-    gap = find_gap(Cursor(MADE, 5, MADE), state(1, 9, MADE + timedelta(seconds=1)))
+    gap = find_rewind(Cursor(1, MADE, 5), state(1, 9, MADE + timedelta(seconds=1)))
 
     assert gap is not None
     assert "made anew" in gap
 
 
 def test_a_stream_that_ends_before_what_was_read_is_a_gap() -> None:
-    assert "restored or reset" in (find_gap(Cursor(MADE, 9, MADE), state(1, 5)) or "")
+    assert "restored or reset" in (find_rewind(Cursor(1, MADE, 9), state(1, 5)) or "")
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ SEQUENCES = st.integers(1, 2**62)
 @given(TIMES, TIMES, SEQUENCES, SEQUENCES)
 def test_across_streams_the_time_stored_decides_as_text(a: datetime, b: datetime, m: int, n: int) -> None:
     if a != b:
-        assert (event_order(a, "X", m) < event_order(b, "A", n)) == (a < b)
+        assert (event_order(a, "X", 1, m) < event_order(b, "A", 2, n)) == (a < b)
 
 
 @given(TIMES, SEQUENCES, SEQUENCES)
 def test_of_messages_stored_at_one_time_in_one_stream_the_sequence_decides(at: datetime, m: int, n: int) -> None:
-    assert (event_order(at, "S", m) < event_order(at, "S", n)) == (m < n)
+    assert (event_order(at, "S", 2, m) < event_order(at, "S", 1, n)) == (m < n)
 
 
 def test_the_work_of_several_streams_adds_up() -> None:
