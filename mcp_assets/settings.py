@@ -164,6 +164,11 @@ class Settings(BaseSettings):
         validation_alias="MCP_ASSETS_RETRY_DELAY_MS",
         description="Wait before the second try; doubles with each.",
     )
+    provider_retry_s: PositiveFloat = Field(
+        default=60.0,
+        validation_alias="MCP_ASSETS_PROVIDER_RETRY_S",
+        description="Wait before the next run while the provider refuses everything; doubles up to 16 minutes.",
+    )
     shards: int = Field(
         default=4, ge=1, le=1024, validation_alias="MCP_ASSETS_SHARDS", description="Partitions an entity type."
     )

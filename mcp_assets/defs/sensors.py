@@ -18,6 +18,7 @@ from mcp_assets.sync.demand import DrainRun, beats, overdue, pending_types, undr
 from mcp_assets.sync.intake import intake
 from mcp_assets.sync.linker import oldest_link_s
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.provider_outage import let_through
 
 DRAIN_TAG = "mcp_assets/drain"
 FULL_SYNC_TAG = "mcp_assets/full_sync"
@@ -134,7 +135,7 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
     if not lost and not waiting:
         return []
     syncing = {run.entity_type for run in unfinished_runs(instance, FULL_SYNC_TAG)} if lost else set()
-    resync = [entity_type for entity_type in lost if entity_type not in syncing]
+    resync = let_through(platform, [entity_type for entity_type in lost if entity_type not in syncing])
     return [
         *(_request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type}) for entity_type in resync),
         *(
@@ -151,7 +152,7 @@ def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mappin
         return []
     seen = beats(platform)
     left = overdue(waiting, seen, platform.settings.entity_types)
-    return undrained(left, unfinished_runs(instance, DRAIN_TAG), seen) if left else []
+    return let_through(platform, undrained(left, unfinished_runs(instance, DRAIN_TAG), seen)) if left else []
 
 
 def _linking(instance: dg.DagsterInstance) -> bool:

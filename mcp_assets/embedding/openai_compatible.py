@@ -26,6 +26,7 @@ from mcp_assets.embedding.full_requests import FullRequests, Settled
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.embedding.protocol import (
     Embedded,
+    EmbedderClosed,
     EmbedderUnavailable,
     EmbeddingResult,
     Refusal,
@@ -133,7 +134,7 @@ class OpenAICompatibleEmbedder:
             yield
         except RuntimeError:
             if self._closed.is_set():
-                raise EmbedderUnavailable(_CLOSED) from None
+                raise EmbedderClosed(_CLOSED) from None
             raise
 
 
@@ -348,7 +349,7 @@ class _Requests:
     def _send(self, inputs: list[str]) -> Callable[[], CreateEmbeddingResponse]:
         """The answer to one request with status 200, still to be parsed: a bad answer is not a bad connection."""
         if self._closed.is_set():
-            raise EmbedderUnavailable(_CLOSED)
+            raise EmbedderClosed(_CLOSED)
         response = self._client.embeddings.with_raw_response.create(
             input=inputs,
             model=self.profile.name,

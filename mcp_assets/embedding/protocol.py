@@ -52,6 +52,10 @@ class EmbedderUnavailable(Exception):
     """
 
 
+class EmbedderClosed(EmbedderUnavailable):
+    """The embedder was closed while it was in use: that says nothing about the provider either."""
+
+
 class TextRefused(Exception):
     """The one text of a query cannot be embedded; `refusal` says why."""
 

@@ -17,6 +17,7 @@ from mcp_assets.sync.collections import serving_collection
 from mcp_assets.sync.drift import Kind, Severity
 from mcp_assets.sync.mass_delete import is_mass, sentence
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.provider_outage import provider_outages
 
 RECENT_S = 3_900.0
 """A census as old as this is not taken for the state of things: a little more than an hour, for they are hourly."""
@@ -186,6 +187,22 @@ def _dead_letters(platform: Platform) -> Finding:
     )
 
 
+def _provider(platform: Platform) -> Finding:
+    outages = provider_outages(platform)
+    return Finding(
+        passed=not outages,
+        summary="; ".join(outage.sentence for outage in outages)
+        or "the last texts that were sent to it were embedded, or refused one by one",
+        count=len(outages),
+        rows=[
+            {"model": outage.model, "since": outage.since.isoformat(), "reason": outage.reason} for outage in outages
+        ],
+        advice="Mend what the reason names; a run that is started by hand, or `mcp-assets sync`, tries it at once."
+        if outages
+        else "",
+    )
+
+
 def _intake(platform: Platform) -> Finding:
     now = datetime.now(UTC)
     with platform.postgres.transaction() as connection:
@@ -256,6 +273,7 @@ CHECKS: Mapping[str, Check] = {
     ),
     "no_dead_letters": Check("Nothing was given up.", _dead_letters),
     "intake_is_current": Check(f"No message waits longer than {INTAKE_LAG_S:.0f} s, and none was lost.", _intake),
+    "provider_answers": Check("The embedding provider embeds what it is sent.", _provider),
     "ledger_matches_source": Check("The ledger says what the source tables say.", _ledger),
 }
 """By name, in the order in which they are told."""

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,24 +14,28 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_assets.embedding.protocol import Embedder, Refusal
+from mcp_assets.embedding.protocol import Embedder, EmbedderClosed, EmbedderUnavailable, EmbeddingResult, Refusal
 from mcp_assets.embedding.vectors import unit, vector_checks
 from mcp_assets.entities.points import chunk_id, payload, point_id
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_of
 from mcp_assets.entities.text import LONGEST_TEXT
 from mcp_assets.retrying import retrying
-from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Collection, Point
 from mcp_assets.sync import collections
 from mcp_assets.sync.collections import Target, Targets, mark_lacking
 from mcp_assets.sync.ledger import Applied, Dirty, Wanted, apply
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.provider_outage import provider_answers, provider_refuses
 
 logger = logging.getLogger(__name__)
 
 CHARACTERS_AT_ONCE = 1_000_000
 """Texts embedded and held in memory together, in characters; with 1,536 dimensions some 10 MB of vectors."""
+
+_ANSWERS_NOTED_EVERY_S = 5.0
+"""How often it is put on record that the provider embeds: it ends an outage that another process has met."""
 
 _TARGETS_KNOWN_S = 1.0
 """How long it is taken for granted which collections are there: a bulk load asks once, not once a batch."""
@@ -171,6 +176,7 @@ class Indexer:
         self._alias = platform.settings.entity_types[entity_type].collection_name
         self._looking_up = threading.Lock()
         self._known: tuple[float, Targets] | None = None
+        self._answered: dict[str, float] = {}
 
     def run(
         self,
@@ -268,7 +274,7 @@ class Indexer:
         ]
         if not texts:
             return None
-        result = embedder.embed(texts)
+        result = self._ask(embedder, texts)
         outcomes = iter(result.outcomes)
         sound: list[tuple[_Plan, list[NDArray[np.float32]]]] = []
         for plan in plans:
@@ -284,6 +290,27 @@ class Indexer:
                 start, end = end, end + len(vectors)
                 plan.vectors = _Vectors(rows[start:end], checks[start:end])
         return result.tokens
+
+    def _ask(self, embedder: Embedder, texts: Sequence[str]) -> EmbeddingResult:
+        """The outcomes of `texts`. Whether the provider embeds at all is put on record."""
+        try:
+            result = embedder.embed(texts)
+        except EmbedderClosed:
+            raise
+        except EmbedderUnavailable as error:
+            try:
+                provider_refuses(self._platform, embedder.profile, str(error))
+            except StoreUnavailable as unavailable:
+                error.add_note(f"and it could not be put on record: {unavailable}")
+            raise
+        now = time.monotonic()
+        model = embedder.profile.name
+        if now - self._answered.get(model, -math.inf) > _ANSWERS_NOTED_EVERY_S and any(
+            outcome.vector is not None for outcome in result.outcomes
+        ):
+            self._answered[model] = now
+            provider_answers(self._platform, embedder.profile)
+        return result
 
     def _read_held(self, connection: Connection, ids: Sequence[str], collection: Collection) -> dict[str, _Held]:
         rows = connection.execute(

@@ -6,6 +6,7 @@ from typing import Any
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.sync.collections import describe
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.provider_outage import provider_outages
 
 
 @dataclass(slots=True)
@@ -24,6 +25,8 @@ class Pending:
     wanted_full_syncs: dict[str, str] = field(default_factory=dict)
     collections: list[str] = field(default_factory=list)
     """What is to be said of a change of model that is under way."""
+    provider: list[str] = field(default_factory=list)
+    """Why the embedding provider embeds nothing, since when, and when it is tried again."""
     unavailable: list[str] = field(default_factory=list)
 
     @property
@@ -47,6 +50,7 @@ class Pending:
             "dead_letters": self.dead_letters,
             "wanted_full_syncs": self.wanted_full_syncs,
             "collections": self.collections,
+            "provider": self.provider,
             "unavailable": self.unavailable,
         }
 
@@ -64,6 +68,7 @@ class Pending:
         lines += [f"dead letters: {count} × {name}" for name, count in self.dead_letters.items()]
         lines += [f"full sync of {name} wanted: {why}" for name, why in self.wanted_full_syncs.items()]
         lines += self.collections
+        lines += self.provider
         return lines + [f"unavailable: {message}" for message in self.unavailable]
 
 
@@ -89,6 +94,7 @@ def pending(platform: Platform) -> Pending:
                 if row is not None:
                     read[name] = (row[1], row[2])
         found.collections += describe(platform)
+        found.provider += [outage.sentence for outage in provider_outages(platform)]
     except StoreUnavailable as error:
         found.unavailable.append(str(error))
     for name in platform.settings.streams:

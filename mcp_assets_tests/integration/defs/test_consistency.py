@@ -136,9 +136,15 @@ def test_a_mass_deletion_stops_sync_and_repair_and_fails_the_check_until_it_is_a
 @pytest.mark.parametrize(
     ("gone", "failing"),
     [
-        ({"qdrant_url": "http://127.0.0.1:9"}, set(CHECKS) - {"no_dead_letters", "intake_is_current"}),
+        (
+            {"qdrant_url": "http://127.0.0.1:9"},
+            set(CHECKS) - {"no_dead_letters", "intake_is_current", "provider_answers"},
+        ),
         ({"nats_url": "nats://127.0.0.1:9"}, {"intake_is_current"}),
-        ({"source_preset": "cards"}, set(CHECKS) - {"no_dead_letters", "intake_is_current", "collections_match_model"}),
+        (
+            {"source_preset": "cards"},
+            set(CHECKS) - {"no_dead_letters", "intake_is_current", "collections_match_model", "provider_answers"},
+        ),
     ],
 )
 def test_checks_of_a_store_that_cannot_be_read_fail_with_the_reason(

@@ -21,10 +21,14 @@ from mcp_assets.defs.sensors import DRAIN_TAG, FULL_SYNC_TAG
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync import demand
+from mcp_assets.sync.checks import evaluate
 from mcp_assets.sync.drain import drain, sole_drain
+from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.provider_outage import provider_outages, provider_refuses
 from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, Ran
 from mcp_assets_tests.observing import inbox
+from mcp_assets_tests.openai_stub import OpenAIStub
 
 Tick = Callable[[], SensorExecutionData]
 Write = Callable[..., None]
@@ -279,6 +283,58 @@ def test_a_full_sync_of_some_shards_or_of_one_asset_does_not_count_as_the_one_th
 
     run("task-00", "task-03")
     assert "task" not in types_of(tick(), FULL_SYNC_TAG)
+
+
+def test_while_the_provider_refuses_everything_one_run_tries_it_at_a_time_each_after_twice_the_wait(
+    platform: Platform, tick: Tick, write: Write, run: Callable[..., Ran], stub: OpenAIStub
+) -> None:
+    write("task", {"t1": "text"})
+    write("page", {"p1": "text"})
+    stub.add_fault("insufficient_quota", times=None)
+    platform.nats.publish(thin("task", "t1") + thin("page", "p1"))
+    assert sorted(types_of(tick())) == ["page", "task"]
+
+    waits = []
+    for _ in range(3):
+        assert not run("task-00", "task-03", mode="DRAIN").success
+        assert tick().run_requests == []
+        (outage,) = provider_outages(platform)
+        waits.append((outage.tries, round(outage.next_try_in_s / 60)))
+        let_the_wait_be_over(platform)
+        assert len(types_of(tick())) == 1
+        assert tick().run_requests == []
+    assert waits == [(1, 1), (2, 2), (3, 4)]
+    assert "quota" in outage.reason
+
+    finding = evaluate(platform, "provider_answers")
+    assert not finding.passed
+    assert "quota" in finding.summary
+    told = pending(platform)
+    assert [line for line in told.lines() if "has embedded nothing" in line] == told.as_dict()["provider"]
+    assert len(told.provider) == 1
+
+    stub.clear_faults()
+    assert run("task-00", "task-03", mode="DRAIN").success
+    assert evaluate(platform, "provider_answers").passed
+    assert pending(platform).provider == []
+
+
+def test_a_full_sync_after_lost_events_is_not_asked_for_at_each_tick_while_the_provider_refuses_everything(
+    platform: Platform, tick: Tick
+) -> None:
+    with platform.postgres.transaction() as connection:
+        connection.execute("INSERT INTO mcp_assets.wanted_full_syncs (entity_type, reason) VALUES ('task', 'a gap')")
+    provider_refuses(platform, platform.settings.profile, "no quota")
+    assert tick().run_requests == []
+
+    let_the_wait_be_over(platform)
+
+    assert types_of(tick(), FULL_SYNC_TAG) == ["task"]
+
+
+def let_the_wait_be_over(platform: Platform) -> None:
+    with platform.postgres.transaction() as connection:
+        connection.execute("UPDATE mcp_assets.provider_outages SET next_try_at = now()")
 
 
 def test_a_tick_fails_where_a_store_is_silent_and_does_not_look_like_one_without_messages(
