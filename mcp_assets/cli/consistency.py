@@ -24,10 +24,17 @@ def validate(
     ] = False,
     types: Annotated[list[str] | None, typer.Option("--type", "-t", help="Only this entity type; repeatable.")] = None,
     allow_mass_delete: Annotated[
-        bool, typer.Option("--allow-mass-delete", help="Remove what is gone even if it is much of a partition.")
+        bool, typer.Option("--allow-mass-delete", help="Remove what is gone even if it is much of an entity type.")
     ] = False,
     foreign: Annotated[
-        bool, typer.Option("--foreign", help="With --repair: remove points of another hand, too.")
+        bool, typer.Option("--foreign", help="With --repair: remove points that other programs wrote, too.")
+    ] = False,
+    foreign_edges: Annotated[
+        bool,
+        typer.Option(
+            "--foreign-edges",
+            help="With --repair: remove rows of `relationships` that other programs wrote and that lack an end, too.",
+        ),
     ] = False,
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the report, per partition and kind, to FILE.csv or .parquet.")
@@ -51,6 +58,7 @@ def validate(
                 deep=deep,
                 allow_mass_delete=allow_mass_delete,
                 foreign=foreign,
+                foreign_edges=foreign_edges,
             )
         if export is not None:
             _export(platform, export)

@@ -21,13 +21,15 @@ REPAIR_JOB = "repair"
 class RepairConfig(dg.Config):
     """What to mend: all types without any. `deep`: look at everything, not at a sample of texts and edges.
 
-    `allow_mass_delete`: remove however much is gone. `foreign`: remove points of another hand, too.
+    `allow_mass_delete`: remove however much is gone. `foreign`: remove points that other programs wrote, too;
+    `foreign_edges`: remove their rows of `relationships` that lack a living end.
     """
 
     types: list[str] = Field(default=[])
     deep: bool = False
     allow_mass_delete: bool = False
     foreign: bool = False
+    foreign_edges: bool = False
 
 
 def build_census_job() -> UnresolvedAssetJobDefinition:
@@ -86,6 +88,7 @@ def build_repair_job() -> dg.JobDefinition:
             deep=config.deep,
             allow_mass_delete=config.allow_mass_delete,
             foreign=config.foreign,
+            foreign_edges=config.foreign_edges,
         )
         metadata: dict[str, dg.MetadataValue] = {
             "checked": dg.MetadataValue.int(report.checked),
@@ -103,7 +106,8 @@ def build_repair_job() -> dg.JobDefinition:
     @dg.job(
         name=REPAIR_JOB,
         executor_def=dg.in_process_executor,
-        description="Find what is wrong in the stores and mend exactly that; types, deep, allow_mass_delete, foreign.",
+        description="Find what is wrong in the stores and mend exactly that; types, deep, allow_mass_delete, foreign, "
+        "foreign_edges.",
     )
     def job() -> None:
         mend()

@@ -18,6 +18,10 @@ LONGEST_TEXT = 4_000_000
 """Characters of content; a longer entity is refused: its chunks could not be replaced in one step."""
 
 
+_WITH_EXPONENT = 1e16
+"""From here on, a whole float is written with an exponent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What is embedded of one entity."""
@@ -66,5 +70,22 @@ NO_TEXT_HASH = prepare(None, "", None).text_hash
 
 def state_hash(text_hash: str, title: str | None, metadata: Mapping[str, Any]) -> str:
     """32 hexadecimal digits of text, title and metadata: decides payload updates and re-linking."""
-    canonical = json.dumps([text_hash, title, metadata], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    canonical = _canonical([text_hash, title, metadata])
+    if "e+" in canonical or "-0.0" in canonical:
+        # The ledger's jsonb gives 1e22 back as an integer, and -0.0 as 0.0.
+        canonical = _canonical([text_hash, title, _as_jsonb_gives(metadata)])
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _as_jsonb_gives(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _as_jsonb_gives(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_jsonb_gives(one) for one in value]
+    if isinstance(value, float) and value.is_integer() and (abs(value) >= _WITH_EXPONENT or not value):
+        return int(value) if value else 0.0
+    return value

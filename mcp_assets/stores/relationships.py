@@ -206,11 +206,23 @@ class Relationships:
         )
         return [Orphan(*row) for row in connection.execute(statement)]
 
-    def delete_orphans(self, connection: Connection, schema: str, ids: Sequence[str], types: Sequence[str]) -> int:
-        """Remove those of the rows `ids` that lack a living end now, whosever they are. Returns how many."""
-        orphans = [orphan.id for orphan in self.orphans_among(connection, schema, ids, types)]
+    def delete_orphans(
+        self, connection: Connection, schema: str, ids: Sequence[str], types: Sequence[str], *, ours: bool
+    ) -> int:
+        """Remove those of the rows `ids` that lack a living end now. Returns how many.
+
+        `ours`: rows of ours alone, or else rows of others alone.
+        """
+        orphans = [
+            orphan.id
+            for orphan in self.orphans_among(connection, schema, ids, types)
+            if (orphan.origin == ORIGIN) is ours
+        ]
         return connection.execute(
-            sql.SQL("DELETE FROM {} WHERE id::text = ANY(%s)").format(self.table), (orphans,)
+            sql.SQL("DELETE FROM {} WHERE id::text = ANY(%s) AND (origin IS NOT DISTINCT FROM %s) = %s").format(
+                self.table
+            ),
+            (orphans, ORIGIN, ours),
         ).rowcount
 
     def count_from(self, connection: Connection, entity_type: str, slots: tuple[int, int]) -> int:

@@ -315,12 +315,12 @@ class _Vectors:
 
     def _look(self, batch: Sequence[Pair[_Row]]) -> None:
         """The first look, by hashes; what looks wrong becomes a suspect."""
-        texts = self._texts([pair.row for pair in batch if pair.row is not None and self._is_sampled(pair.row)])
+        texts, lying = self._texts([pair.row for pair in batch if pair.row is not None and self._is_sampled(pair.row)])
         for pair in batch:
             row = pair.row
             if row is not None and (row.living or row.in_source):
                 self._census.checked += 1
-            if row is None or self._is_suspect(row, pair.points, texts.get(row.id)):
+            if row is None or row.id in lying or self._is_suspect(row, pair.points, texts.get(row.id)):
                 entity_id = row.id if row is not None else pair.points[0].ref.id
                 self._suspects.setdefault(entity_id, []).extend(point.id for point in pair.points)
         self._look_closely_if_many()
@@ -352,34 +352,37 @@ class _Vectors:
                 expected = text
         return bool(compare(EntityRef(self._type, row.id), expected, row.recorded, points, self._profile.name))
 
-    def _texts(self, rows: Sequence[_Row]) -> dict[str, Expected]:
-        """What the texts of `rows` come to, prepared anew from what the source table, or else the ledger, says now."""
-        if not rows:
-            return {}
+    def _texts(self, rows: Sequence[_Row]) -> tuple[dict[str, Expected], set[str]]:
+        """What the texts of `rows` come to, prepared anew from what the source table, or else the ledger, says now; and
+        the ids whose ledger columns are not what their source row, or their hashes, say."""
         found: dict[str, Expected] = {}
+        lying: set[str] = set()
+        if not rows:
+            return found, lying
         reader = self._platform.source(self._type)
         with self._platform.postgres.transaction() as connection:
-            texts: dict[str, tuple[str | None, str, Mapping[str, Any]]] = {}
-            if reader is not None:
-                sources = reader.read(connection, [row.id for row in rows if row.in_source])
-                texts = {
-                    key: (source.title, source.content, source.metadata)
-                    for key, source in sources.items()
-                    if source.alive and source.unfit is None
-                }
-            others = [row.id for row in rows if row.origin == "event"]
-            if others:
-                for entity_id, *text in connection.execute(
-                    self._platform.postgres.query("census_texts"), {"entity_type": self._type, "ids": others}
-                ):
-                    texts[entity_id] = (text[0], text[1], text[2])
-        for entity_id, (title, content, metadata) in texts.items():
-            expected = expected_of(self._platform, title, content, metadata)
-            if not self._census.deep:
-                # The first look has read the reserved keys of the payload only.
-                expected = Expected(expected.text_hash, expected.state_hash, expected.points)
-            found[entity_id] = expected
-        return found
+            sources = reader.read(connection, [row.id for row in rows if row.in_source]) if reader is not None else {}
+            held: dict[str, tuple[str | None, str, Mapping[str, Any]]] = {
+                entity_id: (title, content, metadata)
+                for entity_id, title, content, metadata in connection.execute(
+                    self._platform.postgres.query("census_texts"),
+                    {"entity_type": self._type, "ids": [row.id for row in rows]},
+                )
+            }
+        for row in rows:
+            own, source = held.get(row.id), sources.get(row.id)
+            text = own if source is None and row.origin == "event" else None
+            if source is not None and source.alive and source.unfit is None:
+                text = source.title, source.content, source.metadata
+                if own != text:
+                    lying.add(row.id)
+            if text is not None:
+                expected = expected_of(self._platform, *text)
+                if not self._census.deep:
+                    # The first look has read the reserved keys of the payload only.
+                    expected = Expected(expected.text_hash, expected.state_hash, expected.points)
+                found[row.id] = expected
+        return found, lying
 
     def _look_closely_if_many(self) -> None:
         if len(self._suspects) >= ENTITIES_AT_ONCE:

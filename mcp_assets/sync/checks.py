@@ -105,7 +105,7 @@ def _drift(*kinds: Kind) -> Callable[[Platform], Finding]:
             passed=count == 0,
             summary=f"{told}; by censuses of which the oldest is {oldest:.0f} s old, {depth}",
             count=count,
-            severity=max((kind.severity for kind in kinds), key=lambda one: one is Severity.ERROR),
+            severity=_worst([kind for kind in kinds if by_kind[kind]] or kinds),
             rows=rows,
             advice=advice,
             figures={
@@ -118,6 +118,10 @@ def _drift(*kinds: Kind) -> Callable[[Platform], Finding]:
     return look
 
 
+def _worst(kinds: Sequence[Kind]) -> Severity:
+    return Severity.ERROR if any(kind.severity is Severity.ERROR for kind in kinds) else Severity.WARNING
+
+
 def _ledger(platform: Platform) -> Finding:
     with platform.postgres.transaction() as connection:
         for entity_type in platform.settings.entity_types:
@@ -125,7 +129,7 @@ def _ledger(platform: Platform) -> Finding:
             if reader is not None:
                 # A table that is not there now fails the check, however young the census is.
                 reader.read(connection, ["0"])
-    finding = _drift(Kind.LEDGER_BEHIND, Kind.VANISHED_ROW, Kind.LYING_LEDGER)(platform)
+    finding = _drift(Kind.LEDGER_BEHIND, Kind.VANISHED_ROW, Kind.LYING_LEDGER, Kind.DAMAGED_ROW)(platform)
     censuses = recent_censuses(platform)
     counts = drift_counts(platform, [last.id for last in censuses])
     gone: Counter[str] = Counter()
@@ -265,7 +269,10 @@ CHECKS: Mapping[str, Check] = {
     ),
     "no_foreign_points": Check("No point was written by another hand.", _drift(Kind.FOREIGN_POINT)),
     "collections_match_model": Check("Every collection is made for the embedding model in use.", _collections),
-    "no_orphaned_relationships": Check("Both ends of every edge are living entities.", _drift(Kind.ORPHANED_EDGE)),
+    "no_orphaned_relationships": Check(
+        "Both ends of every edge are living entities; of edges that other programs wrote, a warning.",
+        _drift(Kind.ORPHANED_EDGE, Kind.FOREIGN_EDGE),
+    ),
     "no_dangling_references": Check("What a text names is there.", _drift(Kind.DANGLING_REFERENCE)),
     "edges_match_rules": Check(
         "The edges of a sample of entities, or by a deep census of all, are those that the rules make.",

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     LEDGER_BEHIND = "ledger_behind_source"
     VANISHED_ROW = "vanished_row"
     LYING_LEDGER = "lying_ledger"
+    DAMAGED_ROW = "damaged_row"
     MISSING_VECTOR = "missing_vector"
     STALE_VECTOR = "stale_vector"
     STALE_PAYLOAD = "stale_payload"
@@ -46,6 +47,7 @@ class Kind(StrEnum):
     DUPLICATE_POINT = "duplicate_point"
     FOREIGN_POINT = "foreign_point"
     ORPHANED_EDGE = "orphaned_edge"
+    FOREIGN_EDGE = "foreign_orphaned_edge"
     MISSING_EDGE = "missing_edge"
     WRONG_EDGE = "wrong_edge"
     SURPLUS_EDGE = "surplus_edge"
@@ -62,7 +64,7 @@ class Kind(StrEnum):
         return _ADVICE[self]
 
 
-_WARNINGS = frozenset({Kind.FOREIGN_POINT, Kind.DANGLING_REFERENCE})
+_WARNINGS = frozenset({Kind.FOREIGN_POINT, Kind.FOREIGN_EDGE, Kind.DANGLING_REFERENCE})
 
 _REPAIR = "`mcp-assets validate --repair`, or the job `repair`,"
 
@@ -73,6 +75,9 @@ _ADVICE: Mapping[Kind, str] = {
     "are gone, it asks first.",
     Kind.LYING_LEDGER: "The ledger says something else than what the source row implies or Qdrant holds. "
     f"{_REPAIR} rewrites the row from what the stores hold.",
+    Kind.DAMAGED_ROW: "The entity has no source row, and the ledger's hashes were not made of what the ledger "
+    "holds of it, because something else wrote there. Nothing says what is right, so that a repair "
+    "leaves the row, its points and its edges as they are. Publish the entity's event again.",
     Kind.MISSING_VECTOR: f"A living entity has no point, or lacks a chunk. {_REPAIR} embeds just these.",
     Kind.STALE_VECTOR: f"The point was made of another text than the entity has now. {_REPAIR} embeds just these.",
     Kind.STALE_PAYLOAD: f"The vector is right, its payload is not. {_REPAIR} rewrites the payload without embedding.",
@@ -87,6 +92,8 @@ _ADVICE: Mapping[Kind, str] = {
     Kind.FOREIGN_POINT: "A point that this platform did not write. It is left alone; `mcp-assets validate --repair "
     "--foreign` removes it.",
     Kind.ORPHANED_EDGE: f"An edge has an end that is no living entity. {_REPAIR} removes it.",
+    Kind.FOREIGN_EDGE: "A row of `relationships` that another program wrote names an entity that this platform "
+    "does not know as living. It is left alone; `mcp-assets validate --repair --foreign-edges` removes it.",
     Kind.MISSING_EDGE: f"The rules make an edge that is not in the table. {_REPAIR} re-links the entity.",
     Kind.WRONG_EDGE: f"An edge has another strength or evidence than the rules give. {_REPAIR} re-links the entity.",
     Kind.SURPLUS_EDGE: f"The rules make no such edge. {_REPAIR} re-links the entity.",
@@ -110,12 +117,16 @@ OF_ENTITIES = TO_EMBED | {
     Kind.LEDGER_BEHIND,
     Kind.VANISHED_ROW,
     Kind.LYING_LEDGER,
+    Kind.DAMAGED_ROW,
     Kind.STALE_PAYLOAD,
     Kind.ORPHAN_VECTOR,
     Kind.SURPLUS_CHUNK,
     Kind.DUPLICATE_POINT,
 }
 """About an entity's ledger row and points."""
+
+LIES = frozenset({Kind.LYING_LEDGER, Kind.DAMAGED_ROW})
+"""The ledger row is not to be believed, and what the rules make of it is not either."""
 
 OF_LINKS = frozenset({Kind.MISSING_EDGE, Kind.WRONG_EDGE, Kind.SURPLUS_EDGE, Kind.STALE_LINK})
 """Mended by re-linking the entity that they are about."""

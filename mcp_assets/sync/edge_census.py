@@ -13,9 +13,11 @@ from psycopg import sql
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import Edge, EdgeType, diff
+from mcp_assets.stores.migrations.relationships import ORIGIN
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.relationships import Orphan
-from mcp_assets.sync.drift import Drift, Kind
+from mcp_assets.sync.drift import LIES, Drift, Kind
+from mcp_assets.sync.examine import LIE, lies
 from mcp_assets.sync.link_lock import exclusive
 from mcp_assets.sync.linked import by_type_and_id, read_linked, reference_edges, stale
 from mcp_assets.sync.linker import linked_by
@@ -49,14 +51,18 @@ class EdgeCensus:
         yield from self._dangling()
         rules = EdgeRules(self._platform)
         for part in _parts(self._not_linked(), RELINKED_AT_ONCE):
-            yield from rules.differing(part)
+            yield from self._differing(rules, part)
         for ids in self._deep_pages() if self._deep else [self._sample()]:
             for part in _parts((EntityRef(self._type, entity_id) for entity_id in ids), RELINKED_AT_ONCE):
-                yield from rules.differing(part)
+                yield from self._differing(rules, part)
 
     def count(self) -> int:
         with self._platform.postgres.transaction() as connection:
             return self._platform.relationships.count_from(connection, self._type, self._slots)
+
+    def _differing(self, rules: "EdgeRules", refs: Collection[EntityRef]) -> Iterator[Drift]:
+        # A deep census of ledger rows has told of each that lies.
+        return (drift for drift in rules.differing(refs) if not (self._deep and drift.kind in LIES))
 
     def _orphans(self) -> Iterator[Drift]:
         relationships = self._platform.relationships
@@ -118,7 +124,7 @@ class EdgeCensus:
 
 
 def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
-    """Those of the rows `ids` of `relationships` that lack a living end, and wait for nothing."""
+    """Those of the rows `ids` of `relationships` that lack a living end, and wait for nothing: ours, and of others."""
     types = list(platform.settings.entity_types)
     with exclusive(platform) as connection:
         found = platform.relationships.orphans_among(connection, platform.postgres.schema, ids, types)
@@ -132,19 +138,34 @@ def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
             continue
         source = f"{orphan.source_type or '?'}:{orphan.source_id}"
         target = f"{orphan.target_type or '?'}:{orphan.target_id}"
-        whose = "" if orphan.origin == "mcp_assets" else f", of {orphan.origin or 'another hand'}"
+        ours = orphan.origin == ORIGIN
+        whose = "" if ours else f", origin {orphan.origin or 'unknown'}"
         gone = " and ".join(
             name for name, there in ((source, orphan.has_source), (target, orphan.has_target)) if not there
         )
         drift.append(
             Drift(
-                Kind.ORPHANED_EDGE,
+                Kind.ORPHANED_EDGE if ours else Kind.FOREIGN_EDGE,
                 EntityRef(orphan.source_type or "?", orphan.source_id),
                 f"{source} → {target} ({orphan.edge_type}{whose}): {gone} is no living entity",
                 orphan.id,
             )
         )
     return drift
+
+
+def lying_rows(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, Drift]:
+    """Those of `refs` whose ledger row's own columns are not what its hashes were made of."""
+    found: dict[EntityRef, Drift] = {}
+    if not refs:
+        return found
+    rows = connection.execute(platform.postgres.query("texts_with_hashes"), by_type_and_id(refs))
+    for entity_type, entity_id, origin, prepared_by, text_hash, state_hash, *text in rows:
+        if lies(platform, prepared_by, (text_hash, state_hash), *text):
+            ref = EntityRef(entity_type, entity_id)
+            kind = Kind.LYING_LEDGER if origin == "source" else Kind.DAMAGED_ROW
+            found[ref] = Drift(kind, ref, LIE)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +191,7 @@ class EdgeRules:
         self._linked_by = linked_by(platform, self._semantic.profile)
 
     def differing(self, refs: Collection[EntityRef]) -> list[Drift]:
-        """What is wrong with the edges of `refs`, looked at twice."""
+        """What is wrong with the edges of `refs`, looked at twice; of an entity whose ledger row lies, only that."""
         with self._platform.postgres.transaction() as connection:
             # A linker may be at work: all of what it wrote is seen, or nothing of it.
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -182,14 +203,19 @@ class EdgeRules:
             involved = {ref for one in found for ref in one.involved}
             waiting = _waiting(self._platform, locked, involved)
             points = {ref: row.point for ref, row in read_linked(self._platform, locked, involved).items() if row.point}
+            lying = lying_rows(self._platform, locked, {one.drift.ref for one in found if one.drift.ref is not None})
         moving = {one.drift.ref for one in found if waiting.intersection(one.involved)}
         # A lost point is told of by itself; the lists that it stood in are right again once it is back.
         lost = self._semantic.missing(points)
         lacking = {one.drift.ref for one in found if one.semantic and lost.intersection(one.involved)}
-        return [
+        # Linked by what such a row says, an entity would lose edges that are right.
+        told = [drift for ref, drift in lying.items() if ref not in moving]
+        return told + [
             one.drift
             for one in found
-            if one.drift.ref not in moving and not (one.semantic and one.drift.ref in lacking)
+            if one.drift.ref not in moving
+            and one.drift.ref not in lying
+            and not (one.semantic and one.drift.ref in lacking)
         ]
 
     def _compare(self, connection: Connection, refs: Collection[EntityRef]) -> list[_Difference]:

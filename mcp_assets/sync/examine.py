@@ -34,6 +34,8 @@ GRACE_S = 1.0
 
 _INTAKES = 20
 
+LIE = "the ledger's title, content or metadata are not those that its hashes were made of"
+
 EMPTY_TEXT_HASH = prepare(None, "", None).text_hash
 
 ENTITIES_AT_ONCE = 500
@@ -95,7 +97,12 @@ def examine(
         time.sleep(GRACE_S)
         _let_events_arrive(platform)
         states, sources = _read(platform, entity_type, collection, ids)
-    texts = _ledger_texts(platform, entity_type, states, sources)
+    texts = _ledger_texts(platform, entity_type, states)
+    damaged = {
+        entity_id
+        for entity_id, text in texts.items()
+        if lies(platform, states[entity_id].prepared_by, _hashes(states[entity_id]), *text)
+    }
     truths = {
         entity_id: _truth(platform, states[entity_id], sources.get(entity_id), texts.get(entity_id))
         for entity_id in ids
@@ -118,7 +125,13 @@ def examine(
             living = expected if isinstance(expected, Expected) else None
             examined[entity_id] = Examined((), living, found, waiting=True)
             continue
-        drift = _of_ledger(ref, state, source, expected, differs=differs)
+        if entity_id in damaged and state.origin == "event" and source is None:
+            # Nothing says which of the two is right, so that nothing else can be said of it.
+            examined[entity_id] = Examined((Drift(Kind.DAMAGED_ROW, ref, LIE),), None, found)
+            continue
+        drift = _of_ledger(platform, ref, state, source, expected, differs=differs)
+        if entity_id in damaged and not drift:
+            drift = [Drift(Kind.LYING_LEDGER, ref, LIE)]
         drift += compare(ref, expected, state.recorded, found, profile.name)
         examined[entity_id] = Examined(_once(drift), expected, found)
     return examined
@@ -197,14 +210,31 @@ def _let_events_arrive(platform: Platform) -> None:
         logger.warning("events could not be taken in before the second look: %s", error)
 
 
-def _ledger_texts(
+def lies(
     platform: Platform,
-    entity_type: str,
-    states: Mapping[str, LedgerState],
-    sources: Mapping[str, SourceRow],
+    prepared_by: str | None,
+    hashes: tuple[str | None, str | None],
+    title: str | None,
+    content: str,
+    metadata: Mapping[str, Any],
+) -> bool:
+    """Whether a ledger row's own columns are not what its hashes (of text and state) were made of."""
+    if prepared_by != platform.prepared_by:
+        # Made by other rules, the hashes cannot be told from wrong ones; the row is prepared anew for that.
+        return False
+    own = expected_of(platform, title, content, metadata)
+    return hashes != (own.text_hash, own.state_hash)
+
+
+def _hashes(state: LedgerState) -> tuple[str | None, str | None]:
+    return state.text_hash, state.state_hash
+
+
+def _ledger_texts(
+    platform: Platform, entity_type: str, states: Mapping[str, LedgerState]
 ) -> dict[str, tuple[str | None, str, Mapping[str, Any]]]:
-    """Title, content and metadata of those that live by their events."""
-    ids = [key for key, state in states.items() if state.living and state.origin == "event" and key not in sources]
+    """Title, content and metadata that the ledger has of those that are living."""
+    ids = [key for key, state in states.items() if state.living]
     if not ids:
         return {}
     with platform.postgres.transaction() as connection:
@@ -269,6 +299,7 @@ def _retrieve(
 
 
 def _of_ledger(
+    platform: Platform,
     ref: EntityRef,
     state: LedgerState,
     source: SourceRow | None,
@@ -286,6 +317,8 @@ def _of_ledger(
         return [Drift(Kind.LEDGER_BEHIND, ref, "the source row has changed")]
     if expected is None:
         return []
+    if state.prepared_by != platform.prepared_by:
+        return [Drift(Kind.LEDGER_BEHIND, ref, f"its text was prepared by {state.prepared_by or 'nothing'}")]
     if (state.text_hash, state.state_hash) != (expected.text_hash, expected.state_hash):
         return [Drift(Kind.LYING_LEDGER, ref, "the ledger's hashes are not those of the entity's text and metadata")]
     if state.chunk_bound < expected.points - 1:

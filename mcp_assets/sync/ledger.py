@@ -217,7 +217,7 @@ def _apply_once(
             found[entity_id] = dirty
             continue
         changed = row.state_hash != dirty.state_hash or row.deleted != dirty.deleted
-        updates.append({**record, "changed": changed or force, "relink": changed})
+        updates.append({**record, "changed": changed or force, "relink": changed or not _says(row, truth)})
         if changed or row.dirty or force:
             found[entity_id] = dirty
         else:
@@ -230,7 +230,14 @@ def _apply_once(
 def _nothing_new(row: LedgerRow, truth: Truth, prepared_by: str) -> bool:
     if row.origin != truth.origin or row.deleted != truth.deleted or row.event_order != truth.event_order:
         return False
-    return row.deleted or (row.source_hash == truth.source_hash and row.prepared_by == prepared_by)
+    return row.deleted or (
+        row.source_hash == truth.source_hash and row.prepared_by == prepared_by and _says(row, truth)
+    )
+
+
+def _says(row: LedgerRow, truth: Truth) -> bool:
+    """The row's columns are the truth's; its hashes may say so though something else wrote into them."""
+    return (row.title, row.content, row.metadata) == (truth.title, truth.content, truth.metadata)
 
 
 def _dirty(texts: _Texts, entity_id: str, truth: Truth, row: LedgerRow | None) -> Dirty | None:

@@ -66,10 +66,12 @@ def repair(
     *,
     allow_mass_delete: bool = False,
     foreign: bool = False,
+    foreign_edges: bool = False,
 ) -> Repaired:
     """Mend what the drift table holds of these censuses: ledger rows and points first, then edges.
 
-    What is mended leaves the table. `foreign`: points of another hand are removed too.
+    What is mended leaves the table. `foreign`: points that other programs wrote are removed too; `foreign_edges`: so
+    are their rows of `relationships` that lack a living end.
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was mended stays mended.
@@ -84,8 +86,12 @@ def repair(
     # Neighbours of what was mended: an edge that was wrong for a broken vector is right after this.
     for _ in link_until_done(platform):
         pass
+    sparing = set() if allow_mass_delete else _types_to_spare_edges(platform, censuses, done)
     for census in censuses:
-        _remove_orphaned_edges(platform, census, done, allow_mass_delete=allow_mass_delete)
+        if census.entity_type not in sparing:
+            _remove_orphaned_edges(platform, census, Kind.ORPHANED_EDGE, done)
+        if foreign_edges:
+            _remove_orphaned_edges(platform, census, Kind.FOREIGN_EDGE, done)
         _relink(platform, census, done)
     return done
 
@@ -104,10 +110,9 @@ def mend_entities(
         raise CollectionMismatch(f"the collection of {entity_type} vanished: repair again")
     examined = examine(platform, entity_type, collection.name, profile, suspects)
     clean = {key for key, one in examined.items() if not one.drift and not one.waiting}
+    spared = (DELETING if sparing else frozenset()) | {Kind.DAMAGED_ROW}
     broken = {
-        key: one
-        for key, one in examined.items()
-        if one.drift and not (sparing and DELETING & {drift.kind for drift in one.drift})
+        key: one for key, one in examined.items() if one.drift and not (spared & {drift.kind for drift in one.drift})
     }
     if not broken:
         return clean, 0
@@ -133,13 +138,18 @@ def relink(platform: Platform, refs: Sequence[EntityRef], rules: EdgeRules) -> s
     return set(refs) - left
 
 
-def remove_orphaned_edges(platform: Platform, ids: Sequence[str]) -> set[str]:
-    """Remove those of the rows `ids` of `relationships` that lack a living end, ours or not; which they were."""
-    orphaned = [drift.subject for drift in orphaned_edges(platform, ids)]
+def remove_orphaned_edges(platform: Platform, ids: Sequence[str], kind: Kind) -> set[str]:
+    """Remove those of the rows `ids` of `relationships` that lack a living end; which they were.
+
+    `kind`: ORPHANED_EDGE for our rows alone, FOREIGN_EDGE for those of others alone.
+    """
+    orphaned = [drift.subject for drift in orphaned_edges(platform, ids) if drift.kind is kind]
     types = list(platform.settings.entity_types)
     if orphaned:
         with exclusive(platform) as connection:
-            platform.relationships.delete_orphans(connection, platform.postgres.schema, orphaned, types)
+            platform.relationships.delete_orphans(
+                connection, platform.postgres.schema, orphaned, types, ours=kind is Kind.ORPHANED_EDGE
+            )
     return set(orphaned)
 
 
@@ -322,14 +332,25 @@ def _remove_foreign(platform: Platform, census: LastCensus, done: Repaired) -> N
         _strike(platform, [row_id for row_id, _ in rows], done)
 
 
-def _remove_orphaned_edges(platform: Platform, census: LastCensus, done: Repaired, *, allow_mass_delete: bool) -> None:
-    going = drift_counts(platform, [census.id])[census.id][Kind.ORPHANED_EDGE]
-    if not allow_mass_delete and is_mass(platform, going, max(census.edges, going)):
-        done.refused.append(sentence(platform, "edges", census.place, going, max(census.edges, going)))
-        return
-    for rows in _pages(platform, census, [Kind.ORPHANED_EDGE]):
-        remove_orphaned_edges(platform, [drift.subject for _, drift in rows])
-        left = {drift.subject for drift in orphaned_edges(platform, [drift.subject for _, drift in rows])}
+def _types_to_spare_edges(platform: Platform, censuses: Sequence[LastCensus], done: Repaired) -> set[str]:
+    """The entity types of whose edges so many would go that a person is asked; said once a type."""
+    counts = drift_counts(platform, [census.id for census in censuses])
+    going: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for census in censuses:
+        orphaned = counts[census.id][Kind.ORPHANED_EDGE]
+        going[census.entity_type] += orphaned
+        total[census.entity_type] += max(census.edges, orphaned)
+    spared = {name for name in going if is_mass(platform, going[name], total[name])}
+    done.refused += (sentence(platform, "edges", name, going[name], total[name]) for name in sorted(spared))
+    return spared
+
+
+def _remove_orphaned_edges(platform: Platform, census: LastCensus, kind: Kind, done: Repaired) -> None:
+    for rows in _pages(platform, census, [kind]):
+        listed = [drift.subject for _, drift in rows]
+        remove_orphaned_edges(platform, listed, kind)
+        left = {drift.subject for drift in orphaned_edges(platform, listed)}
         _strike(platform, [row_id for row_id, drift in rows if drift.subject not in left], done)
 
 

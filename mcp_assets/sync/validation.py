@@ -8,7 +8,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.sync.census import EXAMPLES, Census, last_censuses, parts_of, take_census
 from mcp_assets.sync.collections import serving_collection
-from mcp_assets.sync.drift import Drift, Kind, Severity
+from mcp_assets.sync.drift import LIES, Drift, Kind, Severity
 from mcp_assets.sync.edge_census import RELINKED_AT_ONCE, EdgeRules, orphaned_edges
 from mcp_assets.sync.examine import examine
 from mcp_assets.sync.full import index_until_settled
@@ -52,11 +52,13 @@ def validate(
     deep: bool = False,
     allow_mass_delete: bool = False,
     foreign: bool = False,
+    foreign_edges: bool = False,
 ) -> Validation:
     """Compare the stores for `entity_types`, or only for `entities` if there are any, and mend what differs if asked.
 
-    `deep`: every text, payload and edge is looked at, not a sample. `foreign`: a repair removes points of another
-    hand too. `allow_mass_delete`: a repair may remove however much it finds gone.
+    `deep`: every text, payload and edge is looked at, not a sample. `foreign`: a repair removes points that other
+    programs wrote too; `foreign_edges`: and their rows of `relationships` that lack a living end. `allow_mass_delete`:
+    a repair may remove however much it finds gone.
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was mended stays mended.
@@ -76,7 +78,7 @@ def validate(
     # Where nothing was found, too: what a killed repair left dirty waits, and is no drift.
     ids = {census.id for census in taken}
     last = [one for one in last_censuses(platform) if one.id in ids]
-    done = repair_all(platform, last, allow_mass_delete=allow_mass_delete, foreign=foreign)
+    done = repair_all(platform, last, allow_mass_delete=allow_mass_delete, foreign=foreign, foreign_edges=foreign_edges)
     return Validation(checked, found, _named(done.mended), examples, "; ".join(done.refused) or None, done.embedded)
 
 
@@ -118,10 +120,11 @@ def _validate_entities(platform: Platform, refs: Sequence[EntityRef], *, repair:
     for start in range(0, len(refs), RELINKED_AT_ONCE):
         some = refs[start : start + RELINKED_AT_ONCE]
         orphaned = orphaned_edges(platform, _edge_ids(platform, some))
-        wrong = rules.differing(some)
+        # Of rows that lie, the look at ledger and points has told.
+        wrong = [drift for drift in rules.differing(some) if drift.kind not in LIES]
         found += [*orphaned, *wrong]
         if repair and orphaned:
-            removed = remove_orphaned_edges(platform, [drift.subject for drift in orphaned])
+            removed = remove_orphaned_edges(platform, [drift.subject for drift in orphaned], Kind.ORPHANED_EDGE)
             mended.update(drift.kind for drift in orphaned if drift.subject in removed)
         if repair and wrong:
             clean_refs = relink(platform, sorted({drift.ref for drift in wrong if drift.ref}), rules)

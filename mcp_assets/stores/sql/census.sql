@@ -63,6 +63,12 @@ LEFT JOIN {schema}.embedded AS held
 SELECT entity_id, title, content, metadata FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND deleted_at IS NULL
 
+-- name: texts_with_hashes
+SELECT entity_type, entity_id, origin, prepared_by, text_hash, state_hash, title, content, metadata
+FROM {schema}.entities
+    JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id) USING (entity_type, entity_id)
+WHERE deleted_at IS NULL
+
 -- name: dangling_references
 -- References by id or title; a slug names its parent whether there is one or not.
 SELECT source_type, source_id, kind, key, rule FROM {schema}.reference_uses AS used
