@@ -11,6 +11,7 @@ from mcp_assets.settings import load_settings
 from mcp_assets.sync.dead_letters import STAGES, Selection, find_letters
 from mcp_assets.sync.dead_letters import purge as purge_letters
 from mcp_assets.sync.dead_letters import replay as replay_letters
+from mcp_assets.sync.message_warnings import find_warnings
 from mcp_assets.sync.platform import Platform
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -31,12 +32,21 @@ def list_(
     stage: Stage = None,
     kind: Kind = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 100,
+    warnings: Annotated[
+        bool, typer.Option("--warnings", "-w", help="What was odd in messages that were taken in all the same.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """List dead letters with their reasons."""
+    """List dead letters with their reasons; with --warnings, what was odd in messages that were no dead letters."""
+    if warnings and stage is not None:
+        raise typer.BadParameter("--stage is of dead letters: warnings have none")
     platform = Platform(load_settings())
     try:
-        found = list(find_letters(platform, _selection(platform, None, entity_type, stage, kind), limit=limit + 1))
+        selection = _selection(platform, None, entity_type, stage, kind)
+        if warnings:
+            _list_warnings(platform, selection, limit, json)
+            return
+        found = list(find_letters(platform, selection, limit=limit + 1))
     finally:
         platform.close()
     shown = found[:limit]
@@ -55,6 +65,27 @@ def list_(
             escape(letter.error[:200]),
         )
     out.print(table if shown else "no dead letters")
+    if len(found) > limit:
+        out.print(f"more than {limit}: see --limit")
+
+
+def _list_warnings(platform: Platform, selection: Selection, limit: int, json: bool) -> None:
+    found = find_warnings(platform, entity_type=selection.entity_type, error_kind=selection.error_kind, limit=limit + 1)
+    shown = found[:limit]
+    if json:
+        print_json([warning.as_dict() for warning in shown])
+        return
+    table = Table("messages", "last", "subject", "kind", "newest of", "warning", show_edge=False)
+    for warning in shown:
+        table.add_row(
+            str(warning.messages),
+            f"{warning.last_at:%Y-%m-%d %H:%M:%S}",
+            escape(warning.subject),
+            warning.error_kind,
+            escape(f"{warning.entity or ''} #{warning.seq}".strip()),
+            escape(warning.warning),
+        )
+    out.print(table if shown else "no warnings")
     if len(found) > limit:
         out.print(f"more than {limit}: see --limit")
 

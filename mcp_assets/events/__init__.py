@@ -3,13 +3,15 @@
 Nothing here knows a table, a collection or a client; what an event makes happen is decided in `sync/`.
 """
 
-from mcp_assets.events.coalesce import Coalesced, Stated, coalesce
+from mcp_assets.events.coalesce import Coalesced, Stated, coalesce, merge_stated
 from mcp_assets.events.model import (
     Carried,
+    Changed,
     ErrorKind,
     Event,
     JsonValue,
     Kind,
+    Oddity,
     Rejected,
     SyncRequest,
     SyncTarget,
@@ -17,17 +19,20 @@ from mcp_assets.events.model import (
     Verb,
 )
 from mcp_assets.events.parse import parse
+from mcp_assets.events.payload import payload_of, said_in
 from mcp_assets.events.subjects import stream_subjects
 from mcp_assets.events.type_names import DEFAULT_TYPE_NAMES, TypeNames
 
 __all__ = [
     "DEFAULT_TYPE_NAMES",
     "Carried",
+    "Changed",
     "Coalesced",
     "ErrorKind",
     "Event",
     "JsonValue",
     "Kind",
+    "Oddity",
     "Rejected",
     "Stated",
     "SyncRequest",
@@ -36,6 +41,9 @@ __all__ = [
     "TypeNames",
     "Verb",
     "coalesce",
+    "merge_stated",
     "parse",
+    "payload_of",
+    "said_in",
     "stream_subjects",
 ]

@@ -1,17 +1,18 @@
 """coalesce: many events about the same entities folded into one each, the same in whatever order they arrive.
 
-Two things are remembered of an entity, each of its newest event by order key: what the newest event is, and what the
-newest event that *states* something says, be it a whole state or a delete. So a newer thin event asks to look and
-leaves an older full one standing, for an entity that lives by its events, while a newer delete drops it. Both are
-maxima, so folding is associative, commutative and idempotent: batches may overlap and come in any order.
+What is remembered of an entity is of its newest event by order key: what the newest event is, what the newest event
+that states the whole of it (or deletes it) says, and of each single field and of life what the newest later change
+says. So a newer thin event asks to look and leaves an older full one standing, for an entity that lives by its events,
+while a newer delete drops it. All are maxima, so folding is associative, commutative and idempotent: batches may
+overlap and come in any order.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.events.model import Carried, Event, Kind, Verb
+from mcp_assets.events.model import Carried, Event, JsonValue, Kind, Verb
 
 
 class Comparable(Protocol):
@@ -23,10 +24,19 @@ OrderKey = TypeVar("OrderKey", bound=Comparable)
 
 @dataclass(frozen=True, slots=True)
 class Stated(Generic[OrderKey]):
-    """What an entity without a source row is, said by the event at `order`. `carried` None: deleted."""
+    """What events say of an entity without a source row: a whole state or a delete, and later changes of it.
 
-    order: OrderKey
+    Changes hold only orders beyond `order`: what is older is part of the state, or overruled by it.
+    """
+
+    order: OrderKey | None
+    """Of the newest event that carries a whole state or deletes; None: there is none."""
     carried: Carried | None
+    """The whole state; None: deleted, where there is an `order`."""
+    fields: Mapping[str, tuple[OrderKey, JsonValue]] = field(default_factory=dict)
+    """Metadata that are other, each with the order of the event that says so."""
+    alive: tuple[OrderKey, bool] | None = None
+    """False: archived. True: restored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +71,32 @@ def coalesce(
 
 
 def _of_one(order: OrderKey, event: Event) -> Coalesced[OrderKey]:
-    states = event.verb is Verb.DELETE or event.carried is not None
-    stated = Stated(order, None if event.verb is Verb.DELETE else event.carried) if states else None
+    stated: Stated[OrderKey] | None = None
+    if event.changed is not None:
+        alive = None if event.changed.alive is None else (order, event.changed.alive)
+        stated = Stated(None, None, {name: (order, value) for name, value in event.changed.fields.items()}, alive)
+    elif event.verb is Verb.DELETE or event.carried is not None:
+        stated = Stated(order, None if event.verb is Verb.DELETE else event.carried)
     return Coalesced(order, event, stated, frozenset({event.kind}))
 
 
 def _merge(a: Coalesced[OrderKey], b: Coalesced[OrderKey]) -> Coalesced[OrderKey]:
     newest = b if a.order < b.order else a
-    return Coalesced(newest.order, newest.event, _newest_stated(a.stated, b.stated), a.kinds | b.kinds)
+    return Coalesced(newest.order, newest.event, merge_stated(a.stated, b.stated), a.kinds | b.kinds)
 
 
-def _newest_stated(a: Stated[OrderKey] | None, b: Stated[OrderKey] | None) -> Stated[OrderKey] | None:
+def merge_stated(a: Stated[OrderKey] | None, b: Stated[OrderKey] | None) -> Stated[OrderKey] | None:
+    """What both say together: of the whole state, of each field and of life, the newest."""
     if a is None or b is None:
         return b if a is None else a
-    return b if a.order < b.order else a
+    whole = b if a.order is None or (b.order is not None and a.order < b.order) else a
+    order = whole.order
+    fields = dict(a.fields)
+    for name, change in b.fields.items():
+        if name not in fields or fields[name][0] < change[0]:
+            fields[name] = change
+    alive = b.alive if a.alive is None or (b.alive is not None and a.alive[0] < b.alive[0]) else a.alive
+    if order is not None:
+        fields = {name: change for name, change in fields.items() if order < change[0]}
+        alive = alive if alive is not None and order < alive[0] else None
+    return Stated(order, whole.carried, fields, alive)

@@ -1,6 +1,7 @@
 """decode: bytes to a JSON object that PostgreSQL, UTF-8 and JSON itself can hold, in time linear in the bytes.
 
-Stricter than `json.loads`: no NaN or Infinity, no integer beyond 64 bits, no NUL or lone surrogate, 32 levels, 1 MiB.
+What they cannot hold is an oddity of its field, and the rest is sound: NaN, Infinity, integers beyond 64 bits and what
+is nested more than 32 levels deep become null; NUL and lone surrogates become U+FFFD; a key that has one is left out.
 As in `json.loads`, the last of several equal keys counts. A UTF-8 byte order mark is skipped (RFC 8259 section 8.1).
 """
 
@@ -10,6 +11,7 @@ import math
 import re
 
 from mcp_assets.events.model import ErrorKind, JsonValue
+from mcp_assets.events.oddities import Oddities
 from mcp_assets.events.refusal import ROOT, Path, Refusal, json_type, render
 
 MAX_BYTES = 1 << 20
@@ -23,68 +25,107 @@ _JSON_WHITE_SPACE = b" \t\r\n"
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-def decode(raw: bytes) -> dict[str, JsonValue]:
-    """Raises Refusal (empty, too_large, bad_json, not_an_object, too_deep, not_finite, wrong_type, bad_text)."""
+# What opens and closes containers, and strings, in which brackets mean nothing; an unclosed string ends the text.
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def decode(raw: bytes) -> tuple[dict[str, JsonValue], Oddities]:
+    """The object, and what of it was left out. Raises Refusal (empty, too_large, bad_json, not_an_object)."""
     if len(raw) > MAX_BYTES:
         raise Refusal(ErrorKind.TOO_LARGE, f"The message has {len(raw)} bytes; at most {MAX_BYTES} are read.")
     raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw.strip(_JSON_WHITE_SPACE):
         raise Refusal(ErrorKind.EMPTY, "The message is empty.")
+    document = _document(raw)
+    if not isinstance(document, dict):
+        raise Refusal(ErrorKind.NOT_AN_OBJECT, f"The message is {json_type(document)}, and must be a JSON object.")
+    oddities = Oddities()
+    _mend(document, ROOT, 1, oddities)
+    return document, oddities
+
+
+def _document(raw: bytes) -> JsonValue:
     try:
-        document: JsonValue = _DECODER.decode(raw.decode("utf-8"))
+        text = raw.decode("utf-8")
+        try:
+            document: JsonValue = _DECODER.decode(text)
+        except RecursionError:
+            document = _DECODER.decode(_pruned(text))
     except UnicodeDecodeError as error:
         raise Refusal(ErrorKind.BAD_JSON, f"The message is not UTF-8: {error.reason} at byte {error.start}.") from None
     except json.JSONDecodeError as error:
         fault = error.msg.rstrip(": ").removesuffix(" at")
         where = f"line {error.lineno}, column {error.colno}"
         raise Refusal(ErrorKind.BAD_JSON, f"The message is not JSON: {fault} at {where}.") from None
-    except RecursionError:
-        raise _too_deep(ROOT) from None
-    if not isinstance(document, dict):
-        raise Refusal(ErrorKind.NOT_AN_OBJECT, f"The message is {json_type(document)}, and must be a JSON object.")
-    _check(document, ROOT, 1)
     return document
 
 
+def _pruned(text: str) -> str:
+    """`text` with nothing in the containers that lie too deep: Python's decoder ends some 1,000 levels down."""
+    kept: list[str] = []
+    depth = start = 0
+    for match in _STRUCTURE.finditer(text):
+        bracket = match[0]
+        if bracket in "[{":
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                kept.append(text[start : match.end()])
+        elif bracket in "]}":
+            if depth == MAX_DEPTH + 1:
+                start = match.start()
+            depth -= 1
+    kept.append(text[start:] if depth <= MAX_DEPTH else "")
+    return "".join(kept)
+
+
 def _integer(digits: str) -> int:
-    # int() takes time that grows with the square of its digits; any integer out of range does for `_check`.
+    # int() takes time that grows with the square of its digits; any integer out of range does for `_mended`.
     return int(digits) if len(digits) <= _INT64_MAX_CHARACTERS else _INT64_MAX + 1
 
 
 _DECODER = json.JSONDecoder(parse_int=_integer)
 
 
-def _check(value: JsonValue, path: Path, depth: int) -> None:
-    """`depth`: how many objects and lists enclose `value`, itself included if it is one."""
+def _mend(container: dict[str, JsonValue] | list[JsonValue], path: Path, depth: int, oddities: Oddities) -> None:
+    """Leave in `container` only what can be stored; `depth`: how many containers enclose its items."""
+    if isinstance(container, dict):
+        for key in [key for key in container if _UNSTORABLE.search(key)]:
+            oddities.add((path, key), _bad_text(f"A key of {render(path)} holds"))
+            del container[key]
+        for key, value in container.items():
+            mended = _mended(value, (path, key), depth, oddities)
+            if mended is not value:
+                container[key] = mended
+    else:
+        for index, value in enumerate(container):
+            mended = _mended(value, (path, index), depth, oddities)
+            if mended is not value:
+                container[index] = mended
+
+
+def _mended(value: JsonValue, path: Path, depth: int, oddities: Oddities) -> JsonValue:
+    """`value` as it can be stored; null if it cannot."""
     if isinstance(value, str):
-        if _UNSTORABLE.search(value):
-            raise _bad_text(f"{render(path)} holds")
-    elif isinstance(value, dict):
-        if depth > MAX_DEPTH:
-            raise _too_deep(path)
-        for key, field in value.items():
-            if _UNSTORABLE.search(key):
-                raise _bad_text(f"A key of {render(path)} holds")
-            _check(field, (path, key), depth + 1)
-    elif isinstance(value, list):
-        if depth > MAX_DEPTH:
-            raise _too_deep(path)
-        for index, item in enumerate(value):
-            _check(item, (path, index), depth + 1)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise Refusal(
-                ErrorKind.NOT_FINITE, f"{render(path)} is not a finite number: NaN, Infinity, or beyond 64-bit floats."
-            )
-    elif isinstance(value, int) and not _INT64_MIN <= value <= _INT64_MAX:
-        raise Refusal(
-            ErrorKind.WRONG_TYPE, f"{render(path)} is an integer beyond 64 bits; send it as a string if it is an id."
-        )
+        if not _UNSTORABLE.search(value):
+            return value
+        oddities.add(path, _bad_text(f"{render(path)} holds"))
+        return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict | list):
+        if depth < MAX_DEPTH:
+            _mend(value, path, depth + 1, oddities)
+            return value
+        oddities.add(path, Refusal(ErrorKind.TOO_DEEP, f"{render(path)} is nested more than {MAX_DEPTH} levels deep."))
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        sentence = f"{render(path)} is not a finite number: NaN, Infinity, or beyond 64-bit floats."
+        oddities.add(path, Refusal(ErrorKind.NOT_FINITE, sentence))
+        return None
+    if isinstance(value, int) and not _INT64_MIN <= value <= _INT64_MAX:
+        sentence = f"{render(path)} is an integer beyond 64 bits; send it as a string if it is an id."
+        oddities.add(path, Refusal(ErrorKind.WRONG_TYPE, sentence))
+        return None
+    return value
 
 
 def _bad_text(subject: str) -> Refusal:
     return Refusal(ErrorKind.BAD_TEXT, f"{subject} a NUL character or a lone surrogate, which no store can hold.")
-
-
-def _too_deep(path: Path) -> Refusal:
-    return Refusal(ErrorKind.TOO_DEEP, f"{render(path)} is nested more than {MAX_DEPTH} levels deep.")

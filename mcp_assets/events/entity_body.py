@@ -3,9 +3,10 @@
 from collections.abc import Set as AbstractSet
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.events.fields import Fields, wrong_type
+from mcp_assets.events.fields import Fields, checked_id, labels, words, wrong_type
 from mcp_assets.events.model import Carried, ErrorKind, JsonValue
-from mcp_assets.events.refusal import Refusal, quote
+from mcp_assets.events.oddities import Oddities
+from mcp_assets.events.refusal import Path, Refusal, quote
 from mcp_assets.events.subjects import Route
 from mcp_assets.events.type_names import TypeNames
 
@@ -13,9 +14,14 @@ _NEUTRAL_ID_KEYS = ("entity_id", "id")
 _NOT_METADATA = frozenset({"entity_type", "title", "content", "metadata", *_NEUTRAL_ID_KEYS})
 _LABEL_KEYS = ("tags", "concepts")
 
+_OBSERVATIONS = "observations"
+"""The text of an entity of the reference MCP memory server, `{name, entityType, observations}`: its name is its id."""
+
 
 def identify(body: Fields, routed: Route, types: TypeNames) -> EntityRef:
-    """Which entity `body` is about. An explicit entity type wins, then the subject's, then that of a typed id key.
+    """Which entity `body` is about. A registered explicit type wins, then the subject's, then that of a typed id key.
+
+    An explicit type that is none is an oddity where another of them names the type: it may be the entity's own field.
 
     Raises Refusal (unknown_type, wrong_type, ambiguous, missing_id, bad_id).
     """
@@ -39,6 +45,9 @@ def identify(body: Fields, routed: Route, types: TypeNames) -> EntityRef:
         entity_id = body.id(key)
         if entity_id is not None:
             return EntityRef(entity_type, entity_id)
+    name = body.raw("name")
+    if _OBSERVATIONS in body and isinstance(name, str) and body.mended("name") is None:
+        return EntityRef(entity_type, checked_id(name, body.path("name")))
     raise Refusal(
         ErrorKind.MISSING_ID, f"The message names no {entity_type}: it has neither {own_key}, entity_id nor id."
     )
@@ -46,16 +55,37 @@ def identify(body: Fields, routed: Route, types: TypeNames) -> EntityRef:
 
 def _entity_type(body: Fields, routed: Route, types: TypeNames, typed_keys: dict[str, str]) -> tuple[str, str]:
     """The entity type of `body`, and what names it, for a sentence."""
-    explicit = body.text("entity_type")
-    if explicit is not None:
+    explicit = body.raw("entity_type")
+    unknown: Refusal | None = None
+    if isinstance(explicit, str):
         entity_type = types.canonical(explicit)
-        if entity_type is None:
-            raise Refusal(
-                ErrorKind.UNKNOWN_TYPE,
-                f"{body.rendered('entity_type')} is {quote(explicit)}, which is no registered entity type; "
-                f"there are {_listed(types)}.",
-            )
-        return entity_type, body.rendered("entity_type")
+        if entity_type is not None:
+            return entity_type, body.rendered("entity_type")
+        unknown = Refusal(
+            ErrorKind.UNKNOWN_TYPE,
+            f"{body.rendered('entity_type')} is {quote(explicit)}, which is no registered entity type; "
+            f"there are {_listed(types)}.",
+        )
+    elif explicit is not None:
+        unknown = wrong_type(body.path("entity_type"), explicit, "a string")
+    named = _type_named_elsewhere(body, routed, types, typed_keys)
+    if named is not None:
+        if unknown is not None:
+            body.note("entity_type", unknown)
+        return named
+    if unknown is not None:
+        raise unknown
+    ids = "ids of several entity types" if typed_keys else "no entity type"
+    subject = "" if routed.type_name is None else f", and its subject {quote(routed.type_name)}"
+    raise Refusal(
+        ErrorKind.UNKNOWN_TYPE,
+        f"The message names {ids}{subject}; send entity_type as one of {_listed(types)}.",
+    )
+
+
+def _type_named_elsewhere(
+    body: Fields, routed: Route, types: TypeNames, typed_keys: dict[str, str]
+) -> tuple[str, str] | None:
     if routed.type_name is not None:
         entity_type = types.canonical(routed.type_name)
         if entity_type is not None:
@@ -63,54 +93,81 @@ def _entity_type(body: Fields, routed: Route, types: TypeNames, typed_keys: dict
     if len(typed_keys) == 1:
         ((entity_type, key),) = typed_keys.items()
         return entity_type, body.rendered(key)
-    named = "ids of several entity types" if typed_keys else "no entity type"
-    subject = "" if routed.type_name is None else f", and its subject {quote(routed.type_name)}"
-    raise Refusal(
-        ErrorKind.UNKNOWN_TYPE,
-        f"The message names {named}{subject}; send entity_type as one of {_listed(types)}.",
-    )
+    return None
 
 
 def _listed(types: TypeNames) -> str:
     return ", ".join(types.known())
 
 
-def carried_state(body: Fields, not_state: AbstractSet[str]) -> Carried | None:
-    """The entity's state; None if `body` is thin: without title, content, description and metadata.
+def carried_state(body: Fields, not_state: AbstractSet[str], types: TypeNames, oddities: Oddities) -> Carried | None:
+    """The entity's state; None if `body` is thin: without title, content, description, observations and metadata.
 
     A thin body may still bear single fields (the `boardId` of a move) or a `context`: they are no whole state.
-    The metadata are the body's other fields, except those named in `not_state`, then what is in `metadata`, then
-    what is in an object under `context`; of equal keys the first counts. A title may stand in any of the three.
-
-    Raises Refusal (wrong_type, ambiguous).
+    The metadata are those of `changed_fields`, then what is in an object under `context`; of equal keys the first
+    counts. A title may stand in any of the three. What is odd is noted, and left out as far as it says nothing.
     """
-    title, content, description = body.text("title"), body.text("content"), body.text("description")
-    metadata, context = body.object("metadata"), _context_object(body)
-    inner = [fields for fields in (metadata, context) if fields is not None]
-    for fields in (body, *inner):
-        for key in _LABEL_KEYS:
-            fields.check_strings(key)
-    titles = [title, *(fields.text("title") for fields in inner)]
-    if title is None and content is None and description is None and not (metadata and metadata.all_but()):
-        return None
-
-    own = not_state | _NOT_METADATA
+    title, content, description = body.words("title"), body.words("content"), body.words("description")
+    metadata, context = body.as_sent("metadata"), _context_object(body)
+    observed = _observed(body)
+    titles = [title]
+    for name, fields in (("metadata", metadata), ("context", context)):
+        titles.append(words((fields or {}).get("title"), (body.path(name), "title"), oddities))
+    thin = title is None and content is None and description is None and observed is None and not metadata
+    left_out = {"title", "content"}
     if not content:
-        content, own = description or "", own | {"description"}
-    if context is not None:
-        own |= {"context"}
-    merged: dict[str, JsonValue] = {}
-    for fields in reversed(inner):
-        merged |= fields.all_but({"title"})
-    merged |= body.all_but(own)
+        content = description or observed or ""
+        left_out.add("description")
+    if observed is not None and content == observed:
+        left_out |= {_OBSERVATIONS, "name"}
+        titles.append(body.words("name"))
+    merged = _inner(context, body.path("context"), oddities) if context is not None else {}
+    merged |= changed_fields(body, not_state | left_out, types, oddities, with_context=context is None)
+    if thin:
+        return None
     return Carried(next((text for text in titles if text is not None), None), content, merged)
 
 
-def _context_object(body: Fields) -> Fields | None:
+def changed_fields(
+    body: Fields, not_state: AbstractSet[str], types: TypeNames, oddities: Oddities, *, with_context: bool = False
+) -> dict[str, JsonValue]:
+    """The metadata that `body` bears: its own fields but those named in `not_state`, then what is in `metadata`."""
+    own = not_state | _NOT_METADATA
+    if not with_context:
+        own |= {"context"}
+    merged = _inner(body.as_sent("metadata") or {}, body.path("metadata"), oddities)
+    merged |= body.all_but(own | {*_LABEL_KEYS})
+    for key in _LABEL_KEYS:
+        if key not in own and (labelled := body.labels(key)) is not None:
+            merged[key] = [*labelled]
+    explicit = body.raw("entity_type")
+    if isinstance(explicit, str) and types.canonical(explicit) is None:
+        # It is no type of ours: the entity's own field.
+        merged[body.spelled("entity_type")] = explicit
+    if with_context and not isinstance(merged.get("context", ""), str):
+        del merged["context"]
+    return merged
+
+
+def _inner(fields: dict[str, JsonValue], path: Path, oddities: Oddities) -> dict[str, JsonValue]:
+    """The sender's own metadata, under the sender's keys."""
+    found = {key: value for key, value in fields.items() if key != "title" and key not in _LABEL_KEYS}
+    for key in _LABEL_KEYS:
+        labelled = labels(fields.get(key), (path, key), oddities)
+        if labelled is not None:
+            found[key] = [*labelled]
+    return found
+
+
+def _observed(body: Fields) -> str | None:
+    """The observations of the reference MCP memory server, one on each line."""
+    value = body.raw(_OBSERVATIONS)
+    if not isinstance(value, list):
+        return None
+    return "\n".join(item for item in value if isinstance(item, str)) or None
+
+
+def _context_object(body: Fields) -> dict[str, JsonValue] | None:
     """A context in words is a field like any other; an object stands for metadata."""
     context = body.raw("context")
-    if context is None or isinstance(context, str):
-        return None
-    if not isinstance(context, dict):
-        raise wrong_type(body.path("context"), context, "a string or an object")
-    return body.object("context")
+    return None if isinstance(context, str) else body.as_sent("context", "a string or an object")

@@ -6,7 +6,10 @@ from collections.abc import Set as AbstractSet
 
 from mcp_assets.entities.refs import MAX_ID_LENGTH
 from mcp_assets.events.model import ErrorKind, JsonValue
+from mcp_assets.events.oddities import Oddities
 from mcp_assets.events.refusal import Path, Refusal, json_type, quote, render
+
+_LABEL_KEYS = ("name", "label", "title", "value")
 
 _CAMEL_CASE = re.compile(r"[a-z][A-Za-z0-9_]*")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -20,25 +23,31 @@ def snake_case(key: str) -> str:
 class Fields:
     """The fields of one JSON object under their snake_case names. A null field is an absent field.
 
-    Two spellings of one field (`taskId`, `task_id`) must agree. Every accessor returns None for an absent field, and
-    raises Refusal (wrong_type, naming the JSON path as sent) for one of another type.
+    Of two spellings of one field (`taskId`, `task_id`) that disagree the first counts, and the oddity is noted; in an
+    id it is a refusal. Accessors return None for an absent field. Some raise Refusal (wrong_type, naming the JSON path
+    as sent) for one of another type; others note the oddity, as their words say.
     """
 
-    def __init__(self, document: dict[str, JsonValue], path: Path) -> None:
+    def __init__(self, document: dict[str, JsonValue], path: Path, oddities: Oddities) -> None:
         self._path = path
+        self._oddities = oddities
         self._values: dict[str, JsonValue] = {}
         self._spellings: dict[str, str] = {}
+        self._ambiguous: dict[str, Refusal] = {}
         for key, value in document.items():
-            if value is None:
-                continue
             name = snake_case(key)
-            if name in self._values and self._values[name] != value:
-                raise Refusal(
+            if value is None:
+                self._spellings.setdefault(name, key)
+                continue
+            if name not in self._values:
+                self._values[name] = value
+                self._spellings[name] = key
+            elif self._values[name] != value:
+                self._ambiguous[name] = Refusal(
                     ErrorKind.AMBIGUOUS,
                     f"{render(path)} has {quote(name)} in two spellings that disagree; send one of them.",
                 )
-            self._values[name] = value
-            self._spellings[name] = key
+                oddities.add((path, key), self._ambiguous[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -50,6 +59,10 @@ class Fields:
         """Where the field stands, as the sender spelled it."""
         return (self._path, self._spellings.get(name, name))
 
+    def spelled(self, name: str) -> str:
+        """The key of the field, as it was sent."""
+        return self._spellings.get(name, name)
+
     def rendered(self, name: str) -> str:
         return render(self.path(name))
 
@@ -60,19 +73,48 @@ class Fields:
         """The fields whose snake_case name is not in `names`."""
         return {name: value for name, value in self._values.items() if name not in names}
 
+    def note(self, name: str, oddity: Refusal) -> None:
+        """The field is odd, and left out."""
+        self._oddities.add(self.path(name), oddity)
+
+    def note_type(self, name: str, wanted: str) -> None:
+        self.note(name, wrong_type(self.path(name), self._values.get(name), wanted))
+
+    def mended(self, name: str) -> Refusal | None:
+        """How the field was odd already as it was decoded."""
+        return self._oddities.at(self.path(name))
+
     def text(self, name: str) -> str | None:
         value = self._values.get(name)
         if value is None or isinstance(value, str):
             return value
         raise wrong_type(self.path(name), value, "a string")
 
+    def words(self, name: str) -> str | None:
+        """The field as text; a number is one too, and anything else is noted and left out."""
+        return words(self._values.get(name), self.path(name), self._oddities)
+
+    def labels(self, name: str) -> list[str] | None:
+        """As the function `labels`."""
+        return labels(self._values.get(name), self.path(name), self._oddities)
+
     def object(self, name: str) -> "Fields | None":
         value = self._values.get(name)
         if value is None:
             return None
         if isinstance(value, dict):
-            return Fields(value, self.path(name))
+            return Fields(value, self.path(name), self._oddities)
         raise wrong_type(self.path(name), value, "an object")
+
+    def as_sent(self, name: str, wanted: str = "an object") -> dict[str, JsonValue] | None:
+        """The fields of an object, each under its own key, without those that are null; what is none is noted."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            return {key: field for key, field in value.items() if field is not None}
+        self.note_type(name, wanted)
+        return None
 
     def items(self, name: str) -> list[JsonValue] | None:
         value = self._values.get(name)
@@ -80,16 +122,47 @@ class Fields:
             return value
         raise wrong_type(self.path(name), value, "a list")
 
-    def check_strings(self, name: str) -> None:
-        """Refuse the field unless it is absent or a list of strings."""
-        for index, item in enumerate(self.items(name) or ()):
-            if not isinstance(item, str):
-                raise wrong_type((self.path(name), index), item, "a string")
-
     def id(self, name: str) -> str | None:
-        """The field as an id; also raises Refusal (missing_id, bad_id)."""
+        """The field as an id; also raises Refusal (missing_id, bad_id, ambiguous, and what decoding found odd)."""
+        unclear = self._ambiguous.get(name) or self.mended(name)
+        if unclear is not None:
+            raise unclear
         value = self._values.get(name)
         return None if value is None else id_text(value, self.path(name))
+
+
+def words(value: JsonValue, path: Path, oddities: Oddities) -> str | None:
+    """A text, or a number as one; anything else is noted and left out."""
+    if value is None or isinstance(value, str):
+        return value
+    oddities.add(path, wrong_type(path, value, "a string"))
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def labels(value: JsonValue, path: Path, oddities: Oddities) -> list[str] | None:
+    """Tags as a list of texts; what was sent otherwise is noted, and read as far as it says what is meant.
+
+    "a, b" is two tags; of an object its `name`, `label`, `title` or `value` is the tag; a number is a text.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        oddities.add(path, wrong_type(path, value, "a list"))
+        return [part for text in value.split(",") if (part := text.strip())]
+    if not isinstance(value, list):
+        oddities.add(path, wrong_type(path, value, "a list"))
+        return None
+    found = []
+    for index, item in enumerate(value):
+        if isinstance(item, str):
+            found.append(item)
+            continue
+        oddities.add((path, index), wrong_type((path, index), item, "a string"))
+        if isinstance(item, dict):
+            item = next((item[key] for key in _LABEL_KEYS if isinstance(item.get(key), str)), None)
+        if isinstance(item, str | int | float) and not isinstance(item, bool):
+            found.append(str(item))
+    return found
 
 
 def id_text(value: JsonValue, path: Path) -> str:

@@ -59,12 +59,36 @@ class ErrorKind(StrEnum):
 class Carried:
     """The whole state that an event carries of its entity, for one that may have no source row.
 
-    `metadata` is flat at its top level, under snake_case keys; what lies inside a value is as it was sent.
+    Fields of the body stand in `metadata` under snake_case keys; what the sender's own metadata hold keeps its keys.
     """
 
     title: str | None
     content: str
     metadata: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a moved, assigned, archived or restored event says of its entity, for one that may have no source row.
+
+    Everything else about the entity stays as it was.
+    """
+
+    fields: dict[str, JsonValue]
+    """Metadata that are other now."""
+    alive: bool | None = None
+    """False: archived. True: restored. None: as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """One thing that is wrong with a message that is an event all the same: a warning."""
+
+    place: str
+    """JSON path, such as `$.data.tags[]`."""
+    kind: ErrorKind
+    sentence: str
+    """As `Rejected.error`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +113,7 @@ class Event:
     """One parsed message.
 
     Entity and relate events have a `ref` and no `request`; sync and validate requests the other way round.
-    `carried` is None when the body is thin, and always for `Verb.DELETE`.
+    `carried` is None when the body is thin, and always for `Verb.DELETE`. `oddities`: what was left out or mended.
     """
 
     kind: Kind
@@ -99,6 +123,8 @@ class Event:
     carried: Carried | None
     message_id: str | None
     request: SyncRequest | None
+    changed: Changed | None = None
+    oddities: tuple[Oddity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,27 +3,34 @@
 The body is an envelope with the entity or request under `data`, or the entity or request itself. A body without
 `data` keeps only `message_id` and `timestamp` for the envelope: `source`, `version` and `type` may be the entity's.
 Both dialects are read by the same rules (see `Fields`).
+
+A message whose entity is clear is an event, whatever else in it is odd, because the entity's source row decides where
+there is one. The oddities go with the event. A sync or validate request is about no single entity: its body has to be
+sound.
 """
 
 import re
 from datetime import UTC, datetime
 
-from mcp_assets.entities.refs import MAX_ID_LENGTH
+from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
 from mcp_assets.events.decode import decode
-from mcp_assets.events.entity_body import carried_state, identify
-from mcp_assets.events.fields import Fields, wrong_type
-from mcp_assets.events.model import ErrorKind, Event, Kind, Rejected, Verb
+from mcp_assets.events.entity_body import carried_state, changed_fields, identify
+from mcp_assets.events.fields import Fields, snake_case
+from mcp_assets.events.model import Carried, Changed, ErrorKind, Event, Kind, Rejected, Verb
+from mcp_assets.events.oddities import Oddities
 from mcp_assets.events.refusal import ROOT, Refusal
-from mcp_assets.events.subjects import INDEX_REQUEST, route
+from mcp_assets.events.subjects import INDEX_REQUEST, Route, route
 from mcp_assets.events.sync_body import sync_request
 from mcp_assets.events.type_names import TypeNames
 
 _INLINE_ENVELOPE_KEYS = frozenset({"message_id", "timestamp"})
+_ENVELOPE_KEYS = _INLINE_ENVELOPE_KEYS | {"source", "type", "version"}
 _OPERATION_KEYS = ("operation", "action")
 
-# RFC 3339; the offset may be missing, as in Python's datetime.utcnow().isoformat(): nothing is ordered by it.
+# RFC 3339; the offset may lack its colon (strftime's %z) or be missing (Python's datetime.utcnow().isoformat()):
+# nothing is ordered by it.
 _TIMESTAMP = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)?", re.ASCII
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?", re.ASCII
 )
 _LAST_EPOCH_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 
@@ -41,39 +48,77 @@ def parse(subject: str, raw: bytes, types: TypeNames) -> Event | Rejected:
 
 def _event(subject: str, raw: bytes, types: TypeNames) -> Event:
     routed = route(subject)
-    envelope = Fields(decode(raw), ROOT)
+    document, oddities = decode(raw)
+    envelope = Fields(document, ROOT, oddities)
     message_id = _message_id(envelope)
     _check_timestamp(envelope)
-    data = envelope.object("data")
-    if data is None:
-        body, not_state = envelope, _INLINE_ENVELOPE_KEYS
-    else:
-        body, not_state = data, frozenset()
-        envelope.text("source")
-        envelope.text("type")
-        _check_version(envelope)
+    data = envelope.raw("data")
+    body, not_state = envelope, _INLINE_ENVELOPE_KEYS
+    if isinstance(data, dict):
+        body, not_state = Fields(data, envelope.path("data"), oddities), frozenset()
+        for key in ("source", "type"):
+            if not isinstance(envelope.raw(key), str | None):
+                envelope.note_type(key, "a string")
+        if isinstance(envelope.raw("version"), bool | list | dict):
+            envelope.note_type("version", "a string or a number")
 
     if routed.kind in (Kind.SYNC, Kind.VALIDATE):
+        envelope.object("data")
         request = sync_request(body, routed.kind, types)
-        return Event(routed.kind, subject, None, routed.verb, None, message_id, request)
+        for path, oddity in oddities:
+            if len(path) == 2 and (path[0] != ROOT or snake_case(str(path[1])) not in _ENVELOPE_KEYS):
+                raise oddity
+        return Event(routed.kind, subject, None, routed.verb, None, message_id, request, oddities=oddities.kept())
 
     verb = routed.verb
     if subject == INDEX_REQUEST:
         verb = _requested_verb(body, envelope)
         not_state = not_state.union(_OPERATION_KEYS)
-    ref = identify(body, routed, types)
-    # Of a delete only the id counts: no field of its body may stand in its way.
-    carried = None if verb is Verb.DELETE else carried_state(body, not_state.union(types.id_keys(ref.type)))
-    return Event(routed.kind, subject, ref, verb, carried, message_id, None)
+    ref = _identified(body, envelope, routed, types)
+    not_state = not_state.union(types.id_keys(ref.type))
+    carried, changed = _said(body, not_state, routed, verb, types, oddities)
+    return Event(routed.kind, subject, ref, verb, carried, message_id, None, changed, oddities.kept())
+
+
+def _identified(body: Fields, envelope: Fields, routed: Route, types: TypeNames) -> EntityRef:
+    try:
+        return identify(body, routed, types)
+    except Refusal:
+        if body is envelope:
+            # It names no entity by itself: then the fault is in what should have been its body.
+            envelope.object("data")
+        raise
+
+
+def _said(
+    body: Fields, not_state: frozenset[str], routed: Route, verb: Verb, types: TypeNames, oddities: Oddities
+) -> tuple[Carried | None, Changed | None]:
+    """What the message says of an entity without a source row: its state, or a change of it."""
+    if verb is Verb.DELETE:
+        # Only the id counts: no field of its body may stand in its way.
+        return None, None if routed.changes is None else Changed({}, routed.changes.alive)
+    carried = carried_state(body, not_state, types, oddities)
+    if routed.kind is Kind.RELATE:
+        # It asks for edges. Without a text, what it says does not make an entity, nor empty one.
+        return carried if carried is not None and carried.content else None, None
+    if routed.changes is None or (carried is not None and (carried.title is not None or carried.content)):
+        return carried, None
+    fields = changed_fields(body, not_state, types, oddities)
+    alive = routed.changes.alive
+    return None, Changed(fields, alive) if fields or alive is not None else None
 
 
 def _message_id(envelope: Fields) -> str | None:
-    message_id = envelope.text("message_id")
-    if message_id is not None and len(message_id) > MAX_ID_LENGTH:
+    if envelope.mended("message_id") is not None:
+        return None
+    message_id = envelope.words("message_id")
+    if message_id is None:
+        return None
+    if len(message_id) > MAX_ID_LENGTH:
         where = envelope.rendered("message_id")
-        raise Refusal(
-            ErrorKind.BAD_ID, f"{where} has {len(message_id)} characters; a message id has at most {MAX_ID_LENGTH}."
-        )
+        sentence = f"{where} has {len(message_id)} characters; a message id has at most {MAX_ID_LENGTH}."
+        envelope.note("message_id", Refusal(ErrorKind.BAD_ID, sentence))
+        return None
     return message_id or None
 
 
@@ -86,13 +131,14 @@ def _check_timestamp(envelope: Fields) -> None:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         valid = 0 <= value <= _LAST_EPOCH_MS
     else:
-        raise wrong_type(envelope.path("timestamp"), value, "an RFC 3339 string or epoch milliseconds")
+        envelope.note_type("timestamp", "an RFC 3339 string or epoch milliseconds")
+        return
     if not valid:
-        raise Refusal(
-            ErrorKind.BAD_TIMESTAMP,
+        sentence = (
             f"{envelope.rendered('timestamp')} is neither an RFC 3339 time such as 2026-03-01T12:00:00Z "
-            "nor epoch milliseconds up to the year 9999.",
+            "nor epoch milliseconds up to the year 9999."
         )
+        envelope.note("timestamp", Refusal(ErrorKind.BAD_TIMESTAMP, sentence))
 
 
 def _is_rfc_3339(text: str) -> bool:
@@ -108,17 +154,13 @@ def _is_rfc_3339(text: str) -> bool:
     return True
 
 
-def _check_version(envelope: Fields) -> None:
-    version = envelope.raw("version")
-    if isinstance(version, bool | list | dict):
-        raise wrong_type(envelope.path("version"), version, "a string or a number")
-
-
 def _requested_verb(body: Fields, envelope: Fields) -> Verb:
     """`vector.index.request` may name its operation, in the body or beside it; the first name counts."""
     for fields in (body, envelope):
         for key in _OPERATION_KEYS:
-            operation = fields.text(key)
-            if operation is not None:
+            operation = fields.raw(key)
+            if isinstance(operation, str):
                 return Verb.DELETE if operation.lower() == "delete" else Verb.LOOK
+            if operation is not None:
+                fields.note_type(key, "a string")
     return Verb.LOOK

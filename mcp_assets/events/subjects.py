@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from mcp_assets.events.model import ErrorKind, Kind, Verb
+from mcp_assets.events.model import Changed, ErrorKind, Kind, Verb
 from mcp_assets.events.refusal import Refusal, quote
 
 INDEX_REQUEST = "vector.index.request"
@@ -32,6 +32,16 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
     }
 )
 
+CHANGES: Mapping[str, Changed] = MappingProxyType(
+    {
+        "moved": Changed({}),
+        "assigned": Changed({}),
+        "archived": Changed({}, alive=False),
+        "restored": Changed({}, alive=True),
+    }
+)
+"""Verbs that change what they say of an entity without a source row, and leave the rest of it as it is."""
+
 # NATS tokens: no dots, no wildcards, no white space; NUL and lone surrogates could not be stored.
 _TOKEN = r"[^.*>\s\x00\ud800-\udfff]+"  # noqa: S105 - a subject token
 _ENTITY_EVENT = re.compile(rf"mcp\.(?:{_TOKEN}\.)?(?P<type_name>{_TOKEN})\.(?P<verb>{_TOKEN})")
@@ -44,6 +54,8 @@ class Route:
     kind: Kind
     verb: Verb
     type_name: str | None
+    changes: Changed | None = None
+    """The verb is one of CHANGES."""
 
 
 def stream_subjects() -> list[str]:
@@ -71,4 +83,4 @@ def route(subject: str) -> Route:
         raise Refusal(
             ErrorKind.UNKNOWN_VERB, f"The verb {quote(match['verb'])} of the subject is none of {', '.join(VERBS)}."
         )
-    return Route(Kind.ENTITY, verb, match["type_name"])
+    return Route(Kind.ENTITY, verb, match["type_name"], CHANGES.get(match["verb"]))

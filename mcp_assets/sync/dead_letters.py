@@ -9,13 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
-from mcp_assets.events import Event, Rejected, parse
+from mcp_assets.events import Event, Rejected, parse, payload_of
 from mcp_assets.events.subjects import REQUESTS
 from mcp_assets.retrying import retrying
 from mcp_assets.sync.announce import announce, result_subject
 from mcp_assets.sync.incremental import Synced, index
-from mcp_assets.sync.intake import event_order, payload_of
+from mcp_assets.sync.intake import event_order
 from mcp_assets.sync.linker import link
+from mcp_assets.sync.message_warnings import keep_warnings
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.targets import by_type
 
@@ -276,6 +277,8 @@ def _replay_messages(platform: Platform, letters: Sequence[DeadLetter]) -> tuple
         rejected = [(letter, event) for letter, event in parsed if isinstance(event, Rejected)]
         if events:
             connection.execute(query("replay_inbox"), _inbox_columns(events))
+            taken_in = ((event, letter.stream or "", letter.seq or 0) for letter, event in events)
+            keep_warnings(platform, connection, taken_in)
             connection.execute(query("mark_replayed"), {"ids": [letter.id for letter, _ in events]})
         if rejected:
             connection.execute(

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.events import Carried, Coalesced, Event, Kind, Verb, coalesce
+from mcp_assets.events import Coalesced, Event, Kind, Verb, coalesce, said_in
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.indexer import BatchReport, Indexer
@@ -65,8 +65,8 @@ class _InboxRow:
     message_id: str | None
 
     def event(self, ref: EntityRef) -> Event:
-        carried = None if self.payload is None else Carried(**self.payload)
-        return Event(Kind(self.kind), self.subject, ref, Verb(self.verb), carried, None, None)
+        carried, changed = said_in(self.payload)
+        return Event(Kind(self.kind), self.subject, ref, Verb(self.verb), carried, None, None, changed)
 
 
 @dataclass(frozen=True, slots=True)

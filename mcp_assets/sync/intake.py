@@ -1,15 +1,15 @@
 """Intake: a stream is read once, in order, into the inbox; the cursor and what it passed move in one transaction."""
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from mcp_assets.events import Event, Kind, Rejected, parse
+from mcp_assets.events import Event, Kind, Rejected, parse, payload_of
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.nats import Message, StreamState
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.message_warnings import keep_warnings
 from mcp_assets.sync.platform import Platform
 
 logger = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ def _intake_stream(platform: Platform, name: str, wait_s: float) -> Intake:
         accepted = [(message, event) for message, event in parsed if isinstance(event, Event)]
         rejected = [(message, event) for message, event in parsed if isinstance(event, Rejected)]
         _insert_accepted(platform, connection, name, cursor, accepted)
+        keep_warnings(platform, connection, ((event, name, message.seq) for message, event in accepted))
         _insert_rejected(platform, connection, name, cursor, rejected)
         if hole is not None:
             _want_full_syncs(platform, connection, f"stream {name}: {hole}")
@@ -302,12 +303,6 @@ def _insert_accepted(
             "stored_at": stored_at,
         },
     )
-
-
-def payload_of(event: Event) -> str | None:
-    """What the inbox keeps of an event beside its name and verb, as JSON; None for a thin event."""
-    carried = event.carried or event.request
-    return None if carried is None else json.dumps(asdict(carried), ensure_ascii=False)
 
 
 def _insert_rejected(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.entities.refs import slot_of
 from mcp_assets.entities.text import POINT_CHARACTERS, Prepared, prepare, state_hash
-from mcp_assets.events import Stated
+from mcp_assets.events import Stated, merge_stated
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.sources import SourceRow
 from mcp_assets.sync.platform import Platform
@@ -36,6 +36,8 @@ class LedgerRow:
     event_order: str | None
     deleted: bool
     dirty: bool
+    changes: Mapping[str, Any] | None = None
+    """What events say of an entity without a source row beyond `event_order`, as `_changes_of` gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Truth:
     source_hash: str | None
     event_order: str | None
     deleted: bool
+    changes: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +127,76 @@ def truth_of(current: LedgerRow | None, source: SourceRow | None, stated: Stated
     """The rule of truth. None: nothing is known of the entity.
 
     A living source row wins; a row that is not alive, or is gone though there was one, means deleted. Only an entity
-    that never had a row lives by its events, of which the newest that states something wins.
+    that never had a row lives by its events: the newest that states the whole of it wins, and after it the newest
+    change of each field.
     """
     order = current.event_order if current is not None else None
     if source is not None and source.alive:
         return Truth("source", source.title, source.content, source.metadata, source.source_hash, order, deleted=False)
     if source is not None or (current is not None and current.origin == "source"):
         return Truth("source", None, _NO_TEXT, {}, None, order, deleted=True)
-    if stated is not None and (order is None or stated.order > order):
-        carried = stated.carried
-        if carried is None:
-            return Truth("event", None, _NO_TEXT, {}, None, stated.order, deleted=True)
-        return Truth("event", carried.title, carried.content, carried.metadata, None, stated.order, deleted=False)
+    return _truth_by_events(current, stated)
+
+
+def _truth_by_events(current: LedgerRow | None, stated: Stated[str] | None) -> Truth | None:
+    known = _stated_before(current)
+    merged = merge_stated(known, stated)
+    if merged is None:
+        return None
+    archived = merged.alive is not None and not merged.alive[1]
+    if merged.order is not None and (known is None or merged.order != known.order):
+        gone, carried = merged.carried is None, merged.carried
+        title, content = (carried.title, carried.content) if carried is not None else (None, _NO_TEXT)
+        metadata: Mapping[str, Any] = carried.metadata if carried is not None else {}
+    elif current is not None:
+        gone = current.deleted and _was_gone(current)
+        title, content, metadata = current.title, current.content, current.metadata
+    elif archived:
+        # Nothing is known of it but this; what was said before and comes late is archived, too.
+        gone, title, content, metadata = True, None, _NO_TEXT, {}
+    else:
+        return None
+    if merged.fields and not gone:
+        metadata = {**metadata, **{name: value for name, (_, value) in merged.fields.items()}}
+    return Truth(
+        "event",
+        title,
+        content,
+        metadata,
+        None,
+        merged.order,
+        deleted=gone or archived,
+        changes=_changes_of(merged, gone),
+    )
+
+
+def _stated_before(current: LedgerRow | None) -> Stated[str] | None:
+    """What the ledger has of earlier events; its whole state is in the row itself."""
     if current is None:
         return None
-    return Truth(current.origin, current.title, current.content, current.metadata, None, order, deleted=current.deleted)
+    changes = current.changes or {}
+    alive = changes.get("alive")
+    fields = {name: (order, value) for name, (order, value) in changes.get("fields", {}).items()}
+    return Stated(current.event_order, None, fields, None if alive is None else (alive[0], alive[1]))
+
+
+def _was_gone(current: LedgerRow) -> bool:
+    """A deleted row was deleted itself, rather than only archived: there is nothing to restore."""
+    changes = current.changes or {}
+    alive = changes.get("alive")
+    return bool(changes.get("gone")) or alive is None or bool(alive[1])
+
+
+def _changes_of(stated: Stated[str], gone: bool) -> dict[str, Any] | None:
+    """The changes in `stated` as JSON; None if there are none. `gone`: there is no state that they change, yet."""
+    changes: dict[str, Any] = {}
+    if stated.fields:
+        changes["fields"] = {name: [order, value] for name, (order, value) in stated.fields.items()}
+    if stated.alive is not None:
+        changes["alive"] = [*stated.alive]
+    if changes and gone:
+        changes["gone"] = True
+    return changes or None
 
 
 def apply(platform: Platform, entity_type: str, wanted: Iterable[Wanted], *, force: bool = False) -> Applied:
@@ -230,6 +288,8 @@ def _apply_once(
 def _nothing_new(row: LedgerRow, truth: Truth, prepared_by: str) -> bool:
     if row.origin != truth.origin or row.deleted != truth.deleted or row.event_order != truth.event_order:
         return False
+    if row.changes != truth.changes:
+        return False
     return row.deleted or (
         row.source_hash == truth.source_hash and row.prepared_by == prepared_by and _says(row, truth)
     )
@@ -263,6 +323,7 @@ def _record(entity_id: str, truth: Truth, dirty: Dirty) -> dict[str, Any]:
         "text_hash": dirty.prepared.text_hash,
         "state_hash": dirty.state_hash,
         "event_order": truth.event_order,
+        "changes": None if truth.changes is None else json.dumps(truth.changes, ensure_ascii=False, allow_nan=False),
         "deleted": truth.deleted,
         "chunks": len(dirty.prepared.chunks),
     }

@@ -1,6 +1,6 @@
 -- name: lock_entities
 SELECT entity_id, origin, title, content, metadata, source_hash, prepared_by, text_hash, state_hash, event_order,
-       deleted_at IS NOT NULL, dirty
+       deleted_at IS NOT NULL, dirty, changes
 FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 ORDER BY entity_id
@@ -10,15 +10,15 @@ FOR NO KEY UPDATE
 -- Texts travel in binary: in an array's text form, each quote in them is escaped, in Python.
 INSERT INTO {schema}.entities
     (entity_type, entity_id, slot, origin, title, content, metadata, source_hash, prepared_by, text_hash, state_hash,
-     event_order, deleted_at, chunk_bound)
+     event_order, changes, deleted_at, chunk_bound)
 SELECT %(entity_type)s, entity_id, slot, origin, title, content, metadata::jsonb, source_hash, %(prepared_by)s,
-       text_hash, state_hash, event_order, CASE WHEN deleted THEN now() END, chunks
+       text_hash, state_hash, event_order, changes::jsonb, CASE WHEN deleted THEN now() END, chunks
 FROM unnest(
     %(entity_id)s::text[], %(slot)s::integer[], %(origin)s::text[], %(title)b::text[], %(content)b::text[],
     %(metadata)b::text[], %(source_hash)s::text[], %(text_hash)s::text[], %(state_hash)s::text[],
-    %(event_order)s::text[], %(deleted)s::boolean[], %(chunks)s::integer[]
-) AS new (entity_id, slot, origin, title, content, metadata, source_hash, text_hash, state_hash, event_order, deleted,
-          chunks)
+    %(event_order)s::text[], %(changes)b::text[], %(deleted)s::boolean[], %(chunks)s::integer[]
+) AS new (entity_id, slot, origin, title, content, metadata, source_hash, text_hash, state_hash, event_order, changes,
+          deleted, chunks)
 ORDER BY entity_id
 ON CONFLICT (entity_type, entity_id) DO NOTHING
 RETURNING entity_id
@@ -27,16 +27,16 @@ RETURNING entity_id
 UPDATE {schema}.entities AS ledger
 SET origin = new.origin, title = new.title, content = new.content, metadata = new.metadata::jsonb,
     source_hash = new.source_hash, prepared_by = %(prepared_by)s, text_hash = new.text_hash,
-    state_hash = new.state_hash, event_order = new.event_order,
+    state_hash = new.state_hash, event_order = new.event_order, changes = new.changes::jsonb,
     deleted_at = CASE WHEN new.deleted THEN coalesce(ledger.deleted_at, now()) END,
     dirty = ledger.dirty OR new.changed, chunk_bound = greatest(ledger.chunk_bound, new.chunks),
     changed_at = CASE WHEN new.changed THEN now() ELSE ledger.changed_at END
 FROM unnest(
     %(entity_id)s::text[], %(origin)s::text[], %(title)b::text[], %(content)b::text[], %(metadata)b::text[],
     %(source_hash)s::text[], %(text_hash)s::text[], %(state_hash)s::text[], %(event_order)s::text[],
-    %(deleted)s::boolean[], %(chunks)s::integer[], %(changed)s::boolean[]
-) AS new (entity_id, origin, title, content, metadata, source_hash, text_hash, state_hash, event_order, deleted, chunks,
-          changed)
+    %(changes)b::text[], %(deleted)s::boolean[], %(chunks)s::integer[], %(changed)s::boolean[]
+) AS new (entity_id, origin, title, content, metadata, source_hash, text_hash, state_hash, event_order, changes, deleted,
+          chunks, changed)
 WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = new.entity_id
 
 -- name: mark_dirty

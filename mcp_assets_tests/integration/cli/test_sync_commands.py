@@ -183,6 +183,17 @@ def test_a_call_of_sync_that_says_no_clear_thing_does_nothing(call: Call, words:
     assert call(*words).returncode == 2
 
 
+def test_warnings_are_listed_with_how_many_messages_they_are_about(platform: Platform, call: Call) -> None:
+    send(platform, *(("mcp.task.updated", {"taskId": "t1", "tags": "[a"}),) * 2)
+    take_in(platform)
+    (warning,) = json.loads(call("dlq", "list", "--warnings", "--json").stdout)
+    assert (warning["messages"], warning["entity"], warning["seq"]) == (2, "task:t1", 2)
+    assert (warning["error_kind"], warning["place"]) == ("wrong_type", "$.tags")
+    assert "mcp.task.updated" in call("dlq", "list", "--warnings").stdout
+    assert json.loads(call("dlq", "list", "--warnings", "--type", "page", "--json").stdout) == []
+    assert call("dlq", "list", "--warnings", "--stage", "intake").returncode == 2
+
+
 def test_dead_letters_are_listed_shown_replayed_and_purged(platform: Platform, call: Call) -> None:
     put_tasks(platform, {"t1": REFUSE_MARKER})
     assert call("sync", "t1").returncode == 1

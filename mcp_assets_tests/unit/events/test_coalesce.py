@@ -1,5 +1,6 @@
 """Coalescing: many events about an entity as one, whatever the order of arrival."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import (
     Carried,
+    Changed,
     Coalesced,
     Event,
     Kind,
@@ -27,6 +29,12 @@ def event(carried: str | None = None, verb: Verb = Verb.LOOK, ref: EntityRef = R
     return Event(kind, "mcp.task.updated", ref, verb, state, message_id=None, request=None)
 
 
+def change(fields: dict[str, Any], alive: bool | None = None) -> Event:
+    verb = Verb.DELETE if alive is False else Verb.LOOK
+    changed = Changed(fields, alive)
+    return Event(Kind.ENTITY, "mcp.task.moved", REF, verb, None, message_id=None, request=None, changed=changed)
+
+
 THIN = event()
 DELETE = event(verb=Verb.DELETE)
 
@@ -41,6 +49,14 @@ DELETE = event(verb=Verb.DELETE)
         ([(1, event("a")), (2, DELETE), (3, THIN)], 3, Stated(2, None)),
         ([(1, DELETE), (2, event("a"))], 2, Stated(2, Carried(None, "a", {}))),
         ([(1, DELETE), (2, event("a")), (3, THIN)], 3, Stated(2, Carried(None, "a", {}))),
+        ([(1, change({"x": 1}))], 1, Stated(None, None, {"x": (1, 1)})),
+        ([(1, change({"x": 1})), (2, event("a"))], 2, Stated(2, Carried(None, "a", {}))),
+        ([(1, event("a")), (2, change({"x": 1}))], 2, Stated(1, Carried(None, "a", {}), {"x": (2, 1)})),
+        (
+            [(1, change({"x": 1, "y": 1})), (2, change({"x": 2}, alive=True)), (3, change({}, alive=False))],
+            3,
+            Stated(None, None, {"x": (2, 2), "y": (1, 1)}, (3, False)),
+        ),
     ],
 )
 def test_the_newest_event_leads_and_the_newest_that_states_something_is_kept(
@@ -85,7 +101,10 @@ def test_a_sync_request_is_about_no_single_entity() -> None:
         coalesce([(1, full_sync)])
 
 
-EVENTS = st.builds(
+CHANGES = st.builds(
+    change, st.dictionaries(st.sampled_from("xy"), st.integers(0, 3)), st.sampled_from([None, True, False])
+)
+EVENTS = CHANGES | st.builds(
     event,
     carried=st.none() | st.sampled_from("abc"),
     verb=st.sampled_from(Verb),
@@ -101,7 +120,12 @@ def one_after_another(events: list[tuple[int, Event]]) -> dict[EntityRef, Coales
         assert each.ref is not None
         known = outcome.get(each.ref)
         stated = known.stated if known else None
-        if each.verb is Verb.DELETE:
+        if each.changed is not None:
+            known_so_far = stated or Stated(None, None)
+            fields = {name: (order, value) for name, value in each.changed.fields.items()}
+            alive = known_so_far.alive if each.changed.alive is None else (order, each.changed.alive)
+            stated = replace(known_so_far, fields={**known_so_far.fields, **fields}, alive=alive)
+        elif each.verb is Verb.DELETE:
             stated = Stated(order, None)
         elif each.carried is not None:
             stated = Stated(order, each.carried)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.events import DEFAULT_TYPE_NAMES, Carried, Event, Kind, TypeNames, Verb, parse
+from mcp_assets.events import DEFAULT_TYPE_NAMES, Carried, Changed, Event, Kind, TypeNames, Verb, parse
 
 TASK = EntityRef("task", "t1")
 PAGE = EntityRef("page", "p1")
@@ -132,7 +132,7 @@ def test_a_relationship_request_bears_context_in_place_of_metadata(envelope: Any
         "relationship.analyze.request",
         TASK,
         Verb.LOOK,
-        Carried("Fix", "c", {"depends_on": ["t2"]}),
+        Carried("Fix", "c", {"dependsOn": ["t2"]}),
         "n1",
         request=None,
     )
@@ -198,7 +198,7 @@ def test_a_title_is_taken_from_the_shape_then_metadata_then_context(
     assert accepted("mcp.memory.stored", data).carried == Carried(expected, "x", {})
 
 
-def test_only_the_top_level_of_metadata_is_put_into_snake_case() -> None:
+def test_fields_of_the_body_are_put_into_snake_case_and_those_of_the_senders_metadata_are_not() -> None:
     metadata = {
         "parentPageID": "p0",
         "sourceURLPath": "/a",
@@ -206,15 +206,9 @@ def test_only_the_top_level_of_metadata_is_put_into_snake_case() -> None:
         "see also": 2,
         "nested": {"innerKey": [{"deepKey": None}]},
     }
-    carried = accepted("mcp.page.updated", {"pageId": "p1", "metadata": metadata}).carried
+    carried = accepted("mcp.page.updated", {"pageId": "p1", "wikiId": "w", "metadata": metadata}).carried
     assert carried is not None
-    assert carried.metadata == {
-        "parent_page_id": "p0",
-        "source_url_path": "/a",
-        "HTTPStatus": 1,
-        "see also": 2,
-        "nested": {"innerKey": [{"deepKey": None}]},
-    }
+    assert carried.metadata == {**metadata, "wiki_id": "w"}
 
 
 def test_a_null_field_is_an_absent_field() -> None:
@@ -296,7 +290,8 @@ def test_an_id_is_a_string_or_an_integer_in_decimal(entity_id: str | int, text: 
 @pytest.mark.parametrize("subject", ["mcp.kanban.task.deleted", "mcp.task.archived"])
 def test_of_a_delete_only_the_id_counts(subject: str) -> None:
     event = accepted(subject, camel({**TASK_SHAPE, "tags": 5, "metadata": "none"}))
-    assert event == Event(Kind.ENTITY, subject, TASK, Verb.DELETE, None, "n1", request=None)
+    changed = Changed({}, alive=False) if subject.endswith("archived") else None
+    assert event == Event(Kind.ENTITY, subject, TASK, Verb.DELETE, None, "n1", request=None, changed=changed)
 
 
 @pytest.mark.parametrize(

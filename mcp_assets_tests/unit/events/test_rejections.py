@@ -39,23 +39,16 @@ def nested(depth: int) -> bytes:
         (b"null", ErrorKind.NOT_AN_OBJECT, "The message is null, and must be a JSON object."),
         (b'"t1"', ErrorKind.NOT_AN_OBJECT, "The message is a string, and must be a JSON object."),
         (b"NaN", ErrorKind.NOT_AN_OBJECT, "The message is a number, and must be a JSON object."),
-        (nested(MAX_DEPTH + 1), ErrorKind.TOO_DEEP, "is nested more than 32 levels deep."),
-        (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), ErrorKind.TOO_DEEP, "$.a.a.a.a"),
-        (b"[" * 500_000, ErrorKind.TOO_DEEP, "$ is nested more than 32 levels deep."),
-        (b'{"id": "t1", "a": [NaN]}', ErrorKind.NOT_FINITE, "$.a[0] is not a finite number"),
-        (b'{"id": "t1", "a": -Infinity}', ErrorKind.NOT_FINITE, "$.a is not a finite number"),
-        (b'{"id": "t1", "a": 1e999}', ErrorKind.NOT_FINITE, "$.a is not a finite number"),
         (
             b'{"id": 9223372036854775808}',
             ErrorKind.WRONG_TYPE,
             "$.id is an integer beyond 64 bits; send it as a string",
         ),
         (b'{"id": -9223372036854775809}', ErrorKind.WRONG_TYPE, "$.id is an integer beyond 64 bits"),
-        (b'{"id": "t1", "a": -' + b"9" * 5000 + b"}", ErrorKind.WRONG_TYPE, "$.a is an integer beyond 64 bits"),
-        (b'{"id": "t1", "a": {"b c": "\\u0000"}}', ErrorKind.BAD_TEXT, '$.a["b c"] holds a NUL character'),
-        (b'{"id": "t1", "a": "\\ud83d"}', ErrorKind.BAD_TEXT, "$.a holds a NUL character or a lone surrogate"),
-        (b'{"id": "t1", "a": {"\\udc00": 1}}', ErrorKind.BAD_TEXT, "A key of $.a holds"),
-        (b'{"id": "t1", "\\u0000": 1}', ErrorKind.BAD_TEXT, "A key of $ holds"),
+        (b'{"id": NaN}', ErrorKind.NOT_FINITE, "$.id is not a finite number"),
+        (b'{"id": "a\\u0000b"}', ErrorKind.BAD_TEXT, "$.id holds a NUL character or a lone surrogate"),
+        (b'{"data": {"taskId": "\\ud83d"}}', ErrorKind.BAD_TEXT, "$.data.taskId holds a NUL character"),
+        (b"[" * 500_000, ErrorKind.BAD_JSON, "The message is not JSON"),
         (b" " * MAX_BYTES + b"{}", ErrorKind.TOO_LARGE, "The message has 1048578 bytes; at most 1048576 are read."),
     ],
 )
@@ -148,12 +141,12 @@ def test_a_subject_that_the_stream_does_not_list_is_rejected(subject: str, error
             "$.data.entityType names a page, but the only id, $.data.nodeId, is a memory's.",
         ),
         (
-            "mcp.task.created",
+            "mcp.sprint.created",
             {"data": {"entity_type": "sprint", "id": "1"}},
             ErrorKind.UNKNOWN_TYPE,
             '$.data.entity_type is "sprint", which is no registered entity type; there are task, page, memory.',
         ),
-        ("mcp.task.created", {"entityType": 1, "id": "1"}, ErrorKind.WRONG_TYPE, "$.entityType is a number"),
+        ("vector.index.request", {"entityType": 1, "id": "1"}, ErrorKind.WRONG_TYPE, "$.entityType is a number"),
         ("mcp.kanban.board.created", {"id": "1"}, ErrorKind.UNKNOWN_TYPE, 'no entity type, and its subject "board";'),
         ("mcp.x.created", {"taskId": "1", "pageId": "2"}, ErrorKind.UNKNOWN_TYPE, "ids of several entity types, and"),
         ("vector.index.request", {"id": "1"}, ErrorKind.UNKNOWN_TYPE, "names no entity type; send entity_type as one"),
@@ -164,88 +157,15 @@ def test_a_subject_that_the_stream_does_not_list_is_rejected(subject: str, error
             ErrorKind.UNKNOWN_TYPE,
             "several entity types",
         ),
-        ("vector.index.request", {"taskId": "1", "operation": 5}, ErrorKind.WRONG_TYPE, "$.operation is a number"),
-        # State
-        (
-            "mcp.task.created",
-            {"id": "1", "title": 5},
-            ErrorKind.WRONG_TYPE,
-            "$.title is a number, and must be a string.",
-        ),
-        ("mcp.task.created", {"id": "1", "content": 5}, ErrorKind.WRONG_TYPE, "$.content is a number"),
-        ("mcp.task.created", {"id": "1", "description": {}}, ErrorKind.WRONG_TYPE, "$.description is an object"),
-        (
-            "mcp.task.created",
-            {"id": "1", "tags": "a,b"},
-            ErrorKind.WRONG_TYPE,
-            "$.tags is a string, and must be a list.",
-        ),
-        (
-            "mcp.task.created",
-            {"data": {"id": "1", "tags": ["a", None]}},
-            ErrorKind.WRONG_TYPE,
-            "$.data.tags[1] is null",
-        ),
-        ("mcp.task.created", {"id": "1", "concepts": [1]}, ErrorKind.WRONG_TYPE, "$.concepts[0] is a number"),
-        ("mcp.task.created", {"id": "1", "metadata": []}, ErrorKind.WRONG_TYPE, "$.metadata is a list, and must be an"),
-        ("mcp.task.created", {"id": "1", "metadata": {"tags": 1}}, ErrorKind.WRONG_TYPE, "$.metadata.tags is a number"),
-        (
-            "mcp.task.created",
-            {"id": "1", "metadata": {"title": 1}},
-            ErrorKind.WRONG_TYPE,
-            "$.metadata.title is a number",
-        ),
-        (
-            "mcp.task.created",
-            {"id": "1", "context": 5},
-            ErrorKind.WRONG_TYPE,
-            "$.context is a number, and must be a str",
-        ),
-        (
-            "mcp.task.created",
-            {"id": "1", "metadata": {"parentId": 1, "parent_id": 2}},
-            ErrorKind.AMBIGUOUS,
-            '$.metadata has "parent_id" in two spellings that disagree',
-        ),
-        # Envelope
         ("mcp.task.created", {"data": "t1"}, ErrorKind.WRONG_TYPE, "$.data is a string, and must be an object."),
-        ("mcp.task.created", {"messageId": 5, "id": "1"}, ErrorKind.WRONG_TYPE, "$.messageId is a number"),
-        ("mcp.task.created", {"message_id": "x" * 513, "id": "1"}, ErrorKind.BAD_ID, "$.message_id has 513 characters"),
-        ("mcp.task.created", {"source": {}, "data": {"id": "1"}}, ErrorKind.WRONG_TYPE, "$.source is an object"),
-        ("mcp.task.created", {"type": 1, "data": {"id": "1"}}, ErrorKind.WRONG_TYPE, "$.type is a number"),
-        ("mcp.task.created", {"version": True, "data": {"id": "1"}}, ErrorKind.WRONG_TYPE, "$.version is a boolean"),
-        ("mcp.task.created", {"timestamp": False, "id": "1"}, ErrorKind.WRONG_TYPE, "$.timestamp is a boolean"),
     ],
 )
-def test_a_body_that_names_no_one_entity_or_breaks_its_shape_is_rejected(
+def test_a_body_that_names_no_one_entity_is_rejected(
     subject: str, body: Any, error_kind: ErrorKind, error: str
 ) -> None:
     result = rejected(subject, json.dumps(body).encode())
     assert result.error_kind is error_kind
     assert error in result.error
-
-
-@pytest.mark.parametrize(
-    "timestamp",
-    [
-        "",
-        "yesterday",
-        "2026-03-01",
-        "2026-02-30T12:00:00Z",
-        "2026-03-01T24:00:00Z",
-        "2026-03-01T12:00:61Z",
-        "2026-03-01T12:00:00+24:00",
-        "2026-W09-7T12:00:00Z",
-        "٢٠٢٦-03-01T12:00:00Z",
-        "1772366400000",
-        -1,
-        1e20,
-    ],
-)
-def test_a_timestamp_that_does_not_parse_is_rejected(timestamp: Any) -> None:
-    result = rejected("mcp.task.created", json.dumps({"timestamp": timestamp, "data": {"id": "1"}}).encode())
-    assert result.error_kind is ErrorKind.BAD_TIMESTAMP
-    assert result.error.startswith("$.timestamp is neither an RFC 3339 time")
 
 
 @pytest.mark.parametrize(
@@ -257,10 +177,8 @@ def test_a_timestamp_that_does_not_parse_is_rejected(timestamp: Any) -> None:
         ("mcp.task.created", {"id": " " + "é" * 300}),
         ("vector.index.request", {"entityType": "é" * 300, "id": "1"}),
         ("data.sync.request", {"sync_type": "é" * 300}),
-        ("mcp.task.created", {"é" * 300: {"é" * 300: {"é" * 300: 2**64}}}),
-        ("mcp.task.created", {"é" * 300: {"é" * 300: "\0"}}),
-        ("mcp.task.created", {"é" * 60: {"é" * 300: 2**64}}),
-        ("mcp.task.created", {"id": "1", "metadata": {"aÉ" + "é" * 300: 1}, "é" * 300: "\0"}),
+        ("data.sync.request", {"sync_type": "full_sync", "context": {"é" * 300: {"é" * 300: 2**64}}}),
+        ("data.sync.request", {"sync_type": "full_sync", "context": {"aÉ" + "é" * 300: 1}, "é" * 300: "\0"}),
     ],
 )
 def test_an_error_echoes_at_most_a_hundred_characters_of_the_input(subject: str, body: Any) -> None:

@@ -101,3 +101,81 @@ def test_the_place_among_events_never_goes_back(
     if truth is not None and current is not None and current.event_order is not None:
         assert truth.event_order is not None
         assert truth.event_order >= current.event_order
+
+
+def changes(fields: dict[str, tuple[str, object]], alive: tuple[str, bool] | None = None) -> Stated[str]:
+    return Stated(None, None, fields, alive)
+
+
+def as_row(truth: Truth | None) -> LedgerRow | None:
+    if truth is None:
+        return None
+    return LedgerRow(
+        truth.origin, truth.title, truth.content, truth.metadata, None, "p", "t", "s", truth.event_order,
+        truth.deleted, dirty=False, changes=truth.changes,
+    )  # fmt: skip
+
+
+def test_a_change_of_an_entity_that_nothing_is_known_of_makes_none() -> None:
+    assert truth_of(None, None, changes({"board": ("2", "b")})) is None
+    assert truth_of(None, None, changes({}, ("2", True))) is None
+
+
+def test_a_change_leaves_the_rest_as_it_is() -> None:
+    truth = truth_of(known("event", "1"), None, changes({"board": ("2", "b")}))
+    assert truth is not None
+    assert (truth.title, truth.content, truth.metadata) == ("known", "text", {"a": 1, "board": "b"})
+    assert (truth.event_order, truth.deleted) == ("1", False)
+
+
+def test_what_is_archived_is_restored_as_it_was_and_what_is_deleted_is_not() -> None:
+    archived = as_row(truth_of(known("event", "1"), None, changes({}, ("2", False))))
+    assert archived is not None
+    assert archived.deleted
+    restored = truth_of(archived, None, changes({}, ("3", True)))
+    assert restored is not None
+    assert (restored.content, restored.deleted) == ("text", False)
+    gone = as_row(truth_of(archived, None, said("4", None)))
+    again = truth_of(gone, None, changes({}, ("5", True)))
+    assert again is not None
+    assert (again.content, again.deleted) == ("", True)
+
+
+STATEMENTS = st.lists(
+    st.one_of(
+        st.just("delete"),
+        st.sampled_from(["full a", "full b"]),
+        st.builds(lambda name, value: (name, value), st.sampled_from("xy"), st.integers(0, 3)),
+        st.sampled_from(["archive", "restore"]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def stated_by(order: str, statement: object) -> Stated[str]:
+    if isinstance(statement, tuple):
+        return changes({statement[0]: (order, statement[1])})
+    if statement in ("archive", "restore"):
+        return changes({}, (order, statement == "restore"))
+    carried = None if statement == "delete" else Carried(None, str(statement), {"x": "whole"})
+    return Stated(order, carried)
+
+
+@given(STATEMENTS, st.data())
+def test_statements_that_come_late_lead_to_the_same_truth(statements: list[object], data: st.DataObject) -> None:
+    """Once something whole is known; a change of what nothing is known of is looked at again until it is."""
+    ordered = [("0", "full a"), *((str(n), each) for n, each in enumerate(statements, 1))]
+    expected: LedgerRow | None = None
+    for order, statement in ordered:
+        expected = as_row(truth_of(expected, None, stated_by(order, statement)))
+    late = ordered[:1] + data.draw(st.permutations(ordered[1:]))
+    found: LedgerRow | None = None
+    for order, statement in [*late, *late]:
+        found = as_row(truth_of(found, None, stated_by(order, statement)))
+    assert expected is not None
+    assert found is not None
+    assert found.deleted == expected.deleted
+    if not expected.deleted:
+        assert (found.content, found.metadata) == (expected.content, expected.metadata)
+    assert found == expected
