@@ -11,7 +11,7 @@ from threading import RLock
 import dagster as dg
 
 from mcp_assets.defs.metadata import edges_metadata, embeddings_metadata, ledger_metadata
-from mcp_assets.defs.partitions import ShardRange, partition_key, partitions_of, ranges_of
+from mcp_assets.defs.partitions import ShardRange, partition_key, partitions_named, partitions_of, ranges_of
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.defs.sources import source_table_key, stream_key
 from mcp_assets.entities.refs import EntityRef
@@ -110,9 +110,14 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: IndexConfig, platform: PlatformResource
     ) -> Iterator[None]:
         opened = platform.get()
-        ranges = ranges_of(context.partition_keys)
-        if not ranges:
-            raise dg.Failure("the run names no partition: a range must go from an earlier partition to a later one")
+        named = partitions_named(context)
+        if named is None:
+            raise dg.Failure(
+                "the run names no partition: choose some in the launchpad, or launch a backfill of all of them "
+                "(`mcp-assets sync --full`)",
+                allow_retries=False,
+            )
+        ranges = ranges_of(named)
         log = _EventLog(context, opened)
         if config.mode is Mode.DRAIN:
             _drain(opened, ranges, context.run.run_id, log, asked_s_ago=_created_s_ago(context))

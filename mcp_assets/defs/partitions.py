@@ -47,3 +47,20 @@ def ranges_of(keys: Sequence[str]) -> list[ShardRange]:
         ShardRange(entity_type, tuple(int(shard) for _, _, shard in group))
         for entity_type, group in groupby(named, key=lambda parts: parts[0])
     ]
+
+
+def partitions_named(context: dg.AssetExecutionContext) -> Sequence[str] | None:
+    """The partitions of a run, in the order of their definition; None if it was launched without any.
+
+    Raises:
+        dagster.Failure: it names a range that holds none.
+    """
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return None
+    keys: Sequence[str] = context.partition_keys
+    if not keys:
+        raise dg.Failure(
+            "the run names no partition: a range must go from an earlier partition to a later one",
+            allow_retries=False,
+        )
+    return keys

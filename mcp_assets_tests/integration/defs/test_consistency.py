@@ -86,6 +86,29 @@ def test_a_census_run_materializes_each_partition_with_counts_and_runs_every_che
     assert "validate --repair" in missing.metadata["what_to_do"].value
 
 
+def test_a_census_without_a_partition_is_one_of_all_and_runs_the_checks(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    result = run(world, instance, "census")
+    assert result.success
+    assert instance.get_materialized_partitions(CENSUS) == {
+        f"{entity_type}-{shard:02}" for entity_type in ("task", "page", "memory") for shard in range(2)
+    }
+    assert {name: one.passed for name, one in evaluated(result).items()} == dict.fromkeys(CHECKS, True)
+
+
+@pytest.mark.parametrize("job", ["index", "relate"])
+def test_an_index_without_a_partition_ends_with_one_sentence_and_does_nothing(
+    world: Platform, instance: dg.DagsterInstance, job: str
+) -> None:
+    result = run(world, instance, job)
+    assert not result.success
+    (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    assert failure.user_failure_data is not None
+    assert "names no partition: choose some" in (failure.user_failure_data.description or "")
+    assert not instance.get_materialized_partitions(dg.AssetKey("entities"))
+
+
 def test_a_check_by_itself_takes_a_census_where_there_is_none_and_says_how_old_what_it_says_is(
     world: Platform, instance: dg.DagsterInstance
 ) -> None:
