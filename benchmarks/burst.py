@@ -33,6 +33,7 @@ from harness import (
 )
 from qdrant_client import models
 
+from mcp_assets.entities.points import Key
 from mcp_assets.settings import Settings
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.full import full_sync
@@ -129,7 +130,7 @@ def warm_up(stores: Bench, running: Daemon, entities: list[Line]) -> None:
 
 def searchable(stores: Bench) -> int:
     """Entities that have a point."""
-    entity_points = models.Filter(must=[models.FieldCondition(key="kind", match=models.MatchValue(value="entity"))])
+    entity_points = models.Filter(must=[models.FieldCondition(key=Key.KIND, match=models.MatchValue(value="entity"))])
     with closing(stores.qdrant()) as client:
         return sum(
             client.count(collection.name, count_filter=entity_points, exact=True).count
@@ -145,10 +146,10 @@ def missing(stores: Bench, entities: list[Line]) -> int:
             offset = None
             while True:
                 points, offset = client.scroll(
-                    collection.name, limit=10_000, offset=offset, with_payload=["kind", "entity_type", "entity_id"]
+                    collection.name, limit=10_000, offset=offset, with_payload=[Key.KIND, "entity_type", "entity_id"]
                 )
                 payloads = [point.payload or {} for point in points]
-                found |= {(p["entity_type"], p["entity_id"]) for p in payloads if p["kind"] == "entity"}
+                found |= {(p["entity_type"], p["entity_id"]) for p in payloads if p[Key.KIND] == "entity"}
                 if offset is None:
                     break
     return len({(entity.entity_type, entity.entity_id) for entity in entities} - found)

@@ -32,7 +32,7 @@ from harness import (
 from qdrant_client import AsyncQdrantClient
 from timed_location import NOTES
 
-from mcp_assets.entities.points import point_id
+from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepare
 from mcp_assets.sync.load import Line
@@ -124,9 +124,9 @@ class Probe:
                     if not await qdrant.collection_exists(collection):
                         continue
                     existing.add(collection)
-                for point in await qdrant.retrieve(collection, list(wanted), with_payload=["text_hash"]):
+                for point in await qdrant.retrieve(collection, list(wanted), with_payload=[Key.TEXT_HASH]):
                     ref = wanted[str(point.id)]
-                    if point.payload and point.payload["text_hash"] == hashes[ref]:
+                    if point.payload and point.payload[Key.TEXT_HASH] == hashes[ref]:
                         last_news = time.monotonic()
                         self._seconds.append(last_news - self._waiting.pop(ref))
             await asyncio.sleep(_LOOK_EVERY_S)

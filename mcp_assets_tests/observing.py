@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from qdrant_client import QdrantClient
 
-from mcp_assets.entities.points import point_id
+from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import Kind
 from mcp_assets.sync import drain as drain_module
@@ -230,7 +230,7 @@ def entity_points(
     """The entities' own points by entity id; asserts that each stands under the id that its name gives."""
     found = {}
     for identifier, point in points(platform, collection or COLLECTIONS[entity_type]).items():
-        if point.payload["kind"] == "entity" and point.payload["entity_type"] == entity_type:
+        if point.payload[Key.KIND] == "entity" and point.payload["entity_type"] == entity_type:
             ref = EntityRef(entity_type, point.payload["entity_id"])
             assert identifier == str(point_id(ref))
             assert ref.id not in found
@@ -246,8 +246,8 @@ def assert_points_are(platform: Platform, texts: Mapping[str, str], entity_type:
     for entity_id, text in texts.items():
         point = stored[str(point_id(EntityRef(entity_type, entity_id)))]
         assert is_vector_of(point, text), f"the vector of {entity_id} is not that of its text"
-        assert point.payload["text_hash"] == known[entity_id]["text_hash"]
-        assert point.payload["state_hash"] == known[entity_id]["state_hash"]
+        assert point.payload[Key.TEXT_HASH] == known[entity_id]["text_hash"]
+        assert point.payload[Key.STATE_HASH] == known[entity_id]["state_hash"]
         assert not known[entity_id]["dirty"]
 
 

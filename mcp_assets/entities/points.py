@@ -2,37 +2,53 @@
 
 import uuid
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from mcp_assets.entities.chunks import Chunk
 from mcp_assets.entities.refs import EntityRef
 
 POINT_NAMESPACE = uuid.UUID("6b0d9f0e-9a53-5d53-8f3c-0c7c2c1f6a11")
 
-INDEXED_KEYS: Mapping[str, Literal["keyword", "integer"]] = {
-    "kind": "keyword",
-    "entity_id": "keyword",
-    "slot": "integer",
-}
-"""Payload keys that Qdrant indexes; filters are always positive (`kind = entity`)."""
+PREFIX = "mcp_"
+"""Of the payload keys that are ours, so that the entity's metadata keeps its names (`kind`, `start`, `model`, ...)."""
 
-RESERVED_KEYS = frozenset(
-    (
-        "kind",
-        "entity_id",
-        "entity_type",
-        "text_hash",
-        "state_hash",
-        "model",
-        "vector_check",
-        "indexed_at",
-        "slot",
-        "chunk",
-        "start",
-        "end",
-    )
-)
+
+class Key:
+    """The payload keys that are ours. `entity_id` and `entity_type` bear no prefix because other programs read them."""
+
+    ENTITY_ID: Final = "entity_id"
+    ENTITY_TYPE: Final = "entity_type"
+    KIND: Final = f"{PREFIX}kind"
+    TEXT_HASH: Final = f"{PREFIX}text_hash"
+    STATE_HASH: Final = f"{PREFIX}state_hash"
+    MODEL: Final = f"{PREFIX}model"
+    VECTOR_CHECK: Final = f"{PREFIX}vector_check"
+    INDEXED_AT: Final = f"{PREFIX}indexed_at"
+    SLOT: Final = f"{PREFIX}slot"
+    CHUNK: Final = f"{PREFIX}chunk"
+    START: Final = f"{PREFIX}start"
+    END: Final = f"{PREFIX}end"
+
+
+INDEXED_KEYS: Mapping[str, Literal["keyword", "integer"]] = {
+    Key.ENTITY_ID: "keyword",
+    Key.ENTITY_TYPE: "keyword",
+    Key.SLOT: "integer",
+    # Last: a collection with this index has them all, and no point of it bears the keys of before.
+    Key.KIND: "keyword",
+}
+"""Payload keys that Qdrant indexes: every key that is filtered by, because a strict Qdrant refuses other filters.
+
+They are made in this order. Filters are always positive (`mcp_kind = entity`).
+"""
+
+RESERVED_KEYS = frozenset(value for name, value in vars(Key).items() if name.isupper())
 """Payload keys that are ours: metadata of the same name is left out."""
+
+FORMER_KEYS: Mapping[str, str] = {key.removeprefix(PREFIX): key for key in RESERVED_KEYS if key.startswith(PREFIX)}
+"""The names that our keys had before they got a prefix -> their names now."""
+
+_FORMERLY_ALWAYS = frozenset(("entity_id", "entity_type", "kind", "text_hash", "state_hash", "model", "slot"))
 
 
 def point_id(ref: EntityRef) -> uuid.UUID:
@@ -43,6 +59,23 @@ def point_id(ref: EntityRef) -> uuid.UUID:
 def chunk_id(entity_point: uuid.UUID, number: int) -> uuid.UUID:
     """The point of chunk `number`, counted from 0."""
     return uuid.uuid5(entity_point, str(number))
+
+
+def bears_former_keys(carried: Mapping[str, Any]) -> bool:
+    """The payload was written by this platform before its keys got a prefix."""
+    return (
+        Key.KIND not in carried
+        and carried.keys() >= _FORMERLY_ALWAYS
+        and carried["kind"] in ("entity", "chunk")
+        and isinstance(carried[Key.ENTITY_ID], str)
+        and isinstance(carried[Key.ENTITY_TYPE], str)
+    )
+
+
+def with_prefix(carried: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A payload that bears the former keys, with the keys of now; `metadata` had to give way to the former keys."""
+    ours = {FORMER_KEYS.get(key, key): value for key, value in carried.items()}
+    return {key: value for key, value in metadata.items() if key in FORMER_KEYS} | ours
 
 
 def payload(
@@ -62,17 +95,17 @@ def payload(
     if title is not None:
         carried["title"] = title
     carried |= {
-        "kind": "entity",
-        "entity_id": ref.id,
-        "entity_type": ref.type,
-        "text_hash": text_hash,
-        "state_hash": state_hash,
-        "model": model,
-        "vector_check": vector_check,
-        "indexed_at": indexed_at,
-        "slot": ref.slot,
+        Key.KIND: "entity",
+        Key.ENTITY_ID: ref.id,
+        Key.ENTITY_TYPE: ref.type,
+        Key.TEXT_HASH: text_hash,
+        Key.STATE_HASH: state_hash,
+        Key.MODEL: model,
+        Key.VECTOR_CHECK: vector_check,
+        Key.INDEXED_AT: indexed_at,
+        Key.SLOT: ref.slot,
     }
     if chunk is not None:
         number, piece = chunk
-        carried |= {"kind": "chunk", "chunk": number, "start": piece.start, "end": piece.end}
+        carried |= {Key.KIND: "chunk", Key.CHUNK: number, Key.START: piece.start, Key.END: piece.end}
     return carried

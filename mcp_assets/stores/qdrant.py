@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from mcp_assets.embedding.profiles import ModelProfile
-from mcp_assets.entities.points import INDEXED_KEYS
+from mcp_assets.entities.points import INDEXED_KEYS, Key
 from mcp_assets.entities.refs import SLOTS
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import CollectionMismatch, PointsMissing, StoreRefused, StoreUnavailable
@@ -60,6 +60,13 @@ class MadeFor:
     name: str
     dimension: int
     distance: str
+    indexes: frozenset[str] = frozenset()
+    """The payload keys that it has indexes of."""
+
+    @property
+    def is_prepared(self) -> bool:
+        """All that is filtered by is indexed, and every point that this platform wrote bears its keys of now."""
+        return self.indexes >= INDEXED_KEYS.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ class HeldPoint:
     vector: NDArray[np.float32]
 
 
-_ENTITY_POINTS = {"must": [{"key": "kind", "match": {"value": "entity"}}]}
+_ENTITY_POINTS = {"must": [{"key": Key.KIND, "match": {"value": "entity"}}]}
 
 
 def physical_name(alias: str, profile: ModelProfile) -> str:
@@ -162,6 +169,10 @@ class Qdrant:
                 # Another process made it between the question and the request.
                 if not self.exists(name):
                     raise
+        self.create_indexes(name)
+
+    def create_indexes(self, name: str) -> None:
+        """The payload indexes that the collection `name` lacks."""
         for key, schema in INDEXED_KEYS.items():
             self._call(
                 lambda key=key, schema=schema: self._client.create_payload_index(  # type: ignore[misc]
@@ -169,16 +180,22 @@ class Qdrant:
                 )
             )
 
+    def drop_indexes(self, name: str, keys: Iterable[str]) -> None:
+        """Remove the payload indexes of `keys`."""
+        for key in keys:
+            self._call(lambda key=key: self._client.delete_payload_index(name, key, wait=True))  # type: ignore[misc]
+
     def exists(self, name: str) -> bool:
         """There is a collection, or an alias, of that name."""
         return self._call(lambda: self._client.collection_exists(name))
 
     def made_for(self, alias: str, target: str) -> MadeFor:
         """What the collection behind `alias` was made for. Raises CollectionMismatch if nobody could write to it."""
-        vectors = self._call(lambda: self._client.get_collection(target)).config.params.vectors
+        info = self._call(lambda: self._client.get_collection(target))
+        vectors = info.config.params.vectors
         if not isinstance(vectors, models.VectorParams):
             raise CollectionMismatch(_named_vectors(target))
-        return MadeFor(alias, target, vectors.size, vectors.distance.value)
+        return MadeFor(alias, target, vectors.size, vectors.distance.value, frozenset(info.payload_schema))
 
     def aliases(self) -> dict[str, str]:
         """Every alias with the physical collection that it leads to."""
@@ -276,10 +293,10 @@ class Qdrant:
         found = self._call(
             lambda: self._client.query_points_groups(
                 collection,
-                group_by="entity_id",
+                group_by=Key.ENTITY_ID,
                 query=vector.tolist(),
                 query_filter=models.Filter(
-                    must=[models.FieldCondition(key="entity_type", match=models.MatchValue(value=entity_type))]
+                    must=[models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchValue(value=entity_type))]
                 ),
                 limit=limit,
                 group_size=1,
@@ -373,6 +390,10 @@ class Qdrant:
         """Every point whose payload has no slot (0..65535), in pages, without vectors: none of them is ours."""
         return self._scroll(collection, models.Filter(must_not=[_SLOT]), keys, with_vectors=False)
 
+    def payload_pages(self, collection: str, *, limit: int) -> Iterator[list[HeldPoint]]:
+        """Every point with its whole payload, in pages of `limit`, without vectors."""
+        return self._scroll(collection, None, None, with_vectors=False, limit=limit)
+
     def points(self, collection: str, ids: Sequence[str], *, vectors: bool = True) -> list[HeldPoint]:
         """Those of `ids` that `collection` holds, with their payloads."""
         found: list[HeldPoint] = []
@@ -393,7 +414,7 @@ class Qdrant:
         for part in _slices(ids):
             must: list[models.Condition] = [models.HasIdCondition(has_id=list(map(_identifier, part)))]
             if naming is not None:
-                must.append(models.FieldCondition(key="entity_id", match=models.MatchAny(any=list(naming))))
+                must.append(models.FieldCondition(key=Key.ENTITY_ID, match=models.MatchAny(any=list(naming))))
             selector = models.FilterSelector(filter=models.Filter(must=must))
             self._applied(lambda selector=selector: self._client.delete(collection, selector, wait=True))  # type: ignore[misc]
 
@@ -443,18 +464,24 @@ class Qdrant:
             lambda: self._client.scroll(
                 collection,
                 scroll_filter=models.Filter(
-                    must=[models.FieldCondition(key="kind", match=models.MatchValue(value="entity"))]
+                    must=[models.FieldCondition(key=Key.KIND, match=models.MatchValue(value="entity"))]
                 ),
                 limit=1,
-                with_payload=["model"],
+                with_payload=[Key.MODEL],
             )
         )
         return next(
-            (str(point.payload["model"]) for point in points if point.payload and "model" in point.payload), None
+            (str(point.payload[Key.MODEL]) for point in points if point.payload and Key.MODEL in point.payload), None
         )
 
     def _scroll(
-        self, collection: str, scroll_filter: models.Filter, keys: Sequence[str] | None, *, with_vectors: bool
+        self,
+        collection: str,
+        scroll_filter: models.Filter | None,
+        keys: Sequence[str] | None,
+        *,
+        with_vectors: bool,
+        limit: int = _POINTS_A_PAGE,
     ) -> Iterator[list[HeldPoint]]:
         offset: Any = None
         while True:
@@ -462,7 +489,7 @@ class Qdrant:
                 lambda offset=offset: self._client.scroll(  # type: ignore[misc]
                     collection,
                     scroll_filter=scroll_filter,
-                    limit=_POINTS_A_PAGE,
+                    limit=limit,
                     offset=offset,
                     with_payload=True if keys is None else list(keys),
                     with_vectors=with_vectors,
@@ -506,11 +533,11 @@ class Qdrant:
             ) from error
 
 
-_SLOT = models.FieldCondition(key="slot", range=models.Range(gte=0, lt=SLOTS))
+_SLOT = models.FieldCondition(key=Key.SLOT, range=models.Range(gte=0, lt=SLOTS))
 
 
 def _slots(slots: tuple[int, int]) -> models.Filter:
-    return models.Filter(must=[models.FieldCondition(key="slot", range=models.Range(gte=slots[0], lt=slots[1]))])
+    return models.Filter(must=[models.FieldCondition(key=Key.SLOT, range=models.Range(gte=slots[0], lt=slots[1]))])
 
 
 def _identifier(text: str) -> int | str:

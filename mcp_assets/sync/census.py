@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import Any
 
 from mcp_assets.embedding.profiles import ModelProfile
+from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import EntityRef, slot_range
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.stores.postgres import Connection
@@ -55,7 +56,17 @@ _ROWS_AT_ONCE = 5_000
 _DRIFT_AT_ONCE = 1_000
 _WINDOWS_IN_FLIGHT = 2
 
-_KEYS = ("kind", "entity_id", "entity_type", "text_hash", "state_hash", "model", "vector_check", "slot", "chunk")
+_KEYS = (
+    Key.KIND,
+    Key.ENTITY_ID,
+    Key.ENTITY_TYPE,
+    Key.TEXT_HASH,
+    Key.STATE_HASH,
+    Key.MODEL,
+    Key.VECTOR_CHECK,
+    Key.SLOT,
+    Key.CHUNK,
+)
 
 
 @dataclass(slots=True)
@@ -300,7 +311,7 @@ class _Vectors:
             total += len(page)
             for point in found_points(page, self._profile.dimension):
                 if point.ref.type == self._type:
-                    slot = point.payload.get("slot")
+                    slot = point.payload.get(Key.SLOT)
                     place = (slot if isinstance(slot, int) else slots[0], point.ref.id)
                     ours.append((place, point))
             if self._owns_foreign:

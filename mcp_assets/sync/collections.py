@@ -23,12 +23,13 @@ from uuid import UUID
 
 from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile, profile_for
 from mcp_assets.embedding.protocol import Embedder
-from mcp_assets.entities.points import chunk_id, point_id
+from mcp_assets.entities.points import FORMER_KEYS, INDEXED_KEYS, Key, chunk_id, point_id
 from mcp_assets.entities.refs import SLOTS, EntityRef
 from mcp_assets.entities.text import NO_TEXT_HASH
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.qdrant import Collection, physical_name
+from mcp_assets.stores.qdrant import Collection, MadeFor, physical_name
+from mcp_assets.sync.payload_keys import rename_payload_keys
 from mcp_assets.sync.platform import Platform
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ _POINTS_A_WINDOW = 20_000
 _WRONG_AT_ONCE = 1_000
 """Entities found wrong that are looked at once more; with more of them the rest is left for the next look."""
 
-_PAYLOAD_KEYS = ("entity_type", "entity_id", "kind", "text_hash", "state_hash", "model")
+_PAYLOAD_KEYS = (Key.ENTITY_TYPE, Key.ENTITY_ID, Key.KIND, Key.TEXT_HASH, Key.STATE_HASH, Key.MODEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def targets(platform: Platform, alias: str) -> Targets:
             f"the collection {change.new} is being built for {_model(profile)}, which the settings do not name: "
             "nothing was written to it. Set EMBEDDING_MODEL to it, or run a full sync, which gives that up"
         )
-    if embedder is not None and not platform.qdrant.exists(change.new):
+    if embedder is not None:
         _make(platform, alias, change.new, profile, aliased=False)
     return Targets(journal, found, building)
 
@@ -531,6 +532,7 @@ def _serving(platform: Platform, alias: str, aliases: Mapping[str, str]) -> Targ
         # The name may be an alias that was made since.
         name = qdrant.alias_target(alias) or alias
     made = qdrant.made_for(alias, name)
+    _ready(platform, made)
     embedder = next(
         (one for one in _configured(platform) if physical_name(alias, one.profile) == name),
         None,
@@ -572,6 +574,9 @@ def _make(platform: Platform, alias: str, name: str, profile: ModelProfile, *, a
     in between leaves that to the next. What one that is being built lacks, a full sync finds by itself.
     """
     postgres, qdrant = platform.postgres, platform.qdrant
+    if not aliased and qdrant.exists(name):
+        _ready(platform, qdrant.made_for(alias, name))
+        return
     sharing = _sharing(platform, alias)
     with postgres.session() as session:
         session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"{postgres.schema}/collection/{name}",))
@@ -589,6 +594,23 @@ def _make(platform: Platform, alias: str, name: str, profile: ModelProfile, *, a
                 {"entity_types": sharing, "reason": f"the collection {name} was absent: it is made again"},
             )
         qdrant.ensure_collection(alias, profile)
+
+
+def _ready(platform: Platform, made: MadeFor) -> None:
+    """Have what is filtered by indexed, and the points bear the payload keys of now; others wait until it is done.
+
+    The index that is made last is the mark that this is through. So it is asked for no more than once a look.
+    """
+    if made.is_prepared:
+        return
+    qdrant = platform.qdrant
+    with _alone(platform):
+        indexes = qdrant.made_for(made.alias, made.name).indexes
+        if indexes >= INDEXED_KEYS.keys():
+            return
+        rename_payload_keys(platform, made.name)
+        qdrant.drop_indexes(made.name, sorted(indexes & FORMER_KEYS.keys()))
+        qdrant.create_indexes(made.name)
 
 
 def _configured(platform: Platform) -> list[Embedder]:
@@ -683,9 +705,9 @@ class _Window:
             known = {EntityRef(row[0], row[1]): _Held(*row[2:]) for row in rows}
         found: dict[EntityRef, dict[tuple[str, str], int]] = {}
         for _, payload in platform.qdrant.payloads_of_slots(collection.name, slots, _PAYLOAD_KEYS):
-            if "entity_id" in payload and payload.get("entity_type") in types:
-                ref = EntityRef(payload["entity_type"], payload["entity_id"])
-                hashes = (str(payload.get("text_hash")), str(payload.get("state_hash")))
+            if Key.ENTITY_ID in payload and payload.get(Key.ENTITY_TYPE) in types:
+                ref = EntityRef(payload[Key.ENTITY_TYPE], payload[Key.ENTITY_ID])
+                hashes = (str(payload.get(Key.TEXT_HASH)), str(payload.get(Key.STATE_HASH)))
                 counts = found.setdefault(ref, {})
                 counts[hashes] = counts.get(hashes, 0) + 1
         return cls(known, found)
@@ -720,7 +742,7 @@ def _wrong_still(platform: Platform, collection: Collection, refs: Sequence[Enti
             ours |= {str(chunk_id(own, number)): ref for number in range(known[ref].points - 1 if ref in known else 0)}
         found: dict[EntityRef, list[tuple[str, str]]] = {}
         for identifier, payload in platform.qdrant.payloads_of(collection.name, list(ours), _PAYLOAD_KEYS):
-            hashes = (str(payload.get("text_hash")), str(payload.get("state_hash")))
+            hashes = (str(payload.get(Key.TEXT_HASH)), str(payload.get(Key.STATE_HASH)))
             found.setdefault(ours[identifier], []).append(hashes)
         for ref in refs:
             held = known.get(ref)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from mcp_assets.embedding.vectors import VECTOR_CHECK_TOLERANCE, unit, vector_check
-from mcp_assets.entities.points import chunk_id, payload, point_id
+from mcp_assets.entities.points import Key, chunk_id, payload, point_id
 from mcp_assets.entities.refs import EntityRef, slot_of
 from mcp_assets.entities.text import Prepared, prepare, state_hash
 from mcp_assets.events import SyncTarget
@@ -31,7 +31,7 @@ from mcp_assets.sync.targets import by_type, find_targets, pages
 _SURPLUS_CHUNKS = 8
 """Chunk points looked for beyond those that should be there: a text that shrank leaves them in a row."""
 
-_UNTOLD = frozenset({"vector_check", "indexed_at"})
+_UNTOLD = frozenset({Key.VECTOR_CHECK, Key.INDEXED_AT})
 """Payload keys that say nothing of the entity's state."""
 
 
@@ -231,7 +231,7 @@ def _qdrant_differences(
 def _differences_of_points(state: _State, held: Mapping[str, HeldPoint], model: str) -> list[Difference]:
     own_id = point_id(state.ref)
     own = held.get(str(own_id))
-    found_at = _time(own.payload.get("indexed_at")) if own is not None else None
+    found_at = _time(own.payload.get(Key.INDEXED_AT)) if own is not None else None
 
     def differs(what: str, wanted: str, found: str) -> list[Difference]:
         return [Difference(state.ref, Place.QDRANT, what, wanted, found, state.truth_at, found_at)]
@@ -242,16 +242,16 @@ def _differences_of_points(state: _State, held: Mapping[str, HeldPoint], model: 
     text_hash = state.prepared.text_hash
     if own is None:
         return differs("missing", f"a point of text {text_hash}", "nothing")
-    if own.payload.get("text_hash") != text_hash:
-        return differs("text", text_hash, str(own.payload.get("text_hash")))
-    if own.payload.get("model") != model:
-        return differs("model", model, str(own.payload.get("model")))
+    if own.payload.get(Key.TEXT_HASH) != text_hash:
+        return differs("text", text_hash, str(own.payload.get(Key.TEXT_HASH)))
+    if own.payload.get(Key.MODEL) != model:
+        return differs("model", model, str(own.payload.get(Key.MODEL)))
     if chunks != set(range(len(state.prepared.chunks))):
         return differs("chunks", f"{len(state.prepared.chunks)} chunks", f"{len(chunks)} chunks")
     for point in (own, *(held[str(chunk_id(own_id, number))] for number in chunks)):
         if not _is_intact(point):
             return differs("vector", "the vector that was written with the payload", "another vector")
-        if point.payload.get("text_hash") != text_hash:
+        if point.payload.get(Key.TEXT_HASH) != text_hash:
             return differs("text", text_hash, f"a chunk of {point.payload.get('text_hash')}")
     if state.claim != (text_hash, 1 + len(chunks)):
         claim = "nothing" if state.claim is None else f"{state.claim[1]} points of text {state.claim[0]}"
@@ -422,7 +422,7 @@ def _chunks_asked(state: _State) -> int:
 
 def _is_intact(point: HeldPoint) -> bool:
     """The point bears the vector that its payload was written with."""
-    stated = point.payload.get("vector_check")
+    stated = point.payload.get(Key.VECTOR_CHECK)
     if not isinstance(stated, int | float) or not point.vector.any():
         return False
     return abs(vector_check(unit(point.vector)) - stated) <= VECTOR_CHECK_TOLERANCE

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_assets.embedding.vectors import VECTOR_CHECK_TOLERANCE, vector_checks
-from mcp_assets.entities.points import RESERVED_KEYS, chunk_id, point_id
+from mcp_assets.entities.points import RESERVED_KEYS, Key, chunk_id, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.stores.qdrant import HeldPoint
 
@@ -203,7 +203,7 @@ def found_points(page: Sequence[HeldPoint], dimension: int) -> Iterator[FoundPoi
 
 def claimed(payload: Mapping[str, Any]) -> EntityRef | None:
     """The entity that a payload names; None if it names none."""
-    entity_type, entity_id = payload.get("entity_type"), payload.get("entity_id")
+    entity_type, entity_id = payload.get(Key.ENTITY_TYPE), payload.get(Key.ENTITY_ID)
     if isinstance(entity_type, str) and isinstance(entity_id, str) and entity_id:
         return EntityRef(entity_type, entity_id)
     return None
@@ -261,12 +261,12 @@ def _wrong(
     point: FoundPoint, number: int, expected: Expected, recorded: Recorded | None, model: str
 ) -> tuple[Kind, str] | None:
     payload = point.payload
-    check = payload.get("vector_check")
+    check = payload.get(Key.VECTOR_CHECK)
     if point.fault is not None:
         return Kind.INVALID_VECTOR, point.fault
-    if payload.get("text_hash") != expected.text_hash:
+    if payload.get(Key.TEXT_HASH) != expected.text_hash:
         return Kind.STALE_VECTOR, f"made of the text {payload.get('text_hash')}, which is {expected.text_hash} now"
-    if payload.get("model") != model:
+    if payload.get(Key.MODEL) != model:
         return Kind.WRONG_MODEL, f"made by {payload.get('model')}, not {model}"
     if not isinstance(check, int | float) or abs(check - point.check) > VECTOR_CHECK_TOLERANCE:
         return Kind.SWAPPED_VECTOR, f"written with the vector_check {check}, found {point.check}"
@@ -275,9 +275,9 @@ def _wrong(
         if abs(written - point.check) > VECTOR_CHECK_TOLERANCE:
             return Kind.SWAPPED_VECTOR, f"the ledger has the vector_check {written}, found {point.check}"
     shape = ("chunk", number - 1) if number else ("entity", None)
-    if (payload.get("kind"), payload.get("chunk")) != shape or payload.get("slot") != point.ref.slot:
+    if (payload.get(Key.KIND), payload.get(Key.CHUNK)) != shape or payload.get(Key.SLOT) != point.ref.slot:
         return Kind.STALE_PAYLOAD, "its kind, chunk or slot is not the entity's"
-    if payload.get("state_hash") != expected.state_hash:
+    if payload.get(Key.STATE_HASH) != expected.state_hash:
         return Kind.STALE_PAYLOAD, f"made of the state {payload.get('state_hash')}, which is {expected.state_hash} now"
     if expected.carried is not None and not _alike(_carried(payload), expected.carried):
         return Kind.STALE_PAYLOAD, "its title or metadata are not the entity's"
@@ -297,7 +297,7 @@ def chunks_named(points: Iterable[FoundPoint]) -> int:
     highest = 0
     for point in points:
         if point.id == _chunk_named(point_id(point.ref), point.payload):
-            highest = max(highest, point.payload["chunk"] + 1)
+            highest = max(highest, point.payload[Key.CHUNK] + 1)
     return highest
 
 
@@ -308,7 +308,7 @@ def is_duplicate(point: FoundPoint) -> bool:
 
 
 def _chunk_named(own: UUID, payload: Mapping[str, Any]) -> str | None:
-    number = payload.get("chunk")
+    number = payload.get(Key.CHUNK)
     return str(chunk_id(own, number)) if isinstance(number, int) and number >= 0 else None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mcp_assets.embedding.profiles import ModelProfile
-from mcp_assets.entities.points import point_id
+from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef, shard_of
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch
@@ -299,7 +299,7 @@ def _checks(ref: EntityRef, expected: Expected, found: Sequence[FoundPoint]) -> 
     """The vector_checks of the points of an entity in their order, as they were found."""
     by_id = {point.id: point for point in found}
     wanted = wanted_ids(point_id(ref), expected.points)
-    return [float(by_id[identifier].payload["vector_check"]) for identifier in wanted]
+    return [float(by_id[identifier].payload[Key.VECTOR_CHECK]) for identifier in wanted]
 
 
 def _adopt(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text
 from mcp_assets.sync import collections
@@ -44,13 +45,13 @@ def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: 
             target, embedder = found
             collection = target.collection.name
             hits += platform.qdrant.search(collection, vectors[id(embedder)], entity_type=name, limit=limit)
-    best = sorted(hits, key=lambda hit: (-hit.score, hit.payload["entity_type"], hit.payload["entity_id"]))[:limit]
-    texts = _texts(platform, [EntityRef(hit.payload["entity_type"], hit.payload["entity_id"]) for hit in best])
+    best = sorted(hits, key=lambda hit: (-hit.score, hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID]))[:limit]
+    texts = _texts(platform, [EntityRef(hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID]) for hit in best])
     answers = []
     for hit in best:
-        ref = EntityRef(hit.payload["entity_type"], hit.payload["entity_id"])
+        ref = EntityRef(hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID])
         title, built = texts.get(ref, (hit.payload.get("title"), ""))
-        span = (hit.payload["start"], hit.payload["end"]) if hit.payload.get("kind") == "chunk" else None
+        span = (hit.payload[Key.START], hit.payload[Key.END]) if hit.payload.get(Key.KIND) == "chunk" else None
         passage = built[span[0] : span[1]] if span else built.removeprefix(title or "")
         answers.append(Found(ref, hit.score, title, " ".join(passage.split())[:_EXCERPT], span))
     return answers

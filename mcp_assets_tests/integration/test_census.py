@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 from qdrant_client import models
 
-from mcp_assets.entities.points import point_id
+from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.sync.drain import drain
@@ -73,7 +73,7 @@ def test_every_seeded_fault_is_found_and_mended_and_only_the_broken_are_embedded
         client.delete(TASKS, models.PointIdsList(points=[task_point(n) for n in numbers((1, 201))]), wait=True)
         # Ten texts are others than those that the points were made of.
         for n in numbers((301, 311)):
-            client.set_payload(TASKS, {"text_hash": "0" * 32}, points=[task_point(n)], wait=True)
+            client.set_payload(TASKS, {Key.TEXT_HASH: "0" * 32}, points=[task_point(n)], wait=True)
         # Ten payloads bear a status that the entity does not have.
         for n in numbers((401, 411)):
             client.set_payload(TASKS, {"status": "invented"}, points=[task_point(n)], wait=True)
@@ -88,13 +88,13 @@ def test_every_seeded_fault_is_found_and_mended_and_only_the_broken_are_embedded
             ref = EntityRef("task", f"never{number}")
             orphan.id = f"00000000-0000-5000-8000-00000000000{number}" if number == 0 else _id(ref)
             if number:
-                orphan.payload = {**(orphan.payload or {}), "entity_id": ref.id, "slot": ref.slot}
+                orphan.payload = {**(orphan.payload or {}), "entity_id": ref.id, Key.SLOT: ref.slot}
         foreign = [models.PointStruct(id=n, vector=[1.0] * 16, payload={"of": "others"}) for n in range(3)]
         client.upsert(TASKS, [*orphans, *foreign], wait=True)
         # Ten points say another model.
-        client.set_payload(TASKS, {"model": "other"}, points=[task_point(n) for n in numbers((701, 711))], wait=True)
+        client.set_payload(TASKS, {Key.MODEL: "other"}, points=[task_point(n) for n in numbers((701, 711))], wait=True)
         # A slot that is not the entity's hides the point from its partition.
-        client.set_payload(TASKS, {"slot": 70_000}, points=[task_point(801)], wait=True)
+        client.set_payload(TASKS, {Key.SLOT: 70_000}, points=[task_point(801)], wait=True)
     # Ledger rows that lie about what was embedded, about the text, and about an entity's life.
     execute(many, "UPDATE mcp_assets.embedded SET text_hash = 'lie' WHERE entity_id = ANY(%s)", ids((1001, 1011)))
     execute(many, "DELETE FROM mcp_assets.embedded WHERE entity_id = ANY(%s)", ids((1011, 1021)))
@@ -296,7 +296,7 @@ def test_a_repair_killed_anywhere_is_resumed_and_embeds_nothing_twice_but_the_ba
     fill(platform, 150)
     with qdrant(platform) as client:
         client.delete(TASKS, models.PointIdsList(points=[task_point(n) for n in range(1, 31)]), wait=True)
-        client.set_payload(TASKS, {"state_hash": "0"}, points=[task_point(40)], wait=True)
+        client.set_payload(TASKS, {Key.STATE_HASH: "0"}, points=[task_point(40)], wait=True)
     execute(platform, "DELETE FROM mcp_assets.embedded WHERE entity_id = 't50'")
     execute(platform, "DELETE FROM tasks WHERE id = 't60'")
     execute(

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from qdrant_client import QdrantClient, models
 
 from mcp_assets.embedding.protocol import EmbedderUnavailable
-from mcp_assets.entities.points import RESERVED_KEYS, chunk_id, point_id
+from mcp_assets.entities.points import RESERVED_KEYS, Key, chunk_id, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.stores.errors import CollectionMismatch, StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
@@ -72,9 +72,9 @@ def chunks_of(platform: Platform, entity_id: str, entity_type: str = "task") -> 
     own = point_id(EntityRef(entity_type, entity_id))
     collection = {"task": "kanban_tasks", "page": "wiki_pages"}[entity_type]
     for identifier, point in points(platform, collection).items():
-        if point.payload["kind"] == "chunk" and point.payload["entity_id"] == entity_id:
-            assert identifier == str(chunk_id(own, point.payload["chunk"]))
-            found[point.payload["chunk"]] = point
+        if point.payload[Key.KIND] == "chunk" and point.payload["entity_id"] == entity_id:
+            assert identifier == str(chunk_id(own, point.payload[Key.CHUNK]))
+            found[point.payload[Key.CHUNK]] = point
     return found
 
 
@@ -122,13 +122,13 @@ def test_the_payload_is_the_metadata_flat_and_our_own_keys_which_win(platform: P
     assert payload["story"] == {"points": 3}
     assert payload["due_date"] == "2026-05-01"
     assert payload["title"] == "Mend the gate"
-    assert payload["kind"] == "entity"
+    assert payload[Key.KIND] == "entity"
     assert (payload["entity_type"], payload["entity_id"]) == ("task", "a")
-    assert (payload["text_hash"], payload["state_hash"]) == (row["text_hash"], row["state_hash"])
-    assert payload["model"] == "stub"
-    assert -1 <= payload["vector_check"] <= 1
-    assert payload["slot"] == EntityRef("task", "a").slot
-    assert not {"chunk", "start", "end"} & payload.keys()
+    assert (payload[Key.TEXT_HASH], payload[Key.STATE_HASH]) == (row["text_hash"], row["state_hash"])
+    assert payload[Key.MODEL] == "stub"
+    assert -1 <= payload[Key.VECTOR_CHECK] <= 1
+    assert payload[Key.SLOT] == EntityRef("task", "a").slot
+    assert not {Key.CHUNK, Key.START, Key.END} & payload.keys()
 
 
 def test_an_update_replaces_the_point_and_a_delete_removes_it(platform: Platform) -> None:
@@ -237,12 +237,12 @@ def test_a_change_of_metadata_of_a_long_text_replaces_the_payload_of_every_chunk
     for number, chunk in after.items():
         assert "old" not in chunk.payload
         assert chunk.payload["new"] == 2
-        assert (chunk.payload["start"], chunk.payload["end"]) == (
-            before[number].payload["start"],
-            before[number].payload["end"],
+        assert (chunk.payload[Key.START], chunk.payload[Key.END]) == (
+            before[number].payload[Key.START],
+            before[number].payload[Key.END],
         )
         assert np.array_equal(chunk.vector, before[number].vector)
-        assert chunk.payload["vector_check"] == before[number].payload["vector_check"]
+        assert chunk.payload[Key.VECTOR_CHECK] == before[number].payload[Key.VECTOR_CHECK]
 
 
 def test_force_embeds_what_is_unchanged(platform: Platform, stub: OpenAIStub) -> None:
@@ -285,10 +285,10 @@ def test_a_long_text_has_chunk_points_over_its_whole_length(platform: Platform) 
     reached = 0
     for number in sorted(chunks):
         payload = chunks[number].payload
-        assert built[reached : payload["start"]].strip() == ""
-        reached = payload["end"]
-        assert is_vector_of(chunks[number], " ".join(built[payload["start"] : payload["end"]].split()))
-        assert payload["text_hash"] == ledger(platform)["a"]["text_hash"]
+        assert built[reached : payload[Key.START]].strip() == ""
+        reached = payload[Key.END]
+        assert is_vector_of(chunks[number], " ".join(built[payload[Key.START] : payload[Key.END]].split()))
+        assert payload[Key.TEXT_HASH] == ledger(platform)["a"]["text_hash"]
     assert reached == len(built)
     assert is_vector_of(entity_points(platform)["a"], " ".join(built.split())[:8000].rstrip())
 

@@ -416,7 +416,8 @@ def test_a_row_whose_metadata_no_store_can_hold_is_dead_lettered_and_its_neighbo
         pytest.param({"": 1, "a.b": 2, "a[0]": 3, "$": 4, 'quo"te': 5, "%s": 6}, True, id="keys of odd letters"),
         pytest.param({"x": "\U0001f600 \u202e \x7f"}, True, id="text of odd letters"),
         pytest.param({"x": {"y": [1, None, {"z": []}]}}, True, id="nested"),
-        pytest.param({"kind": "chunk", "entity_id": "other", "slot": "x", "title": 5}, True, id="our own keys"),
+        pytest.param({"mcp_kind": "chunk", "entity_id": "other", "mcp_slot": "x", "title": 5}, True, id="our own keys"),
+        pytest.param({"kind": 7, "start": None, "model": ["m"], "slot": "x"}, True, id="names like our own keys"),
     ],
 )
 def test_metadata_of_every_shape_reach_the_payload_or_are_dead_lettered_and_harm_no_neighbour(
@@ -434,7 +435,7 @@ def test_metadata_of_every_shape_reach_the_payload_or_are_dead_lettered_and_harm
         assert dead_letters(platform) == {}
         payload = stored["odd"].payload
         assert payload["entity_id"] == "odd"
-        own = {"kind", "entity_id", "slot", "title"}
+        own = {"mcp_kind", "entity_id", "mcp_slot", "title"}
         assert {key: payload[key] for key in metadata if key not in own} == {
             key: pytest.approx(value) if isinstance(value, float | int) else value
             for key, value in metadata.items()

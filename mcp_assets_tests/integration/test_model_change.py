@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient, models
 
-from mcp_assets.entities.points import point_id
+from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.settings import variable_of
 from mcp_assets.stores.errors import CollectionMismatch
@@ -74,13 +74,13 @@ def begin_building(platform: Platform) -> None:
 
 
 def models_in(platform: Platform, collection: str = "kanban_tasks") -> set[str]:
-    return {point.payload["model"] for point in points(platform, collection).values()}
+    return {point.payload[Key.MODEL] for point in points(platform, collection).values()}
 
 
 def texts_in(platform: Platform, collection: str) -> dict[str, str]:
     """Entity id -> text hash of the entities' own points."""
     found = entity_points(platform, collection=collection)
-    return {entity_id: point.payload["text_hash"] for entity_id, point in found.items()}
+    return {entity_id: point.payload[Key.TEXT_HASH] for entity_id, point in found.items()}
 
 
 def hashes(platform: Platform, ids: Collection[str]) -> dict[str, str]:
@@ -441,7 +441,7 @@ def test_points_that_the_new_collection_lost_hold_up_the_move_and_are_written_ag
     lost = [str(point_id(EntityRef("task", entity_id))) for entity_id in ("t03", "t04")]
     with qdrant(other) as client:
         client.delete(NEW, lost, wait=True)
-        client.set_payload(NEW, {"text_hash": "wrong"}, [str(point_id(EntityRef("task", "t05")))], wait=True)
+        client.set_payload(NEW, {Key.TEXT_HASH: "wrong"}, [str(point_id(EntityRef("task", "t05")))], wait=True)
     stub.reset_stats()
     sync_all(other, "page")
     assert models_in(other) == {"stub"}

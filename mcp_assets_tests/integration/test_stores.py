@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.api.points_api import SyncPointsApi
 
+from mcp_assets.entities.points import Key
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.nats import NatsStreams
 from mcp_assets.stores.postgres import Postgres
@@ -26,7 +27,7 @@ DIMENSION = 16
 def point(number: int, dimension: int = DIMENSION, **payload: Any) -> Point:
     vector = np.zeros(dimension, np.float32)
     vector[number % dimension] = 1
-    return Point(UUID(int=number), vector, {"kind": "entity", "entity_id": str(number), **payload})
+    return Point(UUID(int=number), vector, {Key.KIND: "entity", "entity_id": str(number), **payload})
 
 
 # PostgreSQL.
@@ -147,9 +148,10 @@ def test_a_collection_has_its_payload_indexes(platform: Platform) -> None:
     client.close()
 
     assert {key: index.data_type for key, index in schema.items()} == {
-        "kind": models.PayloadSchemaType.KEYWORD,
+        Key.KIND: models.PayloadSchemaType.KEYWORD,
         "entity_id": models.PayloadSchemaType.KEYWORD,
-        "slot": models.PayloadSchemaType.INTEGER,
+        "entity_type": models.PayloadSchemaType.KEYWORD,
+        Key.SLOT: models.PayloadSchemaType.INTEGER,
     }
 
 

@@ -116,3 +116,14 @@ WHERE ledger.entity_type = wrong.entity_type AND ledger.entity_id = wrong.entity
 
 -- name: model_of_embedded
 SELECT model FROM {schema}.embedded WHERE collection = %(collection)s LIMIT 1
+
+-- name: metadata_of_keys
+-- What the metadata of some entities has under some keys; those that have none of them are left out.
+SELECT ledger.entity_type, ledger.entity_id, ledger.state_hash, chosen.metadata
+FROM unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+JOIN {schema}.entities AS ledger USING (entity_type, entity_id)
+CROSS JOIN LATERAL (
+    SELECT jsonb_object_agg(entry.key, entry.value) AS metadata
+    FROM jsonb_each(ledger.metadata) AS entry WHERE entry.key = ANY(%(keys)s)
+) AS chosen
+WHERE ledger.deleted_at IS NULL AND jsonb_typeof(ledger.metadata) = 'object' AND chosen.metadata IS NOT NULL

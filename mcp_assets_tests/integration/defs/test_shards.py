@@ -8,6 +8,7 @@ import pytest
 from mcp_assets.definitions import build_defs
 from mcp_assets.defs.partitions import partitions_of, whole_type
 from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.entities.points import Key
 from mcp_assets.sync.linker import pending_links
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.integration.defs.conftest import Ran
@@ -76,5 +77,5 @@ def test_another_number_of_shards_embeds_and_links_nothing_and_is_complete_after
         assert shown(own, instance, asset) == ({f"task-{shard:02}" for shard in range(shards)}, set())
     after = entity_points(own)
     assert after.keys() == before.keys()
-    rewritten = [key for key in after if after[key].payload["indexed_at"] != before[key].payload["indexed_at"]]
+    rewritten = [key for key in after if after[key].payload[Key.INDEXED_AT] != before[key].payload[Key.INDEXED_AT]]
     assert rewritten == ["t07"]
