@@ -1,5 +1,6 @@
 """What the tests share: one embedded stack for the session, and for each test a platform with stores of its own."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from mcp_assets.embedded import stack
+from mcp_assets.embedded.qdrant import STRICT_VARIABLE
 from mcp_assets.settings import Settings
 from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.platform import Platform
@@ -20,6 +22,11 @@ DIMENSION = 16
 # How long an example takes says how busy the machine is, not whether the rule holds.
 hypothesis_settings.register_profile("without_deadline", deadline=None)
 hypothesis_settings.load_profile("without_deadline")
+
+
+def pytest_configure() -> None:
+    """Every embedded Qdrant of the tests is as strict as Qdrant Cloud: it refuses filters that no index answers."""
+    os.environ.setdefault(STRICT_VARIABLE, "1")
 
 
 @pytest.fixture(scope="session")

@@ -394,13 +394,12 @@ def test_valid_points_that_nobody_waits_for_are_written(client: QdrantClient, co
     assert all_ids(client, collection) == [1, 2]
 
 
-def test_a_point_of_the_wrong_dimension_that_nobody_waits_for_is_acknowledged_and_dropped(
+def test_a_point_of_the_wrong_dimension_is_refused_without_a_wait_too_and_its_neighbours_with_it(
     client: QdrantClient, collection: str
 ) -> None:
-    result = client.upsert(collection, [models.PointStruct(id=1, vector=[1.0])], wait=False)
-    assert result.status == models.UpdateStatus.ACKNOWLEDGED
-    client.upsert(collection, [models.PointStruct(id=2, vector=FAN[2])], wait=True)
-    assert all_ids(client, collection) == [2]
+    points = [models.PointStruct(id=1, vector=[1.0]), models.PointStruct(id=2, vector=FAN[2])]
+    refused(400, "Vector dimension error", lambda: client.upsert(collection, points, wait=False))
+    assert all_ids(client, collection) == []
 
 
 @pytest.mark.parametrize("number", ["null", "NaN", "Infinity", "1e999", '"1"', "true", "[1]", "1" + 400 * "0"])
@@ -454,11 +453,64 @@ def test_a_wait_that_is_not_a_boolean_is_400(http: httpx.Client, collection: str
     assert "query parameters" in answer.json()["status"]["error"]
 
 
-def test_a_body_above_64_mib_is_refused(http: httpx.Client, collection: str) -> None:
-    point = {"id": 1, "vector": [1, 0, 0, 0], "payload": {"text": "x" * (64 * 1024 * 1024)}}
+def test_a_body_above_32_mib_is_refused(http: httpx.Client, collection: str) -> None:
+    point = {"id": 1, "vector": [1, 0, 0, 0], "payload": {"text": "x" * (32 * 1024 * 1024)}}
     answer = http.put(f"/collections/{collection}/points?wait=true", json={"points": [point]})
-    assert answer.status_code in (400, 413)
+    assert answer.status_code == 400
     assert http.post(f"/collections/{collection}/points/count", json={}).json()["result"]["count"] == 0
+
+
+STRICT = models.StrictModeConfig(enabled=True, unindexed_filtering_retrieve=False, unindexed_filtering_update=False)
+
+
+@pytest.fixture
+def strict(client: QdrantClient, unused_name: NewName) -> str:
+    """A strict collection of 4 dimensions, filled, with an index on `kind` alone."""
+    name = unused_name()
+    vectors = models.VectorParams(size=4, distance=models.Distance.COSINE)
+    client.create_collection(name, vectors_config=vectors, strict_mode_config=STRICT)
+    client.create_payload_index(name, "kind", models.PayloadSchemaType.KEYWORD, wait=True)
+    fill(client, name, {i: {"kind": "a", "other": "b"} for i in FAN})
+    return name
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        field("other", match=models.MatchValue(value="b")),
+        field("kind", match=models.MatchValue(value=3)),
+        field("kind", range=models.Range(gte=1)),
+        models.IsEmptyCondition(is_empty=models.PayloadField(key="other")),
+        models.Filter(must_not=[field("other", match=models.MatchAny(any=["b"]))]),
+    ],
+)
+def test_a_strict_collection_refuses_every_filter_that_no_index_answers(
+    client: QdrantClient, strict: str, condition: models.Condition
+) -> None:
+    by = must(condition)
+    calls: list[Callable[[], object]] = [
+        lambda: client.scroll(strict, scroll_filter=by),
+        lambda: client.count(strict, count_filter=by),
+        lambda: client.query_points(strict, query=FAN[1], query_filter=by),
+        lambda: client.query_points_groups(strict, group_by="kind", query=FAN[1], query_filter=by),
+        lambda: client.delete(strict, models.FilterSelector(filter=by), wait=True),
+        lambda: client.set_payload(strict, {"x": 1}, points=by, wait=True),
+    ]
+    for call in calls:
+        refused(400, "Index required but not found for", call)
+    assert all_ids(client, strict) == list(FAN)
+
+
+def test_a_strict_collection_answers_filters_by_id_and_by_indexed_keys(client: QdrantClient, strict: str) -> None:
+    by = must(field("kind", match=models.MatchValue(value="a")), models.HasIdCondition(has_id=[2, 3]))
+    assert all_ids(client, strict, by) == [2, 3]
+    client.create_payload_index(strict, "other", models.PayloadSchemaType.KEYWORD, wait=True)
+    assert all_ids(client, strict, must(field("other", match=models.MatchValue(value="b")))) == list(FAN)
+
+
+def test_strict_mode_can_be_switched_off(client: QdrantClient, strict: str) -> None:
+    client.update_collection(strict, strict_mode_config=models.StrictModeConfig(enabled=False))
+    assert all_ids(client, strict, must(field("other", match=models.MatchValue(value="b")))) == list(FAN)
 
 
 def test_points_are_deleted_by_id_and_by_filter(client: QdrantClient, collection: str) -> None:

@@ -4,3 +4,6 @@ What belongs here: everything that makes `qdrant-client` see a Qdrant server (`p
 routes, translation between REST and engine, the catalogue of collections and aliases, upkeep. What does not: anything
 that knows of entities, embeddings or edges; those talk to Qdrant through `stores/`, embedded or not.
 """
+
+STRICT_VARIABLE = "EMBEDDED_QDRANT_STRICT"
+"""An environment variable: set to 1 it has the same effect as `--strict`. The embedded stack hands it down."""

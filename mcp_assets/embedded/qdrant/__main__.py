@@ -3,6 +3,7 @@
 import argparse
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -13,6 +14,7 @@ from typing import NoReturn
 
 import uvicorn
 
+from mcp_assets.embedded.qdrant import STRICT_VARIABLE
 from mcp_assets.embedded.qdrant.api import application
 from mcp_assets.embedded.qdrant.errors import RequestError
 from mcp_assets.embedded.qdrant.storage import Storage, StorageDamagedError, StorageInUseError
@@ -36,6 +38,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="there is no authentication: keep to loopback addresses")
     parser.add_argument("--port", type=int, default=6333, help="0 takes a free one, which the first log line names")
     parser.add_argument("--storage", type=Path, required=True, help="directory of the collections; made if absent")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        default=os.environ.get(STRICT_VARIABLE) == "1",
+        help=f"new collections refuse filters on keys without an index, as in Qdrant Cloud ({STRICT_VARIABLE}=1)",
+    )
     return parser.parse_args()
 
 
@@ -51,7 +59,7 @@ def main() -> int:
         return 1
     with listening:
         try:
-            storage = Storage.open(arguments.storage)
+            storage = Storage.open(arguments.storage, strict=arguments.strict)
         except (StorageInUseError, StorageDamagedError, RequestError, OSError) as error:
             _log.error("cannot open the storage: %s", error)
             return 1

@@ -36,7 +36,7 @@ from mcp_assets.embedded.qdrant.storage import Storage
 
 # The server whose behaviour this one has; qdrant-client compares it with its own version.
 QDRANT_VERSION = "1.19.0"
-MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 32 * 1024 * 1024
 
 _SCROLL_LIMIT = 10
 _FACET_LIMIT = 10
@@ -151,18 +151,24 @@ def change_aliases(call: Call) -> bool:
 # Updates
 
 
-def _update(call: Call, operations: Callable[[Collection], Sequence[edge.UpdateOperation]]) -> dict[str, Any]:
-    """Apply an update. Unless the client waits, what the collection refuses is dropped with a log line, as on a server.
+def _update(
+    call: Call,
+    operations: Callable[[Collection], Sequence[edge.UpdateOperation]],
+    by: models.Filter | None = None,
+) -> dict[str, Any]:
+    """Apply an update. `by`: the filter that selects its points, if one does.
 
-    Either way the update is applied before the answer: "acknowledged" promises less than has been done.
+    Unless the client waits, an update of points that are not there is dropped with a log line, as on a server. Either
+    way the update is applied before the answer: "acknowledged" promises less than has been done.
     """
     collection = call.collection()
+    collection.check_filter(by, updates=True)
     if call.waits():
         return {"operation_id": collection.apply(operations(collection)), "status": "completed"}
     try:
         number: int | None = collection.apply(operations(collection))
     except RequestError as error:
-        if error.message.startswith("Format error") or error.status >= 500:
+        if error.status != 404:
             raise
         _log.warning("an update of collection %s that nobody waited for was dropped: %s", collection.name, error)
         number = None
@@ -184,79 +190,90 @@ def _parse_upsert(body: bytes) -> models.PointsList | models.PointsBatch:
 def upsert_points(call: Call) -> dict[str, Any]:
     rows = translate.plain_rows(call.body)
     if rows is not None:
-        return _update(
-            call, lambda collection: translate.upsert(rows, collection.dimension, _refused(call, collection))
-        )
+        return _update(call, lambda collection: translate.upsert(rows, collection.dimension))
     request = _parse_upsert(call.body)
-    return _update(call, lambda collection: _upsert(call, collection, request))
+    return _update(call, lambda collection: _upsert(collection, request), request.update_filter)
 
 
-def _upsert(
-    call: Call, collection: Collection, request: models.PointsList | models.PointsBatch
-) -> list[edge.UpdateOperation]:
+def _upsert(collection: Collection, request: models.PointsList | models.PointsBatch) -> list[edge.UpdateOperation]:
     condition, mode = translate.upsert_condition(request), translate.upsert_mode(request)
-    rows = translate.rows_of(request)
-    return translate.upsert(rows, collection.dimension, _refused(call, collection), condition=condition, mode=mode)
+    return translate.upsert(translate.rows_of(request), collection.dimension, condition=condition, mode=mode)
 
 
-def _refused(call: Call, collection: Collection) -> Callable[[object, RequestError], None] | None:
-    """What becomes of a point that the collection cannot take; None: the request fails."""
-    if call.waits():
-        return None
-
-    def dropped(point_id: object, error: RequestError) -> None:
-        _log.warning(
-            "point %s of collection %s that nobody waited for was dropped: %s", point_id, collection.name, error
-        )
-
-    return dropped
+def _by(
+    request: models.PointsSelector | models.SetPayload | models.DeletePayload | models.DeleteVectors,
+) -> models.Filter | None:
+    """The filter that selects the points of an update; None if ids do."""
+    return None if isinstance(request, models.PointIdsList) else request.filter
 
 
 def delete_points(call: Call) -> dict[str, Any]:
     request = call.points_selector()
-    return _update(call, lambda _: [translate.delete(request)])
+    return _update(call, lambda _: [translate.delete(request)], _by(request))
 
 
 def set_payload(call: Call) -> dict[str, Any]:
     request = call.parse(models.SetPayload)
-    return _update(call, lambda _: [translate.set_payload(request)])
+    return _update(call, lambda _: [translate.set_payload(request)], _by(request))
 
 
 def overwrite_payload(call: Call) -> dict[str, Any]:
     request = call.parse(models.SetPayload)
-    return _update(call, lambda _: [translate.overwrite_payload(request)])
+    return _update(call, lambda _: [translate.overwrite_payload(request)], _by(request))
 
 
 def delete_payload(call: Call) -> dict[str, Any]:
     request = call.parse(models.DeletePayload)
-    return _update(call, lambda _: [translate.delete_payload(request)])
+    return _update(call, lambda _: [translate.delete_payload(request)], _by(request))
 
 
 def clear_payload(call: Call) -> dict[str, Any]:
     request = call.points_selector()
-    return _update(call, lambda _: [translate.clear_payload(request)])
+    return _update(call, lambda _: [translate.clear_payload(request)], _by(request))
 
 
 def update_vectors(call: Call) -> dict[str, Any]:
     request = call.parse(models.UpdateVectors)
-    return _update(call, lambda collection: [translate.update_vectors(request, collection.dimension)])
+    return _update(
+        call, lambda collection: [translate.update_vectors(request, collection.dimension)], request.update_filter
+    )
 
 
 def delete_vectors(call: Call) -> dict[str, Any]:
     request = call.parse(models.DeleteVectors)
-    return _update(call, lambda _: [translate.delete_vectors(request)])
+    return _update(call, lambda _: [translate.delete_vectors(request)], _by(request))
 
 
 def update_batch(call: Call) -> list[dict[str, Any]]:
     """The operations in order; the first that fails ends the batch, and those before it stay applied."""
     request = call.parse(models.UpdateOperations)
-    return [_update(call, _of_batch(call, operation)) for operation in request.operations]
+    return [_update(call, _of_batch(operation), _by_of_batch(operation)) for operation in request.operations]
 
 
-def _of_batch(call: Call, operation: models.UpdateOperation) -> Callable[[Collection], Sequence[edge.UpdateOperation]]:
+def _by_of_batch(operation: models.UpdateOperation) -> models.Filter | None:
     match operation:
         case models.UpsertOperation():
-            return lambda collection: _upsert(call, collection, operation.upsert)
+            return operation.upsert.update_filter
+        case models.UpdateVectorsOperation():
+            return operation.update_vectors.update_filter
+        case models.DeleteOperation():
+            return _by(operation.delete)
+        case models.SetPayloadOperation():
+            return _by(operation.set_payload)
+        case models.OverwritePayloadOperation():
+            return _by(operation.overwrite_payload)
+        case models.DeletePayloadOperation():
+            return _by(operation.delete_payload)
+        case models.ClearPayloadOperation():
+            return _by(operation.clear_payload)
+        case models.DeleteVectorsOperation():
+            return _by(operation.delete_vectors)
+
+
+def _of_batch(operation: models.UpdateOperation) -> Callable[[Collection], Sequence[edge.UpdateOperation]]:
+    match operation:
+        case models.UpsertOperation():
+            return lambda collection: _upsert(collection, operation.upsert)
         case models.DeleteOperation():
             return lambda _: [translate.delete(operation.delete)]
         case models.SetPayloadOperation():
@@ -276,11 +293,16 @@ def _of_batch(call: Call, operation: models.UpdateOperation) -> Callable[[Collec
 def create_index(call: Call) -> dict[str, Any]:
     request = call.parse(models.CreateFieldIndex)
     schema = translate.index_schema(request.field_schema)
-    return _update(call, lambda _: [edge.UpdateOperation.create_field_index(request.field_name, schema)])
+    return _change_index(call, edge.UpdateOperation.create_field_index(request.field_name, schema))
 
 
 def delete_index(call: Call) -> dict[str, Any]:
-    return _update(call, lambda _: [edge.UpdateOperation.delete_field_index(call.path["field"])])
+    return _change_index(call, edge.UpdateOperation.delete_field_index(call.path["field"]))
+
+
+def _change_index(call: Call, operation: edge.UpdateOperation) -> dict[str, Any]:
+    status = "completed" if call.waits() else "acknowledged"
+    return {"operation_id": call.collection().change_index(operation), "status": status}
 
 
 # Reads
@@ -311,6 +333,7 @@ def get_points(call: Call) -> list[dict[str, Any]]:
 def scroll_points(call: Call) -> dict[str, Any]:
     collection, request = call.collection(), call.parse(models.ScrollRequest)
     limit = translate.limit(request.limit, _SCROLL_LIMIT)
+    collection.check_filter(request.filter)
     filter_ = None if request.filter is None else translate.filter_(request.filter)
     with_payload = translate.payload_selector(request.with_payload, default=True)
     with_vector = request.with_vector or False
@@ -331,12 +354,14 @@ def scroll_points(call: Call) -> dict[str, Any]:
 
 def count_points(call: Call) -> dict[str, int]:
     collection, request = call.collection(), call.parse(models.CountRequest)
+    collection.check_filter(request.filter)
     filter_ = None if request.filter is None else translate.filter_(request.filter)
     return {"count": collection.count(edge.CountRequest(request.exact is not False, filter_))}
 
 
 def facet(call: Call) -> dict[str, Any]:
     collection, request = call.collection(), call.parse(models.FacetRequest)
+    collection.check_filter(request.filter)
     response = collection.facet(
         edge.FacetRequest(
             request.key,
@@ -457,7 +482,7 @@ def _endpoint(
         body = await _read_body(request)
         request_seen()
         if body is None:
-            return _failed(413, f"JSON payload is larger than allowed (limit: {MAX_BODY_BYTES} bytes).", started)
+            return _failed(400, f"Payload error: JSON payload is larger than allowed ({MAX_BODY_BYTES} bytes)", started)
         call = Call(storage, request.path_params, request.query_params, body)
         response = await asyncio.get_running_loop().run_in_executor(pool, _answered, answer, call, started)
         request_seen()

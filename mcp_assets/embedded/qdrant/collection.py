@@ -20,7 +20,7 @@ from typing import Any, Self
 import qdrant_edge as edge
 from qdrant_client import models
 
-from mcp_assets.embedded.qdrant import translate
+from mcp_assets.embedded.qdrant import strict, translate
 from mcp_assets.embedded.qdrant.errors import from_engine, no_collection
 from mcp_assets.embedded.qdrant.translate import PointId
 from mcp_assets.embedded.qdrant.upkeep import indexing_threshold_kb
@@ -47,6 +47,7 @@ class Collection:
         self._closed = False
         self._writing = threading.Lock()
         self._operation_id = 0
+        self._indexes: dict[str, str] | None = None
 
     @classmethod
     def create(cls, name: str, config: models.CollectionConfig, directory: Path) -> Self:
@@ -91,7 +92,24 @@ class Collection:
                 raise no_collection(self.name) from error
             raise
 
+    # Strict mode
+
+    def check_filter(self, by: models.Filter | None, *, updates: bool = False) -> None:
+        """Raise a RequestError (400) if strict mode forbids this filter: of an update, or of a read."""
+        strict.check_filter(self.config.strict_mode_config, by, self._index_types, updates=updates)
+
+    def _index_types(self) -> dict[str, str]:
+        if self._indexes is None:
+            self._indexes = {key: translate.index_type(index) for key, index in self.info().payload_schema.items()}
+        return self._indexes
+
     # Writes
+
+    def change_index(self, operation: edge.UpdateOperation) -> int:
+        """As `apply`, for the making and removal of a payload index."""
+        number = self.apply([operation])
+        self._indexes = None
+        return number
 
     def apply(self, operations: Sequence[edge.UpdateOperation]) -> int:
         """Apply the operations in order, durably; the number of this update."""

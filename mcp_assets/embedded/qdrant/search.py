@@ -35,6 +35,8 @@ def query(
     collection: Collection, requests: Sequence[models.QueryRequest], resolve: Resolve
 ) -> list[list[edge.ScoredPoint]]:
     """The points that answer each of `requests`, in their order; `resolve` finds the collections of `lookup_from`."""
+    for request in requests:
+        collection.check_filter(request.filter)
     vectors = _Vectors(collection, requests, resolve)
     answers = collection.query([_request(request, vectors, collection) for request in requests])
     for position, request in enumerate(requests):
@@ -180,6 +182,7 @@ def query_groups(
     """
     if request.with_lookup is not None:
         raise unsupported("with_lookup is")
+    collection.check_filter(request.filter)
     wanted = translate.limit(request.limit, _DEFAULT_LIMIT)
     size = translate.limit(request.group_size, _DEFAULT_GROUP_SIZE, "group_size")
     scoring = _scoring(request, _Vectors(collection, [request], resolve), collection.dimension)

@@ -29,6 +29,7 @@ from mcp_assets.embedded.qdrant.errors import (
     unsupported,
     wrong_input,
 )
+from mcp_assets.embedded.qdrant.strict import strict_mode
 
 _MAX_NAME_LENGTH = 255
 _FORBIDDEN_IN_NAMES = '<>:"/\\|?*\0\x1f'
@@ -68,16 +69,19 @@ class _Catalogue(BaseModel):
 class Storage:
     """The open collections of one directory, by name and by alias. Safe to use from several threads."""
 
-    def __init__(self, directory: Path, lock: int, catalogue: _Catalogue) -> None:
+    def __init__(self, directory: Path, lock: int, catalogue: _Catalogue, *, strict: bool) -> None:
         self._directory = directory
         self._lock = lock
+        self._strict = strict
         self._catalogue = catalogue
         self._open: dict[str, Collection] = {}
         self._changing = threading.RLock()
 
     @classmethod
-    def open(cls, directory: Path) -> Self:
+    def open(cls, directory: Path, *, strict: bool = False) -> Self:
         """Lock `directory` (made if absent), clear the rest of what was cut short, open every collection.
+
+        `strict`: new collections are in strict mode unless they ask for something else.
 
         Raises StorageInUseError, or StorageDamagedError.
         """
@@ -93,7 +97,7 @@ class Storage:
                 ) from None
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-            storage = cls(directory, lock, _read_catalogue(directory / "catalogue.json"))
+            storage = cls(directory, lock, _read_catalogue(directory / "catalogue.json"), strict=strict)
             storage._open_collections()
         except BaseException:
             os.close(lock)
@@ -153,7 +157,7 @@ class Storage:
 
     def create(self, name: str, request: models.CreateCollection) -> None:
         _check_name(name)
-        config = _config(request)
+        config = _config(request, strict=self._strict)
         with self._changing:
             if name in self._open:
                 raise already_exists(name)
@@ -187,7 +191,7 @@ class Storage:
 
     def update(self, name: str, request: models.UpdateCollection) -> None:
         """Record the new settings; `upkeep` alone decides on flushing and indexing."""
-        for unsupported_setting in ("quantization_config", "sparse_vectors", "strict_mode_config"):
+        for unsupported_setting in ("quantization_config", "sparse_vectors"):
             if getattr(request, unsupported_setting):
                 raise unsupported(f"{unsupported_setting} is")
         with self._changing:
@@ -202,6 +206,11 @@ class Storage:
                     current = getattr(config, section)
                     merged = current.model_dump(mode="json") | diff.model_dump(mode="json", exclude_none=True)
                     setattr(config, section, type(current).model_validate(merged))
+            asked = strict_mode(request.strict_mode_config, by_default=False)
+            if asked is not None:
+                known = config.strict_mode_config
+                merged = (known.model_dump(exclude_none=True) if known else {}) | asked.model_dump(exclude_none=True)
+                config.strict_mode_config = models.StrictModeConfigOutput(**merged)
             if request.metadata is not None:
                 config.metadata = {**(config.metadata or {}), **request.metadata}
             catalogue = self._catalogue.model_copy(deep=True)
@@ -276,7 +285,7 @@ def _check_name(name: str) -> None:
         raise bad_request(f"collection name cannot contain {forbidden!r} char")
 
 
-def _config(request: models.CreateCollection) -> models.CollectionConfig:
+def _config(request: models.CreateCollection, *, strict: bool) -> models.CollectionConfig:
     """The settings to report: those asked for, over a Qdrant server's defaults."""
     vectors = translate.vector_params(request)
 
@@ -290,5 +299,6 @@ def _config(request: models.CreateCollection) -> models.CollectionConfig:
         hnsw_config=models.HnswConfig.model_validate(over(_HNSW_DEFAULTS, request.hnsw_config)),
         optimizer_config=models.OptimizersConfig.model_validate(over(_OPTIMIZERS_DEFAULTS, request.optimizers_config)),
         wal_config=models.WalConfig(wal_capacity_mb=32, wal_segments_ahead=0),
+        strict_mode_config=strict_mode(request.strict_mode_config, by_default=strict),
         metadata=request.metadata,
     )

@@ -19,7 +19,6 @@ from pydantic_core import from_json
 from qdrant_client import models
 
 from mcp_assets.embedded.qdrant.errors import (
-    RequestError,
     format_error,
     from_engine,
     no_vector_name,
@@ -180,24 +179,15 @@ def _point(id_: int | str | UUID, vector: object, payload: dict[str, Any] | None
 def upsert(
     rows: Iterable[Row],
     dimension: int,
-    refused: Callable[[object, RequestError], None] | None = None,
     *,
     condition: edge.Filter | None = None,
     mode: edge.UpdateMode | None = None,
 ) -> list[edge.UpdateOperation]:
     """The engine's operations for an upsert, at most POINTS_PER_CALL points each.
 
-    A point that the collection cannot take raises a RequestError, or, where `refused` is given, is left out and handed
-    to it with the reason. A malformed point raises in either case.
+    Raises a RequestError (400) if the collection cannot take one of the points.
     """
-    points = []
-    for id_, vector, payload in rows:
-        try:
-            points.append(_point(id_, vector, payload, dimension))
-        except RequestError as error:
-            if refused is None or not error.message.startswith("Wrong input"):
-                raise
-            refused(id_, error)
+    points = [_point(id_, vector, payload, dimension) for id_, vector, payload in rows]
     return [
         edge.UpdateOperation.upsert_points(points[start : start + POINTS_PER_CALL], condition, mode)
         for start in range(0, len(points), POINTS_PER_CALL)
@@ -538,6 +528,11 @@ def index_info(info: edge.PayloadIndexInfo) -> dict[str, Any]:
             if value is not None
         }
     return answer
+
+
+def index_type(info: edge.PayloadIndexInfo) -> str:
+    """`keyword`, `integer`, ..."""
+    return _name(info.data_type)
 
 
 def _name(member: object) -> str:
