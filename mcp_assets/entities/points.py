@@ -61,6 +61,15 @@ def chunk_id(entity_point: uuid.UUID, number: int) -> uuid.UUID:
     return uuid.uuid5(entity_point, str(number))
 
 
+def is_own_id(point: str) -> bool:
+    """The id, as text, is of the kind that this platform makes: a UUID of version 5. Any other is of another hand."""
+    return len(point) == _UUID_LENGTH and point[_UUID_VERSION_AT] == "5"
+
+
+_UUID_LENGTH = 36
+_UUID_VERSION_AT = 14
+
+
 def bears_former_keys(carried: Mapping[str, Any]) -> bool:
     """The payload was written by this platform before its keys got a prefix."""
     return (

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any
 
 from mcp_assets.embedding.profiles import ModelProfile
-from mcp_assets.entities.points import Key
+from mcp_assets.entities.points import Key, is_own_id
 from mcp_assets.entities.refs import EntityRef, slot_range
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.stores.postgres import Connection
@@ -321,7 +321,12 @@ class _Vectors:
 
     def _foreign(self, point: HeldPoint) -> None:
         ref = claimed(point.payload)
-        what = "it names no entity" if ref is None else f"it names {ref}, which does not belong in this collection"
+        if ref is None:
+            what = "it names no entity"
+        elif not is_own_id(point.id):
+            what = f"it names {ref} under an id that this platform does not make"
+        else:
+            what = f"it names {ref}, which does not belong in this collection"
         self._log.add(Drift(Kind.FOREIGN_POINT, None, what, point.id))
 
     def _look(self, batch: Sequence[Pair[_Row]]) -> None:
@@ -408,9 +413,9 @@ class _Vectors:
 
 
 def belongs(platform: Platform, entity_type: str, point: HeldPoint) -> bool:
-    """The point names an entity of a type that lives in the collection of `entity_type`."""
+    """The point names, under an id of ours, an entity of a type that lives in the collection of `entity_type`."""
     ref = claimed(point.payload)
-    return ref is not None and ref.type in _sharing(platform, entity_type)
+    return is_own_id(point.id) and ref is not None and ref.type in _sharing(platform, entity_type)
 
 
 def _sharing(platform: Platform, entity_type: str) -> list[str]:

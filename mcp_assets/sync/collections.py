@@ -23,7 +23,7 @@ from uuid import UUID
 
 from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile, profile_for
 from mcp_assets.embedding.protocol import Embedder
-from mcp_assets.entities.points import FORMER_KEYS, INDEXED_KEYS, Key, chunk_id, point_id
+from mcp_assets.entities.points import FORMER_KEYS, INDEXED_KEYS, Key, chunk_id, is_own_id, point_id
 from mcp_assets.entities.refs import SLOTS, EntityRef
 from mcp_assets.entities.text import NO_TEXT_HASH
 from mcp_assets.stores.errors import CollectionMismatch
@@ -704,8 +704,8 @@ class _Window:
             )
             known = {EntityRef(row[0], row[1]): _Held(*row[2:]) for row in rows}
         found: dict[EntityRef, dict[tuple[str, str], int]] = {}
-        for _, payload in platform.qdrant.payloads_of_slots(collection.name, slots, _PAYLOAD_KEYS):
-            if Key.ENTITY_ID in payload and payload.get(Key.ENTITY_TYPE) in types:
+        for identifier, payload in platform.qdrant.payloads_of_slots(collection.name, slots, _PAYLOAD_KEYS):
+            if is_own_id(identifier) and Key.ENTITY_ID in payload and payload.get(Key.ENTITY_TYPE) in types:
                 ref = EntityRef(payload[Key.ENTITY_TYPE], payload[Key.ENTITY_ID])
                 hashes = (str(payload.get(Key.TEXT_HASH)), str(payload.get(Key.STATE_HASH)))
                 counts = found.setdefault(ref, {})

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_assets.embedding.vectors import VECTOR_CHECK_TOLERANCE, vector_checks
-from mcp_assets.entities.points import RESERVED_KEYS, Key, chunk_id, point_id
+from mcp_assets.entities.points import RESERVED_KEYS, Key, chunk_id, is_own_id, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.stores.qdrant import HeldPoint
 
@@ -177,8 +177,8 @@ class Recorded:
 
 
 def found_points(page: Sequence[HeldPoint], dimension: int) -> Iterator[FoundPoint]:
-    """Those of `page` that name an entity, their vectors looked through together."""
-    named = [point for point in page if claimed(point.payload) is not None]
+    """Those of `page` that name an entity under an id of ours, their vectors looked through together."""
+    named = [point for point in page if is_own_id(point.id) and claimed(point.payload) is not None]
     shaped = [len(point.vector) == dimension for point in named]
     rows = np.zeros((len(named), dimension), dtype=np.float32)
     for row, (point, fits) in enumerate(zip(named, shaped, strict=True)):
@@ -228,10 +228,10 @@ def compare(
     for point in points:
         number = wanted.get(point.id)
         if number is None or expected is None:
-            if is_duplicate(point):
-                say(Kind.DUPLICATE_POINT, f"the point {point.id} names it too", point.id)
-            elif expected is None:
+            if expected is None:
                 say(Kind.ORPHAN_VECTOR, "the entity is not living", point.id)
+            elif is_duplicate(point):
+                say(Kind.DUPLICATE_POINT, f"the point {point.id} names it too", point.id)
             else:
                 say(Kind.SURPLUS_CHUNK, "its text has no such point", point.id)
             continue

@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
+from mcp_assets.entities.points import is_own_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import (
     KNOWN,
@@ -270,11 +271,12 @@ class SemanticLists:
 
     def _resolve(self, connection: Connection, points: Collection[str]) -> dict[str, tuple[EntityRef, float | None]]:
         """The entity and the floor of each point; without those that the linker does not know."""
-        if not points:
+        own = [point for point in points if is_own_id(point)]
+        if not own:
             return {}
         # As the text of an array, which psycopg would make one by one, with quotes that ids of points never need.
         rows = connection.execute(
-            self._platform.postgres.query("read_linked_points"), {"points": f"{{{','.join(points)}}}"}
+            self._platform.postgres.query("read_linked_points"), {"points": f"{{{','.join(own)}}}"}
         )
         found = rows.fetchall()
         return {point: (EntityRef(entity_type, entity_id), floor) for point, entity_type, entity_id, floor in found}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text
+from mcp_assets.stores.qdrant import Hit
 from mcp_assets.sync import collections
 from mcp_assets.sync.platform import Platform
 
@@ -38,13 +39,15 @@ def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: 
     # While a model is being changed, the collections in service are those of the model before.
     embedders = [embedder for _, embedder in targets.values()] or [platform.embedder]
     vectors = {key: one.embed_query(query) for key, one in {id(one): one for one in embedders}.items()}
-    hits = []
+    hits: list[Hit] = []
     # One type at a time: in a shared collection two types may have entities of the same id.
     for name in wanted:
         if (found := targets.get(registry[name].collection_name)) is not None:
             target, embedder = found
             collection = target.collection.name
-            hits += platform.qdrant.search(collection, vectors[id(embedder)], entity_type=name, limit=limit)
+            found_here = platform.qdrant.search(collection, vectors[id(embedder)], entity_type=name, limit=limit)
+            # A point of others may name an entity, too.
+            hits += (hit for hit in found_here if Key.KIND in hit.payload)
     best = sorted(hits, key=lambda hit: (-hit.score, hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID]))[:limit]
     texts = _texts(platform, [EntityRef(hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID]) for hit in best])
     answers = []
