@@ -19,6 +19,7 @@ from mcp_assets.sync.intake import intake
 from mcp_assets.sync.linker import oldest_link_s
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import let_through
+from mcp_assets.sync.recheck import Rechecks
 
 DRAIN_TAG = "mcp_assets/drain"
 FULL_SYNC_TAG = "mcp_assets/full_sync"
@@ -88,11 +89,13 @@ def tick(
     instance: dg.DagsterInstance,
     look: Callable[[Platform, dg.DagsterInstance], list[dg.RunRequest]],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Take in messages until `look` finds runs to ask for, or the tick is over."""
+    """Take in messages, and the looks that are due, until `look` finds runs to ask for, or the tick is over."""
     settings = platform.settings
     deadline = time.monotonic() + settings.sensor_tick_s
+    rechecks = Rechecks(platform)
     taken = 0
     while True:
+        retrying(settings)(rechecks.take_due)
         requests = look(platform, instance)
         if requests:
             return dg.SensorResult(run_requests=requests)

@@ -80,8 +80,7 @@ class SourceReader:
                 "SELECT {id}, {alive}, {title}, {content}, ({metadata})::text, {hash} FROM {table} WHERE {match}"
             ).format(
                 id=self._id,
-                # With parameters in the statement, a percent sign in the predicate (LIKE '…%') has to be doubled.
-                alive=sql.SQL("({})").format(sql.SQL(self._mapping.alive.replace("%", "%%"))),
+                alive=self._alive_with_parameters(),
                 title=self._title(),
                 content=self._content(),
                 metadata=self._metadata(),
@@ -96,6 +95,26 @@ class SourceReader:
             fit, unfit = _read_metadata(metadata)
             found[entity_id] = SourceRow(bool(alive), title, content, fit, source_hash, unfit)
         return found
+
+    def hashes(self, connection: Connection, ids: Iterable[str]) -> dict[str, tuple[bool, str]]:
+        """Of those of `ids` that have a row: whether it is alive, and its hash.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`.
+        """
+        with self._reading(connection) as reading:
+            wanted = self._castable(reading, ids)
+            if not wanted:
+                return {}
+            statement = sql.SQL("SELECT {id}, {alive}, {hash} FROM {table} WHERE {match}").format(
+                id=self._id,
+                alive=self._alive_with_parameters(),
+                hash=self._hash(),
+                table=self._table,
+                match=self._match(),
+            )
+            rows = self._run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
+        return {entity_id: (bool(alive), source_hash) for entity_id, alive, source_hash in rows}
 
     def updated_at(self, connection: Connection, ids: Iterable[str]) -> dict[str, datetime]:
         """When the rows of those of `ids` that have one were last updated; none where no column says so.
@@ -269,6 +288,10 @@ class SourceReader:
         """Those of `ids` that the id column can hold, for PostgreSQL refuses the whole list for one that it cannot."""
         spell = _SPELLING.get(self._type_of_id(connection))
         return [entity_id for entity_id in ids if spell is None or spell(entity_id) is not None]
+
+    def _alive_with_parameters(self) -> sql.Composable:
+        """With parameters in the statement, a percent sign in the predicate (LIKE '…%') has to be doubled."""
+        return sql.SQL("({})").format(sql.SQL(self._mapping.alive.replace("%", "%%")))
 
     def _match(self) -> sql.Composable:
         if self._id_type is not None and self._id_type in _SPELLING:

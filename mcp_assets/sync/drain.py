@@ -28,6 +28,7 @@ from mcp_assets.sync.ledger import Wanted
 from mcp_assets.sync.linker import Reason, mark
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.recheck import LAST_LOOK, LOOKS_AFTER_S, LOOKS_STREAM, Early, Rechecks, note
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +46,6 @@ _BATCHES_AHEAD = 16
 
 _KINDS = [Kind.ENTITY.value, Kind.RELATE.value]
 """A drain works off both: a relate request may carry the state of an entity, and events about it come in between."""
-
-UNKNOWN_TRIES = 3
-"""Looks at an entity that nothing is known of (its row may not be committed yet) before it is dead-lettered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class Drained:
     entity_ids: tuple[str, ...] = ()
     """The entities that were looked at to the end: neither overtaken nor to be looked at again."""
     given_up: tuple[str, ...] = ()
-    """Those of which nothing is known, after so many looks that they were dead-lettered."""
+    """Those of which nothing is known after the last recheck: they were dead-lettered."""
     asked: tuple[Asked, ...] = ()
     """The messages with ids that are out of the inbox now."""
     error: BaseException | None = None
@@ -160,6 +158,7 @@ class _Lanes:
         self._failed = failed
         self._asked_at = asked_at
         self._idle_since = time.monotonic()
+        self._rechecks = Rechecks(platform)
         # A batch holds the connection of its claim while it asks for another: more of them would starve each other.
         self._slots = threading.BoundedSemaphore(platform.postgres.max_connections // 2)
         self._results: Queue[Drained | _Ended] = Queue(_BATCHES_AHEAD)
@@ -248,11 +247,12 @@ class _Lanes:
             self._until_idle(entity_type)
 
     def _read(self) -> None:
-        """Take in, wake the lanes, and take over what nobody drains, until the lanes are about to leave."""
+        """Take in and recheck, wake the lanes, and take over what nobody drains, until the lanes are about to leave."""
         settings = self._platform.settings
         try:
             while not self._leaving and not self._over():
                 retrying(settings)(intake, self._platform, wait_s=_INTAKE_WAIT_S)
+                retrying(settings)(self._rechecks.take_due)
                 with self._changed:
                     self._looks += 1
                     self._changed.notify_all()
@@ -350,8 +350,13 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
             return Drained(entity_type, 0)
         by_entity = _coalesced(platform, connection, entity_type, rows)
         wanted = [
-            Wanted(ref.id, folded.stated, deleting=folded.event.verb is Verb.DELETE)
-            for ref, (folded, _) in by_entity.items()
+            Wanted(
+                ref.id,
+                folded.stated,
+                deleting=folded.event.verb is Verb.DELETE,
+                events=sum(row.stream != LOOKS_STREAM for row in messages),
+            )
+            for ref, (folded, messages) in by_entity.items()
         ]
         report = indexer.run(wanted)
         done: list[_InboxRow] = []
@@ -370,11 +375,10 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
         )
         for reason in (Reason.CHANGED, Reason.REFERENCES, Reason.LISTS):
             mark(platform, connection, relate, reason)
-        given_up = [row for row in late if row.attempts + 1 >= UNKNOWN_TRIES]
+        given_up = [row for row in late if row.attempts >= LAST_LOOK]
         _dead_letter_unknown(platform, connection, entity_type, given_up)
-        _for_messages(platform, connection, "delete_inbox", done + given_up)
-        postponed = [row for row in late if row.attempts + 1 < UNKNOWN_TRIES]
-        _for_messages(platform, connection, "postpone_inbox", postponed, delay_ms=platform.settings.retry_delay_ms)
+        _note_early(platform, connection, entity_type, by_entity, report)
+        _for_messages(platform, connection, "delete_inbox", done + late)
     ids = {id(row): ref.id for ref, (_, messages) in by_entity.items() for row in messages}
     return Drained(
         entity_type,
@@ -385,6 +389,24 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
         tuple(dict.fromkeys(ids[id(row)] for row in given_up)),
         tuple(Asked(row.subject, ids[id(row)], row.message_id) for row in done + given_up if row.message_id),
     )
+
+
+def _note_early(
+    platform: Platform,
+    connection: Connection,
+    entity_type: str,
+    by_entity: Mapping[EntityRef, tuple[Coalesced[str], Sequence[_InboxRow]]],
+    report: BatchReport,
+) -> None:
+    """Have those looked at again whose rows may not be committed yet; of an unknown one the messages are kept there."""
+    early = []
+    for ref, (_, messages) in by_entity.items():
+        if ref.id in report.unknown:
+            asked = [(row.kind, row.subject, row.message_id) for row in messages if row.attempts < LAST_LOOK]
+            early += [Early(ref.id, asked)] if asked else []
+        elif ref.id in report.early and ref.id not in report.overtaken:
+            early.append(Early(ref.id))
+    note(platform, connection, entity_type, early)
 
 
 def _coalesced(
@@ -422,7 +444,8 @@ def _dead_letter_unknown(
             "error_kind": ["unknown_entity"] * len(newest),
             "error": [
                 f"{row.subject} names {entity_type}:{row.entity_id}, which has no row in the source table and of which "
-                f"no event carried any text, after {UNKNOWN_TRIES} looks: check the source mapping, or publish it again"
+                f"no event carried any text, {LOOKS_AFTER_S[-1]:.0f} s after the message: check the source mapping, or "
+                "publish it again"
                 for row in newest.values()
             ],
         },

@@ -81,6 +81,8 @@ class BatchReport:
     """Ids whose state moved on while they were embedded: their newest state is not written yet."""
     unknown: set[str] = field(default_factory=set)
     """Ids of which neither source, ledger nor event says anything."""
+    early: set[str] = field(default_factory=set)
+    """Ids whose event may have come before the commit of their source row: they are to be looked at again."""
     refusals: dict[str, Refusal] = field(default_factory=dict)
     """Why entities, by id, were dead-lettered."""
 
@@ -194,7 +196,7 @@ class Indexer:
         if embed:
             mark_lacking(self._platform, self._type, [entity.id for entity in wanted])
         applied = apply(self._platform, self._type, wanted, force=force)
-        report = BatchReport(unknown=set(applied.unknown))
+        report = BatchReport(unknown=set(applied.unknown), early=set(applied.early))
         self._count_scanned(report, wanted, applied)
         report.refusals |= applied.unfit
         self._dead_letter_unfit(applied.unfit)

@@ -12,6 +12,7 @@ from mcp_assets.events import Stated, merge_stated
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.sources import SourceRow
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.recheck import may_be_early
 
 Origin = Literal["source", "event"]
 
@@ -62,6 +63,8 @@ class Wanted:
     stated: Stated[str] | None = None
     deleting: bool = False
     """The newest event deletes: then it is no surprise that nothing is known of the entity."""
+    events: int = 0
+    """How many events tell of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ class Applied:
     unchanged: int = 0
     unknown: list[str] = field(default_factory=list)
     """Ids of which neither the source, the ledger nor the event says anything."""
+    early: list[str] = field(default_factory=list)
+    """Ids whose event may have come before the commit of their source row."""
     unfit: dict[str, Refusal] = field(default_factory=dict)
     """Entities whose source row holds what no store can keep, with the reason; the ledger keeps what it had."""
 
@@ -247,12 +252,20 @@ def _apply_once(
         if source is not None and source.alive and source.unfit is not None:
             result.unfit[entity_id] = Refusal("unfit_metadata", f"no store can hold the row's metadata: {source.unfit}")
             continue
-        truth = truth_of(row, source, wanted[entity_id].stated)
+        entity = wanted[entity_id]
+        truth = truth_of(row, source, entity.stated)
         if truth is None:
-            if not wanted[entity_id].deleting:
+            if not entity.deleting:
                 result.unknown.append(entity_id)
             continue
-        if row is not None and _nothing_new(row, truth, platform.prepared_by):
+        known = row is not None and _nothing_new(row, truth, platform.prepared_by)
+        if (
+            entity.events
+            and reader is not None
+            and may_be_early(source, entity.stated, deleting=entity.deleting, changed=not known, events=entity.events)
+        ):
+            result.early.append(entity_id)
+        if row is not None and known:
             if row.dirty or (force and not row.deleted):
                 again_dirty = _dirty(texts, entity_id, truth, row)
                 if again_dirty is not None:

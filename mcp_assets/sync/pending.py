@@ -22,6 +22,8 @@ class Pending:
     dead_letters: dict[str, int] = field(default_factory=dict)
     unlinked: int = 0
     """Marks of entities that are to be re-linked."""
+    rechecks: int = 0
+    """Entities to be looked at again, for an event may have come before its commit; they count as nothing pending."""
     wanted_full_syncs: dict[str, str] = field(default_factory=dict)
     collections: list[str] = field(default_factory=list)
     """What is to be said of a change of model that is under way."""
@@ -47,6 +49,7 @@ class Pending:
             "inbox": self.inbox,
             "entities": {name: {"living": living, "dirty": dirty} for name, (living, dirty) in self.entities.items()},
             "unlinked": self.unlinked,
+            "rechecks": self.rechecks,
             "dead_letters": self.dead_letters,
             "wanted_full_syncs": self.wanted_full_syncs,
             "collections": self.collections,
@@ -65,6 +68,11 @@ class Pending:
             for name, (living, dirty) in self.entities.items()
         ]
         lines += [f"relationships: {self.unlinked} entities to re-link"] if self.unlinked else []
+        lines += (
+            [f"rechecks: {self.rechecks} entities are looked at again, in case their rows are committed late"]
+            if self.rechecks
+            else []
+        )
         lines += [f"dead letters: {count} × {name}" for name, count in self.dead_letters.items()]
         lines += [f"full sync of {name} wanted: {why}" for name, why in self.wanted_full_syncs.items()]
         lines += self.collections
@@ -85,6 +93,8 @@ def pending(platform: Platform) -> Pending:
                 found.entities[entity_type] = (living, dirty)
             row = connection.execute(postgres.query("count_marked")).fetchone()
             found.unlinked = row[0] if row else 0
+            row = connection.execute(postgres.query("count_rechecks")).fetchone()
+            found.rechecks = row[0] if row else 0
             for stage, error_kind, count, _ in connection.execute(postgres.query("dead_letter_counts")):
                 found.dead_letters[f"{stage}/{error_kind}"] = count
             for entity_type, _, reason in connection.execute(postgres.query("wanted_full_syncs")):

@@ -17,7 +17,7 @@ from mcp_assets.events import Kind
 from mcp_assets.settings import Settings, TypeMapping
 from mcp_assets.sync import drain as drain_module
 from mcp_assets.sync.demand import beats, pending_types, undrained
-from mcp_assets.sync.drain import UNKNOWN_TRIES, drain, sole_drain
+from mcp_assets.sync.drain import drain, sole_drain
 from mcp_assets.sync.indexer import Indexer
 from mcp_assets.sync.ledger import Wanted, apply
 from mcp_assets.sync.pending import pending
@@ -29,10 +29,8 @@ from mcp_assets_tests.observing import (
     drain_all,
     entity_points,
     inbox,
-    ledger,
     put,
     put_tasks,
-    rows,
     send,
     send_looks,
     sync_all,
@@ -390,64 +388,8 @@ def test_a_drain_that_is_closed_lets_go_of_every_type_and_what_it_had_not_done_i
 # Entities of which nothing is known.
 
 
-def test_an_entity_of_which_nothing_is_known_is_looked_at_three_times_and_then_dead_lettered(
-    platform: Platform,
-) -> None:
-    send_looks(platform, "nobody")
-    take_in(platform)
-    attempts = []
-    while inbox(platform):
-        until(lambda: rows(platform, "SELECT count(*) FROM {schema}.inbox WHERE not_before <= now()") == [(1,)])
-        attempts += rows(platform, "SELECT attempts FROM {schema}.inbox")
-        list(drain_batch(platform))
-
-    assert [row[0] for row in attempts] == list(range(UNKNOWN_TRIES)) == [0, 1, 2]
-    assert dead_letters(platform) == {"nobody": "unknown_entity"}
-    ((subject, error),) = rows(platform, "SELECT subject, error FROM {schema}.dead_letters")
-    assert subject == "mcp.task.updated"
-    assert "task:nobody" in error
-    assert ledger(platform) == {}
-
-
 def drain_batch(platform: Platform) -> Iterator[Any]:
     yield drain_module._drain_batch(platform, "task", Indexer(platform, "task"))
-
-
-def test_a_drain_stays_for_the_later_looks_at_an_unknown_entity_and_its_neighbours_need_not_wait(
-    platform: Platform, make_platform: Callable[..., Platform]
-) -> None:
-    own = make_platform(drain_linger_s=1.5, retry_delay_ms=20)
-    put_tasks(own, {"a": "Mend the gate"})
-    send_looks(own, "nobody", "a", "nobody")
-    take_in(own)
-
-    first = next(iter(batches := drain(own, "task", "run")))
-    assert set(entity_points(own)) == {"a"}
-    assert first.report.unknown == {"nobody"}
-    for _ in batches:
-        pass
-
-    assert inbox(own) == []
-    assert dead_letters(own) == {"nobody": "unknown_entity"}
-
-
-def test_a_row_committed_after_its_event_is_found_at_a_later_look(
-    platform: Platform, make_platform: Callable[..., Platform]
-) -> None:
-    own = make_platform(drain_linger_s=2, retry_delay_ms=200)
-    send_looks(own, "early")
-    with own.postgres.session() as server, server.transaction():
-        server.execute("INSERT INTO tasks (id, title) VALUES ('early', 'Published before it was committed')")
-        take_in(own)
-        batches = drain(own, "task", "run")
-        assert next(batches).report.unknown == {"early"}
-        assert inbox(own) == ["early"]
-    for _ in batches:
-        pass
-
-    assert inbox(own) == []
-    assert dead_letters(own) == {}
-    assert_points_are(own, {"early": "Published before it was committed"})
 
 
 def test_a_delete_of_what_nobody_knows_is_done_and_no_dead_letter(platform: Platform) -> None:

@@ -1,0 +1,47 @@
+-- name: note_rechecks
+-- A drain's transaction may be long: the times are those of the clock.
+INSERT INTO {schema}.rechecks AS known (entity_type, entity_id, noted_at, due_at, asked)
+SELECT %(entity_type)s, entity_id, clock_timestamp(), clock_timestamp() + %(after_s)s * interval '1 second',
+       asked::jsonb
+FROM unnest(%(entity_id)s::text[], %(asked)s::text[]) AS early (entity_id, asked)
+ORDER BY entity_id
+ON CONFLICT (entity_type, entity_id) DO UPDATE
+SET noted_at = excluded.noted_at, due_at = excluded.due_at, looks = 0,
+    asked = CASE WHEN known.asked @> excluded.asked THEN known.asked ELSE known.asked || excluded.asked END
+
+-- name: due_recheck_types
+SELECT entity_type FROM {schema}.rechecks WHERE due_at <= now() GROUP BY entity_type ORDER BY entity_type
+
+-- name: due_rechecks
+SELECT due.entity_id, due.looks, due.asked, ledger.entity_id IS NOT NULL, ledger.origin, ledger.source_hash,
+       ledger.deleted_at IS NOT NULL
+FROM {schema}.rechecks AS due LEFT JOIN {schema}.entities AS ledger USING (entity_type, entity_id)
+WHERE due.entity_type = %(entity_type)s AND due.due_at <= now()
+ORDER BY due.due_at
+LIMIT %(limit)s
+FOR UPDATE OF due SKIP LOCKED
+
+-- name: postpone_rechecks
+UPDATE {schema}.rechecks AS known
+SET looks = known.looks + 1, due_at = greatest(known.noted_at + late.after_s * interval '1 second', now())
+FROM unnest(%(entity_id)s::text[], %(after_s)s::float8[]) AS late (entity_id, after_s)
+WHERE known.entity_type = %(entity_type)s AND known.entity_id = late.entity_id
+
+-- name: delete_rechecks
+DELETE FROM {schema}.rechecks WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
+
+-- name: count_rechecks
+SELECT count(*) FROM {schema}.rechecks
+
+-- name: insert_looks
+-- The platform's own messages: an entity is to be looked at, whatever told of it.
+INSERT INTO {schema}.inbox
+    (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, message_id, event_order, stored_at, attempts)
+SELECT '(looks)', 0, seq, kind, subject, %(entity_type)s, entity_id, 'look', message_id,
+       lpad((extract(epoch FROM now()) * 1000000)::bigint::text, 17, '0') || '|(looks)|' || lpad(seq::text, 20, '0'),
+       now(), attempts
+FROM (
+    SELECT nextval('{schema}.look_numbers') AS seq, look.*
+    FROM unnest(%(entity_id)s::text[], %(kind)s::text[], %(subject)s::text[], %(message_id)s::text[],
+                %(attempts)s::integer[]) AS look (entity_id, kind, subject, message_id, attempts)
+) AS numbered
