@@ -202,7 +202,7 @@ def daemon(
     for file, text in (("dagster.yaml", dagster_yaml), ("workspace.yaml", workspace_yaml)):
         (home / file).write_text((CHECKOUT / file).read_text() if text is None else text)
     log = home / "daemon.log"
-    place = {"DAGSTER_HOME": str(home), "MCP_ASSETS_STATE_DIR": str(bench.state_dir)}
+    place = {"DAGSTER_HOME": str(home), "MCP_ASSETS_STATE_DIR": str(bench.state_dir), variable_of("sweep"): "false"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [

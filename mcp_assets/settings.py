@@ -252,6 +252,16 @@ class Settings(BaseSettings):
         validation_alias="MCP_ASSETS_MASS_DELETE_SHARE",
         description="Share of an entity type above which a full sync or repair asks before it removes so many.",
     )
+    sweep: bool = Field(
+        default=True,
+        validation_alias="MCP_ASSETS_SWEEP",
+        description="Compare source tables with the ledger all the time, at no more than 1 % of a core.",
+    )
+    sweep_rows: PositiveInt = Field(
+        default=1000,
+        validation_alias="MCP_ASSETS_SWEEP_ROWS",
+        description="Rows of a type that one pass of the sweep acts on; what is more it only reports.",
+    )
     census_cron: str = Field(
         default="23 * * * *",
         validation_alias="MCP_ASSETS_CENSUS_CRON",

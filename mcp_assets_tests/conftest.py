@@ -65,6 +65,8 @@ def settings(addresses: stack.StackAddresses, stub: OpenAIStub) -> Iterator[Sett
         retry_delay_ms=20,
         batch_size=50,
         drain_linger_s=0.3,
+        # It would act beside what a test does; the tests of it turn it on.
+        sweep=False,
     )
     yield made
     _empty_stores(made)

@@ -20,6 +20,7 @@ from mcp_assets.sync.linker import oldest_link_s
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import let_through
 from mcp_assets.sync.recheck import Rechecks
+from mcp_assets.sync.sweep import Sweeper
 
 DRAIN_TAG = "mcp_assets/drain"
 FULL_SYNC_TAG = "mcp_assets/full_sync"
@@ -92,9 +93,10 @@ def tick(
     """Take in messages, and the looks that are due, until `look` finds runs to ask for, or the tick is over."""
     settings = platform.settings
     deadline = time.monotonic() + settings.sensor_tick_s
-    rechecks = Rechecks(platform)
+    rechecks, sweeper = platform.companion(Rechecks), platform.companion(Sweeper)
     taken = 0
     while True:
+        sweeper.keep()
         retrying(settings)(rechecks.take_due)
         requests = look(platform, instance)
         if requests:

@@ -8,6 +8,9 @@ SLOTS = 1 << 16
 
 MAX_ID_LENGTH = 512
 
+MAX_ID_BYTES = 1024
+"""In UTF-8: an index of PostgreSQL takes rows of 2,704 bytes, and one row of `relationships` names two entities."""
+
 
 class EntityRef(NamedTuple):
     """One entity. `id` is any text without NUL or lone surrogates, 1 to MAX_ID_LENGTH characters."""

@@ -5,7 +5,7 @@ import math
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -15,10 +15,10 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from mcp_assets.entities.refs import SLOTS, slot_of
+from mcp_assets.entities.refs import MAX_ID_BYTES, SLOTS, slot_of
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.events.decode import MAX_DEPTH
-from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.source_database import SourceDatabase
 
@@ -36,6 +36,14 @@ SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')
 """
 
 
+# For the transaction alone: one core, and no wait behind a change of the table.
+_SWEEPING = """
+SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 64 * 1024) || 'kB', true),
+       set_config('max_parallel_workers_per_gather', '0', true), set_config('cursor_tuple_fraction', '1', true),
+       set_config('jit', 'off', true), set_config('lock_timeout', '2s', true)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceRow:
     """An entity's row as its source table has it now. A row that is not alive carries no state."""
@@ -47,6 +55,23 @@ class SourceRow:
     source_hash: str
     unfit: str | None = None
     """Why no store could hold the metadata, which PostgreSQL's jsonb could; then `metadata` is empty."""
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What a slice of a source table is beside its ledger rows: how many rows, and which of them differ."""
+
+    rows: int = 0
+    """Living rows of the source table."""
+    living: int = 0
+    """Entities that the ledger has as living and born of a row."""
+    behind: int = 0
+    """Rows that are new or changed."""
+    vanished: int = 0
+    otherwise_prepared: int = 0
+    """Entities prepared by another mapping or text builder: whether their rows changed cannot be told by hash."""
+    found: dict[str, str | None] = field(default_factory=dict)
+    """Ids that differ, as many as were asked for: the hash of the row, None for one that vanished."""
 
 
 class SourceReader:
@@ -190,6 +215,112 @@ class SourceReader:
         )
         self._run(lambda: connection.execute(statement))
 
+    def compare(
+        self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, *, limit: int
+    ) -> Comparison:
+        """Compare the living rows of `slots` (half-open) with the ledger, and name up to `limit` that differ.
+
+        One statement that writes nothing and locks no row; `connection` is in a transaction of its own, for which it
+        plans without parallel workers. Where ids repeat, one row stands for all.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`, or the table has been locked for some seconds.
+        """
+        connection.execute(_SWEEPING)
+        if self._database is not None:
+            return self._compare_across(connection, entity_type, slots, prepared_by, limit)
+        statement = sql.SQL(
+            """
+            SELECT count(id), count(*) FILTER (WHERE living AND origin = 'source'),
+                   count(*) FILTER (WHERE behind), count(*) FILTER (WHERE vanished),
+                   count(*) FILTER (WHERE otherwise_prepared),
+                   (array_agg(coalesce(id, entity_id)) FILTER (WHERE behind OR vanished))[1:{limit}],
+                   (array_agg(hash) FILTER (WHERE behind OR vanished))[1:{limit}]
+            FROM (
+                SELECT id, entity_id, origin, hash, living,
+                       id IS NOT NULL AND (
+                           living IS NOT TRUE OR prepared_by = {prepared_by} AND source_hash IS DISTINCT FROM hash
+                       ) AS behind,
+                       id IS NULL AND living AND origin = 'source' AS vanished,
+                       id IS NOT NULL AND living AND prepared_by <> {prepared_by} AS otherwise_prepared
+                FROM (SELECT {id} AS id, {hash} AS hash FROM {table} WHERE {alive} AND {source_slots} AND {named})
+                    AS source
+                FULL JOIN (
+                    SELECT entity_id, origin, source_hash, prepared_by, deleted_at IS NULL AS living
+                    FROM {schema}.entities WHERE entity_type = {entity_type} AND {ledger_slots}
+                ) AS ledger ON source.id = ledger.entity_id
+            ) AS compared
+            """
+        ).format(
+            id=self._id,
+            hash=self._hash(),
+            table=self._table,
+            alive=self._alive,
+            named=self._named(),
+            schema=sql.Identifier(self._schema),
+            source_slots=_within(_slot(self._id), slots),
+            ledger_slots=_within(sql.SQL("slot"), slots),
+            entity_type=sql.Literal(entity_type),
+            prepared_by=sql.Literal(prepared_by),
+            limit=sql.Literal(limit),
+        )
+        row = self._run(lambda: connection.execute(statement).fetchone())
+        assert row is not None  # noqa: S101  (an aggregate without groups has one row)
+        rows, living, behind, vanished, otherwise_prepared, ids, hashes = row
+        found = _by_id(zip(ids or (), hashes or (), strict=True))
+        return Comparison(rows, living, behind, vanished, otherwise_prepared, found)
+
+    def _compare_across(
+        self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, limit: int
+    ) -> Comparison:
+        """`compare` of a table in another database: both sides in the order of ids, merged as they come."""
+        assert self._database is not None  # noqa: S101  (the caller asked)
+        source = sql.SQL(
+            "SELECT {id}, {hash} FROM {table} WHERE {alive} AND {slots} AND {named} ORDER BY {id}, 2"
+        ).format(
+            id=self._id,
+            hash=self._hash(),
+            table=self._table,
+            alive=self._alive,
+            named=self._named(),
+            slots=_within(_slot(self._id), slots),
+        )
+        ledger = sql.SQL(
+            "SELECT entity_id, origin = 'source', source_hash, prepared_by = {prepared_by} FROM {schema}.entities"
+            " WHERE entity_type = {entity_type} AND deleted_at IS NULL AND {slots} ORDER BY entity_id"
+        ).format(
+            schema=sql.Identifier(self._schema),
+            entity_type=sql.Literal(entity_type),
+            prepared_by=sql.Literal(prepared_by),
+            slots=_within(sql.SQL("slot"), slots),
+        )
+        result = Comparison()
+        with (
+            self._database.transaction() as other,
+            other.cursor("swept_source") as theirs,
+            connection.cursor("swept_ledger") as ours,
+        ):
+            other.execute(_SWEEPING)
+            theirs.itersize = ours.itersize = _ROWS_A_FETCH
+            self._run(lambda: theirs.execute(source))
+            ours.execute(ledger)
+            for row, known in merged(theirs, ours):
+                result.rows += row is not None
+                result.living += known is not None and known[1]
+                if row is None:
+                    assert known is not None  # noqa: S101  (one of the two is there)
+                    vanished, behind = bool(known[1]), False
+                elif known is not None and not known[3]:
+                    result.otherwise_prepared += 1
+                    continue
+                else:
+                    vanished, behind = False, known is None or known[2] != row[1]
+                result.vanished += vanished
+                result.behind += behind
+                if (vanished or behind) and len(result.found) < limit:
+                    result.found[(row or known)[0]] = None if row is None else row[1]  # type: ignore[index]
+        return result
+
     def copy_living(self, connection: Connection, slots: tuple[int, int]) -> None:
         """Make the temporary table `census_source(id, slot, hash)` of the living rows of `slots` (half-open).
 
@@ -289,6 +420,12 @@ class SourceReader:
         spell = _SPELLING.get(self._type_of_id(connection))
         return [entity_id for entity_id in ids if spell is None or spell(entity_id) is not None]
 
+    def _named(self) -> sql.Composable:
+        """Rows that can be entities: they have an id, and it is not too long."""
+        return sql.SQL("({id} IS NOT NULL AND octet_length({id}) <= {bytes})").format(
+            id=self._id, bytes=sql.Literal(MAX_ID_BYTES)
+        )
+
     def _alive_with_parameters(self) -> sql.Composable:
         """With parameters in the statement, a percent sign in the predicate (LIKE '…%') has to be doubled."""
         return sql.SQL("({})").format(sql.SQL(self._mapping.alive.replace("%", "%%")))
@@ -322,6 +459,11 @@ class SourceReader:
     def _run(self, call: Callable[[], T]) -> T:
         try:
             return call()
+        except psycopg.errors.LockNotAvailable as error:
+            raise StoreUnavailable(
+                f"the source table {self._mapping.table} is locked by another session, which changes its shape or "
+                "rebuilds it: it is read when that is through"
+            ) from error
         except (
             psycopg.errors.UndefinedTable,
             psycopg.errors.UndefinedColumn,
@@ -395,36 +537,56 @@ def differing(
     Raises:
         StoreRefused: a side is not in this order.
     """
+    for row, known in merged(source, ledger):
+        if row is None:
+            if known is not None and known[2] is not None:
+                yield known[0], known[2]
+        elif known is None or row[1] != known[1]:
+            yield row[0], row[2]
+
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
+Other = TypeVar("Other", bound=tuple[Any, ...])
+
+
+def merged(source: Iterable[Row], ledger: Iterable[Other]) -> Iterator[tuple[Row | None, Other | None]]:
+    """Rows of both sides by their ids, which stand first and ascend by code points; None where a side has none.
+
+    Raises:
+        StoreRefused: a side is not in this order.
+    """
     theirs, ours = _ordered(source, "source table"), _ordered(ledger, "ledger")
     row, known = next(theirs, None), next(ours, None)
     while row is not None or known is not None:
         if known is None or (row is not None and row[0] < known[0]):
-            assert row is not None  # noqa: S101  (one of the two is there)
-            yield row[0], row[2]
+            yield row, None
             row = next(theirs, None)
         elif row is None or known[0] < row[0]:
-            if known[2] is not None:
-                yield known[0], known[2]
+            yield None, known
             known = next(ours, None)
         else:
-            if row[1] != known[1]:
-                yield row[0], row[2]
+            yield row, known
             row, known = next(theirs, None), next(ours, None)
 
 
-Row = TypeVar("Row", bound=tuple[Any, ...])
-
-
 def _ordered(rows: Iterable[Row], side: str) -> Iterator[Row]:
-    last = ""
+    """`rows`, of those that bear one id the first."""
+    last: str | None = None
     for row in rows:
-        if row[0] <= last and last:
+        if row[0] == last:
+            continue
+        if last is not None and row[0] < last:
             raise StoreRefused(
-                f"the ids of the {side} do not come in one order, each once ({last!r} before {row[0]!r}): the id "
-                "column must be unique, and the database in UTF-8"
+                f"the ids of the {side} do not come in the order of code points ({last!r} before {row[0]!r}): the "
+                "database must be in UTF-8"
             )
         last = row[0]
         yield row
+
+
+def _by_id(found: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
+    """Of the rows that bear one id, the least hash: of passes over the same rows each names the same one."""
+    return dict(sorted(found, key=lambda one: (one[0], one[1] or ""), reverse=True))
 
 
 def _slot(entity_id: sql.Composable) -> sql.Composable:

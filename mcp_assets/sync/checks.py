@@ -18,6 +18,7 @@ from mcp_assets.sync.drift import Kind, Severity
 from mcp_assets.sync.mass_delete import is_mass, sentence
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import provider_outages
+from mcp_assets.sync.sweep import last_passes
 
 RECENT_S = 3_900.0
 """A census as old as this is not taken for the state of things: a little more than an hour, for they are hourly."""
@@ -142,6 +143,9 @@ def _ledger(platform: Platform) -> Finding:
         for entity_type, going in gone.items()
         if is_mass(platform, going, checked[entity_type])
     ]
+    if platform.settings.sweep:
+        left = [f"the sweep of {swept.entity_type}: {line}" for swept in last_passes(platform) for line in swept.left]
+        finding.summary = "; ".join([*left, finding.summary])
     if refusals:
         finding.summary = f"{refusals[0]}; {finding.summary}"
     return finding

@@ -28,7 +28,7 @@ from mcp_assets.sync.ledger import Wanted
 from mcp_assets.sync.linker import Reason, mark
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.recheck import LAST_LOOK, LOOKS_AFTER_S, LOOKS_STREAM, Early, Rechecks, note
+from mcp_assets.sync.recheck import LAST_LOOK, LOOK_SUBJECT, LOOKS_AFTER_S, LOOKS_STREAM, Early, Rechecks, note
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class _Lanes:
         self._failed = failed
         self._asked_at = asked_at
         self._idle_since = time.monotonic()
-        self._rechecks = Rechecks(platform)
+        self._rechecks = platform.companion(Rechecks)
         # A batch holds the connection of its claim while it asks for another: more of them would starve each other.
         self._slots = threading.BoundedSemaphore(platform.postgres.max_connections // 2)
         self._results: Queue[Drained | _Ended] = Queue(_BATCHES_AHEAD)
@@ -375,7 +375,8 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
         )
         for reason in (Reason.CHANGED, Reason.REFERENCES, Reason.LISTS):
             mark(platform, connection, relate, reason)
-        given_up = [row for row in late if row.attempts >= LAST_LOOK]
+        # A look of the platform's own at a row that came and went asks for nothing.
+        given_up = [row for row in late if row.attempts >= LAST_LOOK and row.subject != LOOK_SUBJECT]
         _dead_letter_unknown(platform, connection, entity_type, given_up)
         _note_early(platform, connection, entity_type, by_entity, report)
         _for_messages(platform, connection, "delete_inbox", done + late)

@@ -7,6 +7,7 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.sync.collections import describe
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import provider_outages
+from mcp_assets.sync.sweep import Swept, as_dict, last_passes
 
 
 @dataclass(slots=True)
@@ -24,6 +25,10 @@ class Pending:
     """Marks of entities that are to be re-linked."""
     rechecks: int = 0
     """Entities to be looked at again, for an event may have come before its commit; they count as nothing pending."""
+    sweeps: list[Swept] = field(default_factory=list)
+    """The last comparison of each source table with the ledger."""
+    sweeping: bool = True
+    """Whether the settings have them compared all the time."""
     wanted_full_syncs: dict[str, str] = field(default_factory=dict)
     collections: list[str] = field(default_factory=list)
     """What is to be said of a change of model that is under way."""
@@ -51,6 +56,7 @@ class Pending:
             "unlinked": self.unlinked,
             "rechecks": self.rechecks,
             "dead_letters": self.dead_letters,
+            "sweep": {swept.entity_type: as_dict(swept) for swept in self.sweeps} if self.sweeping else None,
             "wanted_full_syncs": self.wanted_full_syncs,
             "collections": self.collections,
             "provider": self.provider,
@@ -73,11 +79,23 @@ class Pending:
             if self.rechecks
             else []
         )
+        lines += self._sweep_lines()
         lines += [f"dead letters: {count} × {name}" for name, count in self.dead_letters.items()]
         lines += [f"full sync of {name} wanted: {why}" for name, why in self.wanted_full_syncs.items()]
         lines += self.collections
         lines += self.provider
         return lines + [f"unavailable: {message}" for message in self.unavailable]
+
+    def _sweep_lines(self) -> list[str]:
+        if not self.sweeping:
+            return ["sweep: off (MCP_ASSETS_SWEEP): a change without any event waits for the nightly full sync"]
+        lines = [
+            f"sweep of {swept.entity_type}: {swept.counts.rows} rows compared {swept.age_s:.0f} s ago; a change "
+            f"without any event is indexed within {swept.within_s} s, a deletion within {swept.deleted_within_s} s"
+            + ("; it stands still: do the Dagster daemon and the sensors run?" if swept.stands_still else "")
+            for swept in self.sweeps
+        ]
+        return lines + [f"sweep of {swept.entity_type}: {left}" for swept in self.sweeps for left in swept.left]
 
 
 def pending(platform: Platform) -> Pending:
@@ -103,6 +121,8 @@ def pending(platform: Platform) -> Pending:
                 row = connection.execute(postgres.query("read_cursor"), {"stream": name}).fetchone()
                 if row is not None:
                     read[name] = (row[1], row[2])
+        found.sweeping = platform.settings.sweep
+        found.sweeps = last_passes(platform)
         found.collections += describe(platform)
         found.provider += [outage.sentence for outage in provider_outages(platform)]
     except StoreUnavailable as error:

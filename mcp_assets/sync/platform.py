@@ -1,9 +1,11 @@
 """Platform: the settings and the clients of one process, made once on first use and shared by all that runs in it."""
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 from pydantic import SecretStr
 
@@ -25,6 +27,15 @@ from mcp_assets.stores.source_database import SourceDatabase
 from mcp_assets.stores.sources import SourceReader
 
 
+class Companion(Protocol):
+    """What lives beside the clients of a platform, as long as they do."""
+
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Companion)
+
+
 @dataclass
 class Platform:
     """The parts that `sync` works with. Nothing connects before it is used."""
@@ -35,6 +46,7 @@ class Platform:
     _sources: dict[str, SourceReader] = field(default_factory=dict)
     _source_databases: dict[str, SourceDatabase] = field(default_factory=dict, repr=False)
     _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _companions: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def postgres(self) -> Postgres:
@@ -109,8 +121,19 @@ class Platform:
                 self._source_databases[url] = SourceDatabase(url)
             return self._source_databases[url]
 
+    def companion(self, kind: Callable[["Platform"], C]) -> C:
+        """The one `kind` of this platform, made at first use; closed before the clients that it works with."""
+        with self._opening:
+            if kind not in self._companions:
+                self._companions[kind] = kind(self)
+            companion: C = self._companions[kind]
+            return companion
+
     def close(self) -> None:
         """Close what was opened."""
+        for companion in self._companions.values():
+            companion.close()
+        self._companions.clear()
         for database in self._source_databases.values():
             database.close()
         self._source_databases.clear()

@@ -103,6 +103,9 @@ class Rechecks:
         self._next_at = 0.0
         self._put_off: dict[str, float] = {}
 
+    def close(self) -> None:
+        """It holds nothing."""
+
     def take_due(self) -> int:
         """Look again at what is due. Returns the number of entities that differ by now, and wait in the inbox.
 
