@@ -55,7 +55,9 @@ def fill(stores: Bench, settings: Settings, rows: int) -> None:
         with platform.postgres.session() as session:
             hashed = reader.hash_expression.as_string(session)
             session.execute(
-                _LEDGER.format(entity_type=ENTITY_TYPE, hash=hashed, prepared_by=platform.prepared_by).encode()
+                _LEDGER.format(
+                    entity_type=ENTITY_TYPE, hash=hashed, prepared_by=platform.prepared_by(ENTITY_TYPE)
+                ).encode()
             )
     stores.settle()
     say(f"{rows} rows are in the source table and the ledger")

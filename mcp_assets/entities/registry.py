@@ -1,5 +1,7 @@
 """The registry of entity types: for each, its source table, its collection, and the names that events give it."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -27,6 +29,12 @@ class SourceTable(BaseModel):
     alive: str = Field(default="true", description="SQL predicate on the row: which rows are alive.")
     created_at: str | None = "created_at"
     updated_at: str | None = "updated_at"
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits of what decides how a row becomes an entity; which rows are alive is not part of it."""
+        told = [self.title, self.content, sorted(self.metadata.items()), self.metadata_json]
+        return hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcp_assets.entities.chunks import Chunk, ChunkSpec, split
+from mcp_assets.entities.registry import SourceTable
 
-TEXT_BUILDER_VERSION = "1"
+TEXT_BUILDER_VERSION = "2"
 
 POINT_CHARACTERS = 8_000
 """Characters of the prepared text that the entity's own point embeds; a longer text also gets chunk points."""
@@ -31,6 +32,9 @@ class Prepared:
     chunks: tuple[Chunk, ...]
     text_hash: str
     """32 hexadecimal digits; equal hashes mean that nothing has to be embedded."""
+    layout: str = ""
+    """Digest of the text with its white space, by which references are read (a list on lines); empty if it has none
+    but single spaces."""
 
 
 def build_text(title: str | None, content: str) -> str:
@@ -43,9 +47,13 @@ def collapse(text: str) -> str:
     return " ".join(text.split())
 
 
-def prepared_by(chunk_spec: ChunkSpec | None) -> str:
-    """Names how texts are prepared: ledger rows that bear another name are prepared anew by a full sync."""
-    return f"text-{TEXT_BUILDER_VERSION}/{chunk_spec.name if chunk_spec else 'unchunked'}"
+def prepared_by(chunk_spec: ChunkSpec | None, mapping: SourceTable | None = None) -> str:
+    """Names how texts are prepared: ledger rows that bear another name are prepared anew by a full sync.
+
+    `mapping`: of the type's source table, which decides what is title, content and metadata of an entity.
+    """
+    name = f"text-{TEXT_BUILDER_VERSION}/{chunk_spec.name if chunk_spec else 'unchunked'}"
+    return name if mapping is None else f"{name}/{mapping.digest}"
 
 
 def prepare(title: str | None, content: str, chunk_spec: ChunkSpec | None) -> Prepared:
@@ -61,19 +69,25 @@ def prepare(title: str | None, content: str, chunk_spec: ChunkSpec | None) -> Pr
         chunks = tuple(split(built, chunk_spec))
         for chunk in chunks:
             digest.update(f"\0{chunk.start}:{chunk.end}".encode())
-    return Prepared(collapsed[:POINT_CHARACTERS].rstrip(), chunks, digest.hexdigest()[:32])
+    plain = " ".join(part for part in ((title or "").strip(), content.strip()) if part) == collapsed
+    layout = "" if plain else hashlib.sha256(built.encode()).hexdigest()[:32]
+    return Prepared(collapsed[:POINT_CHARACTERS].rstrip(), chunks, digest.hexdigest()[:32], layout)
 
 
 NO_TEXT_HASH = prepare(None, "", None).text_hash
 """`text_hash` of an entity without any text: it has no point."""
 
 
-def state_hash(text_hash: str, title: str | None, metadata: Mapping[str, Any]) -> str:
-    """32 hexadecimal digits of text, title and metadata: decides payload updates and re-linking."""
-    canonical = _canonical([text_hash, title, metadata])
+def state_hash(prepared: Prepared, title: str | None, metadata: Mapping[str, Any]) -> str:
+    """32 hexadecimal digits of all that payloads and edges are made of: decides payload updates and re-linking.
+
+    White space counts, because the rules of references read it; what is embedded does not depend on it.
+    """
+    text = [prepared.text_hash, prepared.layout] if prepared.layout else prepared.text_hash
+    canonical = _canonical([text, title, metadata])
     if "e+" in canonical or "-0.0" in canonical:
         # The ledger's jsonb gives 1e22 back as an integer, and -0.0 as 0.0.
-        canonical = _canonical([text_hash, title, _as_jsonb_gives(metadata)])
+        canonical = _canonical([text, title, _as_jsonb_gives(metadata)])
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 

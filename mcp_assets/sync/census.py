@@ -352,7 +352,7 @@ class _Vectors:
             if not row.living or (row.origin, row.source_hash, row.prepared_by) != (
                 "source",
                 row.hash_now,
-                self._platform.prepared_by,
+                self._platform.prepared_by(self._type),
             ):
                 return True
         elif row.living and row.origin == "source":

@@ -174,7 +174,7 @@ def _states(platform: Platform, entity_type: str, ids: Sequence[str]) -> list[_S
         prepared, hashed = Prepared("", (), "deleted"), "deleted"
         if truth is not None and not truth.deleted:
             prepared = prepare(truth.title, truth.content, platform.settings.chunks)
-            hashed = state_hash(prepared.text_hash, truth.title, truth.metadata)
+            hashed = state_hash(prepared, truth.title, truth.metadata)
         row_at = rows_at.get(entity_id)
         truth_at = row_at if truth is not None and truth.origin == "event" else sources_at.get(entity_id)
         states.append(

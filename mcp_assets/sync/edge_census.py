@@ -161,7 +161,7 @@ def lying_rows(platform: Platform, connection: Connection, refs: Collection[Enti
         return found
     rows = connection.execute(platform.postgres.query("texts_with_hashes"), by_type_and_id(refs))
     for entity_type, entity_id, origin, prepared_by, text_hash, state_hash, *text in rows:
-        if lies(platform, prepared_by, (text_hash, state_hash), *text):
+        if lies(platform, entity_type, prepared_by, (text_hash, state_hash), *text):
             ref = EntityRef(entity_type, entity_id)
             kind = Kind.LYING_LEDGER if origin == "source" else Kind.DAMAGED_ROW
             found[ref] = Drift(kind, ref, LIE)

@@ -91,7 +91,9 @@ def examine(
     """
     ids = sorted(suspects)
     states, sources = _read(platform, entity_type, collection, ids)
-    behind = {entity_id for entity_id in ids if _differs(platform, states[entity_id], sources.get(entity_id))}
+    behind = {
+        entity_id for entity_id in ids if _differs(platform, entity_type, states[entity_id], sources.get(entity_id))
+    }
     first = sources
     if any(not states[entity_id].dirty and not states[entity_id].in_inbox for entity_id in behind):
         time.sleep(GRACE_S)
@@ -101,7 +103,7 @@ def examine(
     damaged = {
         entity_id
         for entity_id, text in texts.items()
-        if lies(platform, states[entity_id].prepared_by, _hashes(states[entity_id]), *text)
+        if lies(platform, entity_type, states[entity_id].prepared_by, _hashes(states[entity_id]), *text)
     }
     truths = {
         entity_id: _truth(platform, states[entity_id], sources.get(entity_id), texts.get(entity_id))
@@ -115,7 +117,7 @@ def examine(
         ref = EntityRef(entity_type, entity_id)
         state, source, expected = states[entity_id], sources.get(entity_id), truths[entity_id]
         found = points.get(ref, [])
-        differs = _differs(platform, state, source)
+        differs = _differs(platform, entity_type, state, source)
         moving = (
             state.dirty
             or state != after[entity_id]
@@ -184,13 +186,13 @@ def _read(
         return states, reader.read(connection, ids) if reader is not None else {}
 
 
-def _differs(platform: Platform, state: LedgerState, source: SourceRow | None) -> bool:
+def _differs(platform: Platform, entity_type: str, state: LedgerState, source: SourceRow | None) -> bool:
     """The ledger does not say what the source table says now."""
     if source is not None and source.alive:
         return not state.living or (state.origin, state.source_hash, state.prepared_by) != (
             "source",
             source.source_hash,
-            platform.prepared_by,
+            platform.prepared_by(entity_type),
         )
     return state.living and state.origin == "source"
 
@@ -212,6 +214,7 @@ def _let_events_arrive(platform: Platform) -> None:
 
 def lies(
     platform: Platform,
+    entity_type: str,
     prepared_by: str | None,
     hashes: tuple[str | None, str | None],
     title: str | None,
@@ -219,7 +222,7 @@ def lies(
     metadata: Mapping[str, Any],
 ) -> bool:
     """Whether a ledger row's own columns are not what its hashes (of text and state) were made of."""
-    if prepared_by != platform.prepared_by:
+    if prepared_by != platform.prepared_by(entity_type):
         # Made by other rules, the hashes cannot be told from wrong ones; the row is prepared anew for that.
         return False
     own = expected_of(platform, title, content, metadata)
@@ -271,7 +274,7 @@ def expected_of(platform: Platform, title: str | None, content: str, metadata: M
         ValueError: the metadata cannot be written as JSON.
     """
     prepared = prepare(title, content, platform.settings.chunks)
-    hashed = state_hash(prepared.text_hash, title, metadata)
+    hashed = state_hash(prepared, title, metadata)
     points = 1 + len(prepared.chunks) if prepared.text else 0
     return Expected(prepared.text_hash, hashed, points, carried(title, metadata))
 
@@ -317,7 +320,7 @@ def _of_ledger(
         return [Drift(Kind.LEDGER_BEHIND, ref, "the source row has changed")]
     if expected is None:
         return []
-    if state.prepared_by != platform.prepared_by:
+    if state.prepared_by != platform.prepared_by(ref.type):
         return [Drift(Kind.LEDGER_BEHIND, ref, f"its text was prepared by {state.prepared_by or 'nothing'}")]
     if (state.text_hash, state.state_hash) != (expected.text_hash, expected.state_hash):
         return [Drift(Kind.LYING_LEDGER, ref, "the ledger's hashes are not those of the entity's text and metadata")]

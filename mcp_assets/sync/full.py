@@ -168,7 +168,7 @@ def _find_differing(
     reader = platform.source(entity_type)
     session.execute("DROP TABLE IF EXISTS differing")
     if stages.ledger and reader is not None:
-        reader.find_differing(session, entity_type, slots, platform.prepared_by, force=force)
+        reader.find_differing(session, entity_type, slots, platform.prepared_by(entity_type), force=force)
     else:
         session.execute(
             platform.postgres.query("differing_in_ledger"),
@@ -177,7 +177,7 @@ def _find_differing(
                 "low": slots[0],
                 "high": slots[1],
                 "force": force,
-                "prepared_by": platform.prepared_by,
+                "prepared_by": platform.prepared_by(entity_type),
             },
         )
     if building is not None:

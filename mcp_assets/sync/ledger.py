@@ -258,7 +258,7 @@ def _apply_once(
             if not entity.deleting:
                 result.unknown.append(entity_id)
             continue
-        known = row is not None and _nothing_new(row, truth, platform.prepared_by)
+        known = row is not None and _nothing_new(row, truth, platform.prepared_by(entity_type))
         if (
             entity.events
             and reader is not None
@@ -320,7 +320,7 @@ def _dirty(texts: _Texts, entity_id: str, truth: Truth, row: LedgerRow | None) -
     prepared = texts.prepared(entity_id, truth)
     if prepared is None:
         return None
-    hashed = row.state_hash if row is not None else state_hash(prepared.text_hash, truth.title, truth.metadata)
+    hashed = row.state_hash if row is not None else state_hash(prepared, truth.title, truth.metadata)
     return Dirty(entity_id, truth.title, truth.content, truth.metadata, prepared, hashed, deleted=False)
 
 
@@ -352,7 +352,7 @@ def _write(
 ) -> set[str]:
     """Write the rows, and mark what has to be re-linked. Returns the ids that someone else was first to insert."""
     postgres = platform.postgres
-    shared = {"entity_type": entity_type, "prepared_by": platform.prepared_by}
+    shared = {"entity_type": entity_type, "prepared_by": platform.prepared_by(entity_type)}
     again: set[str] = set()
     if redirtied:
         connection.execute(postgres.query("mark_dirty"), {"entity_type": entity_type, "ids": redirtied})

@@ -46,6 +46,7 @@ class Platform:
     _sources: dict[str, SourceReader] = field(default_factory=dict)
     _source_databases: dict[str, SourceDatabase] = field(default_factory=dict, repr=False)
     _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _prepared_by: dict[str, str] = field(default_factory=dict, repr=False)
     _companions: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -93,9 +94,12 @@ class Platform:
         forms = [LinkForm.of(template, name) for template, name in self.settings.link_forms.items()]
         return ReferenceRules.of(self.settings.entity_types, forms)
 
-    @cached_property
-    def prepared_by(self) -> str:
-        return prepared_by(self.settings.chunks)
+    def prepared_by(self, entity_type: str) -> str:
+        """Names how entities of the type are prepared: by the text builder, and from a row by its mapping."""
+        if entity_type not in self._prepared_by:
+            mapping = self.settings.entity_types[entity_type].source
+            self._prepared_by[entity_type] = prepared_by(self.settings.chunks, mapping)
+        return self._prepared_by[entity_type]
 
     def source(self, entity_type: str) -> SourceReader | None:
         """The reader of the type's source table; None for a type that lives by its events alone."""

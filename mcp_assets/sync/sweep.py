@@ -166,12 +166,17 @@ def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bo
     row = session.execute(query("lock_sweep"), names).fetchone()
     assert row is not None  # noqa: S101  (it was just made, if it was not there)
     next_slot, number, counts = row[0], row[1], Counts(**row[2])
-    width = width_of_slice(next_slot, counts, Counts(**row[3]) if row[4] else None)
+    last = Counts(**row[3]) if row[4] else None
+    width = width_of_slice(next_slot, counts, last)
     slots = (next_slot, min(next_slot + width, SLOTS))
     limit = platform.settings.sweep_rows
     with session.transaction():
-        compared = reader.compare(session, entity_type, slots, platform.prepared_by, limit=limit + 1)
+        compared = reader.compare(session, entity_type, slots, platform.prepared_by(entity_type), limit=limit + 1)
     counts.add(compared)
+    # Of a part of a table it is not known that all of it is little, unless the pass before has said so.
+    whole = slots == (0, SLOTS)
+    if not whole and (last is None or last.behind + last.vanished > limit):
+        compared.found = {}
     ends: bool = slots[1] == SLOTS
     with session.transaction():
         counts.asked += _act(platform, session, entity_type, slots, number, counts, compared)

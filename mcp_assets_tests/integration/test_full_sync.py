@@ -7,10 +7,13 @@ import pytest
 
 from mcp_assets.embedding.protocol import EmbedderUnavailable
 from mcp_assets.entities.refs import shard_of, slot_of
+from mcp_assets.entities.registry import SourceTable
+from mcp_assets.settings import TypeMapping
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.sync.demand import wanted_full_syncs
 from mcp_assets.sync.full import Progress, Stages, count_differing, full_sync
 from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -197,6 +200,51 @@ def test_another_chunk_size_prepares_every_text_and_embeds_long_ones_only(
     unchunked = make_platform(chunking=False)
     assert sync_all(unchunked).embedded == 2
     assert len(points(platform)) == 3
+
+
+def test_a_changed_mapping_is_seen_by_a_sync_and_embeds_only_what_has_another_text(
+    make_platform: Callable[..., Platform], platform: Platform, stub: OpenAIStub
+) -> None:
+    def mapped(title: str | None, content: tuple[str, ...], metadata: dict[str, str]) -> Platform:
+        source = SourceTable(table="tasks", title=title, content=content, metadata=metadata)
+        return make_platform(types={"task": TypeMapping(collection="kanban_tasks", source=source)})
+
+    put(platform, "tasks", id="t1", title="Title", description="text", assignee_id="ann")
+    sync_all(mapped(None, ("title", "description"), {"owner": "assignee_id"}))
+    stub.reset_stats()
+    own = mapped("title", ("description",), {"assignee_id": "assignee_id"})
+
+    assert count_differing(own) == 1
+    sync_all(own)
+    found = ledger(own)["t1"]
+    assert (found["title"], found["content"], found["metadata"]) == ("Title", "text", {"assignee_id": "ann"})
+    payload = entity_points(own)["t1"].payload
+    assert (payload["title"], payload["assignee_id"], payload.get("owner")) == ("Title", "ann", None)
+    assert stub.stats()["texts"] == 0
+    assert count_differing(own) == 0
+
+
+def test_white_space_that_makes_a_list_re_links_without_embedding(platform: Platform, stub: OpenAIStub) -> None:
+    def depends_on() -> set[str]:
+        found = rows(
+            platform,
+            "SELECT target_id FROM public.relationships"
+            " WHERE source_id = 'X' AND relationship_type = 'sequential_dependency'",
+        )
+        return {row[0] for row in found}
+
+    put_tasks(platform, {"A": "a", "B": "b"})
+    put(platform, "tasks", id="X", title="X", description="depends on: - task:A - task:B")
+    sync_all(platform)
+    relink(platform)
+    assert depends_on() == {"A"}
+    stub.reset_stats()
+    put(platform, "tasks", id="X", title="X", description="depends on:\n- task:A\n- task:B")
+    sync_all(platform)
+    relink(platform)
+
+    assert depends_on() == {"A", "B"}
+    assert stub.stats()["texts"] == 0
 
 
 def test_force_embeds_all_and_leaves_the_same_points(platform: Platform, stub: OpenAIStub) -> None:

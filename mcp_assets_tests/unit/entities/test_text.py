@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_assets.entities.chunks import ChunkSpec
+from mcp_assets.entities.registry import SourceTable
 from mcp_assets.entities.text import (
     POINT_CHARACTERS,
+    Prepared,
     build_text,
     collapse,
     prepare,
@@ -99,11 +101,11 @@ def test_the_state_hash_does_not_depend_on_the_order_of_keys(metadata: dict[str,
     items = list(metadata.items())
     chance.shuffle(items)
 
-    assert state_hash("t", "title", dict(items)) == state_hash("t", "title", metadata)
+    assert state_hash(hashed("t"), "title", dict(items)) == state_hash(hashed("t"), "title", metadata)
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("text", "title", "metadata"),
     [
         ("other", "title", {"x": 1}),
         ("text", "other", {"x": 1}),
@@ -113,5 +115,32 @@ def test_the_state_hash_does_not_depend_on_the_order_of_keys(metadata: dict[str,
         ("text", "title", {}),
     ],
 )
-def test_the_state_hash_tells_text_title_and_metadata_apart(other: tuple[str, str | None, dict[str, Any]]) -> None:
-    assert state_hash(*other) != state_hash("text", "title", {"x": 1})
+def test_the_state_hash_tells_text_title_and_metadata_apart(
+    text: str, title: str | None, metadata: dict[str, Any]
+) -> None:
+    assert state_hash(hashed(text), title, metadata) != state_hash(hashed("text"), "title", {"x": 1})
+
+
+def hashed(text_hash: str) -> Prepared:
+    return Prepared("", (), text_hash)
+
+
+def test_white_space_decides_the_state_for_rules_read_it_and_not_what_is_embedded() -> None:
+    in_a_row = prepare("Title", "depends on: - task:A - task:B", SPEC)
+    on_lines = prepare("Title", "depends on:\n- task:A\n- task:B", SPEC)
+
+    assert on_lines.text_hash == in_a_row.text_hash
+    assert state_hash(on_lines, "Title", {}) != state_hash(in_a_row, "Title", {})
+    assert prepare("Title", "\n a text \n", SPEC) == prepare("Title", "a text", SPEC)
+
+
+def test_a_mapping_decides_how_texts_are_prepared_and_which_rows_are_alive_does_not() -> None:
+    mapping = SourceTable(table="t", metadata={"owner": "assignee"})
+    others = [
+        mapping.model_copy(update={"title": None}),
+        mapping.model_copy(update={"content": ("body", "content")}),
+        mapping.model_copy(update={"metadata": {"assignee": "assignee"}}),
+        mapping.model_copy(update={"metadata_json": "extra"}),
+    ]
+    assert len({prepared_by(SPEC, one) for one in [mapping, *others]}) == 5
+    assert prepared_by(SPEC, mapping) == prepared_by(SPEC, mapping.model_copy(update={"alive": "false", "table": "u"}))
