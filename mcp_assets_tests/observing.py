@@ -25,6 +25,7 @@ from mcp_assets.sync.full import Progress, Stages, full_sync
 from mcp_assets.sync.indexer import Counts
 from mcp_assets.sync.intake import Intake, intake
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.recheck import take_due
 from mcp_assets_tests.openai_stub import vector_of
 
 EVERYTHING = Stages()
@@ -137,6 +138,12 @@ def drain_all(platform: Platform, *types: str) -> Counts:
             for drained in drain_module.drain(without_linger(platform), entity_type, "test"):
                 counts.add(total(drained))
     return counts
+
+
+def look_again(platform: Platform, entity_type: str = "task") -> int:
+    """Take the next recheck of all that is noted, without waiting for its time; the number found to differ."""
+    rows(platform, "UPDATE {schema}.rechecks SET due_at = now() RETURNING 1")
+    return take_due(platform, entity_type)
 
 
 def without_linger(platform: Platform) -> Platform:

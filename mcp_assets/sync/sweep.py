@@ -126,11 +126,11 @@ def pause_s(cost_s: float, pass_costs_s: Mapping[str, float], entity_type: str) 
 
 
 def width_of_slice(next_slot: int, counts: Counts, last: Counts | None) -> int:
-    """How many slots the next slice of a pass takes, by the rows that were there so far."""
-    if next_slot:
-        rows = counts.rows * SLOTS // next_slot
-    elif last is not None:
+    """How many slots the next slice of a pass takes, by the rows of the last pass, or else of this one so far."""
+    if last is not None:
         rows = last.rows
+    elif next_slot:
+        rows = counts.rows * SLOTS // next_slot
     else:
         return _UNKNOWN_WIDTH
     slices = max(1, -(-rows // ROWS_A_SLICE))

@@ -18,6 +18,7 @@ from mcp_assets.sync.dead_letters import (
     replay,
 )
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.recheck import LOOKS_AFTER_S
 from mcp_assets.sync.requests import work_off
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import (
@@ -25,8 +26,8 @@ from mcp_assets_tests.observing import (
     dead_letters,
     drain_all,
     ledger,
+    look_again,
     put_tasks,
-    rows,
     send,
     send_looks,
     sync_all,
@@ -110,9 +111,10 @@ def test_an_entity_is_indexed_when_its_letter_is_replayed_after_its_text_was_men
 
 def test_an_entity_that_was_unknown_is_indexed_once_its_row_is_there(platform: Platform) -> None:
     send_looks(platform, "late", "never")
-    for _ in range(4):
-        drain_all(platform, "task")
-        rows(platform, "UPDATE {schema}.inbox SET not_before = now() RETURNING 1")
+    drain_all(platform)
+    for _ in LOOKS_AFTER_S:
+        look_again(platform)
+    drain_all(platform)
     assert attempts(platform) == {"task:late": 1, "task:never": 1}
     put_tasks(platform, {"late": "here I am"})
     done = replay(platform, Selection(error_kind="unknown_entity"))

@@ -18,7 +18,7 @@ from mcp_assets.sync.demand import pending_types
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.recheck import LOOKS_AFTER_S, Rechecks, take_due
+from mcp_assets.sync.recheck import LOOKS_AFTER_S, Rechecks
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -26,6 +26,7 @@ from mcp_assets_tests.observing import (
     entity_points,
     inbox,
     ledger,
+    look_again,
     put,
     put_tasks,
     remove,
@@ -41,16 +42,6 @@ from mcp_assets_tests.observing import (
 def waiting(platform: Platform) -> list[str]:
     """The ids that are to be looked at again."""
     return [row[0] for row in rows(platform, "SELECT entity_id FROM {schema}.rechecks ORDER BY entity_id")]
-
-
-def look_again(platform: Platform, entity_type: str = "task") -> int:
-    """Take the next look at all that is noted, without waiting for it; returns the number found to differ."""
-    with platform.postgres.transaction() as connection:
-        connection.execute("UPDATE mcp_assets.rechecks SET due_at = now()")
-    return take_due(platform, entity_type)
-
-
-Publish = Callable[[Platform, psycopg.Connection[Any]], None]
 
 
 def test_an_update_insert_or_delete_that_is_committed_after_its_event_is_found_by_a_later_look(
@@ -148,19 +139,13 @@ def test_looks_are_due_about_2_10_and_60_seconds_after_the_event_and_a_new_event
     seen = rows(platform, after)
     for _ in range(2):
         # As if the time of the look had come: the next is counted from the event.
-        take_early(platform)
+        look_again(platform)
         seen += rows(platform, after)
     assert seen == [(2, 0), (10, 1), (60, 2)]
     send_looks(platform, "t")
     drain_all(platform)
 
     assert rows(platform, after) == [(2, 0)]
-
-
-def take_early(platform: Platform) -> None:
-    with platform.postgres.transaction() as connection:
-        connection.execute("UPDATE mcp_assets.rechecks SET due_at = now()")
-    take_due(platform, "task")
 
 
 def test_a_request_about_an_entity_that_is_not_committed_yet_is_answered_when_it_is_indexed_or_given_up(

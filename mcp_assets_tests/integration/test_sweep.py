@@ -238,7 +238,7 @@ def test_of_two_sweepers_one_sweeps_and_the_other_takes_over_when_it_ends(
     put_tasks(platform, {"u": "Nor of this"})
     until(lambda: sorted(inbox(platform)) == ["t", "u"])
     sweepers[1].close()
-    assert rows(platform, lock) == [(0,)]
+    until(lambda: rows(platform, lock) == [(0,)])
 
 
 def test_a_setting_turns_it_off_and_status_says_so(make_platform: Callable[..., Platform]) -> None:
