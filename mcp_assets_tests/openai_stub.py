@@ -51,6 +51,8 @@ Kind = Literal[
     "model_not_found",  # 404
     "refuse",  # 400
     "too_large",  # 413
+    "status",  # `status` with `message`
+    "page",  # `status` with a web page, as a firewall has it
     "hang",  # no answer until the faults are ended
     "drop",  # the connection is closed without an answer
     "latency",  # answers after latency_s
@@ -77,6 +79,8 @@ class Fault:
     contains: str = ""
     retry_after_s: float | None = None
     latency_s: float = 0.0
+    status: int = 500
+    message: str = "failed"
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -331,6 +335,10 @@ _REFUSALS: dict[Kind, Callable[[Fault, str], _Response]] = {
     "model_not_found": lambda fault, key: _error(404, "The model does not exist", "model_not_found"),
     "refuse": lambda fault, key: _error(400, "the request was refused", None),
     "too_large": lambda fault, key: _error(413, "Payload Too Large", None),
+    "status": lambda fault, key: _error(fault.status, fault.message, None, "server_error"),
+    "page": lambda fault, key: _Response(
+        fault.status, b"<html><title>Blocked</title></html>", content_type="text/html"
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mcp_assets.embedding.protocol import Embedded, EmbeddingResult
+from mcp_assets.embedding.protocol import Embedded, EmbedderUnavailable, EmbeddingResult
 
 
 class Settled(NamedTuple):
@@ -72,7 +72,8 @@ class FullRequests:
 
         Raises:
             RuntimeError: the pool is shut down.
-            What `settle` raises for a request with some of `texts` and nobody else's; what waits is not sent then.
+            EmbedderUnavailable: a request with some of `texts` met an outage; what waits is not sent then.
+            What else `settle` raises for a request with some of `texts` and nobody else's.
         """
         order = _Order([None] * len(texts), len(texts))
         with self._lock:
@@ -106,9 +107,15 @@ class FullRequests:
                     self._busy -= 1
 
     def _carry(self, taken: Sequence[_Input]) -> None:
-        """Settle one request. If it fails, each caller's texts go by themselves: what is at fault may be another's."""
+        """Settle one request. If it fails, each caller's texts go by themselves: what is at fault may be another's.
+
+        An outage is the provider's, and all callers' alike.
+        """
         try:
             self._deliver(taken, self._settle([each.text for each in taken]))
+        except EmbedderUnavailable as error:
+            for order in dict.fromkeys(each.order for each in taken):
+                self._end(order, error)
         except BaseException as error:  # noqa: BLE001  (raised in the caller, whose texts these are)
             orders = list(dict.fromkeys(each.order for each in taken))
             if len(orders) == 1:

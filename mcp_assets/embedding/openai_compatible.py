@@ -1,9 +1,15 @@
 """The OpenAI-compatible provider: any server with OpenAI's `POST /embeddings`, behind the `openai` SDK.
 
-Who retries what. Transient failures (no connection, timeout, 408, 409, 429, 5xx): here, with tenacity, `attempts`
+Who retries what. Transient failures (no connection, a cut one, 408, 409, 429, 5xx): here, with tenacity, `attempts`
 times, after `retry_delay_s` doubling, or after the server's Retry-After. The SDK's own retries are off: they also
 retry an exhausted quota, and their delay cannot be set. An answer that does not hold a sound vector for each input:
-asked for once more. A refused request: halved until the inputs at fault stand alone. Everything else: not at all.
+asked for once more.
+
+What is at fault, a text or the server? No status says: servers answer 500 for one text, and firewalls a page of HTML.
+Only a wrong key (401), a used-up quota and a rate limit (429) are no text's fault. Whatever else comes, the server is
+asked for a probe: if it does not embed that either, it is an outage, and no text is blamed. If it does, the request is
+divided until the texts at fault stand alone. A text is refused if it fails a second time, alone, and the server embeds
+the probe after that. "Too long", in any status, divides the request and then shortens the text before all this.
 """
 
 import math
@@ -46,17 +52,22 @@ _MAX_RETRY_AFTER_S = 120.0
 _CONNECT_TIMEOUT_S = 5.0
 _MAX_SHORTENINGS = 4
 
+_UNFIT_ANSWERS = frozenset(("bad_answer", *VectorFault))
+
 # A text that every working model embeds. If it is refused too, the fault is not in the texts.
 _PROBE = "hello world"
 
 # How OpenAI, vLLM, text-embeddings-inference, llama.cpp and Ollama say that an input is too long, and by how much.
+# llama.cpp names its batch size as the limit.
 _TOO_LONG = re.compile(
     r"context.(?:length|size)|maximum.*(?:length|tokens)|too (?:long|large)"
     r"|(?:less|fewer) than \d+ tokens|max \d+ tokens",
     re.IGNORECASE | re.DOTALL,
 )
-_LIMIT = re.compile(r"(?:length is|less than|fewer than|max)\s+(\d+)", re.IGNORECASE)
-_GIVEN = re.compile(r"(?:requested|given:|has)\s+(\d+)", re.IGNORECASE)
+# In an answer that does not say by its status that the input is at fault, what took too long may be the server.
+_TAKES_TOO_LONG = re.compile(r"(?:input|text|prompt|sequence)\b.{0,40}\btoo long", re.IGNORECASE | re.DOTALL)
+_LIMIT = re.compile(r"(?:length is|less than|fewer than|max|batch size:)\s+(\d+)", re.IGNORECASE)
+_GIVEN = re.compile(r"(?:requested|given:|has|input \()\s*(\d+)", re.IGNORECASE)
 
 
 class OpenAICompatibleEmbedder:
@@ -64,7 +75,7 @@ class OpenAICompatibleEmbedder:
 
     `api_key` may be None where `base_url` names a server that needs none. `attempts` counts the first one.
     `timeout_s`: seconds without any byte from the server; a call of `embed` that meets a hanging server ends in
-    EmbedderUnavailable after at most `attempts` times that, and the delays between. `close` waits as long.
+    EmbedderUnavailable after at most twice that: once for its texts, and once for the probe. `close` waits as long.
     """
 
     def __init__(
@@ -191,17 +202,31 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Rejection:
-    """The request as a whole came to nothing: refused, or answered with something that is no answer."""
+    """The request as a whole came to nothing: refused, failed, or answered with something that is no answer.
+
+    `outage`: what it means if the server embeds nothing else either; None where the server said that it is the input.
+    """
 
     refusal: Refusal
+    outage: EmbedderUnavailable | None = None
+    timed_out: bool = False
 
     @property
     def first_refusal(self) -> Refusal:
         return self.refusal
 
+    @property
+    def names_the_input(self) -> bool:
+        """The server says itself that it refuses this input."""
+        return self.refusal.error_kind in ("input_refused", "input_too_long")
+
 
 class _Batch:
-    """The inputs of one request on their way to one outcome each, by as many requests as that takes."""
+    """The inputs of one request on their way to one outcome each, by as many requests as that takes.
+
+    Of n inputs of which k are at fault it takes about 2 k log2(n) requests (2 k sqrt(n) where they time out, which
+    costs waiting rather than money), and a few for each of the k.
+    """
 
     def __init__(self, requests: "_Requests", prefix: str) -> None:
         self._tokens: int | None = None
@@ -213,54 +238,71 @@ class _Batch:
         """One outcome per text. Raises EmbedderUnavailable."""
         return Settled(self._settle(texts), self._tokens)
 
-    def _settle(self, texts: list[str]) -> list[Embedded]:
-        reply = self._ask(texts)
+    def _settle(self, texts: list[str], *, divided: bool = False) -> list[Embedded]:
+        """`divided`: they were part of a request that failed."""
+        # Once the server is known to work, a request of several that fails is divided rather than repeated.
+        reply = self._ask(texts, patiently=len(texts) == 1 or not self._server_is_sound)
         if len(texts) == 1:
-            return [self._settle_one(texts[0], reply)]
+            return [self._settle_one(texts[0], reply, failed_before=divided)]
         if isinstance(reply, _Answer):
             if reply.first_refusal:
                 self._check_server()
             return [
-                self._settle_one(text, self._ask([text])) if isinstance(vector, Refusal) else Embedded(vector, None)
+                self._settle_one(text, self._ask([text]), failed_before=True)
+                if isinstance(vector, Refusal)
+                else Embedded(vector, None)
                 for text, vector in zip(texts, reply.vectors, strict=True)
             ]
         if reply.refusal.error_kind != "input_too_long":
-            self._check_server()
-        middle = len(texts) // 2
-        return self._settle(texts[:middle]) + self._settle(texts[middle:])
+            self._check_server(reply)
+        # Each level of division costs a time-out: there are fewer if it goes into more parts.
+        length = -(-len(texts) // (math.isqrt(len(texts)) + 1)) if reply.timed_out else len(texts) // 2
+        parts = [texts[start : start + length] for start in range(0, len(texts), length)]
+        return [outcome for part in parts for outcome in self._settle(part, divided=True)]
 
-    def _settle_one(self, text: str, reply: _Answer | _Rejection) -> Embedded:
-        sent = text
-        for _ in range(_MAX_SHORTENINGS):
-            if not (isinstance(reply, _Rejection) and reply.refusal.error_kind == "input_too_long"):
-                break
-            sent = shorten(sent, self._requests.share_that_fits(sent, reply.refusal))
-            reply = self._ask([sent])
+    def _settle_one(self, text: str, reply: _Answer | _Rejection, *, failed_before: bool) -> Embedded:
+        sent, reply = self._shortened(text, reply)
+        if isinstance(reply, _Rejection) and reply.outage is not None and not failed_before:
+            # It may have been the server, which has recovered since.
+            self._check_server(reply, anew=True)
+            sent, reply = self._shortened(sent, self._ask([sent]))
         if isinstance(reply, _Answer):
             (vector,) = reply.vectors
             if not isinstance(vector, Refusal):
                 return Embedded(vector, None, embedded_characters=len(sent) if sent != text else None)
-            refusal = vector
-        else:
-            refusal = reply.refusal
-        self._check_server()
-        return Embedded(None, refusal)
+            self._check_server(anew=True)
+            return Embedded(None, vector)
+        self._check_server(reply, anew=not reply.names_the_input)
+        return Embedded(None, reply.refusal)
 
-    def _check_server(self) -> None:
-        """Raises EmbedderUnavailable if the server does not even embed the probe. Asked once a batch."""
-        if self._server_is_sound:
+    def _shortened(self, text: str, reply: _Answer | _Rejection) -> tuple[str, _Answer | _Rejection]:
+        """What was sent of `text` in the end, and the reply to that: shortened while the server finds it too long."""
+        for _ in range(_MAX_SHORTENINGS):
+            if not (isinstance(reply, _Rejection) and reply.refusal.error_kind == "input_too_long"):
+                break
+            text = shorten(text, self._requests.share_that_fits(text, reply.refusal))
+            reply = self._ask([text])
+        return text, reply
+
+    def _check_server(self, failed: _Rejection | None = None, *, anew: bool = False) -> None:
+        """Raises EmbedderUnavailable if the server does not even embed the probe.
+
+        Asked once a batch, and `anew` where a text is about to be blamed for what an outage would look like, too.
+        """
+        if self._server_is_sound and not anew:
             return
-        refusal = self._ask([_PROBE]).first_refusal
+        outage = failed.outage if failed is not None else None
+        refusal = self._ask([_PROBE], patiently=outage is None).first_refusal
         if refusal is not None:
-            raise EmbedderUnavailable(
+            raise outage or EmbedderUnavailable(
                 f"{self._requests.server} embeds no text at all, not even {_PROBE!r}: {refusal.sentence}. "
                 f"Check that EMBEDDING_MODEL ({self._requests.profile.name}) is the model it serves, and that "
                 f"EMBEDDING_DIMENSION ({self._requests.profile.dimension}) is the length of that model's vectors."
             )
         self._server_is_sound = True
 
-    def _ask(self, texts: list[str]) -> _Answer | _Rejection:
-        reply = self._requests.ask([self._prefix + text for text in texts])
+    def _ask(self, texts: list[str], *, patiently: bool = True) -> _Answer | _Rejection:
+        reply = self._requests.ask([self._prefix + text for text in texts], patiently=patiently)
         if isinstance(reply, _Answer) and reply.tokens is not None:
             self._tokens = (self._tokens or 0) + reply.tokens
         return reply
@@ -300,11 +342,14 @@ class _Requests:
             reraise=True,
         )
 
-    def ask(self, inputs: list[str]) -> _Answer | _Rejection:
-        """The answer to `inputs`; an unfit answer is asked for once more. Raises EmbedderUnavailable."""
-        reply = self._ask_once(inputs)
-        if reply.first_refusal and reply.first_refusal.error_kind not in ("input_too_long", "input_refused"):
-            reply = self._ask_once(inputs)
+    def ask(self, inputs: list[str], *, patiently: bool = True) -> _Answer | _Rejection:
+        """The answer to `inputs`; `patiently`: transient failures are tried again, and an unfit answer is.
+
+        Raises EmbedderUnavailable where no input can be at fault: a wrong key, a used-up quota, a rate limit.
+        """
+        reply = self._ask_once(inputs, self._retrying if patiently else self._retrying.copy(stop=stop_after_attempt(1)))
+        if patiently and reply.first_refusal and reply.first_refusal.error_kind in _UNFIT_ANSWERS:
+            reply = self._ask_once(inputs, self._retrying)
         return reply
 
     def share_that_fits(self, text: str, refusal: Refusal) -> float:
@@ -314,24 +359,25 @@ class _Requests:
             return 0.95 * int(limit[1]) / int(given[1])
         return min(0.5, self.profile.max_input_tokens / estimate_tokens(text))
 
-    def _ask_once(self, inputs: list[str]) -> _Answer | _Rejection:
+    def _ask_once(self, inputs: list[str], retrying: Retrying) -> _Answer | _Rejection:
         try:
-            parse = self._retrying(self._send, inputs)
+            parse = retrying(self._send, inputs)
         # The causes are left out of the chain: a server may quote the key in its message, and so would a traceback.
         except openai.APIStatusError as error:
-            if error.status_code not in (400, 413, 422):
+            if error.status_code in (401, 429) and not _says_too_long(error):
                 raise self._unavailable(error) from None
-            return _Rejection(self._refusal(error))
+            return self._rejection(error)
         except openai.APITimeoutError:
-            raise EmbedderUnavailable(
-                f"{self.server} did not answer within {self._timeout_s:g} s, {self._attempts} times: "
-                "see whether it is overloaded, or raise the timeout"
-            ) from None
+            return _no_answer(
+                f"{self.server} did not answer within {self._timeout_s:g} s: "
+                "see whether it is overloaded, or raise EMBEDDING_TIMEOUT_S",
+                timed_out=True,
+            )
         except openai.APIConnectionError as error:
-            raise EmbedderUnavailable(
+            return _no_answer(
                 f"no answer from {self.server} in {self._attempts} attempts "
                 f"({self._scrubbed(str(error.__cause__))}): see whether it runs, and check OPENAI_BASE_URL"
-            ) from None
+            )
         try:
             answer = parse()
             embeddings = match_results([(item.index, item.embedding) for item in answer.data], len(inputs))
@@ -379,12 +425,15 @@ class _Requests:
         asked = _retry_after_s(error) if isinstance(error, openai.APIStatusError) else None
         return max(asked or 0.0, min(self._retry_delay_s * 2.0 ** (state.attempt_number - 1), _MAX_DELAY_S))
 
-    def _refusal(self, error: openai.APIStatusError) -> Refusal:
-        message = _message(error)
-        too_long = error.status_code == 413 or error.code == "context_length_exceeded" or _TOO_LONG.search(message)
-        return Refusal(
-            "input_too_long" if too_long else "input_refused",
-            f"{self.server} refuses the input ({error.status_code}): {self._scrubbed(message)}",
+    def _rejection(self, error: openai.APIStatusError) -> _Rejection:
+        said = f"({error.status_code}): {self._scrubbed(_message(error))}"
+        if _says_too_long(error):
+            return _Rejection(Refusal("input_too_long", f"{self.server} refuses the input {said}"))
+        if error.status_code in (400, 413, 422):
+            return _Rejection(Refusal("input_refused", f"{self.server} refuses the input {said}"))
+        return _Rejection(
+            Refusal("embedding_failed", f"{self.server} fails on this text, while it embeds others {said}"),
+            self._unavailable(error),
         )
 
     def _unavailable(self, error: openai.APIStatusError) -> EmbedderUnavailable:
@@ -420,14 +469,35 @@ def _message(error: openai.APIStatusError) -> str:
     return error.message
 
 
+def _no_answer(sentence: str, *, timed_out: bool = False) -> _Rejection:
+    return _Rejection(
+        Refusal("embedding_failed", f"on this text, while others are embedded: {sentence}"),
+        EmbedderUnavailable(sentence),
+        timed_out,
+    )
+
+
+def _says_too_long(error: openai.APIStatusError) -> bool:
+    if error.status_code == 413 or error.code == "context_length_exceeded":
+        return True
+    if _is_out_of_quota(error):
+        return False
+    message = _message(error)
+    if error.status_code not in (400, 422):
+        message = message if _TAKES_TOO_LONG.search(message) else message.replace("too long", "")
+    return _TOO_LONG.search(message) is not None
+
+
 def _is_transient(error: BaseException) -> bool:
     if isinstance(error, openai.APIStatusError):
         return (
             (error.status_code in (408, 409, 429) or error.status_code >= 500)
             and not _is_out_of_quota(error)
+            and not _says_too_long(error)
             and (_retry_after_s(error) or 0) <= _MAX_RETRY_AFTER_S
         )
-    return isinstance(error, openai.APIConnectionError)
+    # A time-out is not repeated as it was: the probe tells sooner whether the server hangs.
+    return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
 
 
 def _is_out_of_quota(error: openai.APIStatusError) -> bool:

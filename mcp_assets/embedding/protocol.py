@@ -16,8 +16,8 @@ Vector = NDArray[np.float32]
 class Refusal:
     """Why one text cannot be embedded, while others can.
 
-    `error_kind` is one of `empty_text`, `invalid_text`, `input_refused`, `input_too_long`, `bad_answer`,
-    `wrong_dimension`, `not_finite`, `zero_vector`; `sentence` says it to a person.
+    `error_kind` is one of `empty_text`, `invalid_text`, `input_refused`, `input_too_long`, `embedding_failed`,
+    `bad_answer`, `wrong_dimension`, `not_finite`, `zero_vector`; `sentence` says it to a person.
     """
 
     error_kind: str

@@ -15,6 +15,7 @@ import pytest
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.events import Kind
 from mcp_assets.settings import Settings, TypeMapping
+from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.sync import drain as drain_module
 from mcp_assets.sync.demand import beats, pending_types, undrained
 from mcp_assets.sync.drain import drain, sole_drain
@@ -155,6 +156,35 @@ def test_a_drain_that_fails_lets_go_of_its_lock(platform: Platform, stub: OpenAI
     stub.clear_faults()
 
     assert sum(batch.messages for batch in drain(platform, "task", "next")) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        pytest.param(
+            "status", {"status": 500, "message": "failed to encode response: unsupported value: NaN"}, id="500"
+        ),
+        pytest.param("page", {"status": 403}, id="a page of HTML"),
+        pytest.param("drop", {}, id="a cut connection"),
+        pytest.param("hang", {}, id="no answer"),
+    ],
+)
+def test_one_text_at_which_the_provider_fails_is_a_dead_letter_and_its_neighbours_are_indexed(
+    make_platform: Callable[..., Platform], platform: Platform, stub: OpenAIStub, kind: Any, fields: dict[str, Any]
+) -> None:
+    own = make_platform(embedding_timeout_s=0.5, drain_linger_s=0)
+    texts = {f"t{n}": f"Task {n}" for n in range(9)}
+    put_tasks(own, texts | {"poison": "POISON"})
+    send_looks(own, *texts, "poison")
+    take_in(own)
+    stub.add_fault(kind, times=None, contains="POISON", **fields)
+
+    list(drain(own, "task", "run"))
+
+    assert inbox(own) == []
+    assert dead_letters(own) == {"poison": "embedding_failed"}
+    assert_points_are(own, texts)
+    assert {stub.times_embedded(text) for text in texts.values()} == {1}
 
 
 def test_a_message_that_comes_as_a_drain_lets_go_is_not_left_behind(
@@ -301,15 +331,22 @@ def test_an_error_of_a_drains_own_type_is_raised_once_what_it_took_over_is_worke
     platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
-    own = make_platform(batch_size=1, embedding_concurrency=1)
+    own = make_platform(batch_size=1, embedding_concurrency=1, drain_linger_s=1.5)
     pages = {f"p{n}": f"Page {n}" for n in range(40)}
     put_pages(platform, pages)
     put_tasks(platform, {"t": "A broken task"})
     stub.add_fault("latency", times=None, latency_s=0.05)
-    with pytest.raises(Exception, match="quota"), closing(drain(own, "task", "run")) as batches:
+    real = Indexer.run
+
+    def run(self: Indexer, *args: Any, **options: Any) -> Any:
+        if self._type == "task":
+            raise CollectionMismatch("made for another model")
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Indexer, "run", run)
+    with pytest.raises(CollectionMismatch), closing(drain(own, "task", "run")) as batches:
         send_pages(platform, *pages)
         assert next(batches).entity_type == "page"
-        stub.add_fault("insufficient_quota", times=None, contains="broken")
         send_looks(platform, "t")
         list(batches)
 

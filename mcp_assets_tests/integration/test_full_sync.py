@@ -130,7 +130,7 @@ def test_an_error_in_mid_range_leaves_complete_what_was_and_a_second_call_does_t
     own = make_platform(batch_size=5, embedding_concurrency=1)
     put_tasks(own, TASKS)
     poison = sorted(in_shards(TASKS, 2))[0]
-    stub.add_fault("server_error", times=None, contains=TASKS[poison])
+    stub.add_fault("insufficient_quota", times=None, contains=TASKS[poison])
 
     complete: list[Progress] = []
     with pytest.raises(EmbedderUnavailable):

@@ -517,7 +517,7 @@ def test_an_outage_in_the_middle_wastes_no_batch_that_was_committed(
     put_tasks(own, texts)
     send_looks(own, *texts)
     take_in(own)
-    stub.add_fault("server_error", times=None, contains="Task 25")
+    stub.add_fault("insufficient_quota", times=None, contains="Task 25")
     with pytest.raises(EmbedderUnavailable):
         list(drain(own, "task", "run"))
     committed = set(entity_points(own))

@@ -159,7 +159,7 @@ def test_a_full_run_observes_its_progress_and_materializes_nothing_before_it_is_
     last_of_shard_1 = max(
         (entity_id for entity_id in ids if partition_of("task", entity_id) == "task-01"), key=lambda i: (slot_of(i), i)
     )
-    stub.add_fault("server_error", times=None, contains=f"text of {last_of_shard_1}")
+    stub.add_fault("insufficient_quota", times=None, contains=f"text of {last_of_shard_1}")
 
     ran = run("task-00", "task-03")
 
@@ -332,7 +332,7 @@ def test_a_backfill_that_fails_in_mid_range_keeps_what_is_complete_and_its_retry
     write("task", {entity_id: f"text of {entity_id}." for entity_id in ids})
     write("memory", {f"m{n}": f"memory {n}" for n in range(10)})
     victim = next(entity_id for entity_id in ids if partition_of("task", entity_id) == "task-02")
-    stub.add_fault("server_error", times=None, contains=f"text of {victim}.")
+    stub.add_fault("insufficient_quota", times=None, contains=f"text of {victim}.")
 
     failed = backfills.launch(PARTITIONS)
 

@@ -156,20 +156,20 @@ def test_a_transient_failure_is_retried(stub: OpenAIStub, make: MakeEmbedder, ki
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("kind", "message", "probes"),
     [
-        ("rate_limit", "limits the rate"),
-        ("server_error", "answers with status 500: see its log"),
-        ("drop", "see whether it runs"),
+        ("rate_limit", "limits the rate", 0),
+        ("server_error", "answers with status 500: see its log", 1),
+        ("drop", "see whether it runs", 1),
     ],
 )
 def test_retries_end_after_the_attempts_that_are_set(
-    stub: OpenAIStub, make: MakeEmbedder, kind: Kind, message: str
+    stub: OpenAIStub, make: MakeEmbedder, kind: Kind, message: str, probes: int
 ) -> None:
     stub.add_fault(kind, times=None)
     with pytest.raises(EmbedderUnavailable, match=message):
         make(attempts=2).embed(TEXTS)
-    assert stub.stats()["requests"] == 2
+    assert stub.request_sizes == [len(TEXTS)] * 2 + [1] * probes
 
 
 def test_the_servers_retry_after_is_waited_for(
@@ -197,8 +197,9 @@ def test_a_retry_after_of_many_minutes_is_not_waited_for(stub: OpenAIStub, make:
 
 def test_a_hanging_server_ends_in_unavailable(stub: OpenAIStub, make: MakeEmbedder) -> None:
     stub.add_fault("hang", times=None)
-    with pytest.raises(EmbedderUnavailable, match=r"did not answer within 0\.1 s, 2 times"):
+    with pytest.raises(EmbedderUnavailable, match=r"did not answer within 0\.1 s: .* EMBEDDING_TIMEOUT_S"):
         make(attempts=2, timeout_s=0.1).embed(TEXTS)
+    assert stub.request_sizes == [len(TEXTS), 1]
 
 
 def test_a_server_that_is_not_there_is_unavailable(make: MakeEmbedder) -> None:
@@ -236,21 +237,21 @@ def test_closing_ends_retries_and_later_calls(stub: OpenAIStub, make: MakeEmbedd
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("kind", "message", "requests"),
     [
-        ("insufficient_quota", "quota of this account is used up"),
-        ("unauthorized", "check OPENAI_API_KEY"),
-        ("forbidden", "check the permissions of OPENAI_API_KEY"),
-        ("model_not_found", "knows no model text-embedding-ada-002 .* check EMBEDDING_MODEL and OPENAI_BASE_URL"),
+        ("insufficient_quota", "quota of this account is used up", 1),
+        ("unauthorized", "check OPENAI_API_KEY", 1),
+        ("forbidden", "check the permissions of OPENAI_API_KEY", 2),
+        ("model_not_found", "knows no model text-embedding-ada-002 .* check EMBEDDING_MODEL and OPENAI_BASE_URL", 2),
     ],
 )
-def test_quota_key_and_model_errors_are_unavailable_at_once(
-    stub: OpenAIStub, make: MakeEmbedder, kind: Kind, message: str
+def test_quota_key_and_model_errors_are_unavailable_at_once_or_once_the_probe_meets_them_too(
+    stub: OpenAIStub, make: MakeEmbedder, kind: Kind, message: str, requests: int
 ) -> None:
     stub.add_fault(kind, times=None)
     with pytest.raises(EmbedderUnavailable, match=message):
         make().embed(TEXTS)
-    assert stub.stats()["requests"] == 1
+    assert stub.stats()["requests"] == requests
 
 
 @pytest.mark.parametrize("kind", ["refuse", "html", "no_data", "too_few", "nan", "zero", "too_large"])
@@ -360,7 +361,118 @@ def test_a_refused_query_raises_and_says_why(make: MakeEmbedder) -> None:
     assert caught.value.refusal.error_kind == "input_refused"
 
 
+# --- one text at which the server fails, whatever it answers
+
+FAILURES = [
+    pytest.param("status", {"status": 500, "message": "failed to encode response: NaN"}, id="500, as Ollama does"),
+    pytest.param("status", {"status": 503, "message": "overloaded"}, id="503"),
+    pytest.param("status", {"status": 409, "message": "conflict"}, id="409"),
+    pytest.param("status", {"status": 451, "message": "not in this country"}, id="a status of which nobody thought"),
+    pytest.param("page", {"status": 403}, id="a firewall's page, 403"),
+    pytest.param("page", {"status": 502}, id="a proxy's page, 502"),
+    pytest.param("html", {}, id="a page with status 200"),
+    pytest.param("no_data", {}, id="an error with status 200"),
+    pytest.param("drop", {}, id="a cut connection"),
+    pytest.param("hang", {}, id="no answer"),
+    pytest.param("model_not_found", {}, id="404"),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), FAILURES)
+@pytest.mark.parametrize("culprits", [{0}, {3, 4, 12}])
+def test_a_text_at_which_the_server_fails_is_refused_and_all_others_are_embedded_exactly_once(
+    stub: OpenAIStub, make: MakeEmbedder, kind: Kind, fields: dict[str, Any], culprits: set[int]
+) -> None:
+    stub.add_fault(kind, times=None, contains="POISON", **fields)
+    texts = [f"POISON {text}" if position in culprits else text for position, text in enumerate(TEXTS)]
+
+    result = make(timeout_s=0.3 if kind == "hang" else 5.0).embed(texts)
+
+    answered = kind in ("html", "no_data")
+    assert refused(result) == dict.fromkeys(culprits, "bad_answer" if answered else "embedding_failed")
+    others = [position for position in range(16) if position not in culprits]
+    assert_embedded(at(result, others), [TEXTS[position] for position in others])
+    if not answered:
+        assert {stub.times_embedded(TEXTS[position]) for position in others} == {1}
+    assert stub.stats()["requests"] <= 10 + 12 * len(culprits)
+
+
+@pytest.mark.parametrize(("kind", "fields"), FAILURES)
+def test_a_text_that_came_alone_is_refused_only_if_it_fails_again_between_two_probes(
+    stub: OpenAIStub, make: MakeEmbedder, kind: Kind, fields: dict[str, Any]
+) -> None:
+    embedder = make(attempts=1, timeout_s=0.3 if kind == "hang" else 5.0)
+    stub.add_fault(kind, times=2, contains="POISON", **fields)
+    result = embedder.embed(["POISON"])
+    assert stub.times_embedded("hello world") >= 1
+    assert list(refused(result)) == [0]
+
+    # It was the server, which had recovered by the second time.
+    stub.clear_faults()
+    stub.add_fault(kind, times=1, contains="POISON", **fields)
+    assert refused(embedder.embed(["POISON"])) == {}
+
+
+@pytest.mark.parametrize(("kind", "fields"), FAILURES)
+def test_a_server_that_goes_down_while_a_text_is_looked_for_is_an_outage_and_no_text_is_blamed(
+    stub: OpenAIStub, make: MakeEmbedder, kind: Kind, fields: dict[str, Any]
+) -> None:
+    # The request and the second half of it; then the server fails at everything.
+    embedder = make(attempts=1, timeout_s=0.3 if kind == "hang" else 5.0)
+    real, asked = stub.answer, []
+
+    def answer(body: dict[str, Any], key: str) -> Any:
+        asked.append(body)
+        if len(asked) == 4:
+            stub.add_fault(kind, times=None, **fields)
+        return real(body, key)
+
+    stub.answer = answer  # type: ignore[method-assign]
+    stub.add_fault(kind, times=None, contains="POISON", **fields)
+    with pytest.raises(EmbedderUnavailable):
+        embedder.embed([*TEXTS, "POISON"])
+
+
+def test_a_rate_limit_is_never_a_texts_fault(stub: OpenAIStub, make: MakeEmbedder) -> None:
+    stub.add_fault("rate_limit", times=None, contains="number 7")
+    with pytest.raises(EmbedderUnavailable, match="limits the rate"):
+        make().embed(TEXTS)
+
+
 # --- texts that are too long
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (
+            500,
+            "input (1844 tokens) is too large to process. increase the physical batch size (current batch size: 512)",
+        ),
+        (503, "the input is too long for this model"),
+        (429, "Request too large for text-embedding-3-small on tokens per min: Limit 400, Requested 900"),
+    ],
+)
+def test_too_long_in_any_status_is_shortened_without_a_probe_and_without_retries(
+    stub: OpenAIStub, make: MakeEmbedder, status: int, message: str
+) -> None:
+    stub.add_fault("status", times=None, contains="word150", status=status, message=message)
+    long = " ".join(f"word{number}" for number in range(200))
+    result = make().embed([*TEXTS, long])
+    assert refused(result) == {}
+    kept = result.outcomes[16].embedded_characters
+    assert kept is not None
+    assert len(long) / 4 < kept < len(long)
+    assert_embedded(at(result, list(range(16))), TEXTS)
+    assert {stub.times_embedded(text) for text in TEXTS} == {1}
+    assert stub.times_embedded("hello world") == 0
+
+
+def test_a_server_that_takes_too_long_has_no_text_shortened(stub: OpenAIStub, make: MakeEmbedder) -> None:
+    stub.add_fault("status", times=3, contains="number 7", status=504, message="upstream took too long")
+    result = make().embed(TEXTS)
+    assert_embedded(result, TEXTS)
+    assert [outcome.embedded_characters for outcome in result.outcomes] == [None] * 16
 
 
 def test_a_text_above_the_models_limit_is_shortened_and_its_neighbours_are_not(

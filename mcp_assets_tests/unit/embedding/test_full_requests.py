@@ -37,7 +37,9 @@ class Provider:
             gate = self.gates.get(text)
             assert gate is None or gate.wait(10)
         if "bad" in texts:
-            raise EmbedderUnavailable("out of order")
+            raise ValueError("out of order")
+        if "down" in texts:
+            raise EmbedderUnavailable("out of service")
         return Settled([_embedded(text) for text in texts], 10 * len(texts))
 
     def wait_for(self, requests: int) -> None:
@@ -159,7 +161,7 @@ def test_a_failed_request_fails_him_whose_text_is_at_fault_and_nobody_else() -> 
         second = callers.call("b", "c", "bad")
         callers.wait_in_line(3)
         third = callers.call("d", "e", "f")
-        with pytest.raises(EmbedderUnavailable, match="out of order"):
+        with pytest.raises(ValueError, match="out of order"):
             second.result(10)
         # It went with one of the third's, which was sent once more by itself.
         provider.wait_for(4)
@@ -167,6 +169,20 @@ def test_a_failed_request_fails_him_whose_text_is_at_fault_and_nobody_else() -> 
         assert _vectors(third.result(10)) == _expected(["d", "e", "f"])
         assert _vectors(first.result(10)) == _expected(["a"])
     assert provider.requests[:4] == [["a"], ["b", "c", "bad", "d"], ["b", "c", "bad"], ["d"]]
+
+
+def test_an_outage_fails_all_callers_of_the_request_and_none_of_them_is_sent_again() -> None:
+    provider = Provider()
+    with calling_while_one_is_served(provider) as (callers, first):
+        second = callers.call("b", "c", "down")
+        callers.wait_in_line(3)
+        third = callers.call("d")
+        for call in (second, third):
+            with pytest.raises(EmbedderUnavailable, match="out of service"):
+                call.result(10)
+        provider.gates["a"].set()
+        assert _vectors(first.result(10)) == _expected(["a"])
+    assert provider.requests == [["a"], ["b", "c", "down", "d"]]
 
 
 def test_what_waits_of_a_caller_whose_request_failed_is_not_sent() -> None:
@@ -177,7 +193,7 @@ def test_what_waits_of_a_caller_whose_request_failed_is_not_sent() -> None:
         provider.wait_for(2)
         callers.wait_in_line(2)
         provider.gates["bad"].set()
-        with pytest.raises(EmbedderUnavailable, match="out of order"):
+        with pytest.raises(ValueError, match="out of order"):
             second.result(10)
         provider.gates["a"].set()
         first.result(10)
