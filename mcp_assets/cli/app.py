@@ -44,8 +44,11 @@ app.command()(demo.demo)
 
 def main() -> None:
     """Run the command line; errors that a person can act on end as one sentence and an exit code."""
-    # Being ended is no different from Ctrl-C: what was started is stopped.
+    # Being ended is no different from Ctrl-C: what was started is stopped. So is a terminal that was closed, unless
+    # the caller (nohup) had it ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

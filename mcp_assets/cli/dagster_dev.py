@@ -1,23 +1,34 @@
-"""A `dagster dev` of our own: started on a free port, watched, and ended with all its processes."""
+"""Dagster's services for `mcp-assets dev` and the demo: started on a free port, watched, ended with all processes.
 
+They are below a keeper (`mcp_assets.launcher.services`), which restarts each that dies. This side restarts the keeper,
+and the kernel tells the keeper to end when this process dies, however it does.
+"""
+
+import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
+from mcp_assets.processes.tree import Backoff, adopt_orphans, end_below, end_marked, reap_adopted, tied
 
-_PATIENCE_S = 3.0
+_PATIENCE_S = 15.0
+"""How long the keeper may take to end all services; it kills them after a fifth of that."""
+
+_MARK = "MCP_ASSETS_DEV"
+"""In the environment of every process below: whose it is, so that what a kill left behind can be told."""
 
 _CODE_LOCATION = """{ workspaceOrError {
   __typename
@@ -27,28 +38,71 @@ _CODE_LOCATION = """{ workspaceOrError {
 
 
 class DagsterEnded(Exception):
-    """`dagster dev` ended by itself; the message holds the end of its log."""
+    """Dagster's services do not run; the message says why, and holds the end of their log."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class DagsterDev:
-    """A running `dagster dev`."""
+    """Dagster's services, running."""
 
     url: str
     log: Path | None
-    process: subprocess.Popen[bytes]
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    _backoff: Backoff = field(default_factory=Backoff)
+    _process: subprocess.Popen[bytes] | None = None
+    _began: float = 0.0
+
+    def start(self) -> None:
+        with _output(self.log) as output:
+            self._process = subprocess.Popen(
+                tied(self.command, signal.SIGTERM),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT if output is not None else None,
+                env=dict(self.environment),
+                # Ctrl-C is ours: the services are ended in their turn, not at the same moment.
+                start_new_session=True,
+            )
+        self._began = time.monotonic()
 
     def check(self) -> None:
-        """Raise DagsterEnded if it has ended."""
-        if self.process.poll() is not None:
-            tail = ""
-            if self.log is not None:
-                lines = self.log.read_text(errors="replace").splitlines()[-15:]
-                tail = "\n".join([f"; the end of {self.log}:", *lines])
-            raise DagsterEnded(f"dagster dev ended with code {self.process.returncode}{tail}")
+        """Start the keeper again if it was killed. To be called each second or so, from the main thread.
+
+        Raises:
+            DagsterEnded: the services cannot be run.
+        """
+        process = self._process
+        if process is None or process.poll() is None:
+            return
+        delay = self._backoff.after(time.monotonic() - self._began)
+        if process.returncode > 0 and not self._backoff.was_steady:
+            raise DagsterEnded(f"Dagster's services could not be started{self._end_of_log()}")
+        end_below(0)
+        reap_adopted(())
+        time.sleep(delay)
+        self.start()
+
+    def end(self) -> None:
+        """End all services, whatever is under way: it is done again at the next start."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        # Nothing, unless the keeper was killed.
+        end_below(0)
+
+    def _end_of_log(self) -> str:
+        if self.log is None:
+            return ""
+        lines = self.log.read_text(errors="replace").splitlines()[-15:]
+        return "\n".join([f"; the end of {self.log}:", *lines])
 
     def stay(self) -> None:
-        """Return at Ctrl-C. Raises DagsterEnded if it ends before."""
+        """Keep them running until Ctrl-C. Raises DagsterEnded if they cannot be run."""
         try:
             while True:
                 self.check()
@@ -60,7 +114,7 @@ class DagsterDev:
         """Wait until the UI answers and has loaded the definitions.
 
         Raises:
-            DagsterEnded: it ended, could not load them, or did not answer in time.
+            DagsterEnded: the services cannot be run, could not load them, or did not answer in time.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -93,27 +147,73 @@ class DagsterDev:
 
 @contextmanager
 def dagster_dev(
-    environment: Mapping[str, str], *, port: int = 3000, host: str = "127.0.0.1", log: Path | None = None
+    environment: Mapping[str, str],
+    state_dir: Path,
+    *,
+    port: int = 3000,
+    host: str = "127.0.0.1",
+    log: Path | None = None,
 ) -> Iterator[DagsterDev]:
-    """`dagster dev` in this folder, on `port` or the next free one; its whole process tree ends with the block.
+    """Dagster's services for this folder, the UI on `port` or the next free one; they end with the block, all of them.
 
-    It writes to `log`, or to this process's own output.
+    They write to `log`, or to this process's own output. Without DAGSTER_HOME, Dagster's home is in `state_dir`.
+
+    Raises:
+        DagsterEnded: others of this `state_dir` run already: two daemons would do everything twice.
     """
+    state_dir = state_dir.resolve()
     port = _free_port(port)
-    with _output(log) as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT if output is not None else None,
-            env=dict(environment),
-            # Ctrl-C is ours: Dagster is ended in its turn, not at the same moment.
-            start_new_session=True,
+    with _only_one(state_dir / "dev.lock"), tempfile.TemporaryDirectory(prefix="mcp-assets-dev") as folder:
+        end_marked(_MARK, str(state_dir))
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.unlink(missing_ok=True)
+        adopt_orphans()
+        dev = DagsterDev(
+            f"http://127.0.0.1:{port}",
+            log,
+            [sys.executable, "-m", "mcp_assets.launcher.services", folder, host, str(port)],
+            _with_dagster_home(environment, state_dir) | {_MARK: str(state_dir)},
         )
-    try:
-        yield DagsterDev(f"http://127.0.0.1:{port}", log, process)
-    finally:
-        _end(process)
+        try:
+            dev.start()
+            yield dev
+        finally:
+            dev.end()
+            adopt_orphans(False)
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    with lock.open("a+") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            held.seek(0)
+            raise DagsterEnded(
+                f"Dagster's services for {lock.parent} run already, below process {held.read().strip()}: "
+                "end that one, or choose another MCP_ASSETS_STATE_DIR"
+            ) from error
+        held.truncate(0)
+        held.write(str(os.getpid()))
+        held.flush()
+        yield
+
+
+def _with_dagster_home(environment: Mapping[str, str], state_dir: Path) -> dict[str, str]:
+    """`environment` with a DAGSTER_HOME that has this folder's dagster.yaml, as it is now."""
+    if environment.get("DAGSTER_HOME"):
+        return dict(environment)
+    home = state_dir / "dagster_home"
+    home.mkdir(mode=0o700, exist_ok=True)
+    configuration = Path("dagster.yaml")
+    if not configuration.exists():
+        raise DagsterEnded(
+            f"there is no dagster.yaml in {Path.cwd()}: start this in the project's folder, or set DAGSTER_HOME to the "
+            "folder that holds it"
+        )
+    shutil.copyfile(configuration, home / configuration.name)
+    return {**environment, "DAGSTER_HOME": str(home)}
 
 
 @contextmanager
@@ -121,33 +221,8 @@ def _output(log: Path | None) -> Iterator[BinaryIO | None]:
     if log is None:
         yield None
         return
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         yield output
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End `dagster dev` and all below it, whatever is under way: it is done again at the next start.
-
-    Asked once, Dagster waits for the sensors' ticks, which themselves wait for messages for most of a minute; asked
-    twice, it ends at once.
-    """
-    try:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        family = []
-    lingering = family
-    for _ in range(2):
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
-        _, lingering = psutil.wait_procs(lingering, timeout=_PATIENCE_S)
-    for survivor in lingering:
-        try:
-            survivor.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(lingering, timeout=_PATIENCE_S)
-    process.wait(timeout=_PATIENCE_S)
 
 
 def _free_port(preferred: int) -> int:

@@ -37,7 +37,7 @@ def demo(
         if settings.types is None and settings.source_preset == "mcp":
             create_source_tables(platform)
         with dagster_dev(
-            dagster_environment(settings), port=port, log=settings.state_dir / "log" / "dagster.log"
+            dagster_environment(settings), settings.state_dir, port=port, log=settings.state_dir / "log" / "dagster.log"
         ) as dagster:
             with err.status("Dagster is starting"):
                 dagster.wait_until_up(90)

@@ -87,10 +87,10 @@ def dev(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address the UI listens on; it has no password.")] = "127.0.0.1",
 ) -> None:
-    """Start the stack and `dagster dev` on it, until Ctrl-C. The stack stays up for the next time."""
+    """Start the stack and Dagster on it, until Ctrl-C. What dies is restarted. The stack stays up for the next time."""
     settings = start_stack(quiet=False)
     try:
-        with dagster_dev(dagster_environment(settings), port=port, host=host) as dagster:
+        with dagster_dev(dagster_environment(settings), settings.state_dir, port=port, host=host) as dagster:
             dagster.stay()
     except DagsterEnded as error:
         say_error(str(error))
@@ -149,6 +149,9 @@ def dagster_environment(settings: Settings) -> dict[str, str]:
         **os.environ,
         "MCP_ASSETS_STATE_DIR": str(settings.state_dir.resolve()),
         "PYTHONUNBUFFERED": "1",
+        # As `dagster dev` has it: errors of the definitions are shown without Dagster's own frames.
+        "DAGSTER_IS_DEV_CLI": "1",
+        "DAGSTER_verbose": "",
     }
     if "sensor_tick_s" not in settings.model_fields_set and _SENSOR_TIMEOUT not in environment:
         # Between two ticks of a sensor, Dagster sleeps some seconds in which nobody looks for events.

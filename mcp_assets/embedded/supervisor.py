@@ -19,12 +19,13 @@ from pathlib import Path
 
 import psutil
 
-from mcp_assets.embedded import child
 from mcp_assets.embedded.servers.base import Command, PreparationError, Server
 from mcp_assets.embedded.servers.nats import NatsServer
 from mcp_assets.embedded.servers.postgres import PostgresServer
 from mcp_assets.embedded.servers.qdrant import QdrantServer
 from mcp_assets.embedded.state import Part, PartState, PartStatus, StackStatus, StateDir
+from mcp_assets.processes import child
+from mcp_assets.processes.tree import Backoff
 
 log = logging.getLogger("mcp_assets.embedded.supervisor")
 
@@ -36,13 +37,6 @@ GRACE_S = 8.0
 
 LEFTOVER_GRACE_S = 1.0
 """The same for what a crash left behind: it stands in the way of a restart, and every server recovers from a kill."""
-
-FIRST_DELAY_S = 0.1
-LONGEST_DELAY_S = 30.0
-"""Delay before a restart: the first, doubled each time, up to the longest."""
-
-STEADY_S = 10.0
-"""A server that ran this long is not failing repeatedly: its next restart is quick again."""
 
 TICK_S = 1.0
 """How often the supervisor looks whether more parts are wanted, and whether its state directory is still there."""
@@ -127,7 +121,7 @@ class Keeper:
     async def keep(self) -> None:
         """Runs until cancelled, and then ends the server in good order."""
         loop = asyncio.get_running_loop()
-        delay = FIRST_DELAY_S
+        backoff = Backoff()
         self._tell(PartState.STARTING)
         try:
             while True:
@@ -136,12 +130,10 @@ class Keeper:
                     reason = await self._run_once()
                 except (PreparationError, OSError) as error:
                     reason = str(error)
-                if loop.time() - began >= STEADY_S:
-                    delay = FIRST_DELAY_S
+                delay = backoff.after(loop.time() - began)
                 log.warning("%s: %s; next start in %.1f s", self._part, reason, delay)
                 self._tell(PartState.RESTARTING, detail=reason, restarts=self._status.restarts + 1)
                 await asyncio.sleep(delay)
-                delay = min(delay * 2, LONGEST_DELAY_S)
         finally:
             await asyncio.to_thread(end_leftovers, self._server)
             self._server.close()

@@ -1,0 +1,244 @@
+"""The keeper of `mcp-assets dev`: runs Dagster's code servers, webserver and daemon, and restarts each that dies.
+
+`python -m mcp_assets.launcher.services FOLDER HOST PORT`, started by `mcp_assets.cli.dagster_dev`. It stands where
+`dagster dev` would: that one ends all services when one of them ends, does not notice the death of the process that has
+the definitions loaded, and leaves its services behind when it is killed itself. In production the services are an
+orchestrator's or systemd's.
+
+Each service is a child that the kernel kills when the keeper dies. What a service starts (the process with the
+definitions, the forkserver, runs in sessions of their own) becomes the keeper's child when its parent dies, so that
+nothing outlives the keeper's own end.
+"""
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from dagster._cli.utils import get_instance_for_cli
+from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, ManagedGrpcPythonEnvCodeLocationOrigin
+from dagster._serdes import serialize_value
+from dagster_shared.cli import WorkspaceOpts
+
+from mcp_assets.processes.tree import Backoff, adopt_orphans, end_below, living_below, reap_adopted, tied
+
+log = logging.getLogger("mcp_assets.services")
+
+GAVE_UP = 1
+"""Exit code when a service has never run: another start would fail as this one did."""
+
+FAILED_STARTS = 4
+"""A service that ended by itself at this many starts in a row, and never ran steadily, ends the keeper."""
+
+STEADY_S = 30.0
+"""As `Backoff.steady_s`: Dagster's services import for some seconds before they can fail."""
+
+LONGEST_DELAY_S = 10.0
+"""The longest delay before a restart; an outage of PostgreSQL ends the services, and they return this long after it."""
+
+TICK_S = 1.0
+"""How often the keeper looks for a code server without the process that has the definitions loaded."""
+
+PATIENCE_S = 3.0
+"""How long services and runs may take to end in good order. A sensor's tick may take minutes; it is done again."""
+
+_POLL_S = 0.05
+
+
+class ServiceFailed(Exception):
+    """A service that has never run steadily failed again and again; the message names it."""
+
+
+@dataclass
+class Service:
+    """One process to keep running. `socket`: where a code server listens."""
+
+    name: str
+    command: Sequence[str]
+    socket: Path | None = None
+    backoff: Backoff = field(default_factory=lambda: Backoff(longest_s=LONGEST_DELAY_S, steady_s=STEADY_S))
+    pid: int | None = None
+    loaded: set[psutil.Process] = field(default_factory=set)
+    """The processes, below a code server, that have the definitions loaded."""
+
+    async def keep(self) -> None:
+        """Run until cancelled, started again after each end. Raises ServiceFailed."""
+        while True:
+            if self.socket is not None:
+                self.socket.unlink(missing_ok=True)
+            began = time.monotonic()
+            process = await asyncio.create_subprocess_exec(
+                *tied(self.command, signal.SIGKILL), stdin=asyncio.subprocess.DEVNULL
+            )
+            self.pid = process.pid
+            code = await process.wait()
+            self.pid = None
+            self._end_loaded()
+            delay = self.backoff.after(time.monotonic() - began)
+            reason = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            if code >= 0 and not self.backoff.was_steady and self.backoff.failures >= FAILED_STARTS:
+                raise ServiceFailed(f"the {self.name} {reason} at each of {self.backoff.failures} starts")
+            log.warning("the %s %s; next start in %.1f s", self.name, reason, delay)
+            await asyncio.sleep(delay)
+
+    async def wait_until_serving(self) -> None:
+        """Wait until a connection is taken: a code server listens once it has loaded the definitions, or failed to."""
+        while True:
+            try:
+                _, writer = await asyncio.open_unix_connection(str(self.socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                await asyncio.sleep(_POLL_S)
+                continue
+            writer.close()
+            return
+
+    def look_after_loaded(self) -> None:
+        """Kill a code server, so that it is started again, when the process behind it has died.
+
+        Dagster's code server passes requests on to a process that has the definitions loaded, and never replaces one
+        that died. A code server whose definitions could not be loaded has none, and waits to be reloaded from the UI.
+        """
+        if self.socket is None or self.pid is None:
+            return
+        now = {process for process in living_below(self.pid) if _serves_definitions(process)}
+        if now or not self.loaded:
+            self.loaded = now
+            return
+        log.warning("the process behind the %s has died: the %s is started again", self.name, self.name)
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _end_loaded(self) -> None:
+        for process in self.loaded:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.loaded = set()
+
+
+def _serves_definitions(process: psutil.Process) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return any(pair == ("api", "grpc") for pair in itertools.pairwise(words))
+
+
+def services_of(folder: Path, host: str, port: int) -> tuple[list[Service], list[Service]]:
+    """The code servers of this folder's workspace, and the services that ask them. Writes their workspace to `folder`.
+
+    Raises whatever Dagster does about a workspace or an instance that it cannot read.
+    """
+    target = workspace_opts_to_load_target(WorkspaceOpts())
+    # Opened once before several processes open it at the same time: the first one makes the tables.
+    with get_instance_for_cli() as instance:
+        instance_ref = serialize_value(instance.get_ref())
+        startup_timeout_s = instance.code_server_process_startup_timeout
+    code_servers: list[Service] = []
+    workspace: list[dict[str, object]] = []
+    server: dict[str, object]
+    for number, origin in enumerate(target.create_origins()):
+        if isinstance(origin, GrpcServerCodeLocationOrigin):
+            server = {"host": origin.host, "port": origin.port, "socket": origin.socket}
+        elif isinstance(origin, ManagedGrpcPythonEnvCodeLocationOrigin):
+            socket = folder / f"code{number}"
+            loadable = origin.loadable_target_origin
+            python = loadable.executable_path
+            command = [
+                *(python or sys.executable, "-m", "dagster", "code-server", "start"),
+                *("--socket", str(socket), "--location-name", origin.location_name),
+                *("--log-level", "warning", "--startup-timeout", str(startup_timeout_s)),
+                *("--inject-env-vars-from-instance", "--instance-ref", instance_ref),
+                *(["--use-python-environment-entry-point"] if python else []),
+                *loadable.get_cli_args(),
+            ]
+            code_servers.append(Service(f"code server {origin.location_name}", command, socket))
+            server = {"host": "localhost", "socket": str(socket), "additional_metadata": loadable.as_dict}
+        else:
+            raise TypeError(f"workspace.yaml names a kind of code location that is not known here: {origin}")
+        named = {"location_name": origin.location_name, **server}
+        workspace.append({"grpc_server": {key: value for key, value in named.items() if value is not None}})
+    file = folder / "workspace.yaml"
+    file.write_text(json.dumps({"load_from": workspace}))
+    common = ("--workspace", str(file), "--instance-ref", instance_ref)
+    return code_servers, [
+        Service(
+            "webserver",
+            [
+                *(sys.executable, "-m", "dagster_webserver", "--host", host, "--port", str(port)),
+                *("--dagster-log-level", "info", *common),
+            ],
+        ),
+        Service("daemon", [sys.executable, "-m", "dagster._daemon", "run", "--log-level", "info", *common]),
+    ]
+
+
+async def keep(code_servers: Sequence[Service], others: Sequence[Service], stop: asyncio.Event) -> None:
+    """Run all services until `stop`. Raises ServiceFailed."""
+    everything = [*code_servers, *others]
+    running: list[asyncio.Task[None]] = []
+
+    async def start() -> None:
+        running.extend(asyncio.ensure_future(service.keep()) for service in code_servers)
+        # A webserver or daemon that is up first shows an error until it looks for the code server again.
+        for service in code_servers:
+            await service.wait_until_serving()
+        running.extend(asyncio.ensure_future(service.keep()) for service in others)
+
+    starting = asyncio.ensure_future(start())
+    try:
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), TICK_S)
+            for task in (starting, *running):
+                if task.done():
+                    task.result()
+            for service in code_servers:
+                service.look_after_loaded()
+            reap_adopted(service.pid for service in everything if service.pid is not None)
+    finally:
+        for task in (starting, *running):
+            task.cancel()
+
+
+async def _main(folder: Path, host: str, port: int) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    code_servers, others = services_of(folder, host, port)
+    try:
+        await keep(code_servers, others, stop)
+    except ServiceFailed as error:
+        log.error("%s: see its output above", error)  # noqa: TRY400
+        return GAVE_UP
+    finally:
+        end_below(PATIENCE_S)
+    return 0
+
+
+def main() -> int:
+    """Keep the services of the workspace in this folder until SIGTERM."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    folder, host, port = sys.argv[1:]
+    starter = os.getppid()
+    adopt_orphans()
+    try:
+        return asyncio.run(_main(Path(folder), host, int(port)))
+    finally:
+        if os.getppid() != starter:  # which would remove it otherwise
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""`mcp-assets dev` and its processes: what is killed comes back, and what dev leaves behind when it dies is nothing."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+import pytest
+
+from mcp_assets.embedded import stack
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets_tests.acceptance.live import SCRIPTS, Live, wait_for
+
+DEFINITIONS = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+
+PATIENCE_S = 180.0
+"""A restart imports Dagster; on a busy machine that takes its time."""
+
+Role = Callable[[list[str]], bool]
+
+
+def has(*words: str) -> Role:
+    """The words stand in the command line, one behind the other."""
+    return lambda line: any(tuple(line[at : at + len(words)]) == words for at in range(len(line)))
+
+
+ROLES: dict[str, Role] = {
+    "webserver": has("-m", "dagster_webserver"),
+    "daemon": has("-m", "dagster._daemon"),
+    "code server": has("code-server", "start"),
+    "process with the definitions": has("api", "grpc"),
+    "forkserver and its runs": has("-m", "mcp_assets.launcher"),
+    "keeper": has("-m", "mcp_assets.launcher.services"),
+}
+
+
+@dataclass
+class Dev:
+    """A running `mcp-assets dev`."""
+
+    live: Live
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def pids(self, role: Role) -> set[int]:
+        """Living processes of that role below dev."""
+        found = set()
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE and role(process.cmdline()):
+                    found.add(process.pid)
+        return found
+
+    def is_up(self) -> bool:
+        """The UI answers and has loaded the definitions."""
+        assert self.process.poll() is None, f"dev ended with code {self.process.returncode}"
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql",
+            data=json.dumps({"query": DEFINITIONS}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                entries = json.load(response)["data"]["workspaceOrError"]["locationEntries"]
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+        return [entry["locationOrLoadError"] for entry in entries] == [{"__typename": "RepositoryLocation"}]
+
+    def index(self, ref: EntityRef) -> None:
+        """Write an entity, publish its event, and wait for its point."""
+        self.live.write(ref, f"Note {ref.id}", f"What {ref.id} says")
+        self.live.publish([(f"mcp.{ref.type}.created", {"entity_id": ref.id})])
+        wait_for(f"the point of {ref}", lambda: self.live.audit() == [], PATIENCE_S)
+
+
+def start(live: Live) -> Dev:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (live.folder / "dev.log").open("ab") as log:
+        process = subprocess.Popen(
+            [SCRIPTS / "mcp-assets", "dev", "--port", str(port)],
+            cwd=live.folder,
+            env={name: value for name, value in live.environment.items() if name != "DAGSTER_HOME"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    dev = Dev(live, process, port)
+    wait_for("the definitions to be loaded", dev.is_up, PATIENCE_S)
+    return dev
+
+
+def left_of(live: Live) -> list[str]:
+    """Command lines of the living processes that dev has started."""
+    return [
+        " ".join(process.cmdline())
+        for process in live.processes()
+        if process.environ().get("MCP_ASSETS_DEV") == str(live.state_dir.resolve())
+    ]
+
+
+def nothing_left(live: Live) -> bool:
+    try:
+        return left_of(live) == []
+    except psutil.Error:  # one of them was just ending
+        return False
+
+
+@pytest.fixture(scope="module")
+def dev(live: Live) -> Iterator[Dev]:
+    started = start(live)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.process.terminate()
+        started.process.wait(60)
+
+
+def test_whatever_is_killed_below_dev_is_started_again_and_events_are_indexed_as_before(dev: Dev) -> None:
+    dev.index(EntityRef("task", "before"))
+    for name, role in ROLES.items():
+        before = wait_for(f"the {name}", lambda role=role: dev.pids(role), PATIENCE_S)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        if name != "forkserver and its runs":  # which is started with the next run
+            wait_for(f"another {name}", lambda role=role, before=before: dev.pids(role) - before, PATIENCE_S)
+        wait_for(f"the definitions to be loaded without the {name}", dev.is_up, PATIENCE_S)
+        dev.index(EntityRef("task", f"after-{name.replace(' ', '-')}"))
+        for kind, its in ROLES.items():
+            # Runs have the forkserver's command line.
+            assert kind == "forkserver and its runs" or len(dev.pids(its)) == 1, (
+                f"not one {kind} after the {name} was killed"
+            )
+
+
+def test_a_second_dev_of_the_same_stack_is_refused_with_the_process_that_runs_it(dev: Dev) -> None:
+    done = dev.live.command("dev")
+    assert done.returncode == 1
+    assert f"below process {dev.process.pid}" in done.stderr
+
+
+def test_a_killed_dev_leaves_no_process_and_the_next_one_goes_on_with_the_run_that_was_under_way(dev: Dev) -> None:
+    live = dev.live
+    live.slow_embedder(8.0)
+    ref = EntityRef("page", "under-way")
+    live.write(ref, "A note", "that takes its time to be embedded")
+    live.publish([("mcp.page.created", {"entity_id": ref.id})])
+    requests = live.embedded()["requests"]
+    wait_for("a run to embed it", lambda: live.embedded()["requests"] > requests, PATIENCE_S)
+    dev.process.kill()
+    dev.process.wait()
+    wait_for("all processes of dev to end", lambda: nothing_left(live), 60)
+    assert stack.status(live.state_dir).supervisor_pid is not None
+    live.quick_embedder()
+    again = start(live)
+    wait_for("the entity to be indexed", lambda: live.audit() == [], PATIENCE_S)
+
+    again.process.send_signal(signal.SIGHUP)
+    assert again.process.wait(60) == 0
+    assert left_of(live) == []
