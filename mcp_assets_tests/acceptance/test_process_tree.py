@@ -73,6 +73,10 @@ class Dev:
             return False
         return [entry["locationOrLoadError"] for entry in entries] == [{"__typename": "RepositoryLocation"}]
 
+    def is_whole(self) -> bool:
+        """Each kind of process is there once, but for runs, which have the forkserver's command line."""
+        return all(len(self.pids(role)) == 1 for name, role in ROLES.items() if name != "forkserver and its runs")
+
     def index(self, ref: EntityRef) -> None:
         """Write an entity, publish its event, and wait for its point."""
         self.live.write(ref, f"Note {ref.id}", f"What {ref.id} says")
@@ -136,11 +140,7 @@ def test_whatever_is_killed_below_dev_is_started_again_and_events_are_indexed_as
             wait_for(f"another {name}", lambda role=role, before=before: dev.pids(role) - before, PATIENCE_S)
         wait_for(f"the definitions to be loaded without the {name}", dev.is_up, PATIENCE_S)
         dev.index(EntityRef("task", f"after-{name.replace(' ', '-')}"))
-        for kind, its in ROLES.items():
-            # Runs have the forkserver's command line.
-            assert kind == "forkserver and its runs" or len(dev.pids(its)) == 1, (
-                f"not one {kind} after the {name} was killed"
-            )
+        wait_for(f"one process of each kind without the {name}", dev.is_whole, PATIENCE_S)
 
 
 def test_a_second_dev_of_the_same_stack_is_refused_with_the_process_that_runs_it(dev: Dev) -> None:
