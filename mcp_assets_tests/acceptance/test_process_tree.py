@@ -130,17 +130,18 @@ def dev(live: Live) -> Iterator[Dev]:
         started.process.wait(60)
 
 
-def test_whatever_is_killed_below_dev_is_started_again_and_events_are_indexed_as_before(dev: Dev) -> None:
-    dev.index(EntityRef("task", "before"))
-    for name, role in ROLES.items():
-        before = wait_for(f"the {name}", lambda role=role: dev.pids(role), PATIENCE_S)
-        for pid in before:
-            os.kill(pid, signal.SIGKILL)
-        if name != "forkserver and its runs":  # which is started with the next run
-            wait_for(f"another {name}", lambda role=role, before=before: dev.pids(role) - before, PATIENCE_S)
-        wait_for(f"the definitions to be loaded without the {name}", dev.is_up, PATIENCE_S)
-        dev.index(EntityRef("task", f"after-{name.replace(' ', '-')}"))
-        wait_for(f"one process of each kind without the {name}", dev.is_whole, PATIENCE_S)
+@pytest.mark.parametrize("name", ROLES)
+def test_whatever_is_killed_below_dev_is_started_again_and_events_are_indexed_as_before(dev: Dev, name: str) -> None:
+    role = ROLES[name]
+    dev.index(EntityRef("task", f"before-{name.replace(' ', '-')}"))
+    before = wait_for(f"the {name}", lambda: dev.pids(role), PATIENCE_S)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    if name != "forkserver and its runs":  # which is started with the next run
+        wait_for(f"another {name}", lambda: dev.pids(role) - before, PATIENCE_S)
+    wait_for(f"the definitions to be loaded without the {name}", dev.is_up, PATIENCE_S)
+    dev.index(EntityRef("task", f"after-{name.replace(' ', '-')}"))
+    wait_for(f"one process of each kind without the {name}", dev.is_whole, PATIENCE_S)
 
 
 def test_a_second_dev_of_the_same_stack_is_refused_with_the_process_that_runs_it(dev: Dev) -> None:
