@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.array import ListDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.migrations import migrate
 from mcp_assets.stores.migrations.relationships import IdColumn
 
@@ -54,6 +54,8 @@ class Postgres:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._migrated = False
+        self.relationships_fault: str | None = None
+        """Why the table of edges could not be made or adopted; known after the first use."""
         self._queries = _load_queries(schema)
         self._pool = ConnectionPool(
             url,
@@ -105,9 +107,15 @@ class Postgres:
             if self._migrated:
                 return
             try:
-                migrate(self.url, self.schema, self._relationships, self._ids)
+                self.relationships_fault = migrate(self.url, self.schema, self._relationships, self._ids)
             except Exception as error:
-                if isinstance(getattr(error, "orig", None), psycopg.OperationalError):
+                refused = getattr(error, "orig", None)
+                if isinstance(refused, psycopg.errors.InsufficientPrivilege):
+                    raise StoreRefused(
+                        f"the schema {self.schema} cannot be made or migrated ({refused.diag.message_primary}): grant "
+                        "CREATE on the database to the role of DATABASE_URL, or make the schema and let it own that"
+                    ) from error
+                if isinstance(refused, psycopg.OperationalError):
                     raise self._unavailable(cast(Exception, getattr(error, "orig", error))) from error
                 raise
             self._pool.open()

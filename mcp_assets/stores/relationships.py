@@ -9,6 +9,7 @@ from itertools import chain, count, groupby, islice, repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import psycopg
 from psycopg import sql
 
 from mcp_assets.entities.refs import EntityRef
@@ -34,6 +35,21 @@ _TO_ESCAPE = re.compile(r"[\\\t\n\r]")
 
 _COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
+_NEEDED = (
+    "source_type",
+    "source_id",
+    "target_type",
+    "target_id",
+    "relationship_type",
+    "strength",
+    "metadata",
+    "origin",
+    "updated_at",
+)
+
+_TRIED = 0.1234
+"""A strength with as many decimals as any has."""
+
 _ID_TYPES = frozenset({"text", "uuid", "character varying"})
 
 
@@ -58,6 +74,57 @@ class Relationships:
         self.name = name
         self.table = sql.Identifier(*name.split("."))
         self._column_types: dict[str, str] | None = None
+        self._is_usable = False
+
+    def require_usable(self, connection: Connection, entity_types: Sequence[str], fault: str | None) -> None:
+        """Try whether the table takes edges of ours, and gives them back as they were; tried once a process.
+
+        `fault`: why it could not be made or adopted, if so. Others may have put constraints on it.
+
+        Raises:
+            StoreRefused: it does not, with what is in the way.
+        """
+        if self._is_usable:
+            return
+        absent = [name for name in _NEEDED if name not in self._types(connection)]
+        if fault is not None or absent:
+            lacking = f"it lacks {', '.join(absent)}" if absent else "it lacks an index"
+            raise StoreRefused(self._unusable(f"{lacking}; {fault or 'it was changed while this process ran'}"))
+        try:
+            with connection.transaction(force_rollback=True):
+                stored = self._try(connection, entity_types)
+        except (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError, psycopg.InternalError) as error:
+            what = " ".join((error.diag.message_primary or str(error)).split())
+            raise StoreRefused(self._unusable(what)) from error
+        if {strength for _, strength in stored} != {_TRIED}:
+            raise StoreRefused(self._unusable(f"a strength of {_TRIED} comes back as {stored[0][1]}"))
+        self._is_usable = True
+
+    def _try(self, connection: Connection, entity_types: Sequence[str]) -> list[tuple[Any, float]]:
+        """Write an edge of each type and between each two entity types; what comes back of them."""
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        pairs = [*((edge_type, entity_types[0], entity_types[-1]) for edge_type in EdgeType)]
+        pairs += [(EdgeType.CROSS_REFERENCE, one, other) for one in entity_types for other in entity_types]
+        ends = {name: (str(uuid.uuid4()), str(uuid.uuid4())) for name in entity_types}
+        edges = {
+            (edge_type, one, other): ListedEdge(
+                EntityRef(one, ends[one][0]), EntityRef(other, ends[other][1]), _TRIED, "{}"
+            )
+            for edge_type, one, other in pairs
+        }
+        self._copy(connection, ((edge_type, [edge]) for (edge_type, _, _), edge in edges.items()))
+        statement = sql.SQL("SELECT id, strength::real FROM {} WHERE source_id = ANY(%s::{}[]) AND origin = %s").format(
+            self.table, self.id_type(connection)
+        )
+        found = connection.execute(statement, ([one for one, _ in ends.values()], ORIGIN)).fetchall()
+        self._update(connection, [row[0] for row in found], [_TRIED] * len(found), ["{}"] * len(found))
+        return [(row[0], row[1]) for row in connection.execute(statement, ([one for one, _ in ends.values()], ORIGIN))]
+
+    def _unusable(self, what: str) -> str:
+        return (
+            f"the table {self.name} cannot hold our edges ({what}): take away what is in the way, or name another "
+            "table in MCP_ASSETS_RELATIONSHIPS_TABLE; everything else goes on without edges"
+        )
 
     def of_sources(
         self, connection: Connection, sources: Collection[EntityRef], types: Collection[EdgeType]
@@ -100,10 +167,12 @@ class Relationships:
             " array_agg(target_id::text) AS ids, array_agg(id::text) AS rows, array_agg(strength::real) AS strengths,"
             " {evidence} AS evidence"
             " FROM {table} WHERE source_type = wanted.entity_type AND source_id = wanted.entity_id"
-            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s) {each_type}) AS edge"
+            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s::text[]::{kind}[]) {each_type})"
+            " AS edge"
         ).format(
             table=self.table,
             id=self.id_type(connection),
+            kind=self._kind(connection),
             # Writing it as a text is a third of the work.
             evidence=sql.SQL("array_agg(coalesce(metadata::text, '{}'))" if with_evidence else "NULL::text[]"),
             # Edges of one type need not be sorted by it.
@@ -308,10 +377,10 @@ class Relationships:
             connection.execute(
                 sql.SQL(
                     "UPDATE {} AS edge SET strength = new.strength, metadata = new.metadata::jsonb, updated_at = now()"
-                    " FROM unnest(%s::uuid[], %s::real[], %s::text[]) AS new (id, strength, metadata)"
+                    " FROM unnest(%s::text[]::{}[], %s::real[], %s::text[]) AS new (id, strength, metadata)"
                     " WHERE edge.id = new.id"
-                ).format(self.table),
-                (rows, strengths, evidence),
+                ).format(self.table, sql.SQL(self._types(connection)["id"])),
+                (list(map(str, rows)), strengths, evidence),
             )
 
     def _copy(self, connection: Connection, added: Iterable[tuple[EdgeType, Sequence[ListedEdge]]]) -> None:
@@ -339,12 +408,14 @@ class Relationships:
         statement = sql.SQL(
             "SELECT edge.* FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
             " CROSS JOIN LATERAL ("
-            " SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type, strength,"
-            " metadata FROM {table} WHERE {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
-            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s) OFFSET 0) AS edge"
+            " SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type,"
+            " strength::real, metadata FROM {table}"
+            " WHERE {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
+            " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s::text[]::{kind}[]) OFFSET 0) AS edge"
         ).format(
             table=self.table,
             id=self.id_type(connection),
+            kind=self._kind(connection),
             end_type=sql.Identifier(f"{end}_type"),
             end_id=sql.Identifier(f"{end}_id"),
         )
@@ -357,6 +428,11 @@ class Relationships:
             edge = Edge(source, target, EdgeType(edge_type), strength, metadata or {})
             found[edge.key] = (row_id, edge)
         return found
+
+    def _kind(self, connection: Connection) -> sql.SQL:
+        """The type of the column relationship_type, to cast names to: an adopted table may have an enumeration."""
+        found = self._types(connection).get("relationship_type", "text")
+        return sql.SQL("text" if found == "character varying" else found)
 
     def _type_of_id(self, connection: Connection) -> str:
         found = self._types(connection).get("source_id", "absent")

@@ -17,7 +17,7 @@ from typing import Any
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.points import Key, is_own_id
 from mcp_assets.entities.refs import EntityRef, slot_range
-from mcp_assets.stores.errors import CollectionMismatch
+from mcp_assets.stores.errors import CollectionMismatch, StoreRefused
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Collection, HeldPoint, physical_name
 from mcp_assets.sync.collections import serving_collection
@@ -42,6 +42,7 @@ from mcp_assets.sync.examine import (
     expected_of,
     recorded_of,
 )
+from mcp_assets.sync.link_lock import require_usable_edges
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.platform import Platform
 
@@ -121,12 +122,23 @@ def take_census(
     with _log(platform, census, slots, in_use=collection is None) as (session, log):
         _Vectors(platform, census, slots, session, log, profile, is_there=found is not None).take()
         if collection is None:
-            edges = EdgeCensus(platform, entity_type, slots, deep=deep, seed=census.id)
-            for drift in edges.take():
-                log.add(drift)
-            census.edges = edges.count()
+            _take_edges(platform, census, slots, log)
     census.seconds = time.monotonic() - began
     return census
+
+
+def _take_edges(platform: Platform, census: Census, slots: tuple[int, int], log: "DriftLog") -> None:
+    try:
+        require_usable_edges(platform)
+    except StoreRefused as refusal:
+        # Ledger and points are compared all the same; one partition tells of it for all.
+        if census.entity_type == next(iter(platform.settings.entity_types)) and slots[0] == 0:
+            log.add(Drift(Kind.UNUSABLE_TABLE, None, str(refusal), platform.relationships.name))
+        return
+    edges = EdgeCensus(platform, census.entity_type, slots, deep=census.deep, seed=census.id)
+    for drift in edges.take():
+        log.add(drift)
+    census.edges = edges.count()
 
 
 class DriftLog:

@@ -280,7 +280,7 @@ CHECKS: Mapping[str, Check] = {
     "no_dangling_references": Check("What a text names is there.", _drift(Kind.DANGLING_REFERENCE)),
     "edges_match_rules": Check(
         "The edges of a sample of entities, or by a deep census of all, are those that the rules make.",
-        _drift(Kind.MISSING_EDGE, Kind.WRONG_EDGE, Kind.SURPLUS_EDGE, Kind.STALE_LINK),
+        _drift(Kind.MISSING_EDGE, Kind.WRONG_EDGE, Kind.SURPLUS_EDGE, Kind.STALE_LINK, Kind.UNUSABLE_TABLE),
     ),
     "no_dead_letters": Check("Nothing was given up.", _dead_letters),
     "intake_is_current": Check(f"No message waits longer than {INTAKE_LAG_S:.0f} s, and none was lost.", _intake),

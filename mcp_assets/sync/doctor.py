@@ -9,6 +9,7 @@ from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.settings import SettingsError, load_settings
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync import collections
+from mcp_assets.sync.link_lock import require_usable_edges
 from mcp_assets.sync.platform import Platform
 
 _PROBE = "a short text that any model can embed"
@@ -24,7 +25,7 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Check settings, PostgreSQL, source tables, NATS, streams, Qdrant, collections and the embedder, in this order."""
+    """Check settings, PostgreSQL, its tables, NATS, streams, Qdrant, collections and the embedder, in this order."""
     try:
         settings = load_settings()
         profile = settings.profile
@@ -35,6 +36,7 @@ def diagnose() -> list[Finding]:
     checks: list[tuple[str, Callable[[Platform], str]]] = [
         ("postgres", _postgres),
         ("source tables", _source_tables),
+        ("relationships", _relationships),
         ("nats", _nats),
         ("qdrant", _qdrant),
         ("collections", _collections),
@@ -76,6 +78,11 @@ def _source_tables(platform: Platform) -> str:
             if reader is not None:
                 reader.read(connection, ["00000000-0000-0000-0000-000000000000", "0"])
     return "every mapped table and column is there"
+
+
+def _relationships(platform: Platform) -> str:
+    require_usable_edges(platform)
+    return f"{platform.settings.relationships_table} takes edges of every type"
 
 
 def _nats(platform: Platform) -> str:

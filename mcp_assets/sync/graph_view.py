@@ -106,7 +106,7 @@ def exported(platform: Platform, *, types: Collection[str] = (), min_strength: f
         " AND source.entity_id = source_id::text"
         " LEFT JOIN {schema}.entities AS target ON target.entity_type = target_type"
         " AND target.entity_id = target_id::text"
-        " WHERE (%(types)s::text[] = '{{}}' OR relationship_type = ANY(%(types)s))"
+        " WHERE (%(types)s::text[] = '{{}}' OR relationship_type::text = ANY(%(types)s))"
         " AND coalesce(strength, 0) >= %(min_strength)s"
         " ORDER BY source_type, source_id, target_type, target_id, relationship_type"
     ).format(table=platform.relationships.table, schema=sql.Identifier(platform.postgres.schema))
@@ -164,7 +164,7 @@ def _around(
         " CROSS JOIN LATERAL ("
         " SELECT source_type, source_id::text, target_type, target_id::text, relationship_type, strength, origin"
         " FROM {table} WHERE {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
-        " AND (%(edge_types)s::text[] = '{{}}' OR relationship_type = ANY(%(edge_types)s))"
+        " AND (%(edge_types)s::text[] = '{{}}' OR relationship_type::text = ANY(%(edge_types)s))"
         " ORDER BY strength DESC NULLS LAST, source_id, target_id LIMIT %(limit)s) AS edge"
     )
     for end in ("source", "target"):

@@ -39,6 +39,18 @@ def exclusive(platform: Platform) -> Iterator[Connection]:
         yield connection
 
 
+def require_usable_edges(platform: Platform) -> None:
+    """Try, once a process, whether the table of edges takes ours.
+
+    Raises:
+        StoreRefused: it does not, with what is in the way and what to do.
+    """
+    with platform.postgres.transaction() as connection:
+        platform.relationships.require_usable(
+            connection, list(platform.settings.entity_types), platform.postgres.relationships_fault
+        )
+
+
 def by_index(connection: Connection) -> None:
     """Have everything in this transaction looked up by index: the linker asks about some hundred entities at a time.
 

@@ -51,7 +51,7 @@ from mcp_assets.sync.ahead import Ahead
 from mcp_assets.sync.collections import Journal, hold, read_journal, serving_profile
 from mcp_assets.sync.garbage import collected_seldom
 from mcp_assets.sync.known import StoredLists, has_moved, write_known
-from mcp_assets.sync.link_lock import by_index, exclusive, is_sole_linker, sole_linker
+from mcp_assets.sync.link_lock import by_index, exclusive, is_sole_linker, require_usable_edges, sole_linker
 from mcp_assets.sync.linked import by_type_and_id, derive, read_linked, reference_edges
 from mcp_assets.sync.lists import NAMES_KEPT, Answers, Names, Reached, SemanticLists, TopicalLists
 from mcp_assets.sync.platform import Platform
@@ -176,6 +176,7 @@ def link(platform: Platform) -> Generator[LinkReport]:
 
 
 def _work_off(platform: Platform, session: int) -> Iterator[LinkReport]:
+    require_usable_edges(platform)
     # First the journal: a move of the collections between the two is noticed.
     journal = read_journal(platform)
     semantic = SemanticLists(platform)

@@ -1,18 +1,27 @@
 """The table `relationships`: made, or adopted with the rows of others in it, which nothing of ours touches."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from uuid import RFC_4122
 
 import psycopg
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import Edge, EdgeDiff, EdgeType
+from mcp_assets.settings import Settings
+from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.sync.graph_view import related
+from mcp_assets.sync.link_lock import require_usable_edges
+from mcp_assets.sync.linker import link_until_done, mark_shards
+from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.validation import validate
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, delete_source, graph, index, rebuild, relink, write_source
-from mcp_assets_tests.observing import rows
+from mcp_assets_tests.observing import entity_points, put, put_tasks, rows, sync_all
 
 ORIGINAL = """
 CREATE TABLE relationships (
@@ -193,3 +202,154 @@ def test_ids_and_evidence_of_any_text_are_stored_as_they_are(make_platform: Call
     assert {(source, target) for source, held in lists[EdgeType.TOPICAL_RELEVANCE].items() for target in held} == {
         *pairwise(odd)
     }
+
+
+COLUMNS = (
+    "id uuid PRIMARY KEY, source_id text NOT NULL, target_id text NOT NULL, relationship_type text NOT NULL,"
+    " strength real, metadata jsonb, created_at timestamptz"
+)
+ADOPTED = {
+    "the original's": COLUMNS + ", UNIQUE (source_id, target_id, relationship_type)",
+    "a time without default": COLUMNS + " NOT NULL, updated_at timestamptz NOT NULL",
+    "a text as id": COLUMNS.replace("id uuid", "id text", 1),
+    "a number as id": COLUMNS.replace("id uuid", "id bigint GENERATED ALWAYS AS IDENTITY", 1),
+    "double, json, timestamp": COLUMNS.replace("real", "double precision")
+    .replace("jsonb", "json")
+    .replace("timestamptz", "timestamp"),
+    "two decimals": COLUMNS.replace("real", "numeric(3,2)"),
+    "any decimals": COLUMNS.replace("real", "numeric"),
+    "an enumeration": COLUMNS.replace("relationship_type text", "relationship_type kind"),
+}
+ENUMERATION = (
+    "CREATE TYPE kind AS ENUM ('semantic_similarity', 'topical_relevance', 'sequential_dependency',"
+    " 'conceptual_hierarchy', 'cross_reference', '\"blocks\"', 'blocks')"
+)
+
+
+def settle(platform: Platform) -> None:
+    for entity_type in ("task", "page", "memory"):
+        sync_all(platform, entity_type)
+    for _ in link_until_done(platform):
+        pass
+
+
+def adopting(make_platform: Callable[..., Platform], columns: str, *statements: str) -> Platform:
+    """A platform with two tasks and a page that names one, and a table of edges that was there before."""
+    sources = make_platform(relationships_table="public.other_edges")
+    create_source_tables(sources)
+    put_tasks(sources, {"A": "alpha beta gamma", "B": "alpha beta gamma delta"})
+    put(sources, "wiki_pages", id="P", title="P", content="depends on task:A")
+    with psycopg.connect(sources.postgres.url) as connection:
+        connection.execute(ENUMERATION)
+        connection.execute(f"CREATE TABLE relationships ({columns})".encode())
+        for statement in statements:
+            connection.execute(statement.encode())
+    return make_platform()
+
+
+@pytest.mark.parametrize("columns", ADOPTED.values(), ids=ADOPTED)
+def test_a_table_of_any_shape_that_can_hold_edges_is_adopted(
+    make_platform: Callable[..., Platform], columns: str
+) -> None:
+    given = ", gen_random_uuid()" if columns.startswith("id uuid") else ", 'x'" if columns.startswith("id text") else ""
+    quoted = (
+        f"INSERT INTO relationships (source_id, target_id, relationship_type{', id' if given else ''}"
+        f"{', created_at, updated_at' if 'updated_at' in columns else ''}) VALUES ('A', 'B', '\"blocks\"'{given}"
+        f"{', now(), now()' if 'updated_at' in columns else ''})"
+    )
+    platform = adopting(make_platform, columns, quoted)
+    settle(platform)
+    written = rows(platform, "SELECT id::text, strength::text, xmin::text FROM relationships ORDER BY 1")
+    assert len(written) > 1
+    for entity_type in ("task", "page", "memory"):
+        mark_shards(platform, entity_type, range(4), force=True)
+    for _ in link_until_done(platform):
+        pass
+    again = rows(platform, "SELECT id::text, strength::text, xmin::text FROM relationships ORDER BY 1")
+    assert again == written, "what is right is not written again"
+    report = validate(platform, entity_types=["task", "page", "memory"], deep=True)
+    assert report.found == {}
+    put(platform, "wiki_pages", id="P", title="P", content="part of task:A")
+    rows(platform, "UPDATE relationships SET strength = 0.5 WHERE origin = 'mcp_assets' RETURNING 1")
+    settle(platform)
+    report = validate(platform, entity_types=["task", "page", "memory"], deep=True, repair=True)
+    assert report.left == {}
+    assert len(related(platform, EntityRef("task", "A"))[0]) > 1
+    assert rows(platform, "SELECT count(*) FROM relationships WHERE relationship_type::text = '\"blocks\"'") == [(1,)]
+
+
+UNUSABLE = {
+    "one edge a pair": (COLUMNS + ", UNIQUE (source_id, target_id)", "source_id_target_id_key"),
+    "other types of edge": (
+        COLUMNS.replace(
+            "relationship_type text NOT NULL", "relationship_type text CHECK (relationship_type = 'blocks')"
+        ),
+        "relationship_type_check",
+    ),
+    "a key of one source table": (COLUMNS.replace("source_id text", "source_id text REFERENCES tasks (id)"), "fkey"),
+    "a column that we cannot fill": (COLUMNS + ", author text NOT NULL", "author"),
+    "a whole number as strength": (COLUMNS.replace("real", "integer"), "integer"),
+    "numbers as ids": (COLUMNS.replace("source_id text", "source_id bigint"), "bigint"),
+}
+
+
+@pytest.mark.parametrize(("columns", "named"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_table_that_cannot_hold_edges_is_named_with_the_reason_and_stops_nothing_else(
+    make_platform: Callable[..., Platform], columns: str, named: str
+) -> None:
+    platform = adopting(make_platform, columns)
+    for entity_type in ("task", "page", "memory"):
+        sync_all(platform, entity_type)
+    for _ in range(2):
+        with pytest.raises(StoreRefused, match=r"public\.relationships cannot hold") as refused:
+            link_until_done(platform).__next__()
+        assert named in str(refused.value)
+        assert "MCP_ASSETS_RELATIONSHIPS_TABLE" in str(refused.value)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(StoreRefused, match="cannot hold"):
+        require_usable_edges(platform)
+    report = validate(platform, entity_types=["task", "page", "memory"])
+    assert report.found == {"unusable_relationships": 1}
+    assert len(entity_points(platform)) == 2
+    assert rows(platform, "SELECT count(*) FROM relationships") == [(0,)]
+
+
+def test_rows_of_others_that_state_the_same_twice_are_adopted_as_they_are(
+    make_platform: Callable[..., Platform],
+) -> None:
+    insert = "INSERT INTO relationships (id, source_id, target_id, relationship_type) VALUES"
+    values = "(gen_random_uuid(), 'A', 'B', 'blocks')"
+    platform = adopting(make_platform, COLUMNS, f"{insert} {values}, {values}")
+    settle(platform)
+    assert rows(platform, "SELECT count(*) FROM relationships WHERE origin IS NULL") == [(2,)]
+    assert validate(platform, entity_types=["task", "page", "memory"], deep=True).found == {}
+
+
+@pytest.fixture
+def limited(settings: Settings, make_platform: Callable[..., Platform]) -> Iterator[Callable[[], Platform]]:
+    """Makes platforms of a role that may use what is there, and make nothing in the database."""
+    with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS limited")
+        connection.execute("CREATE ROLE limited LOGIN")
+        url = make_url(settings.require_database_url()).update_query_dict({"user": "limited"})
+        yield lambda: make_platform(database_url=SecretStr(url.render_as_string(hide_password=False)))
+        connection.execute("DROP OWNED BY limited")
+        connection.execute("DROP ROLE limited")
+
+
+def test_a_role_that_may_not_create_schemas_works_with_one_that_is_there(
+    platform: Platform, limited: Callable[[], Platform]
+) -> None:
+    put_tasks(platform, {"A": "alpha beta", "B": "alpha beta gamma"})
+    with platform.postgres.transaction() as connection:
+        for schema in ("mcp_assets", "public"):
+            connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO limited".encode())
+            connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO limited".encode())
+            connection.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO limited".encode())
+    settle(limited())
+    assert rows(platform, "SELECT count(*) > 0 FROM relationships") == [(True,)]
+
+
+def test_a_role_that_may_not_make_the_schema_is_told_what_to_grant(limited: Callable[[], Platform]) -> None:
+    with pytest.raises(StoreRefused, match=r"the schema mcp_assets cannot be made.*grant CREATE"):
+        limited().postgres.transaction().__enter__()

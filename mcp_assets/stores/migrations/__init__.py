@@ -13,10 +13,11 @@ from mcp_assets.stores.migrations.relationships import IdColumn, ensure_relation
 _MIGRATION_LOCK = 0x6D63705F6D696772
 
 
-def migrate(database_url: str, schema: str, relationships: str, ids: Mapping[str, IdColumn]) -> None:
+def migrate(database_url: str, schema: str, relationships: str, ids: Mapping[str, IdColumn]) -> str | None:
     """Bring `schema` to the newest revision, and the table `relationships` to the shape that it has to have.
 
-    Safe to call at once from many processes. `ids`: where the ids of each entity type stand.
+    Safe to call at once from many processes. `ids`: where the ids of each entity type stand. Returns why the table
+    `relationships` could not be brought to that shape, if so: only linking needs it.
     """
     url = sqlalchemy.make_url(database_url).set(drivername="postgresql+psycopg")
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
@@ -26,10 +27,17 @@ def migrate(database_url: str, schema: str, relationships: str, ids: Mapping[str
     try:
         with engine.begin() as connection:
             connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+            if not _exists(connection, schema):
+                # Asked for first: even IF NOT EXISTS needs the right to create schemas.
+                connection.execute(sqlalchemy.text(f'CREATE SCHEMA "{schema}"'))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.execute(sqlalchemy.text("RESET search_path"))
-            ensure_relationships(connection, relationships, ids)
+            return ensure_relationships(connection, relationships, ids)
     finally:
         engine.dispose()
+
+
+def _exists(connection: sqlalchemy.Connection, schema: str) -> bool:
+    found = connection.execute(sqlalchemy.text("SELECT FROM pg_namespace WHERE nspname = :name"), {"name": schema})
+    return found.first() is not None

@@ -39,22 +39,79 @@ def quoted(name: str) -> str:
     return ".".join(f'"{part}"' for part in name.split("."))
 
 
-def ensure_relationships(connection: sqlalchemy.Connection, name: str, ids: Mapping[str, IdColumn]) -> None:
-    """Make or adopt the table `name`; returns at once if it is as it has to be."""
-    table = quoted(name)
-    rows = connection.execute(
-        text(
-            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
-            " WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped"
-        ),
-        {"table": table},
-    )
-    columns = {str(name): str(type_name) for name, type_name in rows}
+class _Column(NamedTuple):
+    type_name: str
+    """Without its modifier, such as `numeric`."""
+    scale: int | None
+    """Decimals of a `numeric` that bounds them."""
+    is_filled: bool
+    """It may be left out of an insert: it takes NULL, or has a default."""
+
+
+def ensure_relationships(connection: sqlalchemy.Connection, name: str, ids: Mapping[str, IdColumn]) -> str | None:
+    """Make or adopt the table `name`; returns at once if it is as it has to be.
+
+    Returns why it could not be, in one line, if so; then the table is as it was.
+    """
+    try:
+        with connection.begin_nested():
+            _ensure(connection, quoted(name), ids)
+    except sqlalchemy.exc.DBAPIError as error:
+        if isinstance(error, sqlalchemy.exc.OperationalError):
+            raise
+        return str(error.orig).strip().splitlines()[0]
+    return None
+
+
+def _ensure(connection: sqlalchemy.Connection, table: str, ids: Mapping[str, IdColumn]) -> None:
+    columns = _columns(connection, table)
     if not columns:
         _create(connection, table)
     elif "origin" not in columns or "source_type" not in columns:
         _adopt(connection, table, columns, ids)
+    else:
+        _fit(connection, table, columns)
     _index(connection, table)
+
+
+def _columns(connection: sqlalchemy.Connection, table: str) -> dict[str, _Column]:
+    rows = connection.execute(
+        text(
+            "SELECT attname, format_type(atttypid, NULL),"
+            # The modifier of numeric(p, s) is ((p << 16) | s) + 4.
+            " CASE WHEN atttypid = 'numeric'::regtype AND atttypmod >= 4 THEN (atttypmod - 4) & 2047 END,"
+            " NOT attnotnull OR atthasdef OR attidentity <> '' FROM pg_attribute"
+            " WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped"
+        ),
+        {"table": table},
+    )
+    return {str(name): _Column(*rest) for name, *rest in rows}
+
+
+def _fit(connection: sqlalchemy.Connection, table: str, columns: Mapping[str, _Column]) -> None:
+    """Give columns the defaults that our rows need, and `strength` its four decimals; no row changes.
+
+    The original worker wrote `created_at` itself, so that a table of its time may have no default for it.
+    """
+    for name in ("created_at", "updated_at"):
+        if name in columns and not columns[name].is_filled:
+            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} SET DEFAULT now()"))
+    own_id = columns.get("id")
+    if own_id is not None and not own_id.is_filled and own_id.type_name in _DRAWN:
+        connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN id SET DEFAULT {_DRAWN[own_id.type_name]}"))
+    strength = columns.get("strength")
+    if strength is not None and strength.scale is not None and strength.scale < _DECIMALS:
+        # Stored with fewer, each edge would differ from what the rules make, and be written again each time.
+        connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN strength TYPE numeric"))
+
+
+_DECIMALS = 4
+
+_DRAWN = {
+    "uuid": "gen_random_uuid()",
+    "text": "gen_random_uuid()::text",
+    "character varying": "gen_random_uuid()::text",
+}
 
 
 def _create(connection: sqlalchemy.Connection, table: str) -> None:
@@ -80,7 +137,7 @@ def _create(connection: sqlalchemy.Connection, table: str) -> None:
 
 
 def _adopt(
-    connection: sqlalchemy.Connection, table: str, columns: Mapping[str, str], ids: Mapping[str, IdColumn]
+    connection: sqlalchemy.Connection, table: str, columns: Mapping[str, _Column], ids: Mapping[str, IdColumn]
 ) -> None:
     connection.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
     connection.execute(
@@ -99,8 +156,9 @@ def _adopt(
     )
     if "id" not in columns:
         connection.execute(text(f"ALTER TABLE {table} ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()"))
-    elif columns["id"] == "uuid":
+    elif columns["id"].type_name == "uuid":
         connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN id SET DEFAULT gen_random_uuid()"))
+    _fit(connection, table, columns)
     for name in _narrow_keys(connection, table):
         connection.execute(text(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"'))
     for name in _narrow_indexes(connection, table):
@@ -187,7 +245,13 @@ def _index(connection: sqlalchemy.Connection, table: str) -> None:
     for suffix, (kind, columns) in _INDEXES.items():
         name = f"{_unqualified(table)}_{suffix}"
         if name not in found:
-            connection.execute(text(f'CREATE {kind} "{name}" ON {table} {columns}'))
+            try:
+                with connection.begin_nested():
+                    connection.execute(text(f'CREATE {kind} "{name}" ON {table} {columns}'))
+            except sqlalchemy.exc.IntegrityError:
+                # Rows of others that state the same twice stay; ours are one linker's, which compares before it writes.
+                plain = columns.removesuffix(" NULLS NOT DISTINCT")
+                connection.execute(text(f'CREATE INDEX "{name}" ON {table} {plain}'))
     for name in _FORMER_INDEXES & found.keys():
         connection.execute(text(f"DROP INDEX {found[name]}"))
 
