@@ -308,7 +308,8 @@ class Relationships:
 
     def _orphans(self, schema: str, types: Sequence[str]) -> sql.Composed:
         lacking = sql.SQL(
-            "({end}.entity_id IS NULL AND (edge.origin IS NOT DISTINCT FROM {ours}"
+            "(edge.origin IS NOT DISTINCT FROM {ours} AND edge.{end_type} <> ALL({types})"
+            " OR {end}.entity_id IS NULL AND (edge.origin IS NOT DISTINCT FROM {ours}"
             " OR coalesce(edge.{end_type} = ANY({types}), false)"
             " OR (edge.{end_type} IS NULL AND NOT EXISTS (SELECT FROM {schema}.entities AS any_type"
             " WHERE any_type.entity_type = ANY({types}) AND any_type.entity_id = edge.{end_id}::text"

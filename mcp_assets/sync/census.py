@@ -45,6 +45,7 @@ from mcp_assets.sync.examine import (
 from mcp_assets.sync.link_lock import require_usable_edges
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.removed_types import drift_of_removed_types
 
 EXAMPLES = 20
 """Of each kind of drift, that a census carries; all that was found is in the table `drift`."""
@@ -128,11 +129,16 @@ def take_census(
 
 
 def _take_edges(platform: Platform, census: Census, slots: tuple[int, int], log: "DriftLog") -> None:
+    # One partition tells of what is no partition's.
+    tells_for_all = census.entity_type == next(iter(platform.settings.entity_types)) and slots[0] == 0
+    if tells_for_all:
+        for drift in drift_of_removed_types(platform):
+            log.add(drift)
     try:
         require_usable_edges(platform)
     except StoreRefused as refusal:
-        # Ledger and points are compared all the same; one partition tells of it for all.
-        if census.entity_type == next(iter(platform.settings.entity_types)) and slots[0] == 0:
+        # Ledger and points are compared all the same.
+        if tells_for_all:
             log.add(Drift(Kind.UNUSABLE_TABLE, None, str(refusal), platform.relationships.name))
         return
     edges = EdgeCensus(platform, census.entity_type, slots, deep=census.deep, seed=census.id)

@@ -14,10 +14,11 @@ from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync.census import EXAMPLES, LastCensus, drift_counts, examples, last_censuses, take_census
 from mcp_assets.sync.collections import serving_collection
-from mcp_assets.sync.drift import Kind, Severity
+from mcp_assets.sync.drift import OF_LINKS, Kind, Severity
 from mcp_assets.sync.mass_delete import is_mass, sentence
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import provider_outages
+from mcp_assets.sync.removed_types import removed_types
 from mcp_assets.sync.sweep import last_passes
 
 RECENT_S = 3_900.0
@@ -216,11 +217,16 @@ def _intake(platform: Platform) -> Finding:
     with platform.postgres.transaction() as connection:
         query = platform.postgres.query
         inbox = connection.execute(query("inbox_counts")).fetchall()
-        wanted = connection.execute(query("wanted_full_syncs")).fetchall()
+        wanted = [
+            row
+            for row in connection.execute(query("wanted_full_syncs")).fetchall()
+            if row[0] in platform.settings.entity_types
+        ]
         cursors = {
             name: connection.execute(query("read_cursor"), {"stream": name}).fetchone()
             for name in platform.settings.streams
         }
+    removed = [one for one in removed_types(platform) if one.messages]
     lag_s = max(((now - row[3]).total_seconds() for row in inbox), default=0.0)
     unread = 0
     rows: list[dict[str, str]] = [
@@ -247,14 +253,19 @@ def _intake(platform: Platform) -> Finding:
     return Finding(
         passed=not late and not wanted,
         summary=f"{unread} messages unread, {waiting} not applied, the oldest for {lag_s:.0f} s"
-        + (f"; {lost}, and a full sync is not through" if wanted else ""),
+        + (f"; {lost}, and a full sync is not through" if wanted else "")
+        + "".join(f"; {one.sentence}" for one in removed),
         count=unread + waiting,
         rows=rows[:EXAMPLES],
-        advice="Is the Dagster daemon running, and its sensors on? `mcp-assets status` tells what waits."
-        if late
-        else "",
+        advice=_advice_about_intake(late=late, removed=bool(removed)),
         figures={"unread": unread, "not_applied": waiting, "lag_s": round(max(lag_s, 0.0), 1)},
     )
+
+
+def _advice_about_intake(*, late: bool, removed: bool) -> str:
+    if removed:
+        return Kind.REMOVED_TYPE.advice
+    return "Is the Dagster daemon running, and its sensors on? `mcp-assets status` tells what waits." if late else ""
 
 
 CHECKS: Mapping[str, Check] = {
@@ -280,7 +291,7 @@ CHECKS: Mapping[str, Check] = {
     "no_dangling_references": Check("What a text names is there.", _drift(Kind.DANGLING_REFERENCE)),
     "edges_match_rules": Check(
         "The edges of a sample of entities, or by a deep census of all, are those that the rules make.",
-        _drift(Kind.MISSING_EDGE, Kind.WRONG_EDGE, Kind.SURPLUS_EDGE, Kind.STALE_LINK, Kind.UNUSABLE_TABLE),
+        _drift(*sorted(OF_LINKS), Kind.UNUSABLE_TABLE, Kind.REMOVED_TYPE),
     ),
     "no_dead_letters": Check("Nothing was given up.", _dead_letters),
     "intake_is_current": Check(f"No message waits longer than {INTAKE_LAG_S:.0f} s, and none was lost.", _intake),

@@ -52,6 +52,7 @@ class Kind(StrEnum):
     WRONG_EDGE = "wrong_edge"
     SURPLUS_EDGE = "surplus_edge"
     STALE_LINK = "stale_link"
+    REMOVED_TYPE = "removed_type"
     UNUSABLE_TABLE = "unusable_relationships"
     DANGLING_REFERENCE = "dangling_reference"
 
@@ -99,6 +100,9 @@ _ADVICE: Mapping[Kind, str] = {
     Kind.WRONG_EDGE: f"An edge has another strength or evidence than the rules give. {_REPAIR} re-links the entity.",
     Kind.SURPLUS_EDGE: f"The rules make no such edge. {_REPAIR} re-links the entity.",
     Kind.STALE_LINK: f"What the linker last saw of the entity is not what it is. {_REPAIR} re-links it.",
+    Kind.REMOVED_TYPE: "The settings no longer name the type, and its edges and messages are still there. Name it "
+    f"again in MCP_ASSETS_TYPES, or {_REPAIR} removes the edges that lead to its entities and makes its messages dead "
+    "letters; its ledger rows and points stay.",
     Kind.UNUSABLE_TABLE: "The table of edges does not take ours, so that nothing is linked and edges are not compared: "
     "`mcp-assets doctor` says what is in the way.",
     Kind.DANGLING_REFERENCE: "A text or its metadata names an entity that does not exist. It becomes an edge when its "

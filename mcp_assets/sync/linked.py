@@ -144,7 +144,7 @@ def _states(
     found = {}
     rows = connection.execute(platform.postgres.query("read_states"), {**names, "collections": list(collections)})
     for entity_type, entity_id, title, content, metadata, deleted, has_point in rows.fetchall():
-        if deleted:
+        if deleted or entity_type not in platform.settings.entity_types:
             continue
         ref = EntityRef(entity_type, entity_id)
         by_kind = {key.kind: key.key for key in keys_of(ref, title, metadata)}

@@ -41,6 +41,7 @@ from mcp_assets.sync.link_lock import exclusive
 from mcp_assets.sync.linker import Reason, link_until_done, mark
 from mcp_assets.sync.mass_delete import MassDeletion, is_mass, sentence
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.removed_types import clean_up_removed_types, removed_types
 
 _LEDGER = frozenset({Kind.LEDGER_BEHIND, Kind.LYING_LEDGER, Kind.VANISHED_ROW})
 _REWRITTEN = frozenset({Kind.STALE_PAYLOAD, Kind.ORPHAN_VECTOR, Kind.SURPLUS_CHUNK})
@@ -83,9 +84,15 @@ def repair(
         _mend_partition(platform, census, done, sparing=census.entity_type in sparing)
         if foreign:
             _remove_foreign(platform, census, done)
+    removed = list(_of_removed_types(platform, censuses))
+    if removed:
+        clean_up_removed_types(platform)
     # Neighbours of what was mended: an edge that was wrong for a broken vector is right after this.
     for _ in link_until_done(platform):
         pass
+    _strike(platform, [row_id for row_id, drift in removed if not _is_removed(platform, drift.subject)], done)
+    for census in censuses:
+        _strike_edges_that_have_gone(platform, census, done)
     sparing = set() if allow_mass_delete else _types_to_spare_edges(platform, censuses, done)
     for census in censuses:
         if census.entity_type not in sparing:
@@ -330,6 +337,23 @@ def _remove_foreign(platform: Platform, census: LastCensus, done: Repaired) -> N
         still = [point.id for point in held if not belongs(platform, census.entity_type, point)]
         platform.qdrant.delete(census.collection, still)
         _strike(platform, [row_id for row_id, _ in rows], done)
+
+
+def _of_removed_types(platform: Platform, censuses: Sequence[LastCensus]) -> Iterator[tuple[int, Drift]]:
+    for census in censuses:
+        for rows in _pages(platform, census, [Kind.REMOVED_TYPE]):
+            yield from rows
+
+
+def _is_removed(platform: Platform, name: str) -> bool:
+    return any(one.name == name for one in removed_types(platform))
+
+
+def _strike_edges_that_have_gone(platform: Platform, census: LastCensus, done: Repaired) -> None:
+    """Linking has removed some of them, which nobody has to be asked about."""
+    for rows in _pages(platform, census, [Kind.ORPHANED_EDGE]):
+        left = {drift.subject for drift in orphaned_edges(platform, [drift.subject for _, drift in rows])}
+        _strike(platform, [row_id for row_id, drift in rows if drift.subject not in left], done)
 
 
 def _types_to_spare_edges(platform: Platform, censuses: Sequence[LastCensus], done: Repaired) -> set[str]:

@@ -228,3 +228,55 @@ SELECT DISTINCT slot * %(shards)s >> 16 FROM held
 -- name: dead_letter_examples
 SELECT id, coalesce(entity_type || ':' || entity_id, subject), stage, error_kind, error
 FROM {schema}.dead_letters ORDER BY last_at DESC, id DESC LIMIT %(limit)s
+
+-- name: removed_types
+-- The types of `linked` are found by one step through its key a type.
+WITH RECURSIVE linked_types AS (
+    (SELECT entity_type FROM {schema}.linked ORDER BY entity_type LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT linked.entity_type FROM {schema}.linked
+        WHERE linked.entity_type > linked_types.entity_type ORDER BY linked.entity_type LIMIT 1
+    )
+    FROM linked_types WHERE linked_types.entity_type IS NOT NULL
+), waiting AS (
+    SELECT entity_type, count(*) AS messages FROM {schema}.inbox
+    WHERE kind IN ('entity', 'relate') AND entity_type <> ALL(%(types)s) GROUP BY entity_type
+)
+SELECT entity_type,
+       (SELECT count(*) FROM {schema}.linked WHERE linked.entity_type = found.entity_type),
+       coalesce(messages, 0)
+FROM (
+    SELECT entity_type FROM linked_types WHERE entity_type <> ALL(%(types)s)
+    UNION
+    SELECT entity_type FROM waiting
+) AS found
+LEFT JOIN waiting USING (entity_type)
+ORDER BY entity_type
+
+-- name: mark_removed_types
+INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
+SELECT entity_type, entity_id, 'changed' FROM {schema}.linked WHERE entity_type <> ALL(%(types)s)
+ON CONFLICT DO NOTHING
+
+-- name: reject_removed_types
+-- In a form that is parsed again when the letter is replayed.
+WITH taken AS (
+    DELETE FROM {schema}.inbox WHERE kind IN ('entity', 'relate') AND entity_type <> ALL(%(types)s)
+    RETURNING kind, subject, stream, epoch, seq, stored_at, entity_type, entity_id, payload, message_id
+)
+INSERT INTO {schema}.dead_letters AS letter (stage, subject, stream, epoch, seq, stored_at, raw, error_kind, error)
+SELECT 'intake', subject, stream, epoch, seq, stored_at,
+       convert_to(
+           (
+               CASE WHEN message_id IS NULL THEN '{}' ELSE jsonb_build_object('message_id', message_id) END
+               || jsonb_build_object('data', jsonb_build_object('entity_type', entity_type, 'entity_id', entity_id)
+                      || CASE WHEN payload IS NULL THEN '{}' ELSE jsonb_build_object(
+                             'title', payload->'title', 'content', payload->'content', 'metadata', payload->'metadata'
+                         ) END)
+           )::text, 'UTF8'
+       ), 'unknown_type',
+       'the entity type ' || entity_type || ' was removed from the settings: name it again, and replay this'
+FROM taken
+ON CONFLICT (stream, epoch, seq) WHERE stage IN ('intake', 'request') DO UPDATE
+SET error_kind = excluded.error_kind, error = excluded.error, last_at = now(), replayed_at = NULL

@@ -1,0 +1,55 @@
+"""Removed types: entity types that the settings no longer name, of which edges and messages are still there.
+
+Their ledger rows and points stay as they are, so that the type can be named again: then a repair links its entities as
+it links all that were never linked. What is cleaned up is what harms the others: edges that lead to such entities, and
+messages that no drain takes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mcp_assets.sync.drift import Drift, Kind
+from mcp_assets.sync.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedType:
+    """What is left of an entity type that is not in the settings."""
+
+    name: str
+    linked: int
+    """Entities that the linker takes for living."""
+    messages: int
+    """Events and requests in the inbox."""
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.name} is no entity type of the settings; {self.linked} entities of it are linked, "
+            f"{self.messages} messages of it are in the inbox"
+        )
+
+
+def removed_types(platform: Platform) -> list[RemovedType]:
+    """The types that are not in the settings and of which something is linked, or waits in the inbox, by name."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            platform.postgres.query("removed_types"), {"types": list(platform.settings.entity_types)}
+        ).fetchall()
+    return [RemovedType(*row) for row in rows]
+
+
+def drift_of_removed_types(platform: Platform) -> Iterator[Drift]:
+    """One finding a type."""
+    return (Drift(Kind.REMOVED_TYPE, None, one.sentence, one.name) for one in removed_types(platform))
+
+
+def clean_up_removed_types(platform: Platform) -> None:
+    """Have the linker take the entities of removed types out of all edges, and make their messages dead letters.
+
+    Nothing is lost: a dead letter is replayed once the type is named again. The caller links.
+    """
+    types = {"types": list(platform.settings.entity_types)}
+    with platform.postgres.transaction() as connection:
+        connection.execute(platform.postgres.query("mark_removed_types"), types)
+        connection.execute(platform.postgres.query("reject_removed_types"), types)
