@@ -1,7 +1,8 @@
 """Commands about relationships: the neighbourhood of an entity, and the graph as a file."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -48,6 +49,7 @@ def related(
                         "strength": edge.strength,
                         "depth": edge.depth,
                         "origin": edge.origin,
+                        "metadata": edge.metadata,
                     }
                     for edge in edges
                 ],
@@ -58,7 +60,7 @@ def related(
             }
         )
     else:
-        table = Table("depth", "strength", "type", "", "entity", "title", show_edge=False)
+        table = Table("depth", "strength", "type", "", "entity", "title", "because", show_edge=False)
         for edge in edges:
             outgoing = edge.source == ref or (edge.target != ref)
             other = edge.target if outgoing else edge.source
@@ -66,12 +68,20 @@ def related(
             strength = "" if edge.strength is None else f"{edge.strength:.3f}"
             table.add_row(
                 str(edge.depth), strength, edge.edge_type, "→" if outgoing else "←", escape(shown),
-                escape(titles.get(other) or ""),
+                escape(titles.get(other) or ""), escape(_because(edge.metadata)),
             )  # fmt: skip
         out.print(f"[bold]{escape(str(ref))}[/] {escape(titles.get(ref) or '')}", highlight=False)
         out.print(table if edges else "no edges: see `mcp-assets status` for what is not linked yet")
     if not edges:
         raise typer.Exit(Exit.FAILED)
+
+
+def _because(metadata: Mapping[str, Any]) -> str:
+    """The evidence of an edge in a few words."""
+    context, shared = metadata.get("context"), metadata.get("shared")
+    if isinstance(context, str) and context:
+        return context
+    return ", ".join(map(str, shared)) if isinstance(shared, list) else ""
 
 
 @graph.command("export")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from mcp_assets.entities.refs import EntityRef
 
@@ -26,7 +27,10 @@ class ReferenceKey(NamedTuple):
 
 
 def folded(text: str) -> str:
-    """`text` as it is compared: case folded, white space collapsed, at most MAX_KEY_LENGTH characters."""
+    """`text` as it is compared: case folded, composed (NFC), white space collapsed, at most MAX_KEY_LENGTH long."""
+    if not text.isascii():
+        # What is equal but for case need not be composed alike: it is taken apart before it is folded.
+        text = normalize("NFC", normalize("NFD", text).casefold())
     return " ".join(text.casefold().split())[:MAX_KEY_LENGTH].rstrip()
 
 

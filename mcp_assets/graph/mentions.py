@@ -5,14 +5,17 @@ What is searched for in the whole text begins with a fixed character and has no 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from heapq import merge
 from operator import itemgetter
 from typing import NamedTuple
 
 from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
-from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, title_key
+from mcp_assets.graph.keys import ReferenceKey, id_key
 from mcp_assets.graph.links import LinkForms
+from mcp_assets.graph.prose import Span
+from mcp_assets.graph.wiki_links import names_of, target_of
 
 _ID = re.compile(r":([A-Za-z0-9][A-Za-z0-9_-]*+)")
 _TITLE = re.compile(r"\[\[([^\[\]]++)\]\]")
@@ -28,23 +31,44 @@ _SEPARATOR = rf"(?:\s*+[,;&]\s*+(?:(?:and|or)\s++)?|\s++(?:and|or)\s++|[^\S\n]*+
 _BETWEEN_IN_LIST = re.compile(_CLOSING + _SEPARATOR + _OPENING, re.IGNORECASE)
 
 
+class Form(StrEnum):
+    """How a reference is written: `reference_type` of an edge's evidence."""
+
+    ID = "id"
+    TITLE = "title"
+    EMBED = "embed"
+    LINK = "link"
+    METADATA = "metadata"
+    SLUG = "slug"
+
+
 class Mention(NamedTuple):
     """One reference in a text: characters [start, end) of it."""
 
     start: int
     end: int
-    key: ReferenceKey
+    keys: tuple[ReferenceKey, ...]
+    """Names of the entity that is meant: the first that finds one counts."""
     within: str | None
     """The only entity type that it can mean; None for any."""
+    form: Form
     phrase: str | None
     """The phrase directly before it, or before the list in which it stands."""
+
+    @property
+    def key(self) -> ReferenceKey:
+        return self.keys[0]
 
 
 class _Found(NamedTuple):
     start: int
     end: int
-    key: ReferenceKey
+    keys: tuple[ReferenceKey, ...]
     within: str | None
+    form: Form
+
+
+_ALL_PROSE: Sequence[Span] = ()
 
 
 _SPAN = itemgetter(0, 1)
@@ -66,16 +90,27 @@ class Mentions:
         one_of_them = "|".join(f"({spelling})" for spelling in spelled)
         self._phrase = re.compile(rf"(?<![^\W_])(?<!-)(?:{one_of_them}){_COLON}{_OPENING}$", re.IGNORECASE)
 
-    def find(self, text: str) -> Iterator[Mention]:
-        """Every mention in `text`, in order.
+    def find(self, text: str, hidden: Callable[[], Sequence[Span]] = lambda: _ALL_PROSE) -> Iterator[Mention]:
+        """Every mention in `text`, in order, but for those that begin in one of the `hidden` spans.
+
+        `hidden`, in order, is asked for only if there is any mention.
 
         A phrase belongs to the mention directly after it and to those in one list with it: "depends on task:A (done),
         task:B and `task:C`", or the lines of a bulleted list. White space, a colon, quotes, brackets and emphasis may
         stand between, and the shown text of a Markdown link.
         """
-        found = merge(self._ids(text), self._titles(text), map(_Found._make, self._links.find(text)), key=_SPAN)
+        found = merge(self._ids(text), self._titles(text), self._addresses(text), key=_SPAN)
         end, phrase = 0, None
+        spans: Iterator[Span] | None = None
+        span: Span | None = None
         for each in found:
+            if spans is None:
+                spans = iter(hidden())
+                span = next(spans, None)
+            while span is not None and span.end <= each.start:
+                span = next(spans, None)
+            if span is not None and span.start <= each.start:
+                continue
             if each.start < end:  # inside another: an id in an address or in brackets
                 yield Mention(*each, phrase=None)
                 continue
@@ -91,7 +126,7 @@ class Mentions:
             if name is not None and len(match[1]) <= MAX_ID_LENGTH:
                 end = match.end()
                 key = id_key(EntityRef(self._types[name], match[1]))
-                yield _Found(colon - len(name), end, key, None)
+                yield _Found(colon - len(name), end, (key,), None, Form.ID)
 
     def _name_before(self, text: str, colon: int, previous_end: int) -> str | None:
         """The type name that ends before `colon`, standing by itself, and no part of the id before it."""
@@ -106,10 +141,15 @@ class Mentions:
 
     def _titles(self, text: str) -> Iterator[_Found]:
         for match in _TITLE.finditer(text):
-            title = match[1].partition("|")[0]
-            key = title_key(title)
-            if key is not None and not self._is_by_id(title.strip()):
-                yield _Found(match.start(), match.end(), ReferenceKey(ReferenceKind.TITLE, key), None)
+            target = target_of(match[1])
+            keys = names_of(target)
+            if keys and not self._is_by_id(target.partition("#")[0].strip()):
+                form = Form.EMBED if text[match.start() - 1 : match.start()] == "!" else Form.TITLE
+                yield _Found(match.start(), match.end(), keys, None, form)
+
+    def _addresses(self, text: str) -> Iterator[_Found]:
+        for link in self._links.find(text):
+            yield _Found(link.start, link.end, (link.key,), link.entity_type, Form.LINK)
 
     def _is_by_id(self, text: str) -> bool:
         name, colon, _ = text.partition(":")

@@ -1,14 +1,16 @@
 """References: what a text and its metadata say about other entities (uses), and the edges that they make.
 
 Three edge types come from here. `cross_reference`, strength 1.0, for every mention in the text: `task:ID`,
-`[[Page title]]`, `[[Page title|shown text]]`, the link forms in settings. A mention after a phrase ("depends on", "part
+`[[Page title]]` as people write it (see `wiki_links`), the link forms in settings. Code, HTML comments and front matter
+are no text (see `prose`). A mention after a phrase ("depends on", "part
 of") makes the edge of the phrase *too*. A metadata key or a slug path makes only its own edge.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,8 +21,9 @@ from mcp_assets.graph.edges import Edge, EdgeType, strongest
 from mcp_assets.graph.hierarchy import HIERARCHY_KEYS, HIERARCHY_PHRASES
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, parent_slug_key
 from mcp_assets.graph.links import LinkForm, LinkForms
-from mcp_assets.graph.mentions import Mentions
+from mcp_assets.graph.mentions import Form, Mention, Mentions
 from mcp_assets.graph.metadata import texts_of
+from mcp_assets.graph.prose import Span, hidden
 from mcp_assets.graph.relations import MetadataKey, Phrase
 from mcp_assets.graph.sequential import SEQUENTIAL_KEYS, SEQUENTIAL_PHRASES
 
@@ -41,11 +44,30 @@ class Use(NamedTuple):
     """What made it: `metadata:<key>`, `text:<phrase>`, `text`, or `slug`."""
     reverse: bool = False
     """The entity that makes the reference is the *target* of the edge. Only references by id are ever reverse."""
+    written: str = ""
+    """Names the reference among those of its source: uses that have it in common are names of one entity."""
+    place: int = 0
+    """Of the names of one entity the first, counted from 0, that finds one counts."""
+    places: int = 1
+    """How many names there are."""
+    form: str = ""
+    """How it is written: see `Form`."""
+    context: str = ""
+    """The words that made it, on one line, at most MAX_CONTEXT characters."""
+
+    @property
+    def group(self) -> tuple[object, ...]:
+        """The same for all names of one reference, and for no other reference of its source."""
+        return self.written or self.key, self.within, self.relation, self.strength, self.rule, self.reverse
 
     @property
     def reference(self) -> ReferenceKey:
         return ReferenceKey(self.kind, self.key)
 
+
+MAX_CONTEXT = 200
+_AROUND = 60
+"""Characters before and after a mention that belong to its context."""
 
 Holders = Mapping[ReferenceKey, Collection[EntityRef]]
 """The living entities that each key finds; a key that finds none may be absent."""
@@ -79,13 +101,17 @@ class ReferenceRules:
         return replace(self, metadata_keys=MappingProxyType(kept))
 
     def uses(self, source: EntityRef, title: str | None, content: str, metadata: Mapping[str, Any]) -> tuple[Use, ...]:
-        """Every reference that the entity makes, each once, in the order of metadata keys, slug, text. Never raises."""
+        """Every reference that the entity makes, each once, with the words that say it first; in the order of metadata
+        keys, slug, text. Never raises."""
         made = chain(
             self._in_metadata(source, metadata),
             _in_slug(source, metadata),
-            self._in_text(build_text(title, content)),
+            self._in_text(title, content),
         )
-        return tuple(dict.fromkeys(made))
+        first: dict[tuple[object, ...], Use] = {}
+        for use in made:
+            first.setdefault((use.group, use.place), use)
+        return tuple(first.values())
 
     @cached_property
     def _mentions(self) -> Mentions:
@@ -96,11 +122,14 @@ class ReferenceRules:
             bare_type = source.type
             if rule.of_type is not None:
                 bare_type = self.type_names.get(rule.of_type, source.type)
-            for text in texts_of(metadata.get(name)):
-                ref = self._named(text, bare_type)
-                if ref is not None:
-                    kind, key = id_key(ref)
-                    yield Use(kind, key, None, rule.relation, 1.0, f"metadata:{name}", rule.reverse)
+            for spelling in _spellings(name):
+                for text in texts_of(metadata.get(spelling)):
+                    ref = self._named(text, bare_type)
+                    if ref is not None:
+                        yield Use(
+                            *id_key(ref), None, rule.relation, 1.0, f"metadata:{name}", rule.reverse,
+                            form=Form.METADATA.value, context=_line(f"{spelling}: {text}"),
+                        )  # fmt: skip
 
     def _named(self, text: str, bare_type: str) -> EntityRef | None:
         """The entity that a metadata value names: `type:id`, or else the whole of it is an id of `bare_type`."""
@@ -109,19 +138,73 @@ class ReferenceRules:
         ref = EntityRef(bare_type, text) if named_type is None else EntityRef(named_type, after.strip())
         return ref if 0 < len(ref.id) <= MAX_ID_LENGTH else None
 
-    def _in_text(self, text: str) -> Iterator[Use]:
-        for mention in self._mentions.find(text):
-            yield Use(*mention.key, mention.within, EdgeType.CROSS_REFERENCE, 1.0, "text")
+    def _in_text(self, title: str | None, content: str) -> Iterator[Use]:
+        text = build_text(title, content)
+        # The title is no Markdown. White space before the content decides what is code, and is no part of `text`.
+        start = len(text) - len(content.strip()) - (len(content) - len(content.lstrip()))
+
+        def not_prose() -> list[Span]:
+            return [Span(start + span.start, start + span.end) for span in hidden(content)]
+
+        seen: set[tuple[object, ...]] = set()
+        for mention in self._mentions.find(text, not_prose):
+            said = (mention.keys[0], mention.within, mention.phrase)
+            if said in seen:
+                continue
+            seen.add(said)
+            context = _context(text, mention)
+            yield from _uses_of(mention, EdgeType.CROSS_REFERENCE, 1.0, "text", context)
             if mention.phrase is not None:
                 phrase = self.phrases[mention.phrase]
                 rule = f"text:{mention.phrase}"
-                yield Use(*mention.key, mention.within, phrase.relation, phrase.strength, rule)
+                yield from _uses_of(mention, phrase.relation, phrase.strength, rule, context)
+
+
+def _uses_of(mention: Mention, relation: EdgeType, strength: float, rule: str, context: str) -> Iterator[Use]:
+    written = f"{mention.key.kind}:{mention.key.key}"
+    for place, (kind, key) in enumerate(mention.keys):
+        yield Use(
+            kind, key, mention.within, relation, strength, rule, False,
+            written, place, len(mention.keys), mention.form.value, context,
+        )  # fmt: skip
+
+
+def _context(text: str, mention: Mention) -> str:
+    """The words around a mention on its line, cut where a word ends."""
+    start, end = max(0, mention.start - _AROUND), min(len(text), mention.end + _AROUND)
+    line = text.rfind("\n", start, mention.start) + 1
+    if line:
+        start = line
+    elif start:
+        start = max(text.find(" ", start, mention.start), start)
+    line_end = text.find("\n", mention.end, end)
+    if line_end >= 0:
+        end = line_end
+    elif end < len(text):
+        end = max(text.rfind(" ", mention.end, end), mention.end)
+    return _line(text[start:end])
+
+
+def _line(text: str) -> str:
+    return " ".join(text[: MAX_CONTEXT * 4].split())[:MAX_CONTEXT].rstrip()
+
+
+@lru_cache(maxsize=64)
+def _spellings(name: str) -> tuple[str, ...]:
+    """A metadata key of the rules as people spell it: `parent_id`, `parentId`, `parentID`."""
+    first, *rest = name.split("_")
+    camel = first + "".join(part.capitalize() for part in rest)
+    return tuple(dict.fromkeys((name, camel, camel[:-2] + "ID" if camel.endswith("Id") else camel)))
 
 
 def _in_slug(source: EntityRef, metadata: Mapping[str, Any]) -> Iterator[Use]:
-    parent = parent_slug_key(metadata.get("slug"))
+    slug = metadata.get("slug")
+    parent = parent_slug_key(slug)
     if parent is not None:
-        yield Use(ReferenceKind.SLUG, parent, source.type, EdgeType.CONCEPTUAL_HIERARCHY, 1.0, "slug")
+        yield Use(
+            ReferenceKind.SLUG, parent, source.type, EdgeType.CONCEPTUAL_HIERARCHY, 1.0, "slug",
+            form=Form.SLUG.value, context=_line(f"slug: {slug}"),
+        )  # fmt: skip
 
 
 def pick(holders: Iterable[EntityRef], within: str | None = None) -> EntityRef | None:
@@ -142,9 +225,22 @@ def resolve(source: EntityRef, uses: Iterable[Use], holders: Holders) -> tuple[E
 
 
 def _edges(source: EntityRef, uses: Iterable[Use], holders: Holders) -> Iterator[Edge]:
+    groups: dict[tuple[object, ...], list[Use]] = {}
     for use in uses:
-        other = pick(holders.get(use.reference, ()), use.within)
-        if other is None or other == source:
-            continue
-        start, end = (other, source) if use.reverse else (source, other)
-        yield Edge(start, end, use.relation, use.strength, {"rule": use.rule})
+        groups.setdefault(use.group, []).append(use)
+    for names in groups.values():
+        for use in sorted(names, key=_PLACE) if len(names) > 1 else names:
+            other = pick(holders.get(use.reference, ()), use.within)
+            if other is None:
+                continue
+            if other != source:
+                start, end = (other, source) if use.reverse else (source, other)
+                yield Edge(start, end, use.relation, use.strength, _evidence(use))
+            break
+
+
+_PLACE = attrgetter("place")
+
+
+def _evidence(use: Use) -> dict[str, str]:
+    return {"rule": use.rule, "reference_type": use.form, "context": use.context}

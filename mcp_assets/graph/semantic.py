@@ -95,18 +95,23 @@ def known_of(near: Sequence[Neighbour], floors: Iterable[float | None], kept: in
     return cut(tuple(near), floor, kept)
 
 
-def semantic_edges(source: EntityRef, ranking: Ranking, model: str) -> list[ListedEdge]:
-    """The edges of a list; `model` is the embedding model that the cosines come from.
+def semantic_edges(source: EntityRef, ranking: Ranking, model: str, collections: Mapping[str, str]) -> list[ListedEdge]:
+    """The edges of a list; `model` is the embedding model that the cosines come from, `collections` has the collection
+    of each entity type.
 
     Raises:
         ValueError: a score is no cosine: it exceeds 1.
     """
     if ranking and ranking[0].score > 1.0:
         raise ValueError(f"the cosine of {source} and {ranking[0].ref} is {ranking[0].score}: more than 1")
-    evidence = _evidence(model)
-    return [_new(ListedEdge, (source, target, score, evidence)) for target, score in ranking]
+    return [
+        _new(ListedEdge, (source, target, score, f"{_evidence(model, collections[target.type])}{score}}}"))
+        for target, score in ranking
+    ]
 
 
-@lru_cache(maxsize=8)
-def _evidence(model: str) -> str:
-    return json.dumps({"rule": "cosine", "model": model}, ensure_ascii=False)
+@lru_cache(maxsize=64)
+def _evidence(model: str, collection: str) -> str:
+    """All but the score, in the order in which a jsonb writes its keys."""
+    text = json.dumps({"rule": "cosine", "model": model, "collection": collection}, ensure_ascii=False)
+    return f'{text[:-1]}, "similarity_score": '

@@ -36,6 +36,8 @@ class Related:
     strength: float | None
     depth: int
     origin: str | None
+    metadata: Mapping[str, Any]
+    """The evidence: which rule made it, of which words, or what is shared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,11 @@ def related(
     with platform.postgres.transaction() as connection:
         for step in range(1, depth + 1):
             reached: set[EntityRef] = set()
-            for source, target, edge_type, strength, origin in _around(platform, connection, list(border), types):
-                key = (source, target, edge_type, origin)
+            for edge in _around(platform, connection, list(border), types, step):
+                source, target = edge.source, edge.target
+                key = (source, target, edge.edge_type, edge.origin)
                 if key not in found:
-                    found[key] = Related(source, target, edge_type, strength, step, origin)
+                    found[key] = edge
                     reached |= {source, target}
             border = deque(sorted(reached - seen))
             seen |= reached
@@ -156,14 +159,14 @@ def edge_counts(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef
 
 
 def _around(
-    platform: Platform, connection: Connection, refs: Sequence[EntityRef], types: Collection[str]
-) -> Iterator[tuple[EntityRef, EntityRef, str, float | None, str | None]]:
+    platform: Platform, connection: Connection, refs: Sequence[EntityRef], types: Collection[str], depth: int
+) -> Iterator[Related]:
     wanted = platform.relationships.castable(connection, refs)
     statement = sql.SQL(
         "SELECT edge.* FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
         " CROSS JOIN LATERAL ("
-        " SELECT source_type, source_id::text, target_type, target_id::text, relationship_type, strength, origin"
-        " FROM {table} WHERE {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
+        " SELECT source_type, source_id::text, target_type, target_id::text, relationship_type, strength, origin,"
+        " metadata FROM {table} WHERE {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
         " AND (%(edge_types)s::text[] = '{{}}' OR relationship_type::text = ANY(%(edge_types)s))"
         " ORDER BY strength DESC NULLS LAST, source_id, target_id LIMIT %(limit)s) AS edge"
     )
@@ -182,9 +185,10 @@ def _around(
                 "limit": _NEIGHBOURS_SHOWN,
             },
         )
-        for source_type, source_id, target_type, target_id, edge_type, strength, origin in rows:
-            ends = EntityRef(source_type or "?", source_id), EntityRef(target_type or "?", target_id)
-            yield *ends, edge_type, _decimals(strength), origin
+        for source_type, source_id, target_type, target_id, edge_type, strength, origin, metadata in rows:
+            source, target = EntityRef(source_type or "?", source_id), EntityRef(target_type or "?", target_id)
+            said = metadata if isinstance(metadata, dict) else {}
+            yield Related(source, target, edge_type, _decimals(strength), depth, origin, said)
 
 
 def _titles(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, str | None]:

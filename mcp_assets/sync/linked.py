@@ -213,8 +213,8 @@ def _read_uses(
 ) -> dict[EntityRef, tuple[Use, ...]]:
     found: dict[EntityRef, list[Use]] = {}
     for row in connection.execute(platform.postgres.query(query), parameters).fetchall():
-        source_type, source_id, kind, key, within, relation, strength, rule, reverse = row
-        use = Use(ReferenceKind(kind), key, within, EdgeType(relation), strength, rule, reverse)
+        source_type, source_id, kind, key, within, relation, *rest = row
+        use = Use(ReferenceKind(kind), key, within, EdgeType(relation), *rest)
         found.setdefault(EntityRef(source_type, source_id), []).append(use)
     return {ref: tuple(uses) for ref, uses in found.items()}
 
@@ -275,15 +275,5 @@ def _write_uses(
     with connection.cursor() as cursor, cursor.copy(platform.postgres.query("copy_uses")) as writer:
         for source in sources:
             for use in uses.get(source, ()):
-                writer.write_row(
-                    (
-                        *source,
-                        use.kind.value,
-                        use.key,
-                        use.within,
-                        use.relation.value,
-                        use.strength,
-                        use.rule,
-                        use.reverse,
-                    )
-                )
+                kind, key, within, relation, *rest = use
+                writer.write_row((*source, kind.value, key, within, relation.value, *rest))

@@ -73,7 +73,7 @@ NEW_EDGES_SHOWN = 10
 
 _STRENGTH = attrgetter("strength")
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Part of `linked.linked_by`: raise it when a rule changes what it makes of the same entities."""
 
 _LISTS_BETWEEN_CHANGES = 20
@@ -446,7 +446,7 @@ class _Linker:
             held = {ref: stored.edges[ref] for ref in reached if ref in stored.edges}
             if edge_type is SEMANTIC:
                 for ref, one in sorted(after.items()):
-                    # The evidence is the same in all edges: none is another whose strength is the same.
+                    # The evidence follows from target and strength: none is another whose strength is the same.
                     others = differing(before[ref].ranking, one.ranking)
                     if others:
                         rankings[ref] = ranked(others.intersection(one.ranking))

@@ -105,6 +105,8 @@ class SemanticLists:
         """The model that serves."""
         self._threshold = profile.similarity_threshold
         self._of_type: dict[str, str] = {}
+        types = platform.settings.entity_types
+        self._collection_of = {name: entity_type.collection_name for name, entity_type in types.items()}
         for name, entity_type in platform.settings.entity_types.items():
             found = serving.get(entity_type.collection_name)
             # Vectors of two models have nothing to say to each other.
@@ -236,7 +238,7 @@ class SemanticLists:
 
     def edges(self, rankings: Mapping[EntityRef, Ranking]) -> Iterator[ListedEdge]:
         for source, ranking in rankings.items():
-            yield from semantic_edges(source, ranking, self.profile.name)
+            yield from semantic_edges(source, ranking, self.profile.name, self._collection_of)
 
     def _nearest(
         self, collection: str, refs: Sequence[EntityRef], points: Mapping[EntityRef, str], limit: int, at_once: int

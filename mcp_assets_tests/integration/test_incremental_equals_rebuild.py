@@ -31,7 +31,7 @@ LIMIT = 3
 """Places in a list, so that some dozens of entities fill and overflow them."""
 
 REFS = [EntityRef(name, entity_id) for name in ("task", "page", "memory") for entity_id in "abcd"]
-TITLES = ["", "Plan", "plan", "Notes"]
+TITLES = ["", "Plan", "plan", "Notes", "Cafe\u0301", "Plan#Goals"]
 PARTS = [
     "task:a",
     "page:b",
@@ -41,6 +41,13 @@ PARTS = [
     "part of page:a",
     "after memory:d",
     "memory:zz",
+    "[[Plan#Goals|the goals]]",
+    "![[x/y/Plan.md]]",
+    "[[x/y]]",
+    "[[Café]] [[#Goals]]",
+    "`task:d` and `[[Plan]]`",
+    "\n```\n[[Notes]] page:c\n```\n",
+    "<!-- page:d --> | [[Notes\\|n]] |",
 ]
 TAGS = ["red", "green", "blue", "rare"]
 METADATA = st.fixed_dictionaries(

@@ -70,8 +70,9 @@ FROM {schema}.entities
 WHERE deleted_at IS NULL
 
 -- name: dangling_references
--- References by id or title; a slug names its parent whether there is one or not.
-SELECT source_type, source_id, kind, key, rule FROM {schema}.reference_uses AS used
+-- References of which no name finds an entity; a slug names its parent whether there is one or not.
+SELECT source_type, source_id, min(kind) FILTER (WHERE place = 0), min(key) FILTER (WHERE place = 0), rule
+FROM {schema}.reference_uses AS used
 WHERE source_type = %(entity_type)s AND rule <> 'slug'
   AND ('x' || substr(md5(source_id), 1, 4))::bit(16)::integer >= %(low)s
   AND ('x' || substr(md5(source_id), 1, 4))::bit(16)::integer < %(high)s
@@ -90,6 +91,8 @@ WHERE source_type = %(entity_type)s AND rule <> 'slug'
       WHERE used.kind = 'slug' AND linked.slug_key = used.key
         AND (used.within IS NULL OR linked.entity_type = used.within)
   )
+GROUP BY source_type, source_id, coalesce(nullif(written, ''), key), within, relation, rule, reverse, strength
+HAVING count(*) = max(places)
 
 -- name: waiting_for_links
 -- Entities whose place in the edges may be about to change.

@@ -165,12 +165,14 @@ ON CONFLICT (entity_type, entity_id) DO UPDATE SET neighbours = excluded.neighbo
 WHERE stored.listed < excluded.listed OR stored.neighbours <> excluded.neighbours
 
 -- name: uses_of_sources
-SELECT source_type, source_id, kind, key, within, relation, strength, rule, reverse
+SELECT source_type, source_id, kind, key, within, relation, strength, rule, reverse,
+       written, place, places, form, context
 FROM {schema}.reference_uses JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     ON source_type = wanted.entity_type AND source_id = wanted.entity_id
 
 -- name: reverse_uses_of_keys
-SELECT source_type, source_id, kind, key, within, relation, strength, rule, reverse
+SELECT source_type, source_id, kind, key, within, relation, strength, rule, reverse,
+       written, place, places, form, context
 FROM {schema}.reference_uses WHERE reverse AND kind = 'id' AND key = ANY(%(keys)s)
 
 -- name: users_of_keys
@@ -182,7 +184,9 @@ DELETE FROM {schema}.reference_uses USING unnest(%(types)s::text[], %(ids)s::tex
 WHERE source_type = gone.entity_type AND source_id = gone.entity_id
 
 -- name: copy_uses
-COPY {schema}.reference_uses (source_type, source_id, kind, key, within, relation, strength, rule, reverse) FROM STDIN
+COPY {schema}.reference_uses
+    (source_type, source_id, kind, key, within, relation, strength, rule, reverse, written, place, places, form, context)
+FROM STDIN
 
 -- name: linked_among
 SELECT entity_type, entity_id

@@ -152,6 +152,6 @@ def test_a_score_that_is_not_a_number_is_an_error_among_many_hits_too() -> None:
 
 
 def test_the_edges_of_a_list_carry_score_and_model() -> None:
-    (edge,) = semantic_edges(A, (Neighbour(B, 0.9),), "wordllama")
-    evidence = {"rule": "cosine", "model": "wordllama"}
+    (edge,) = semantic_edges(A, (Neighbour(B, 0.9),), "wordllama", {"task": "kanban_tasks"})
+    evidence = {"rule": "cosine", "model": "wordllama", "collection": "kanban_tasks", "similarity_score": 0.9}
     assert edge.of_type(EdgeType.SEMANTIC_SIMILARITY) == Edge(A, B, EdgeType.SEMANTIC_SIMILARITY, 0.9, evidence)
