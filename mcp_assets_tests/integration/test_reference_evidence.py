@@ -84,7 +84,7 @@ def test_a_site_that_was_linked_by_the_rules_before_is_linked_again_after_the_up
     put(world, A, "@0", "[[Plan#Goals]]")
     expected = evidence(world)
     assert EdgeKey(A, PAGE, CROSS) in expected
-    downgrade(settings, "0014")
+    downgrade(settings, "0015")
     with psycopg.connect(settings.require_database_url()) as connection:
         schema = sql.Identifier(settings.schema_name)
         connection.execute(sql.SQL("DELETE FROM {}.reference_uses").format(schema))
