@@ -3,26 +3,28 @@
 import asyncio
 import base64
 import contextlib
-import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import nats
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext, api
-from nats.js.errors import APIError, BadRequestError, FetchTimeoutError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.nats_denials import Denials
+from mcp_assets.stores.nats_pull import Pulled
+from mcp_assets.stores.streams import MAX_DELETED, Message, Read, Retention, StreamState, covers, instant, state_of
 
 T = TypeVar("T")
 
@@ -30,55 +32,21 @@ _SUBJECTS_OVERLAP = 10065
 
 _PORT = 4222
 
-# Messages in one pull request; the caller's limit on bytes is kept to within one such request.
-_PULL = 200
-
 # Messages got one by one at once.
 _SINGLY = 50
 
-# A pull that waits longer is asked anew, so that a connection that broke is noticed.
-_PULL_WAIT_S = 2.0
-
 _NO_MESSAGE = 10037
+
+# How often a stream is looked at that cannot be waited on.
+_LOOK_EVERY_S = 0.5
+
+# Foreign messages of one subject that are read so that a position can move past them, at most.
+_FOREIGN = 50_000
+
+_PLAIN_SUBJECT = re.compile(r"[!-)+-=?-~]+")
 
 # For a connection that was lost, before an announcement is given up.
 _ANNOUNCE_WAIT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a stream. `stored_at` is JetStream's clock, UTC."""
-
-    seq: int
-    subject: str
-    data: bytes
-    stored_at: datetime
-
-    @property
-    def digest(self) -> bytes:
-        """Of subject and bytes: with `stored_at` it tells a message from another one of the same sequence."""
-        subject = self.subject.encode(errors="surrogatepass")
-        return hashlib.blake2b(b"%d %b" % (len(subject), subject) + self.data, digest_size=16).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class StreamState:
-    """What a stream holds now: sequences `first_seq` to `last_seq` (empty: last_seq = first_seq - 1)."""
-
-    name: str
-    created_at: datetime
-    first_seq: int
-    last_seq: int
-    foreign_subjects: bool
-    """It also carries subjects that are not ours, so that sequences we are shown have holes by nature."""
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """An answer to `read`: messages in order; `more`: the stream held more of them."""
-
-    messages: Sequence[Message]
-    more: bool
 
 
 class NatsStreams:
@@ -92,6 +60,7 @@ class NatsStreams:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
         self._connecting: asyncio.Lock | None = None
+        self._denials = Denials()
 
     def ensure_stream(self, name: str) -> None:
         """Make the stream `name` on exactly our subjects, file storage, limits retention, if it is absent.
@@ -105,13 +74,50 @@ class NatsStreams:
         """What the stream holds; None if there is no such stream."""
         return self._run(self._state(name), self._timeout_s)
 
-    def read(self, state: StreamState, after_seq: int, *, limit: int, max_bytes: int, wait_s: float) -> Read:
+    def read(
+        self,
+        state: StreamState,
+        after_seq: int,
+        *,
+        limit: int,
+        max_bytes: int,
+        wait_s: float,
+        with_last: bool = False,
+        past_foreign: bool = False,
+    ) -> Read:
         """Messages after `after_seq`, in order: at most `limit`, about `max_bytes`; waits up to `wait_s` for the first.
 
         Nothing is acknowledged and no consumer outlives the call: the position is the caller's. Whatever the server
         stored is read: bytes of the subject that are not UTF-8 come as replacement characters.
+
+        With `with_last` the message `after_seq` is read, too. With `past_foreign` messages of one foreign subject are
+        among those that are read: those that bear the subject of the stream's last message. They are delivered in
+        order with ours, so that the last of them is a proof that none of ours before it was left out; that nothing
+        came is none, for a node of a cluster that is behind delivers nothing, too.
+
+        Raises:
+            StoreUnavailable: NATS does not answer.
+            StoreRefused: the user may not do what reading needs.
         """
-        return self._run(self._read(state, after_seq, limit, max_bytes, wait_s), wait_s + self._timeout_s * 4)
+        return self._run(
+            self._read(state, after_seq, limit, max_bytes, wait_s, with_last, past_foreign),
+            wait_s + self._timeout_s * 4,
+        )
+
+    def message(self, name: str, seq: int) -> Message | None:
+        """The message numbered `seq`, as the stream's leader has it; None if it holds none."""
+        return self._run(self._get(name, seq=seq), self._timeout_s * 2)
+
+    def next_message(self, state: StreamState, after_seq: int) -> Message | None:
+        """The first of our messages after `after_seq`, as the stream's leader has it; None if it holds none."""
+        return self._run(self._next_of_ours(state, after_seq), self._timeout_s * 2)
+
+    def deleted_between(self, name: str, after_seq: int, up_to_seq: int) -> int | None:
+        """How many messages after `after_seq` and up to `up_to_seq` the stream held once, and does not any more.
+
+        None: it does not tell, for too many are missing in it.
+        """
+        return self._run(self._deleted_between(name, after_seq, up_to_seq), self._timeout_s * 3)
 
     def publish(self, messages: Iterable[tuple[str, bytes]], *, flush_every: int = 500) -> int:
         """Publish to JetStream or plain subjects; returns when the server has taken all. The number published."""
@@ -174,7 +180,7 @@ class NatsStreams:
         async with self._connecting:
             if self._client is None or self._client.is_closed:
                 await self._reach_one()
-                self._client = await self._connect(allow_reconnect=True)
+                self._client = await self._connect(self._denials, allow_reconnect=True)
         return self._client
 
     async def _reach_one(self) -> None:
@@ -191,7 +197,7 @@ class NatsStreams:
             return
         raise refusals[-1] if refusals else OSError("NATS_URL names no server")
 
-    async def _connect(self, *, allow_reconnect: bool) -> Client:
+    async def _connect(self, denials: Denials, *, allow_reconnect: bool) -> Client:
         return await nats.connect(
             self._servers,
             name="mcp_assets",
@@ -202,7 +208,7 @@ class NatsStreams:
             # A hung server is noticed within a minute rather than within six.
             ping_interval=20,
             max_outstanding_pings=2,
-            error_cb=_ignore,
+            error_cb=denials.heard,
         )
 
     async def _ensure_stream(self, name: str) -> None:
@@ -227,141 +233,199 @@ class NatsStreams:
                 raise
 
     async def _state(self, name: str) -> StreamState | None:
-        js = await self._jetstream()
         try:
-            info = await js.stream_info(name)
+            info = await self._ask(f"$JS.API.STREAM.INFO.{name}")
         except NotFoundError:
             return None
-        if info.created is None:
+        if not info.get("created"):
             raise StoreUnavailable(
                 f"NATS told no creation time of the stream {name}: mcp_assets needs NATS 2.10 or later"
             )
-        return StreamState(
-            name=name,
-            created_at=info.created,
-            first_seq=info.state.first_seq or 1,
-            last_seq=info.state.last_seq,
-            foreign_subjects=not set(info.config.subjects or ()) <= set(self._subjects),
-        )
+        return state_of(name, info, self._subjects, instant(info["created"]))
 
-    async def _read(self, state: StreamState, after_seq: int, limit: int, max_bytes: int, wait_s: float) -> Read:
+    async def _ask(self, subject: str, **options: Any) -> dict[str, Any]:
+        """The answer of JetStream's API to a request; an error that it answers is raised."""
+        client = await self._connected()
+        body = json.dumps(options).encode() if options else b""
+        response = await self._denials.unless_denied(subject, client.request(subject, body, timeout=self._timeout_s))
+        answer: dict[str, Any] = json.loads(response.data)
+        if "error" in answer:
+            raise APIError.from_error(answer["error"])
+        return answer
+
+    async def _read(
+        self,
+        state: StreamState,
+        after_seq: int,
+        limit: int,
+        max_bytes: int,
+        wait_s: float,
+        with_last: bool,
+        past_foreign: bool,
+    ) -> Read:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait_s
+        with_last = with_last and state.first_seq <= after_seq
+        if state.traits.retention is not Retention.LIMITS:
+            return await self._poll(state, after_seq, end, with_last)
+        if with_last and not state.foreign_subjects:
+            try:
+                read = await self._pull(state, after_seq, after_seq, None, limit, max_bytes, end)
+            except (NatsError, OSError):
+                # What nats-py cannot take may be the last message itself: it is got by itself. If the server is away,
+                # that fails, too.
+                read = None
+            if read is not None:
+                return read
+        last = await self._get(state.name, seq=after_seq) if with_last else None
+        foreign = await self._foreign_end(state) if past_foreign else None
+        subjects = [*self._subjects, *foreign] if foreign else self._subjects
         try:
-            read = await self._pull(state, after_seq, limit, max_bytes, wait_s)
+            read = await self._pull(
+                state, after_seq, after_seq + 1, subjects if state.foreign_subjects else None, limit, max_bytes, end
+            )
         except (NatsError, OSError) as error:
             now = await self._state(state.name)
             if now is None or (now.last_seq <= after_seq and not isinstance(error, NatsTimeoutError)):
                 raise
             # The server is well. If it was merely late, there is nothing to read.
-            return await self._read_singly(now, after_seq)
+            read = await self._read_singly(now, after_seq)
         if read is None:
-            return await self._read_singly(await self._state(state.name) or state, after_seq)
-        return read
+            read = await self._read_singly(await self._state(state.name) or state, after_seq)
+        return replace(read, last=last)
 
-    async def _pull(self, state: StreamState, after_seq: int, limit: int, max_bytes: int, wait_s: float) -> Read | None:
-        """Read by a pull consumer: fast. None: the first message came, but nats-py took it for one of the server's.
+    async def _foreign_end(self, state: StreamState) -> list[str]:
+        """The subject of the stream's last message, if that is foreign, and not too many messages bear it."""
+        end = await self._get(state.name, seq=state.last_seq)
+        if end is None or end.ours or not _PLAIN_SUBJECT.fullmatch(end.subject):
+            return []
+        info = await self._ask(f"$JS.API.STREAM.INFO.{state.name}", subjects_filter=end.subject)
+        held = (info["state"].get("subjects") or {}).get(end.subject, 0)
+        return [end.subject] if held <= _FOREIGN else []
+
+    async def _pull(
+        self,
+        state: StreamState,
+        after_seq: int,
+        start_seq: int,
+        subjects: Sequence[str] | None,
+        limit: int,
+        max_bytes: int,
+        end: float,
+    ) -> Read | None:
+        """Read by a pull consumer: fast. None: a message came, but nats-py took it for one of the server's.
 
         A publisher can send what nats-py cannot take: a `Status` header makes it drop the message, a subject that is
         not UTF-8 or a header without an end breaks its connection. So each pull has a connection of its own, and a
         message that is missing in the consumer's count ends the read before it.
         """
-        shared = await self._jetstream()
-        client = await self._connect(allow_reconnect=False)
+        await self._connected()
+        denials = Denials()
+        client = await self._connect(denials, allow_reconnect=False)
+        config = api.ConsumerConfig(
+            deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=max(start_seq, 1),
+            ack_policy=api.AckPolicy.NONE,
+            filter_subjects=list(subjects) if subjects is not None else None,
+            inactive_threshold=max(0.0, end - asyncio.get_running_loop().time()) + 30.0,
+            mem_storage=True,
+        )
         try:
-            js = client.jetstream(timeout=self._timeout_s)
-            consumer = await js.add_consumer(
-                state.name,
-                api.ConsumerConfig(
-                    deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
-                    opt_start_seq=after_seq + 1,
-                    ack_policy=api.AckPolicy.NONE,
-                    filter_subjects=self._subjects if state.foreign_subjects else None,
-                    inactive_threshold=wait_s + 30.0,
-                    mem_storage=True,
-                ),
+            return await denials.unless_denied(
+                "", self._pull_on(client, state.name, config, after_seq, limit, max_bytes, end)
             )
-            try:
-                subscription = await js.pull_subscribe_bind(consumer.name, stream=state.name)
-                first = await self._first(subscription, wait_s)
-                if first is None:
-                    delivered = (await shared.consumer_info(state.name, consumer.name)).delivered
-                    return None if delivered is not None and delivered.consumer_seq else Read((), more=False)
-                return await self._rest(subscription, first, limit, max_bytes)
-            finally:
-                # The server forgets an idle consumer by itself, should it not hear of this.
-                with contextlib.suppress(NatsError, OSError):
-                    await shared.delete_consumer(state.name, consumer.name)
         finally:
             await client.close()
 
-    async def _first(self, subscription: JetStreamContext.PullSubscription, wait_s: float) -> Msg | None:
-        """The first message; None if heartbeats came and no message: the server is well, and the stream has no more."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + wait_s
-        while True:
-            wait_s = min(max(end - loop.time(), 0.05), _PULL_WAIT_S)
-            try:
-                return (await subscription.fetch(1, timeout=wait_s, heartbeat=wait_s / 4))[0]
-            except FetchTimeoutError:
-                if loop.time() >= end:
-                    return None
-
-    async def _rest(
-        self, subscription: JetStreamContext.PullSubscription, first: Msg, limit: int, max_bytes: int
+    async def _pull_on(
+        self,
+        client: Client,
+        stream: str,
+        config: api.ConsumerConfig,
+        after_seq: int,
+        limit: int,
+        max_bytes: int,
+        end: float,
     ) -> Read | None:
-        messages: list[Message] = []
-        fetched = [first]
-        taken = 0
+        js = client.jetstream(timeout=self._timeout_s)
+        shared = await self._jetstream()
+        consumer = await js.add_consumer(stream, config)
+        try:
+            subscription = await js.pull_subscribe_bind(consumer.name, stream=stream)
+            pulled = Pulled(after_seq, limit, max_bytes, partial(covers, self._subjects))
+            await pulled.collect(subscription, end)
+            if pulled.messages:
+                return pulled.read()
+            delivered = (await shared.consumer_info(stream, consumer.name)).delivered
+            if delivered is not None and delivered.consumer_seq > pulled.taken:
+                return None
+            return pulled.read()
+        finally:
+            # The server forgets an idle consumer by itself, should it not hear of this.
+            with contextlib.suppress(NatsError, OSError, StoreRefused):
+                await self._denials.unless_denied("CONSUMER.DELETE", shared.delete_consumer(stream, consumer.name))
+
+    async def _poll(self, state: StreamState, after_seq: int, end: float, with_last: bool) -> Read:
+        """Read a stream that would take a delivered message for done and drop it: without a consumer."""
+        last = await self._get(state.name, seq=after_seq) if with_last else None
+        loop = asyncio.get_running_loop()
         while True:
-            for message in fetched:
-                metadata = message.metadata
-                if metadata.sequence.consumer != len(messages) + 1:
-                    return Read(messages, more=True) if messages else None
-                messages.append(Message(metadata.sequence.stream, message.subject, message.data, metadata.timestamp))
-                taken += len(message.data)
-                pending = metadata.num_pending
-            if not pending or len(messages) >= limit or taken >= max_bytes:
-                return Read(messages, more=bool(pending))
-            try:
-                fetched = await subscription.fetch(min(pending, _PULL, limit - len(messages)), timeout=_PULL_WAIT_S)
-            except (NatsError, OSError):
-                # Those that came are sound; what stands after them is the next read's concern.
-                return Read(messages, more=True)
+            read = await self._read_singly(state, after_seq)
+            left = end - loop.time()
+            if read.messages or left <= 0:
+                return replace(read, last=last)
+            await asyncio.sleep(min(_LOOK_EVERY_S, left))
+            state = await self._state(state.name) or state
 
     async def _read_singly(self, state: StreamState, after_seq: int) -> Read:
         """The next of our messages, got one by one as JSON, which holds whatever the server stored."""
-        client = await self._connected()
-        for start in range(after_seq + 1, state.last_seq + 1, _SINGLY):
-            sequences = range(start, min(start + _SINGLY, state.last_seq + 1))
-            got = await asyncio.gather(*(self._get(client, state.name, seq) for seq in sequences))
-            messages = [message for message in got if message is not None and self._is_ours(message.subject)]
+        seq = after_seq
+        while seq < state.last_seq:
+            first = await self._get(state.name, seq=seq + 1, next_by_subj=">")
+            if first is None:
+                break
+            seq = min(first.seq + _SINGLY - 1, state.last_seq)
+            rest = await asyncio.gather(*(self._get(state.name, seq=n) for n in range(first.seq + 1, seq + 1)))
+            messages = [message for message in (first, *rest) if message is not None and message.ours]
             if messages:
-                return Read(messages, more=sequences[-1] < state.last_seq)
+                return Read(messages, more=seq < state.last_seq)
         return Read((), more=False)
 
-    async def _get(self, client: Client, stream: str, seq: int) -> Message | None:
-        """The message numbered `seq`; None if the stream does not hold it any more."""
-        response = await client.request(
-            f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps({"seq": seq}).encode(), timeout=self._timeout_s
+    async def _next_of_ours(self, state: StreamState, after_seq: int) -> Message | None:
+        patterns = self._subjects if state.foreign_subjects else [">"]
+        found = await asyncio.gather(
+            *(self._get(state.name, seq=after_seq + 1, next_by_subj=pattern) for pattern in patterns)
         )
-        answer = json.loads(response.data)
-        if "error" in answer:
-            if answer["error"].get("err_code") == _NO_MESSAGE:
+        return min((message for message in found if message is not None), key=lambda one: one.seq, default=None)
+
+    async def _get(self, stream: str, **which: Any) -> Message | None:
+        """The message that `which` names, as the stream's leader has it; None if there is none."""
+        try:
+            answer = await self._ask(f"$JS.API.STREAM.MSG.GET.{stream}", **which)
+        except NotFoundError as error:
+            if error.err_code == _NO_MESSAGE:
                 return None
-            raise APIError(**answer["error"])
+            raise
         message = answer["message"]
         return Message(
             message["seq"],
             message["subject"],
             base64.b64decode(message.get("data", "")),
-            datetime.fromisoformat(message["time"]),
+            instant(message["time"]),
+            ours=covers(self._subjects, message["subject"]),
         )
 
-    def _is_ours(self, subject: str) -> bool:
-        tokens = subject.split(".")
-        return any(
-            len(tokens) == len(ours) and all(own in ("*", token) for own, token in zip(ours, tokens, strict=True))
-            for ours in (pattern.split(".") for pattern in self._subjects)
-        )
+    async def _deleted_between(self, name: str, after_seq: int, up_to_seq: int) -> int | None:
+        subject = f"$JS.API.STREAM.INFO.{name}"
+        state = (await self._ask(subject))["state"]
+        # Those before the first message are not listed.
+        before = max(0, min(int(state["first_seq"]) - 1, up_to_seq) - after_seq)
+        if not state.get("num_deleted"):
+            return before
+        if int(state["num_deleted"]) > MAX_DELETED:
+            return None
+        deleted = (await self._ask(subject, deleted_details=True))["state"].get("deleted") or ()
+        return before + sum(after_seq < int(seq) <= up_to_seq for seq in deleted)
 
     async def _publish(self, batch: Sequence[tuple[str, bytes]]) -> int:
         js = await self._jetstream()
@@ -386,7 +450,3 @@ class NatsStreams:
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
     loop.close()
-
-
-async def _ignore(_: Exception) -> None:
-    """Errors between reconnects: the call that needs the connection reports them."""

@@ -19,6 +19,7 @@ from mcp_assets.sync.mass_delete import is_mass, sentence
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import provider_outages
 from mcp_assets.sync.removed_types import removed_types
+from mcp_assets.sync.streams import look_at
 from mcp_assets.sync.sweep import last_passes
 
 RECENT_S = 3_900.0
@@ -26,8 +27,6 @@ RECENT_S = 3_900.0
 
 INTAKE_LAG_S = 300.0
 """Seconds that a message may wait in stream or inbox."""
-
-_BYTES_OF_ONE = 1 << 20
 
 
 @dataclass(slots=True)
@@ -222,50 +221,53 @@ def _intake(platform: Platform) -> Finding:
             for row in connection.execute(query("wanted_full_syncs")).fetchall()
             if row[0] in platform.settings.entity_types
         ]
-        cursors = {
-            name: connection.execute(query("read_cursor"), {"stream": name}).fetchone()
-            for name in platform.settings.streams
-        }
     removed = [one for one in removed_types(platform) if one.messages]
     lag_s = max(((now - row[3]).total_seconds() for row in inbox), default=0.0)
-    unread = 0
     rows: list[dict[str, str]] = [
         {"what": f"{row[0]} {row[1]} in the inbox", "messages": str(row[2]), "since": row[3].isoformat()}
         for row in inbox
     ]
-    for name in platform.settings.streams:
-        state, cursor = platform.nats.state(name), cursors[name]
-        if state is None:
-            continue
-        read = cursor[2] if cursor is not None and cursor[1] == state.created_at else state.first_seq - 1
-        behind = max(0, state.last_seq - max(read, state.first_seq - 1))
-        unread += behind
-        if behind:
-            first = platform.nats.read(
-                state, max(read, state.first_seq - 1), limit=1, max_bytes=_BYTES_OF_ONE, wait_s=1.0
-            ).messages
-            since = first[0].stored_at if first else now
-            lag_s = max(lag_s, (now - since).total_seconds())
-            rows.append({"what": f"unread in stream {name}", "messages": str(behind), "since": since.isoformat()})
+    streams = [look_at(platform, name) for name in platform.settings.streams]
+    unread = 0
+    for stream in streams:
+        unread += stream.unread or 0
+        if stream.oldest_unread_at is not None:
+            lag_s = max(lag_s, (now - stream.oldest_unread_at).total_seconds())
+            rows.append(
+                {
+                    "what": f"unread in stream {stream.name}",
+                    "messages": str(stream.unread),
+                    "since": stream.oldest_unread_at.isoformat(),
+                }
+            )
     waiting = sum(row[2] for row in inbox)
     lost = "; ".join(f"events of {row[0]} were lost ({row[2]})" for row in wanted)
+    absent = [stream.absent for stream in streams if stream.absent is not None]
+    blind = [f"stream {stream.name}: {reason}" for stream in streams for reason in stream.blind]
     late = lag_s > INTAKE_LAG_S
+    broken = bool(late or wanted or absent)
     return Finding(
-        passed=not late and not wanted,
+        passed=not broken and not blind,
+        # Where a loss cannot be noticed nothing need be lost: a person has to decide whether to mend the stream.
+        severity=Severity.ERROR if broken else Severity.WARNING,
         summary=f"{unread} messages unread, {waiting} not applied, the oldest for {lag_s:.0f} s"
         + (f"; {lost}, and a full sync is not through" if wanted else "")
-        + "".join(f"; {one.sentence}" for one in removed),
+        + "".join(f"; {one.sentence}" for one in removed)
+        + "".join(f"; {reason}" for reason in absent)
+        + "".join(f"; a loss of messages may go unnoticed on {reason}" for reason in blind),
         count=unread + waiting,
         rows=rows[:EXAMPLES],
-        advice=_advice_about_intake(late=late, removed=bool(removed)),
+        advice=_advice_about_intake(late=late, removed=bool(removed), streams=bool(blind or absent)),
         figures={"unread": unread, "not_applied": waiting, "lag_s": round(max(lag_s, 0.0), 1)},
     )
 
 
-def _advice_about_intake(*, late: bool, removed: bool) -> str:
+def _advice_about_intake(*, late: bool, removed: bool, streams: bool) -> str:
     if removed:
         return Kind.REMOVED_TYPE.advice
-    return "Is the Dagster daemon running, and its sensors on? `mcp-assets status` tells what waits." if late else ""
+    if late:
+        return "Is the Dagster daemon running, and its sensors on? `mcp-assets status` tells what waits."
+    return "`mcp-assets doctor` tells what each stream's configuration means." if streams else ""
 
 
 CHECKS: Mapping[str, Check] = {
@@ -294,7 +296,9 @@ CHECKS: Mapping[str, Check] = {
         _drift(*sorted(OF_LINKS), Kind.UNUSABLE_TABLE, Kind.REMOVED_TYPE),
     ),
     "no_dead_letters": Check("Nothing was given up.", _dead_letters),
-    "intake_is_current": Check(f"No message waits longer than {INTAKE_LAG_S:.0f} s, and none was lost.", _intake),
+    "intake_is_current": Check(
+        f"No message waits longer than {INTAKE_LAG_S:.0f} s, none was lost, and a loss would be noticed.", _intake
+    ),
     "provider_answers": Check("The embedding provider embeds what it is sent.", _provider),
     "ledger_matches_source": Check("The ledger says what the source tables say.", _ledger),
 }

@@ -11,6 +11,7 @@ from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnav
 from mcp_assets.sync import collections
 from mcp_assets.sync.link_lock import require_usable_edges
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.streams import absent_stream, can_be_made, meaning_of
 
 _PROBE = "a short text that any model can embed"
 
@@ -86,15 +87,20 @@ def _relationships(platform: Platform) -> str:
 
 
 def _nats(platform: Platform) -> str:
-    told = []
+    told, absent = [], []
     for name in platform.settings.streams:
         state = platform.nats.state(name)
-        if state is None and not platform.settings.create_stream:
-            raise StoreRefused(f"there is no stream {name}: check MCP_ASSETS_STREAMS")
-        told.append(
-            f"stream {name} " + (f"holds up to message {state.last_seq}" if state else "will be made at first use")
-        )
-    return "; ".join(told)
+        if state is None and not can_be_made(platform.settings):
+            absent.append(absent_stream(name))
+        elif state is None:
+            told.append(f"stream {name} will be made at first use")
+        else:
+            meaning = meaning_of(state)
+            blind = [f"a loss of messages may go unnoticed: {reason}" for reason in meaning.blind]
+            told.append(f"stream {name} holds up to message {state.last_seq}: " + "; ".join([*meaning.words, *blind]))
+    if absent:
+        raise StoreRefused("; ".join([*absent, *told]))
+    return ". ".join(told)
 
 
 def _qdrant(platform: Platform) -> str:

@@ -1,21 +1,26 @@
 """Intake: a stream is read once, in order, into the inbox; the cursor and what it passed move in one transaction."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
 
 from mcp_assets.events import Event, Kind, Rejected, parse, payload_of
-from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.stores.nats import Message, StreamState
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.streams import Message, Read, StreamState
 from mcp_assets.sync.message_warnings import keep_warnings
 from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.streams import absent_stream, can_be_made
 
 logger = logging.getLogger(__name__)
 
 MESSAGES_A_READ = 5_000
 BYTES_A_READ = 16 << 20
+
+_FOREIGN_PASSED_EVERY = timedelta(minutes=1)
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -58,6 +63,8 @@ class Intake:
     """Messages were lost before they were read: what happened. A full sync has been asked for."""
     more: bool = False
     """The stream holds more, or someone else moved the cursor: call again."""
+    unread: tuple[str, ...] = ()
+    """Streams that could not be read, each with the reason; the others were."""
 
     def __add__(self, other: "Intake") -> "Intake":
         return Intake(
@@ -65,6 +72,7 @@ class Intake:
             self.rejected + other.rejected,
             self.gap or other.gap,
             self.more or other.more,
+            self.unread + other.unread,
         )
 
 
@@ -72,17 +80,35 @@ def intake(platform: Platform, *, wait_s: float) -> Intake:
     """Take in what the streams hold beyond their cursors; waits up to `wait_s` for the first message.
 
     Every sensor and every drain calls this, at once if it comes so: the cursor moves by compare-and-set.
-    No transaction is open while waiting.
+    No transaction is open while waiting. A stream that cannot be read does not stop those named after it.
 
     Raises:
-        StoreUnavailable: NATS or PostgreSQL does not answer.
-        StoreRefused: a stream named in MCP_ASSETS_STREAMS is absent and may not be made.
+        StoreUnavailable: NATS or PostgreSQL does not answer, for none of the streams.
+        StoreRefused: none of the streams can be read: absent, not to be made, or forbidden.
     """
     streams = platform.settings.streams
     done = Intake()
+    errors: list[StoreRefused | StoreUnavailable] = []
     for name in streams:
-        done += _intake_stream(platform, name, wait_s / len(streams))
+        try:
+            done += _intake_stream(platform, name, wait_s / len(streams))
+        except (StoreRefused, StoreUnavailable) as error:
+            errors.append(error)
+            done += Intake(unread=(f"{name}: {error}",))
+    if len(errors) == len(streams):
+        first, *others = errors
+        for other in others:
+            first.add_note(f"and at the same time: {other}")
+        raise first
+    for reason in done.unread:
+        _warn_once(reason)
     return done
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    """Intake is called every few seconds; the check `intake_is_current` tells what lasts."""
+    logger.warning("a stream cannot be read, and the others are: %s", reason)
 
 
 def _intake_stream(platform: Platform, name: str, wait_s: float) -> Intake:
@@ -91,20 +117,36 @@ def _intake_stream(platform: Platform, name: str, wait_s: float) -> Intake:
     state = _state(platform, name)
     rewound = find_rewind(cursor, state)
     if rewound is not None:
+        if _still_holds_last(platform, name, cursor, state):
+            # A node that was asked has not heard of it yet.
+            return Intake(more=True)
         return _begin_epoch(platform, name, cursor, state, rewound)
     gap = find_gap(cursor, state)
     if gap is not None:
         return _pass_gap(platform, name, cursor, replace(cursor, last_seq=state.first_seq - 1, last_digest=None), gap)
     read = platform.nats.read(
-        state, cursor.last_seq, limit=MESSAGES_A_READ, max_bytes=BYTES_A_READ, wait_s=max(wait_s, 0.05)
+        state,
+        cursor.last_seq,
+        limit=MESSAGES_A_READ,
+        max_bytes=BYTES_A_READ,
+        wait_s=max(wait_s, 0.05),
+        with_last=cursor.last_digest is not None,
+        past_foreign=is_left_behind(cursor, state),
     )
+    replaced = find_replacement(cursor, read)
+    if replaced is not None:
+        return _begin_epoch(platform, name, cursor, _state(platform, name), replaced)
     if not read.messages:
-        return _pass_over(platform, name, cursor, state)
-    hole = None if state.foreign_subjects else find_hole(cursor.last_seq, read.messages)
-    moved = cursor.moved_to(read.messages)
-    parsed = [(message, parse(message.subject, message.data, platform.type_names)) for message in read.messages]
+        return Intake()
+    hole = _hole(platform, cursor, state, read.messages)
+    return _take_in(platform, name, cursor, read, hole)
+
+
+def _take_in(platform: Platform, name: str, cursor: Cursor, read: Read, hole: str | None) -> Intake:
+    ours = [message for message in read.messages if message.ours]
+    parsed = [(message, parse(message.subject, message.data, platform.type_names)) for message in ours]
     with platform.postgres.transaction() as connection:
-        if not _move(platform, connection, name, cursor, moved):
+        if not _move(platform, connection, name, cursor, cursor.moved_to(read.messages)):
             # Someone else was first.
             return Intake(more=True)
         again = _taken_in_before(platform, connection, name, cursor, parsed)
@@ -183,11 +225,43 @@ def find_rewind(cursor: Cursor, state: StreamState) -> str | None:
     return None
 
 
+def find_replacement(cursor: Cursor, read: Read) -> str | None:
+    """What shows that the stream was set back and filled again, past what was read of it; None if nothing does."""
+    if read.last is not None:
+        if cursor.last_digest is None or (read.last.stored_at, read.last.digest) == (
+            cursor.last_stored_at,
+            cursor.last_digest,
+        ):
+            return None
+        return f"message {cursor.last_seq} is another one than was read: the stream was set back and has been refilled"
+    if not read.messages or cursor.last_stored_at is None or read.messages[0].stored_at >= cursor.last_stored_at:
+        return None
+    return (
+        f"message {read.messages[0].seq} was stored before message {cursor.last_seq}, which was read and is gone: "
+        "the stream was set back and has been refilled"
+    )
+
+
 def find_gap(cursor: Cursor, state: StreamState) -> str | None:
-    """What was lost between the cursor and what the stream still holds; None if nothing was."""
-    if state.first_seq > cursor.last_seq + 1:
+    """What was lost between the cursor and what the stream still holds; None if nothing was, or nothing shows it."""
+    if state.first_seq > cursor.last_seq + 1 and not state.traits.filtered_mirror:
         return f"messages {cursor.last_seq + 1} to {state.first_seq - 1} were discarded before they were read"
     return None
+
+
+def is_left_behind(cursor: Cursor, state: StreamState) -> bool:
+    """Whether the cursor should move past foreign messages, before the stream discards them and they look like a loss.
+
+    It does so once a minute, and when it stands in the older half of the stream.
+    """
+    if not state.foreign_subjects or state.last_seq <= cursor.last_seq:
+        return False
+    if cursor.last_stored_at is None or state.last_stored_at is None:
+        return True
+    return (
+        state.last_stored_at - cursor.last_stored_at > _FOREIGN_PASSED_EVERY
+        or cursor.last_seq < (state.first_seq + state.last_seq) // 2
+    )
 
 
 def find_hole(after_seq: int, messages: Iterable[Message]) -> str | None:
@@ -213,14 +287,11 @@ _MICROSECOND = datetime.resolution
 
 def _state(platform: Platform, name: str) -> StreamState:
     state = platform.nats.state(name)
-    if state is None and platform.settings.create_stream and len(platform.settings.streams) == 1:
+    if state is None and can_be_made(platform.settings):
         platform.nats.ensure_stream(name)
         state = platform.nats.state(name)
     if state is None:
-        raise StoreRefused(
-            f"there is no stream {name} on the NATS server: check MCP_ASSETS_STREAMS, or let it be made "
-            "(MCP_ASSETS_CREATE_STREAM=true, with a single stream)"
-        )
+        raise StoreRefused(absent_stream(name))
     return state
 
 
@@ -244,19 +315,33 @@ def _new_cursor(platform: Platform, name: str) -> Cursor:
     return cursor
 
 
-def _pass_over(platform: Platform, name: str, cursor: Cursor, state: StreamState) -> Intake:
-    """Nothing to read: step over what the stream ended with before the wait and is not ours or was deleted."""
-    if state.last_seq == cursor.last_seq:
-        return Intake()
-    passed = replace(cursor, last_seq=state.last_seq, last_digest=None)
-    hole = f"messages {cursor.last_seq + 1} to {state.last_seq} were discarded before they were read"
-    with platform.postgres.transaction() as connection:
-        if not _move(platform, connection, name, cursor, passed):
-            return Intake(more=True)
-        if state.foreign_subjects:
-            return Intake()
-        _want_full_syncs(platform, connection, f"stream {name}: {hole}")
-    return Intake(gap=hole)
+def _still_holds_last(platform: Platform, name: str, cursor: Cursor, state: StreamState) -> bool:
+    """Whether the stream, which said that it ends before the cursor, nevertheless has the message that was read."""
+    if state.created_at != cursor.stream_created_at or cursor.last_digest is None:
+        return False
+    held = platform.nats.message(name, cursor.last_seq)
+    return held is not None and (held.stored_at, held.digest) == (cursor.last_stored_at, cursor.last_digest)
+
+
+def _hole(platform: Platform, cursor: Cursor, state: StreamState, messages: Sequence[Message]) -> str | None:
+    """The first messages that are missing among those that were read and that may have been ours."""
+    hole = find_hole(cursor.last_seq, messages)
+    if hole is None or state.traits.filtered_mirror:
+        return None
+    if not state.foreign_subjects:
+        return hole
+    limit = state.traits.max_per_subject
+    subjects = Counter(message.subject for message in messages if message.ours)
+    if limit and max(subjects.values(), default=0) < limit:
+        # The limit takes away one of ours only if as many of the same subject stand behind it.
+        return None
+    deleted = platform.nats.deleted_between(state.name, cursor.last_seq, messages[-1].seq)
+    if not deleted:
+        return None
+    return (
+        f"{deleted} messages between {cursor.last_seq + 1} and {messages[-1].seq} were discarded before they were "
+        "read, and may have been ours"
+    )
 
 
 def _move(platform: Platform, connection: Connection, stream: str, old: Cursor, new: Cursor) -> bool:

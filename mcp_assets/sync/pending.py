@@ -7,6 +7,7 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.sync.collections import describe
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import provider_outages
+from mcp_assets.sync.streams import look_at
 from mcp_assets.sync.sweep import Swept, as_dict, last_passes
 
 
@@ -101,7 +102,6 @@ class Pending:
 def pending(platform: Platform) -> Pending:
     """Ask PostgreSQL and NATS what is left to do."""
     found = Pending()
-    read: dict[str, tuple[Any, int]] = {}
     try:
         postgres = platform.postgres
         with postgres.transaction() as connection:
@@ -117,10 +117,6 @@ def pending(platform: Platform) -> Pending:
                 found.dead_letters[f"{stage}/{error_kind}"] = count
             for entity_type, _, reason in connection.execute(postgres.query("wanted_full_syncs")):
                 found.wanted_full_syncs[entity_type] = reason
-            for name in platform.settings.streams:
-                row = connection.execute(postgres.query("read_cursor"), {"stream": name}).fetchone()
-                if row is not None:
-                    read[name] = (row[1], row[2])
         found.sweeping = platform.settings.sweep
         found.sweeps = last_passes(platform)
         found.collections += describe(platform)
@@ -129,14 +125,12 @@ def pending(platform: Platform) -> Pending:
         found.unavailable.append(str(error))
     for name in platform.settings.streams:
         try:
-            state = platform.nats.state(name)
+            look = look_at(platform, name)
         except (StoreUnavailable, StoreRefused) as error:
             found.unread[name] = None
-            found.unavailable.append(str(error))
+            # PostgreSQL's silence is told once.
+            found.unavailable += [] if str(error) in found.unavailable else [str(error)]
             continue
-        if state is None:
-            found.unread[name] = 0
-            continue
-        created_at, last_seq = read.get(name, (state.created_at, state.first_seq - 1))
-        found.unread[name] = state.last_seq - (last_seq if created_at == state.created_at else 0)
+        found.unread[name] = look.unread if look.absent is None else None
+        found.unavailable += [look.absent] if look.absent is not None else []
     return found
