@@ -4,6 +4,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from pydantic_core import to_json
+
 from mcp_assets.entities.chunks import Chunk
 from mcp_assets.entities.refs import EntityRef
 
@@ -49,6 +51,12 @@ FORMER_KEYS: Mapping[str, str] = {key.removeprefix(PREFIX): key for key in RESER
 """The names that our keys had before they got a prefix -> their names now."""
 
 _FORMERLY_ALWAYS = frozenset(("entity_id", "entity_type", "kind", "text_hash", "state_hash", "model", "slot"))
+
+
+CHUNK_VALUE_BYTES = 1_000
+CHUNK_METADATA_BYTES = 8_000
+"""What the point of a chunk carries of its entity's metadata, to be filtered by: values up to that many bytes of JSON,
+in the order of their keys, up to that many in all. A long text has hundreds of chunks, which do not repeat the rest."""
 
 
 def point_id(ref: EntityRef) -> uuid.UUID:
@@ -99,7 +107,12 @@ def payload(
     indexed_at: str,
     chunk: tuple[int, Chunk] | None = None,
 ) -> dict[str, Any]:
-    """The entity's metadata, flat, its title, and the reserved keys; `chunk` is the chunk's number and itself."""
+    """The entity's metadata, flat, its title, and the reserved keys; `chunk` is the chunk's number and itself.
+
+    The point of a chunk carries the short values of the metadata only.
+    """
+    if chunk is not None:
+        metadata = _short(metadata)
     carried = {key: value for key, value in metadata.items() if key not in RESERVED_KEYS}
     if title is not None:
         carried["title"] = title
@@ -117,4 +130,16 @@ def payload(
     if chunk is not None:
         number, piece = chunk
         carried |= {Key.KIND: "chunk", Key.CHUNK: number, Key.START: piece.start, Key.END: piece.end}
+    return carried
+
+
+def _short(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that the points of chunks carry."""
+    room = CHUNK_METADATA_BYTES
+    carried: dict[str, Any] = {}
+    for key in sorted(metadata):
+        size = len(key.encode()) + len(to_json(metadata[key]))
+        if size <= min(CHUNK_VALUE_BYTES, room):
+            room -= size
+            carried[key] = metadata[key]
     return carried

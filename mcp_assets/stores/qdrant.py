@@ -26,8 +26,11 @@ _SCHEMAS: Mapping[str, models.PayloadSchemaType] = {
     "integer": models.PayloadSchemaType.INTEGER,
 }
 
-# Points in one request: with 1,536 dimensions as JSON some 10 MB, a third of Qdrant's default limit.
+# Points in one request: with 1,536 dimensions as JSON some 10 MB.
 _POINTS_A_REQUEST = 400
+
+BYTES_A_REQUEST = 16 << 20
+"""Qdrant refuses bodies over 32 MiB, and what stands before it may refuse sooner."""
 
 _DECIMALS = 8
 """Of a component of a unit vector, as it is sent."""
@@ -257,33 +260,26 @@ class Qdrant:
         """Apply all three, in this order; returns when Qdrant has applied them. Safe to repeat.
 
         Raises:
+            PointsMissing: a payload is meant for a point that is not there; some may have been applied.
             StoreRefused: Qdrant refuses one of them; some may have been applied.
             StoreUnavailable: Qdrant does not answer, or has not applied them in time.
         """
         for part in _slices(upsert):
             # Half as many digits to write and to parse; a score, rounded to 4 decimals, cannot tell.
             vectors = np.stack([point.vector for point in part]).astype(np.float64).round(_DECIMALS).tolist()
-            # Written once, and sent by the generated call: the ones above it look at every number again.
-            body = to_json(
-                {
-                    "points": [
-                        {"id": str(point.id), "vector": vector, "payload": point.payload}
-                        for point, vector in zip(part, vectors, strict=True)
-                    ]
-                },
-                inf_nan_mode="null",
-            )
-            self._applied(lambda body=body: self._upsert(collection, body))  # type: ignore[misc]
+            records = [
+                {"id": str(point.id), "vector": vector, "payload": point.payload}
+                for point, vector in zip(part, vectors, strict=True)
+            ]
+            for body in _bodies("points", records):
+                self._applied(lambda body=body: self._upsert(collection, body))  # type: ignore[misc]
         for entries in _slices(list((payloads or {}).items())):
             operations = [
-                models.OverwritePayloadOperation(
-                    overwrite_payload=models.SetPayload(payload=dict(payload), points=[str(identifier)])
-                )
+                {"overwrite_payload": {"payload": payload, "points": [str(identifier)]}}
                 for identifier, payload in entries
             ]
-            self._applied(
-                lambda operations=operations: self._client.batch_update_points(collection, operations, wait=True)  # type: ignore[misc]
-            )
+            for body in _bodies("operations", operations):
+                self._applied(lambda body=body: self._update(collection, body))  # type: ignore[misc]
         for identifiers in _slices(delete):
             selector = models.PointIdsList(points=[str(identifier) for identifier in identifiers])
             self._applied(lambda selector=selector: self._client.delete(collection, selector, wait=True))  # type: ignore[misc]
@@ -509,6 +505,21 @@ class Qdrant:
         assert answer.result is not None  # noqa: S101  (an answer without one is an error)
         return answer.result
 
+    def _update(self, collection: str, body: bytes) -> Iterable[models.UpdateResult]:
+        """`body`: UpdateOperations as JSON, which write payloads."""
+        try:
+            answer = self._client.http.points_api.batch_update(
+                collection,
+                wait=True,
+                update_operations=body,  # type: ignore[arg-type]
+            )
+        except UnexpectedResponse as error:
+            if error.status_code == 404:
+                raise PointsMissing(f"Qdrant refused (404): {_reason(error)}") from error
+            raise
+        assert answer.result is not None  # noqa: S101  (an answer without one is an error)
+        return answer.result
+
     def _applied(self, call: Callable[[], models.UpdateResult | Iterable[models.UpdateResult]]) -> None:
         answer = self._call(call)
         results = [answer] if isinstance(answer, models.UpdateResult) else list(answer)
@@ -567,6 +578,18 @@ def _reason(error: UnexpectedResponse) -> str:
         return str(json.loads(error.content)["status"]["error"])[:500]
     except (ValueError, KeyError, TypeError):
         return error.reason_phrase
+
+
+def _bodies(key: str, records: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+    """`{key: records}` as JSON, in as many parts as keep below BYTES_A_REQUEST: one at least for each record."""
+    # Written once, and sent by the generated call: the ones above it look at every number again.
+    body = to_json({key: records}, inf_nan_mode="null")
+    if len(body) <= BYTES_A_REQUEST or len(records) == 1:
+        yield body
+        return
+    half = len(records) // 2
+    yield from _bodies(key, records[:half])
+    yield from _bodies(key, records[half:])
 
 
 def _slices(items: Sequence[T]) -> Iterable[Sequence[T]]:
