@@ -1,9 +1,21 @@
 """The one retry policy: which failures are worth another try, how often, and after what wait."""
 
 import logging
+from threading import Event
 from typing import NoReturn
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_any,
+    stop_when_event_set,
+    wait_exponential,
+)
 
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
@@ -23,6 +35,20 @@ def retrying(settings: Settings) -> Retrying:
         stop=stop_after_attempt(settings.retry_attempts),
         wait=wait_exponential(multiplier=settings.retry_delay_ms / 1000, exp_base=2, max=60),
         before_sleep=_say,
+        retry_error_callback=_give_up,
+    )
+
+
+def waiting(settings: Settings, stop: Event) -> Retrying:
+    """Tries a call for STORE_WAIT_S while a store is unavailable, at least each five seconds, until `stop` is set.
+
+    For work that is paid: it outlasts a store's restart, where a run that fails would only be asked for again.
+    """
+    return Retrying(
+        retry=retry_if_exception_type(StoreUnavailable),
+        stop=stop_any(stop_after_delay(settings.store_wait_s), stop_when_event_set(stop)),
+        wait=wait_exponential(multiplier=settings.retry_delay_ms / 1000, exp_base=2, max=5),
+        sleep=sleep_using_event(stop),
         retry_error_callback=_give_up,
     )
 

@@ -164,6 +164,17 @@ class Settings(BaseSettings):
         validation_alias="MCP_ASSETS_RETRY_DELAY_MS",
         description="Wait before the second try; doubles with each.",
     )
+    store_wait_s: NonNegativeFloat = Field(
+        default=600.0,
+        validation_alias="MCP_ASSETS_STORE_WAIT_S",
+        description="Seconds a run that has embedded waits for a store that is away, before it fails.",
+    )
+    kept_vectors_mb: int = Field(
+        default=256,
+        ge=1,
+        validation_alias="MCP_ASSETS_KEPT_VECTORS_MB",
+        description="MiB of paid vectors kept in PostgreSQL while Qdrant cannot take them.",
+    )
     provider_retry_s: PositiveFloat = Field(
         default=60.0,
         validation_alias="MCP_ASSETS_PROVIDER_RETRY_S",

@@ -67,6 +67,7 @@ def settings(addresses: stack.StackAddresses, stub: OpenAIStub) -> Iterator[Sett
         drain_linger_s=0.3,
         # It would act beside what a test does; the tests of it turn it on.
         sweep=False,
+        store_wait_s=0,
     )
     yield made
     _empty_stores(made)

@@ -163,6 +163,8 @@ class _Lanes:
         self._slots = threading.BoundedSemaphore(platform.postgres.max_connections // 2)
         self._results: Queue[Drained | _Ended] = Queue(_BATCHES_AHEAD)
         self._executor = ThreadPoolExecutor(len(platform.settings.entity_types) + 1, thread_name_prefix="drain")
+        # Set when nobody iterates any more: whoever waits for a store ends.
+        self._stopping = threading.Event()
         # Guards what follows, and is notified when it changes.
         self._changed = threading.Condition()
         self._running: set[str] = set()
@@ -195,6 +197,7 @@ class _Lanes:
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
+            self._stopping.set()
             while self._unheard:
                 if isinstance(self._results.get(), _Ended):
                     with self._changed:
@@ -274,7 +277,7 @@ class _Lanes:
                 self._start(entity_type, partial(self._lane, entity_type))
 
     def _until_idle(self, entity_type: str) -> None:
-        indexer = Indexer(self._platform, entity_type)
+        indexer = Indexer(self._platform, entity_type, stopping=self._stopping)
         while not self._over():
             with self._changed:
                 self._busy.add(entity_type)

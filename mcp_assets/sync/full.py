@@ -98,7 +98,9 @@ def full_sync(
                 yield _complete(platform, entity_type, remaining.pop(0), done, differing)
 
         yield from completed()
-        for batch, report in overlapped(batches, work, in_flight=platform.embedder.concurrency + 1):
+        for batch, report in overlapped(
+            batches, work, in_flight=platform.embedder.concurrency + 1, give_up=indexer.stop
+        ):
             counts = Counts()
             for part in report.shards.values():
                 counts.add(part)

@@ -52,7 +52,7 @@ def index(platform: Platform, refs: Sequence[EntityRef], synced: Synced, *, forc
             return index_until_settled(platform, indexer, wanted, force=force, embed=True)
 
         batches = pages(ids, platform.settings.batch_size)
-        for _, report in overlapped(batches, work, in_flight=platform.embedder.concurrency + 1):
+        for _, report in overlapped(batches, work, in_flight=platform.embedder.concurrency + 1, give_up=indexer.stop):
             for counts in report.shards.values():
                 synced.counts.add(counts)
             synced.unknown |= {EntityRef(entity_type, entity_id) for entity_id in report.unknown}

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,17 +20,21 @@ from mcp_assets.embedding.vectors import unit, vector_checks
 from mcp_assets.entities.points import chunk_id, payload, point_id
 from mcp_assets.entities.refs import EntityRef, shard_of, slot_of
 from mcp_assets.entities.text import LONGEST_TEXT
-from mcp_assets.retrying import retrying
-from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.retrying import retrying, waiting
+from mcp_assets.stores.errors import PointsMissing, StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Collection, Point
-from mcp_assets.sync import collections
+from mcp_assets.sync import collections, paid_vectors
 from mcp_assets.sync.collections import Target, Targets, mark_lacking
 from mcp_assets.sync.ledger import Applied, Dirty, Wanted, apply
+from mcp_assets.sync.paid_vectors import Key, Outcome, RecentVectors, Vectors
 from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.provider_outage import provider_answers, provider_refuses
+from mcp_assets.sync.provider_outage import model_key, provider_answers, provider_refuses
 
 logger = logging.getLogger(__name__)
+
+notices = logging.getLogger("mcp_assets.notices")
+"""What whoever watches a run is to see: dagster.yaml has these lines shown in the UI. They are few."""
 
 CHARACTERS_AT_ONCE = 1_000_000
 """Texts embedded and held in memory together, in characters; with 1,536 dimensions some 10 MB of vectors."""
@@ -78,7 +83,7 @@ class BatchReport:
 
     shards: dict[int, Counts] = field(default_factory=dict)
     overtaken: set[str] = field(default_factory=set)
-    """Ids whose state moved on while they were embedded: their newest state is not written yet."""
+    """Ids whose state moved on while they were embedded, or whose point turned out to be missing: not written yet."""
     unknown: set[str] = field(default_factory=set)
     """Ids of which neither source, ledger nor event says anything."""
     early: set[str] = field(default_factory=set)
@@ -100,14 +105,6 @@ class _Held:
         return other is not None and (self.text_hash, self.vector_checks) == (other.text_hash, other.vector_checks)
 
 
-@dataclass(frozen=True, slots=True)
-class _Vectors:
-    """Unit vectors of an entity's own text and of its chunks, shape (1 + chunks, dimension), with their checks."""
-
-    rows: NDArray[np.float32]
-    checks: Sequence[float]
-
-
 @dataclass(slots=True, eq=False)
 class _Plan:
     """What is to be written of one entity: new vectors, a payload on old ones, or nothing but a removal."""
@@ -115,8 +112,12 @@ class _Plan:
     dirty: Dirty
     held: _Held | None
     force: bool = False
-    vectors: _Vectors | None = None
+    vectors: Vectors | None = None
+    kept: bool = False
+    """Its vectors are in PostgreSQL, too, until they are written."""
     refusal: Refusal | None = None
+    missing: bool = False
+    """The collection lacks a point that the ledger believes to be there: it has to be embedded."""
 
     @property
     def removes(self) -> bool:
@@ -172,13 +173,20 @@ class _Writing:
 class Indexer:
     """Applies and indexes batches of one entity type. Thread-safe: batches may overlap, also with other processes."""
 
-    def __init__(self, platform: Platform, entity_type: str) -> None:
+    def __init__(self, platform: Platform, entity_type: str, *, stopping: threading.Event | None = None) -> None:
+        """`stopping`: once it is set, a batch that waits for a store gives up."""
         self._platform = platform
         self._type = entity_type
         self._alias = platform.settings.entity_types[entity_type].collection_name
         self._looking_up = threading.Lock()
         self._known: tuple[float, Targets] | None = None
         self._answered: dict[str, float] = {}
+        self._recent = RecentVectors()
+        self._stopping = stopping or threading.Event()
+
+    def stop(self) -> None:
+        """Have the batches end that wait for a store; what they have paid for is kept."""
+        self._stopping.set()
 
     def run(
         self,
@@ -211,10 +219,14 @@ class Indexer:
         targets = self._targets()
         for part in _by_volume(dirty):
             for target, embedder in targets.writable:
+                # What one collection is to be given again must not pass for done because the next one holds it.
+                part = [entity for entity in part if entity.id not in report.overtaken]
+                if not part:
+                    break
                 writing = _Writing(target, embedder, targets)
                 plans = self._plan(part, writing, force)
-                tokens = self._embed([plan for plan in plans if plan.embeds], embedder)
-                retrying(self._platform.settings)(self._commit, plans, writing, report)
+                tokens = self._embed([plan for plan in plans if plan.embeds and plan.vectors is None], embedder)
+                self._write(plans, writing, report)
                 if tokens is not None:
                     self._counts(report, part[0].id).add(Counts(tokens=tokens))
 
@@ -254,21 +266,67 @@ class Indexer:
     def _plan(self, dirty: Sequence[Dirty], writing: "_Writing", force: bool) -> list[_Plan]:
         with self._platform.postgres.transaction() as connection:
             held = self._read_held(connection, [entity.id for entity in dirty], writing.collection)
-        plans = []
-        for entity in dirty:
-            plan = _Plan(entity, held.get(entity.id), force)
+            plans = [_Plan(entity, held.get(entity.id), force) for entity in dirty]
+            self._take_kept(connection, [plan for plan in plans if plan.embeds and not force], writing.embedder)
+        for plan in plans:
+            entity = plan.dirty
             if len(entity.content) > LONGEST_TEXT:
                 plan.refusal = Refusal(
                     "text_too_long",
                     f"the text has {len(entity.content):,} characters; at most {LONGEST_TEXT:,} can be indexed: "
                     "split the entity",
                 )
-            plans.append(plan)
         return plans
 
+    def _take_kept(self, connection: Connection, plans: Sequence[_Plan], embedder: Embedder) -> None:
+        """Give those of `plans` their vectors that were paid for when they could not be written."""
+        if not plans:
+            return
+        hashes = [plan.dirty.prepared.text_hash for plan in plans]
+        profile = embedder.profile
+        found = paid_vectors.kept(self._platform, connection, model_key(profile), profile.dimension, hashes)
+        for plan in plans:
+            vectors = found.get(plan.dirty.prepared.text_hash)
+            if vectors is not None and len(vectors.rows) == plan.point_count:
+                plan.vectors, plan.kept = vectors, True
+
     def _embed(self, plans: Sequence[_Plan], embedder: Embedder) -> int | None:
-        """Give each plan its vectors or its refusal. Returns the tokens, where the provider tells."""
-        plans = [plan for plan in plans if plan.refusal is None]
+        """Give each plan its vectors or its refusal. Returns the tokens, where the provider tells.
+
+        What another batch is embedding, or has embedded a short while ago, is not embedded again.
+        """
+        model = model_key(embedder.profile)
+        own: dict[Key, _Plan] = {}
+        others: list[tuple[_Plan, Future[Outcome]]] = []
+        forced: list[_Plan] = []
+        for plan in plans:
+            key = (model, plan.dirty.prepared.text_hash)
+            if plan.refusal is not None:
+                continue
+            if plan.force:
+                forced.append(plan)
+            elif (outcome := self._recent.claim(key)) is not None:
+                others.append((plan, outcome))
+            else:
+                own[key] = plan
+        try:
+            tokens = self._embed_all([*own.values(), *forced], embedder)
+        except BaseException as error:
+            self._recent.drop(own, error)
+            raise
+        for key, plan in own.items():
+            found = plan.vectors or plan.refusal
+            assert found is not None  # noqa: S101  (a plan that was embedded has one of the two)
+            self._recent.give(key, found)
+        for plan, outcome in others:
+            shared = outcome.result()
+            if isinstance(shared, Vectors):
+                plan.vectors = shared
+            else:
+                plan.refusal = shared
+        return tokens
+
+    def _embed_all(self, plans: Sequence[_Plan], embedder: Embedder) -> int | None:
         texts = [
             text
             for plan in plans
@@ -290,7 +348,8 @@ class Indexer:
             end = 0
             for plan, vectors in sound:
                 start, end = end, end + len(vectors)
-                plan.vectors = _Vectors(rows[start:end], checks[start:end])
+                # A copy of its own: one that is remembered must not hold the memory of all.
+                plan.vectors = Vectors(rows[start:end].copy(), checks[start:end])
         return result.tokens
 
     def _ask(self, embedder: Embedder, texts: Sequence[str]) -> EmbeddingResult:
@@ -321,6 +380,52 @@ class Indexer:
         )
         return {row[0]: _Held(*row[1:]) for row in rows}
 
+    def _write(self, plans: Sequence[_Plan], writing: "_Writing", report: BatchReport) -> None:
+        """Commit `plans`. What is paid outlasts an outage of a store: it is kept, and waited for.
+
+        Raises:
+            StoreUnavailable: no store came back within STORE_WAIT_S, or the run is to end. What is paid is kept.
+        """
+        paid = [plan for plan in plans if plan.vectors is not None]
+        settings = self._platform.settings
+        try:
+            retrying(settings)(self._commit, plans, writing, report)
+        except StoreRefused as error:
+            self._keep(paid, writing, error)
+            raise
+        except StoreUnavailable as error:
+            self._keep(paid, writing, error)
+            if not paid or not settings.store_wait_s or self._stopping.is_set():
+                raise
+            notices.warning(
+                "%s; this run waits up to %.0f s for it, with %d entities that are embedded",
+                error,
+                settings.store_wait_s,
+                len(paid),
+            )
+            waiting(settings, self._stopping)(self._commit_when_back, plans, writing, report)
+            notices.warning("the store is back: %d entities that waited for it are written", len(paid))
+
+    def _commit_when_back(self, plans: Sequence[_Plan], writing: "_Writing", report: BatchReport) -> None:
+        # Asked first, for it costs no lock.
+        self._platform.qdrant.collections()
+        self._commit(plans, writing, report)
+
+    def _keep(self, paid: Sequence[_Plan], writing: "_Writing", error: Exception) -> None:
+        """Keep the vectors of `paid` in PostgreSQL. If it is away, too, this process alone has them."""
+        new = {
+            plan.dirty.prepared.text_hash: plan.vectors for plan in paid if plan.vectors is not None and not plan.kept
+        }
+        if not new:
+            return
+        try:
+            paid_vectors.keep(self._platform, model_key(writing.embedder.profile), new)
+        except StoreUnavailable as unavailable:
+            error.add_note(f"and what was embedded could not be kept: {unavailable}")
+            return
+        for plan in paid:
+            plan.kept = True
+
     def _commit(self, plans: Sequence[_Plan], writing: "_Writing", report: BatchReport) -> None:
         """Write to Qdrant under the locks of the ledger rows, and what it confirmed to the ledger."""
         postgres, collection = self._platform.postgres, writing.collection
@@ -337,7 +442,17 @@ class Indexer:
             indexed_at = datetime.now(UTC).isoformat(timespec="milliseconds")
             lacking = [plan for plan in embedded if not (writing.targets.building and plan.held_already)]
             self._write_points(lacking, writing, bounds, indexed_at)
+            missing = {plan.dirty.id for plan in lacking if plan.missing}
+            if missing:
+                self._forget(connection, missing, collection)
+                report.overtaken |= missing
+                current, embedded, lacking = (
+                    [plan for plan in plans_of if not plan.missing] for plans_of in (current, embedded, lacking)
+                )
             self._record(connection, [plan for plan in lacking if plan.refusal is None], writing)
+            written = [plan.dirty.prepared.text_hash for plan in lacking if plan.kept]
+            if written:
+                paid_vectors.forget(self._platform, connection, model_key(writing.embedder.profile), written)
             if writing.is_last:
                 # It is done, or given up, when the last of its collections was written.
                 self._settle(connection, [plan for plan in embedded if plan.refusal is None], writing)
@@ -365,14 +480,14 @@ class Indexer:
             return
         with self._platform.postgres.transaction() as connection:
             current, _ = self._lock(connection, replacing)
-            connection.execute(
-                self._platform.postgres.query("delete_embedded"),
-                {
-                    "entity_type": self._type,
-                    "collection": collection.name,
-                    "ids": [plan.dirty.id for plan in current],
-                },
-            )
+            self._forget(connection, [plan.dirty.id for plan in current], collection)
+
+    def _forget(self, connection: Connection, ids: Iterable[str], collection: Collection) -> None:
+        """Drop what the ledger believes that `collection` holds of `ids`: their next plan embeds."""
+        connection.execute(
+            self._platform.postgres.query("delete_embedded"),
+            {"entity_type": self._type, "collection": collection.name, "ids": list(ids)},
+        )
 
     def _lock(self, connection: Connection, plans: Sequence[_Plan]) -> tuple[list[_Plan], dict[str, int]]:
         """Lock the ledger rows of `plans`. Returns those whose state has not moved on, and their chunk bounds."""
@@ -421,7 +536,10 @@ class Indexer:
             self._known = None
             self._platform.qdrant.count(collection.name)
             if len(plans) == 1:
-                plans[0].refusal = Refusal("point_refused", str(refusal))
+                if isinstance(refusal, PointsMissing):
+                    plans[0].missing = True
+                else:
+                    plans[0].refusal = Refusal("point_refused", str(refusal))
                 return
             half = len(plans) // 2
             self._write_points(plans[:half], writing, bounds, indexed_at)

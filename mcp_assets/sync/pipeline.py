@@ -10,7 +10,12 @@ Result = TypeVar("Result")
 
 
 def overlapped(
-    batches: Iterable[Batch], work: Callable[[Batch], Result], *, in_flight: int, fill: bool = False
+    batches: Iterable[Batch],
+    work: Callable[[Batch], Result],
+    *,
+    in_flight: int,
+    fill: bool = False,
+    give_up: Callable[[], None] | None = None,
 ) -> Iterator[tuple[Batch, Result]]:
     """`work` on each batch, at most `in_flight` at once: while one waits for the embedder, another reads or commits.
 
@@ -20,6 +25,8 @@ def overlapped(
 
     With `fill` no result is given before there is no more room: for batches that are drawn at once, and results that
     take as long to work through as the work itself.
+
+    `give_up` is called when an error, or the caller, ends it before its time: the batches in flight are to end, too.
     """
     executor = ThreadPoolExecutor(in_flight, thread_name_prefix="batch")
     window: deque[tuple[Batch, Future[Result]]] = deque()
@@ -32,5 +39,9 @@ def overlapped(
         while window:
             first, future = window.popleft()
             yield first, future.result()
+    except BaseException:
+        if give_up is not None:
+            give_up()
+        raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

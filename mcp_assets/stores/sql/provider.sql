@@ -19,3 +19,25 @@ RETURNING model
 
 -- name: end_provider_outage
 DELETE FROM {schema}.provider_outages WHERE model = %(model)s
+
+-- name: keep_vectors
+INSERT INTO {schema}.unwritten_vectors (model, text_hash, vectors)
+SELECT %(model)s, text_hash, vectors FROM unnest(%(text_hash)s::text[], %(vectors)b::bytea[]) AS paid (text_hash, vectors)
+ORDER BY text_hash
+ON CONFLICT DO NOTHING
+
+-- name: bound_kept_vectors
+DELETE FROM {schema}.unwritten_vectors AS old
+USING (
+    SELECT model, text_hash, kept_at, sum(octet_length(vectors)) OVER (ORDER BY kept_at DESC, model, text_hash) AS bytes
+    FROM {schema}.unwritten_vectors
+) AS sized
+WHERE (old.model, old.text_hash) = (sized.model, sized.text_hash)
+  AND (sized.bytes > %(most_bytes)s OR sized.kept_at < now() - interval '1 day')
+
+-- name: kept_vectors
+SELECT text_hash, vectors FROM {schema}.unwritten_vectors
+WHERE model = %(model)s AND text_hash = ANY(%(text_hashes)s)
+
+-- name: forget_kept_vectors
+DELETE FROM {schema}.unwritten_vectors WHERE model = %(model)s AND text_hash = ANY(%(text_hashes)s)

@@ -130,3 +130,29 @@ def test_an_error_while_batches_are_drawn_reaches_the_caller() -> None:
 
     with pytest.raises(OSError, match="the source broke"):
         list(overlapped(batches(), lambda batch: batch, in_flight=2))
+
+
+@pytest.mark.parametrize("ended_by", ["an error", "its caller", "its batches"])
+def test_batches_in_flight_are_told_to_give_up_only_when_it_ends_before_its_time(ended_by: str) -> None:
+    given_up = threading.Event()
+
+    def work(batch: int) -> int:
+        if ended_by == "its batches":
+            return batch
+        if batch == 0:
+            if ended_by == "an error":
+                raise ValueError("no")
+            return batch
+        assert given_up.wait(10)
+        return batch
+
+    results = overlapped(range(3), work, in_flight=3, give_up=given_up.set)
+    if ended_by == "an error":
+        with pytest.raises(ValueError, match="no"):
+            list(results)
+    elif ended_by == "its caller":
+        assert next(results) == (0, 0)
+        results.close()
+    else:
+        assert len(list(results)) == 3
+    assert given_up.is_set() == (ended_by != "its batches")
