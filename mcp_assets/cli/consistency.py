@@ -41,7 +41,7 @@ def validate(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Compare source tables, ledger, Qdrant and edges. Exits with 1 if drift is left."""
+    """Compare source tables, ledger, Qdrant and edges. Exits with 1 if anything is left that is not right."""
     settings = load_settings()
     unknown = [name for name in types or [] if name not in settings.entity_types]
     if unknown:
@@ -71,6 +71,7 @@ def validate(
                 "found": report.found,
                 "mended": report.mended,
                 "left": report.left,
+                "given_up": [str(ref) for ref in report.given_up],
                 "embedded": report.embedded,
                 "refused": report.refused,
                 "examples": [
@@ -81,7 +82,7 @@ def validate(
         )
     else:
         _show(report, repair=repair)
-    if report.left or report.refused:
+    if report.unfinished:
         raise typer.Exit(Exit.FAILED)
 
 
@@ -98,9 +99,18 @@ def _export(platform: Platform, path: Path) -> None:
 
 def _show(report: Validation, *, repair: bool) -> None:
     out.print(f"{report.checked} entities compared", highlight=False)
-    if not report.found:
+    if not report.found and report.unfinished is None:
         out.print("[green]nothing differs[/]")
         return
+    if report.found:
+        _show_drift(report, repair=repair)
+    if repair:
+        out.print(f"{report.embedded} entities were embedded", highlight=False)
+    if report.unfinished:
+        say_error(report.unfinished)
+
+
+def _show_drift(report: Validation, *, repair: bool) -> None:
     table = Table("drift", "found", *(["mended"] if repair else []), "what to do", show_edge=False)
     for kind, count in report.found.items():
         colour = "red" if Kind(kind).severity is Severity.ERROR else "yellow"
@@ -111,7 +121,3 @@ def _show(report: Validation, *, repair: bool) -> None:
     for one in report.examples[:_EXAMPLES_SHOWN]:
         examples.add_row(one.kind, escape(str(one.ref or one.subject)), escape(one.detail))
     out.print(examples)
-    if repair:
-        out.print(f"{report.embedded} entities were embedded", highlight=False)
-    if report.refused:
-        say_error(report.refused)

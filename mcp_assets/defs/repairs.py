@@ -98,9 +98,8 @@ def build_repair_job() -> dg.JobDefinition:
         }
         if report.examples:
             metadata["examples"] = drift_table(report.examples)
-        if report.refused or report.left:
-            left = ", ".join(f"{count} {kind}" for kind, count in report.left.items())
-            raise dg.Failure(report.refused or f"drift is left: {left}", metadata=metadata, allow_retries=False)
+        if report.unfinished:
+            raise dg.Failure(report.unfinished, metadata=metadata, allow_retries=False)
         context.add_output_metadata(metadata)
 
     @dg.job(

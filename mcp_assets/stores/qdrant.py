@@ -382,6 +382,17 @@ class Qdrant:
         """
         return self._scroll(collection, _slots(slots), keys, with_vectors=True)
 
+    def naming(self, collection: str, entity_type: str, ids: Sequence[str]) -> Iterator[HeldPoint]:
+        """The points whose payload names one of the entities, with the keys that name it alone."""
+        named = models.Filter(
+            must=[
+                models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchValue(value=entity_type)),
+                models.FieldCondition(key=Key.ENTITY_ID, match=models.MatchAny(any=list(ids))),
+            ]
+        )
+        for page in self._scroll(collection, named, [Key.ENTITY_ID], with_vectors=False):
+            yield from page
+
     def scroll_without_slot(self, collection: str, *, keys: Sequence[str]) -> Iterator[list[HeldPoint]]:
         """Every point whose payload has no slot (0..65535), in pages, without vectors: none of them is ours."""
         return self._scroll(collection, models.Filter(must_not=[_SLOT]), keys, with_vectors=False)

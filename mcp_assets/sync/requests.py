@@ -203,12 +203,13 @@ def _validation(platform: Platform, request: Request, result: dict[str, Any]) ->
         if not found.refs:
             raise BadRequest(f"none of the {len(targets)} entities named is known")
         entity_types = [name for name in entity_types if any(ref.type == name for ref in found.refs)]
+    # What is broken is mended, as the original worker did with orphaned relationships, unless it is told not to.
+    repair = _flag(request, "repair", default=True)
     validation = validate(
         platform,
         entity_types=entity_types,
         entities=found.refs,
-        # What is broken is mended, as the original worker did with orphaned relationships, unless it is told not to.
-        repair=_flag(request, "repair", default=True),
+        repair=repair,
         deep=_flag(request, "deep"),
         allow_mass_delete=_flag(request, "allow_mass_delete"),
     )
@@ -225,9 +226,10 @@ def _validation(platform: Platform, request: Request, result: dict[str, Any]) ->
             {"kind": str(one.kind), "entity": str(one.ref) if one.ref is not None else None, "detail": one.detail}
             for one in validation.examples
         ],
+        "given_up": [str(ref) for ref in validation.given_up],
         "unknown": found.unknown,
     }
-    return Answer(request, result, validation.refused)
+    return Answer(request, result, validation.unfinished if repair else None)
 
 
 def _entity_types(platform: Platform, request: Request) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient, models
 
-from mcp_assets.entities.points import point_id
+from mcp_assets.entities.points import Key, chunk_id, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import SyncTarget
 from mcp_assets.sync.conflicts import Difference, Strategy, resolve
@@ -97,9 +97,9 @@ def test_every_fault_is_found_and_settled_and_only_what_is_broken_is_embedded(
     found = told(settled, *TEXTS, "page:p")
 
     assert kinds(found).items() >= {
-        (("t0", "ledger"), "text"),
+        (("t0", "ledger"), "behind"),
         (("t0", "qdrant"), "text"),
-        (("t1", "ledger"), "text"),
+        (("t1", "ledger"), "record"),
         (("t2", "qdrant"), "missing"),
         (("t3", "qdrant"), "metadata"),
         (("t4", "qdrant"), "vector"),
@@ -163,3 +163,25 @@ def test_an_entity_without_a_row_is_what_its_newest_event_says(settled: Platform
     assert (one.what, one.settled, [two for two in rest if not two.settled]) == ("missing", True, [])
     assert entity_points(settled, "memory").keys() == {"m"}
     assert ledger(settled, "memory")["m"]["content"] == "second"
+
+
+def test_work_under_way_is_no_difference(settled: Platform) -> None:
+    put_tasks(settled, {"t0": "another text"})
+    send(settled, ("mcp.task.updated", {"taskId": "t0"}))
+    assert told(settled, "t0", strategy=Strategy.REPORT) == []
+
+
+def test_each_point_that_names_an_entity_and_should_not_be_is_found_and_removed(settled: Platform) -> None:
+    client = qdrant(settled)
+    try:
+        (own,) = client.retrieve("kanban_tasks", [pid("t1")], with_vectors=True)
+        assert own.payload is not None
+        far = str(chunk_id(point_id(EntityRef("task", "t1")), 50))
+        payload = {**own.payload, Key.KIND: "chunk", Key.CHUNK: 50}
+        client.upsert("kanban_tasks", [models.PointStruct(id=far, vector=own.vector, payload=payload)], wait=True)
+        (found,) = told(settled, "t1")
+        assert (found.what, found.settled) == ("chunks", True)
+        assert client.retrieve("kanban_tasks", [far]) == []
+        assert len(client.retrieve("kanban_tasks", [pid("t1")])) == 1
+    finally:
+        client.close()

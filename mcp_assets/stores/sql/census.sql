@@ -232,6 +232,16 @@ SELECT DISTINCT slot * %(shards)s >> 16 FROM held
 SELECT id, coalesce(entity_type || ':' || entity_id, subject), stage, error_kind, error
 FROM {schema}.dead_letters ORDER BY last_at DESC, id DESC LIMIT %(limit)s
 
+-- name: given_up_entities
+-- Of the types, or of the entities alone if any are named.
+SELECT DISTINCT entity_type, entity_id FROM {schema}.dead_letters
+WHERE stage IN ('apply', 'embed', 'upsert') AND entity_type = ANY(%(of_types)s)
+  AND (%(types)s::text[] = '{}' OR EXISTS (
+      SELECT FROM unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+      WHERE wanted.entity_type = dead_letters.entity_type AND wanted.entity_id = dead_letters.entity_id
+  ))
+ORDER BY 1, 2
+
 -- name: removed_types
 -- The types of `linked` are found by one step through its key a type.
 WITH RECURSIVE linked_types AS (

@@ -81,24 +81,8 @@ FROM {schema}.full_sync_progress WHERE full_sync_id = %(id)s ORDER BY entity_typ
 DELETE FROM {schema}.full_syncs WHERE finished_at < now() - %(days)s * interval '1 day'
 
 -- name: changed_at
-SELECT entity_id, changed_at FROM {schema}.entities WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
-
--- name: distrust_entities
--- No full sync or event takes these rows for what their source rows say before they were written again.
-UPDATE {schema}.entities SET source_hash = NULL, prepared_by = '', dirty = true
+SELECT entity_id, changed_at, origin FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
-
--- name: tombstone_unknown
-INSERT INTO {schema}.entities
-    (entity_type, entity_id, slot, origin, prepared_by, text_hash, state_hash, deleted_at, chunk_bound)
-SELECT %(entity_type)s, entity_id, slot, 'event', '', 'deleted', 'deleted', now(), chunks
-FROM unnest(%(entity_id)s::text[], %(slot)s::integer[], %(chunks)s::integer[]) AS gone (entity_id, slot, chunks)
-ON CONFLICT (entity_type, entity_id) DO NOTHING
-
--- name: bound_held_chunks
-UPDATE {schema}.entities AS ledger SET chunk_bound = greatest(chunk_bound, held.chunks)
-FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS held (entity_id, chunks)
-WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = held.entity_id
 
 -- name: claim_unannounced
 SELECT id, stage, subject, stream, seq, entity_type, entity_id, error_kind, error, attempts, raw

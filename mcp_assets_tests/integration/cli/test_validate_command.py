@@ -84,3 +84,18 @@ def test_validate_refuses_a_mass_deletion_until_it_is_allowed(world: Platform) -
 def test_validate_names_what_it_cannot_take(world: Platform, tmp_path: Path) -> None:
     assert call(world, "--type", "nothing").returncode == 2
     assert call(world, "--export", "report.xls").returncode == 2
+
+
+def test_a_repair_that_leaves_an_entity_which_nothing_can_index_exits_with_1_and_names_it(
+    world: Platform,
+) -> None:
+    put_tasks(world, {"poison": "REFUSE-ME", "sound": "another"})
+    for _ in full_sync(world, "task", range(4)):
+        pass
+    assert call(world, "--json").returncode == 1
+    left = call(world, "--repair", "--json")
+    assert left.returncode == 1, left.stderr
+    assert json.loads(left.stdout)["given_up"] == ["task:poison"]
+    shown = call(world, "--repair")
+    assert shown.returncode == 1
+    assert "1 entities could not be indexed (task:poison)" in " ".join(shown.stderr.split())
