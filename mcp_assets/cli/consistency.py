@@ -8,8 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mcp_assets.cli.console import Exit, err, out, print_json, say_error
+from mcp_assets.entities.refs import EntityRef
 from mcp_assets.settings import load_settings
 from mcp_assets.sync.drift import Kind, Severity
+from mcp_assets.sync.end_entities import end_entities
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.validation import Validation
 from mcp_assets.sync.validation import validate as validate_stores
@@ -71,6 +73,8 @@ def validate(
                 "found": report.found,
                 "mended": report.mended,
                 "left": report.left,
+                "live_by_events": report.by_events,
+                "live_by_events_examples": [str(ref) for ref in report.by_events_examples],
                 "given_up": [str(ref) for ref in report.given_up],
                 "embedded": report.embedded,
                 "refused": report.refused,
@@ -86,6 +90,36 @@ def validate(
         raise typer.Exit(Exit.FAILED)
 
 
+def end(
+    entities: Annotated[list[str], typer.Argument(metavar="TYPE:ID...", help="Entities that have no source row.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Delete entities that live by events alone, as an event that deletes would. Exits with 1 if one is left."""
+    platform = Platform(load_settings())
+    try:
+        ended = end_entities(platform, [_named(platform, text) for text in dict.fromkeys(entities)])
+    finally:
+        platform.close()
+    if json:
+        print_json({"ended": [str(ref) for ref in ended.refs], "left": [str(ref) for ref in ended.left]})
+    else:
+        out.print(f"{len(ended.refs)} entities are deleted", highlight=False)
+    for ref in ended.left:
+        say_error(f"{ref} is left: it is not living, or has a source row, which decides")
+    if ended.left:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _named(platform: Platform, text: str) -> EntityRef:
+    name, colon, entity_id = text.partition(":")
+    entity_type = platform.type_names.canonical(name) if colon else None
+    if entity_type is None or not entity_id:
+        raise typer.BadParameter(
+            f"{text!r} is no entity: write TYPE:ID, with one of {', '.join(platform.settings.entity_types)}"
+        )
+    return EntityRef(entity_type, entity_id)
+
+
 def _export(platform: Platform, path: Path) -> None:
     # pandas takes a second to load, and nothing else here needs it.
     from mcp_assets.sync.census_report import export_report
@@ -99,6 +133,13 @@ def _export(platform: Platform, path: Path) -> None:
 
 def _show(report: Validation, *, repair: bool) -> None:
     out.print(f"{report.checked} entities compared", highlight=False)
+    if report.by_events:
+        named = ", ".join(map(str, report.by_events_examples[:_EXAMPLES_SHOWN]))
+        out.print(
+            f"{report.by_events} entities live by their events alone though their type has a source table ({named}): "
+            "if they are gone, `mcp-assets end TYPE:ID` deletes them",
+            highlight=False,
+        )
     if not report.found and report.unfinished is None:
         out.print("[green]nothing differs[/]")
         return

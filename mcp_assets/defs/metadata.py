@@ -91,6 +91,7 @@ def census_metadata(census: Census) -> Mapping[str, dg.MetadataValue]:
         "checked": dg.MetadataValue.int(census.checked),
         "points": dg.MetadataValue.int(census.points),
         "edges": dg.MetadataValue.int(census.edges),
+        "live_by_events": dg.MetadataValue.int(census.by_events),
         "deep": dg.MetadataValue.bool(census.deep),
         "seconds": dg.MetadataValue.float(round(census.seconds, 3)),
         "drift": dg.MetadataValue.int(census.counts.total()),

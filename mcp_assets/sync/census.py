@@ -88,6 +88,10 @@ class Census:
     counts: Counter[Kind] = field(default_factory=Counter)
     examples: list[Drift] = field(default_factory=list)
     """At most EXAMPLES of each kind."""
+    by_events: int = 0
+    """Entities that live by events alone though their type has a source table: no drift."""
+    by_events_examples: list[EntityRef] = field(default_factory=list)
+    """At most EXAMPLES."""
     seconds: float = 0.0
 
     @property
@@ -256,6 +260,7 @@ class _Vectors:
         self._profile = profile
         # Of several types in one collection, the first tells of the points that are nobody's.
         self._owns_foreign = self._type == _sharing(platform, self._type)[0]
+        self._has_source = platform.source(self._type) is not None
         self._suspects: dict[str, list[str]] = {}
 
     def take(self) -> None:
@@ -354,10 +359,17 @@ class _Vectors:
             row = pair.row
             if row is not None and (row.living or row.in_source):
                 self._census.checked += 1
+                self._note_origin(row)
             if row is None or row.id in lying or self._is_suspect(row, pair.points, texts.get(row.id)):
                 entity_id = row.id if row is not None else pair.points[0].ref.id
                 self._suspects.setdefault(entity_id, []).extend(point.id for point in pair.points)
         self._look_closely_if_many()
+
+    def _note_origin(self, row: _Row) -> None:
+        if row.living and row.origin == "event" and not row.in_source and self._has_source:
+            self._census.by_events += 1
+            if len(self._census.by_events_examples) < EXAMPLES:
+                self._census.by_events_examples.append(EntityRef(self._type, row.id))
 
     def _is_sampled(self, row: _Row) -> bool:
         sampled = self._census.deep or row.slot % TEXTS_SAMPLED == self._census.id % TEXTS_SAMPLED

@@ -41,6 +41,9 @@ class Validation:
     """Why a repair stopped before it removed very much."""
     embedded: int = 0
     """Entities that the repair embedded."""
+    by_events: int = 0
+    """Entities that live by events alone though their type has a source table: no drift, a person may end them."""
+    by_events_examples: Sequence[EntityRef] = ()
     given_up: Sequence[EntityRef] = ()
     """Entities that are not indexed as they are, because something refuses them: dead letters tell the reasons."""
 
@@ -97,8 +100,17 @@ def validate(
     found = sum_of(taken)
     examples = tuple(drift for census in taken for drift in census.examples)
     checked = sum(census.checked for census in taken)
+    by_events = sum(census.by_events for census in taken)
+    named = [ref for census in taken for ref in census.by_events_examples]
     if not repair:
-        return Validation(checked, found, examples=examples, given_up=_given_up(platform, of_types=entity_types))
+        return Validation(
+            checked,
+            found,
+            examples=examples,
+            by_events=by_events,
+            by_events_examples=named,
+            given_up=_given_up(platform, of_types=entity_types),
+        )
     # Where nothing was found, too: what a killed repair left dirty waits, and is no drift.
     ids = {census.id for census in taken}
     last = [one for one in last_censuses(platform) if one.id in ids]
@@ -112,6 +124,8 @@ def validate(
         examples,
         "; ".join(repaired.refused) or None,
         repaired.embedded,
+        by_events,
+        named,
         _given_up(platform, of_types=entity_types),
     )
 

@@ -242,6 +242,14 @@ WHERE stage IN ('apply', 'embed', 'upsert') AND entity_type = ANY(%(of_types)s)
   ))
 ORDER BY 1, 2
 
+-- name: end_entities
+-- Their order is behind that of the newest event, and before that of each later one.
+UPDATE {schema}.entities
+SET deleted_at = now(), dirty = true, title = NULL, content = '', metadata = '{}', text_hash = 'deleted',
+    state_hash = 'deleted', event_order = coalesce(event_order, '') || '!', changed_at = now()
+WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND origin = 'event' AND deleted_at IS NULL
+RETURNING entity_id
+
 -- name: removed_types
 -- The types of `linked` are found by one step through its key a type.
 WITH RECURSIVE linked_types AS (
