@@ -13,7 +13,8 @@ MAX_ID_BYTES = 1024
 
 
 class EntityRef(NamedTuple):
-    """One entity. `id` is any text without NUL or lone surrogates, 1 to MAX_ID_LENGTH characters."""
+    """One entity. `id` is any text without NUL or lone surrogates, 1 to MAX_ID_LENGTH characters and at most
+    MAX_ID_BYTES."""
 
     type: str
     id: str
@@ -24,6 +25,17 @@ class EntityRef(NamedTuple):
     @property
     def slot(self) -> int:
         return slot_of(self.id)
+
+
+def id_excess(entity_id: str) -> str | None:
+    """How an id is too long, as the end of a sentence; None if it is not."""
+    if len(entity_id) > MAX_ID_LENGTH:
+        return f"has {len(entity_id)} characters; an id has at most {MAX_ID_LENGTH}"
+    # A lone surrogate, which is refused by itself, counts as what it would take.
+    size = len(entity_id) if entity_id.isascii() else len(entity_id.encode(errors="surrogatepass"))
+    if size > MAX_ID_BYTES:
+        return f"has {size} bytes in UTF-8; an id has at most {MAX_ID_BYTES}"
+    return None
 
 
 @lru_cache(maxsize=4096)  # of the entities of a batch it is asked again and again

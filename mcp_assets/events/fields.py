@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
-from mcp_assets.entities.refs import MAX_ID_LENGTH
+from mcp_assets.entities.refs import id_excess
 from mcp_assets.events.model import ErrorKind, JsonValue
 from mcp_assets.events.oddities import Oddities
 from mcp_assets.events.refusal import Path, Refusal, json_type, quote, render
@@ -178,10 +178,9 @@ def checked_id(entity_id: str, path: Path) -> str:
     """Raises Refusal (missing_id, bad_id)."""
     if not entity_id:
         raise Refusal(ErrorKind.MISSING_ID, f"{render(path)} is an empty id.")
-    if len(entity_id) > MAX_ID_LENGTH:
-        raise Refusal(
-            ErrorKind.BAD_ID, f"{render(path)} has {len(entity_id)} characters; an id has at most {MAX_ID_LENGTH}."
-        )
+    excess = id_excess(entity_id)
+    if excess is not None:
+        raise Refusal(ErrorKind.BAD_ID, f"{render(path)} {excess}.")
     if entity_id != entity_id.strip():
         raise Refusal(ErrorKind.BAD_ID, f"{render(path)} begins or ends with white space: {quote(entity_id)}.")
     return entity_id

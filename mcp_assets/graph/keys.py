@@ -8,7 +8,10 @@ from unicodedata import normalize
 from mcp_assets.entities.refs import EntityRef
 
 MAX_KEY_LENGTH = 512
-"""Characters; what is longer is cut, for an index row of PostgreSQL holds 2,704 bytes."""
+"""Characters; what is longer is cut."""
+
+MAX_KEY_BYTES = 1024
+"""In UTF-8; what is longer is cut, because an index row of PostgreSQL holds 2,704 bytes, and some hold an id too."""
 
 
 class ReferenceKind(StrEnum):
@@ -27,11 +30,20 @@ class ReferenceKey(NamedTuple):
 
 
 def folded(text: str) -> str:
-    """`text` as it is compared: case folded, composed (NFC), white space collapsed, at most MAX_KEY_LENGTH long."""
+    """`text` as it is compared: case folded, composed (NFC), white space collapsed, cut to MAX_KEY_LENGTH and
+    MAX_KEY_BYTES."""
     if not text.isascii():
         # What is equal but for case need not be composed alike: it is taken apart before it is folded.
         text = normalize("NFC", normalize("NFD", text).casefold())
-    return " ".join(text.casefold().split())[:MAX_KEY_LENGTH].rstrip()
+    return _cut(" ".join(text.casefold().split())).rstrip()
+
+
+def _cut(key: str) -> str:
+    key = key[:MAX_KEY_LENGTH]
+    if 4 * len(key) <= MAX_KEY_BYTES or key.isascii():
+        return key
+    encoded = key.encode(errors="surrogatepass")
+    return key if len(encoded) <= MAX_KEY_BYTES else encoded[:MAX_KEY_BYTES].decode(errors="ignore")
 
 
 def title_key(title: str | None) -> str | None:
@@ -44,7 +56,7 @@ def slug_key(slug: object) -> str | None:
     if not isinstance(slug, str):
         return None
     parts = (folded(part) for part in slug.split("/"))
-    return "/".join(part for part in parts if part)[:MAX_KEY_LENGTH].rstrip(" /") or None
+    return _cut("/".join(part for part in parts if part)).rstrip(" /") or None
 
 
 def parent_slug_key(slug: object) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
+from mcp_assets.entities.refs import EntityRef, id_excess
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, slug_key, title_key
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -72,7 +72,7 @@ class LinkForm:
             return None
         match self.kind:
             case ReferenceKind.ID:
-                return id_key(EntityRef(self.entity_type, text)) if 0 < len(text) <= MAX_ID_LENGTH else None
+                return id_key(EntityRef(self.entity_type, text)) if text and id_excess(text) is None else None
             case ReferenceKind.TITLE:
                 key = title_key(text)
             case ReferenceKind.SLUG:

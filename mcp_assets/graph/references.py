@@ -14,7 +14,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
+from mcp_assets.entities.refs import EntityRef, id_excess
 from mcp_assets.entities.registry import EntityTypes
 from mcp_assets.entities.text import build_text
 from mcp_assets.graph.edges import Edge, EdgeType, strongest
@@ -136,7 +136,7 @@ class ReferenceRules:
         before, colon, after = text.partition(":")
         named_type = self.type_names.get(before.lower()) if colon else None
         ref = EntityRef(bare_type, text) if named_type is None else EntityRef(named_type, after.strip())
-        return ref if 0 < len(ref.id) <= MAX_ID_LENGTH else None
+        return ref if ref.id and id_excess(ref.id) is None else None
 
     def _in_text(self, title: str | None, content: str) -> Iterator[Use]:
         text = build_text(title, content)

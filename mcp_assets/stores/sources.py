@@ -5,7 +5,7 @@ import math
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from mcp_assets.entities.refs import MAX_ID_BYTES, SLOTS, slot_of
+from mcp_assets.entities.refs import MAX_ID_BYTES, MAX_ID_LENGTH, SLOTS, id_excess, slot_of
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.events.decode import MAX_DEPTH
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
@@ -55,6 +55,52 @@ class SourceRow:
     source_hash: str
     unfit: str | None = None
     """Why no store could hold the metadata, which PostgreSQL's jsonb could; then `metadata` is empty."""
+    repeated: bool = False
+    """More than one living row bears the id: which of them is the entity is not known."""
+
+
+@dataclass(slots=True)
+class IdFaults:
+    """Living rows of a source table that cannot be entities for their ids: of a view, or of a mapping to a wrong
+    column."""
+
+    nameless: int = 0
+    """Rows whose id is NULL or empty."""
+    repeated: dict[str, int] = field(default_factory=dict)
+    """Ids that several rows bear, with their number; at most MOST_FAULTS."""
+    too_long: dict[str, int] = field(default_factory=dict)
+    """The beginnings of ids that are too long, with their bytes; at most MOST_FAULTS."""
+    more: int = 0
+    """Ids that are repeated or too long beyond those."""
+
+    def sentences(self) -> dict[str, tuple[str, str]]:
+        """What is wrong, by id: an error kind and a sentence; under NAMELESS the rows without one."""
+        told = {}
+        if self.nameless:
+            told[NAMELESS] = (
+                "missing_id",
+                f"{self.nameless} rows of the source table have no id: the id column of the mapping must be filled",
+            )
+        for entity_id, count in self.repeated.items():
+            told[entity_id] = (
+                "repeated_id",
+                f"{count} living rows of the source table bear this id: map a column that names each row, or let the "
+                "view give each id once",
+            )
+        for beginning, size in self.too_long.items():
+            told[beginning] = (
+                "bad_id",
+                f"the id of the source row has {size} bytes in UTF-8; an id has at most {MAX_ID_LENGTH} characters and "
+                f"{MAX_ID_BYTES} bytes",
+            )
+        return told
+
+
+NAMELESS = "(no id)"
+"""Stands for the id of rows that have none, where what is wrong is told."""
+
+MOST_FAULTS = 1_000
+_BEGINNING = 200
 
 
 @dataclass(slots=True)
@@ -89,6 +135,7 @@ class SourceReader:
         # The predicate is the site's own setting, as trusted as the connection string beside it.
         self._alive = sql.SQL("({})").format(sql.SQL(mapping.alive))
         self._id_type: str | None = None
+        self._unique: bool | None = None
 
     def read(self, connection: Connection, ids: Iterable[str]) -> dict[str, SourceRow]:
         """The rows of those of `ids` that have one, alive or not, by id. One statement: all or an error.
@@ -114,11 +161,17 @@ class SourceReader:
                 match=self._match(),
             )
             rows = self._run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
-        found = {}
+        found: dict[str, SourceRow] = {}
         for entity_id, alive, title, content, metadata, source_hash in rows:
             # Read here and not by the driver, which would fail all rows for one.
             fit, unfit = _read_metadata(metadata)
-            found[entity_id] = SourceRow(bool(alive), title, content, fit, source_hash, unfit)
+            row = SourceRow(bool(alive), title, content, fit, source_hash, unfit)
+            before = found.get(entity_id)
+            if before is not None and before.alive:
+                if not row.alive:
+                    continue
+                row = replace(row, unfit="more than one living row of the source table bears this id", repeated=True)
+            found[entity_id] = row
         return found
 
     def hashes(self, connection: Connection, ids: Iterable[str]) -> dict[str, tuple[bool, str]]:
@@ -139,7 +192,62 @@ class SourceReader:
                 match=self._match(),
             )
             rows = self._run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
-        return {entity_id: (bool(alive), source_hash) for entity_id, alive, source_hash in rows}
+        # Of several rows that bear one id a living one counts, and of those always the same.
+        return {row[0]: (bool(row[1]), row[2]) for row in sorted(rows, key=lambda row: (bool(row[1]), row[2]))}
+
+    def id_faults(self, connection: Connection, slots: tuple[int, int]) -> IdFaults:
+        """The living rows that cannot be entities for their ids; those without one count to the first slot.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`.
+        """
+        with self._reading(connection) as reading:
+            statement = sql.SQL(
+                "SELECT nullif({id}, ''), count(*), max(octet_length({id})), count(*) OVER () FROM {table}"
+                " WHERE {alive} AND ({id} <> '' AND {within}{nameless}) {unnamed} GROUP BY 1{repeated}"
+                " ORDER BY 1 NULLS FIRST LIMIT {limit}"
+            ).format(
+                id=self._id,
+                table=self._table,
+                alive=self._alive,
+                within=_within(_slot(self._id), slots),
+                nameless=sql.SQL(" OR nullif({}, '') IS NULL").format(self._id) if slots[0] == 0 else sql.SQL(""),
+                unnamed=sql.SQL("AND {} IS NOT TRUE").format(self._named())
+                if self._names_each_row(reading)
+                else sql.SQL(""),
+                repeated=sql.SQL("")
+                if self._names_each_row(reading)
+                else sql.SQL(" HAVING count(*) > 1 OR bool_or({} IS NOT TRUE)").format(self._named()),
+                limit=sql.Literal(MOST_FAULTS + 1),
+            )
+            rows = self._run(lambda: reading.execute(statement).fetchall())
+        faults = IdFaults()
+        for entity_id, count, size, total in rows:
+            if entity_id is None:
+                faults.nameless = count
+            elif len(faults.repeated) + len(faults.too_long) == MOST_FAULTS:
+                break
+            elif id_excess(entity_id) is not None:
+                faults.too_long[entity_id[:_BEGINNING] + "…"] = size
+            else:
+                faults.repeated[entity_id] = count
+            faults.more = total - bool(faults.nameless) - len(faults.repeated) - len(faults.too_long)
+        return faults
+
+    def _names_each_row(self, connection: Connection) -> bool:
+        """Whether PostgreSQL sees to it that each row has an id of its own; of a view it is not known."""
+        if self._unique is None:
+            row = self._run(
+                lambda: connection.execute(
+                    "SELECT EXISTS (SELECT FROM pg_index"
+                    " JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]"
+                    " WHERE indrelid = to_regclass(%s) AND attname = %s AND indisunique AND indisvalid"
+                    " AND indnkeyatts = 1 AND indpred IS NULL)",
+                    (self._table.as_string(connection), self._mapping.id),
+                ).fetchone()
+            )
+            self._unique = row is not None and bool(row[0])
+        return self._unique
 
     def updated_at(self, connection: Connection, ids: Iterable[str]) -> dict[str, datetime]:
         """When the rows of those of `ids` that have one were last updated; none where no column says so.
@@ -185,7 +293,8 @@ class SourceReader:
                            WHERE ledger.entity_type = {entity_type} AND ledger.entity_id = found.entity_id
                        ) END AS bytes
                 FROM (
-                    SELECT {id} AS id, {hash} AS hash, {bytes} AS bytes FROM {table} WHERE {alive} AND {source_slots}
+                    SELECT {id} AS id, {hash} AS hash, {bytes} AS bytes FROM {table}
+                    WHERE {alive} AND {source_slots} AND {named}
                 ) AS source
                 FULL JOIN (
                     SELECT entity_id, origin, source_hash, prepared_by, deleted_at, dirty FROM {schema}.entities
@@ -205,6 +314,7 @@ class SourceReader:
             bytes=self._bytes(),
             table=self._table,
             alive=self._alive,
+            named=self._named(),
             schema=sql.Identifier(self._schema),
             slot_of_found=_slot(sql.SQL("coalesce(source.id, found.entity_id)")),
             source_slots=_within(_slot(self._id), slots),
@@ -327,8 +437,15 @@ class SourceReader:
         Raises:
             StoreRefused, StoreUnavailable: as `read`; then there is no such table.
         """
-        statement = sql.SQL("SELECT {id} AS id, {slot} AS slot, {hash} AS hash FROM {table} WHERE {alive} AND {slots}")
+        with self._reading(connection) as reading:
+            once = self._names_each_row(reading)
+        # Of several rows that bear one id, which `id_faults` tells of, one is compared.
+        statement = sql.SQL(
+            "SELECT {once}{id} AS id, {slot} AS slot, {hash} AS hash FROM {table} WHERE {alive} AND {slots} AND {named}"
+        )
         living = statement.format(
+            once=sql.SQL("") if once else sql.SQL("DISTINCT ON ({}) ").format(self._id),
+            named=self._named(),
             id=self._id,
             slot=_slot(self._id),
             hash=self._hash(),
@@ -352,7 +469,10 @@ class SourceReader:
     ) -> None:
         """`find_differing` of a table in another database: both sides in the order of ids, merged as they come."""
         assert self._database is not None  # noqa: S101  (the caller asked)
-        source = sql.SQL("SELECT {id}, {hash}, {bytes} FROM {table} WHERE {alive} AND {slots} ORDER BY {id}").format(
+        source = sql.SQL(
+            "SELECT {id}, {hash}, {bytes} FROM {table} WHERE {alive} AND {slots} AND {named} ORDER BY {id}"
+        ).format(
+            named=self._named(),
             id=self._id,
             hash=self._hash(),
             bytes=self._bytes(),
@@ -422,9 +542,10 @@ class SourceReader:
 
     def _named(self) -> sql.Composable:
         """Rows that can be entities: they have an id, and it is not too long."""
-        return sql.SQL("({id} IS NOT NULL AND octet_length({id}) <= {bytes})").format(
-            id=self._id, bytes=sql.Literal(MAX_ID_BYTES)
-        )
+        return sql.SQL(
+            "(octet_length({id}) BETWEEN 1 AND {bytes}"
+            " AND (octet_length({id}) <= {characters} OR char_length({id}) <= {characters}))"
+        ).format(id=self._id, bytes=sql.Literal(MAX_ID_BYTES), characters=sql.Literal(MAX_ID_LENGTH))
 
     def _alive_with_parameters(self) -> sql.Composable:
         """With parameters in the statement, a percent sign in the predicate (LIKE '…%') has to be doubled."""

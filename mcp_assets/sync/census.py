@@ -20,6 +20,7 @@ from mcp_assets.entities.refs import EntityRef, slot_range
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Collection, HeldPoint, physical_name
+from mcp_assets.stores.sources import NAMELESS
 from mcp_assets.sync.collections import serving_collection
 from mcp_assets.sync.drift import (
     Drift,
@@ -285,6 +286,10 @@ class _Vectors:
         reader = self._platform.source(self._type)
         self._session.execute("DROP TABLE IF EXISTS census_source, census_rows")
         if reader is not None:
+            faults = reader.id_faults(self._session, self._slots).sentences()
+            for entity_id, (_, sentence) in faults.items():
+                ref = EntityRef(self._type, entity_id) if entity_id != NAMELESS else None
+                self._log.add(Drift(Kind.UNUSABLE_ROW, ref, sentence, self._type if ref is None else ""))
             reader.copy_living(self._session, self._slots)
         else:
             self._session.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')

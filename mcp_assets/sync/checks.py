@@ -130,7 +130,8 @@ def _ledger(platform: Platform) -> Finding:
             if reader is not None:
                 # A table that is not there now fails the check, however young the census is.
                 reader.read(connection, ["0"])
-    finding = _drift(Kind.LEDGER_BEHIND, Kind.VANISHED_ROW, Kind.LYING_LEDGER, Kind.DAMAGED_ROW)(platform)
+    kinds = (Kind.LEDGER_BEHIND, Kind.VANISHED_ROW, Kind.UNUSABLE_ROW, Kind.LYING_LEDGER, Kind.DAMAGED_ROW)
+    finding = _drift(*kinds)(platform)
     censuses = recent_censuses(platform)
     counts = drift_counts(platform, [last.id for last in censuses])
     gone: Counter[str] = Counter()

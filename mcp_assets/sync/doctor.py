@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
+from mcp_assets.entities.refs import SLOTS
 from mcp_assets.settings import SettingsError, load_settings
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync import collections
 from mcp_assets.sync.link_lock import require_usable_edges
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.streams import absent_stream, can_be_made, meaning_of
+
+_TOLD = 5
 
 _PROBE = "a short text that any model can embed"
 
@@ -73,11 +76,19 @@ def _postgres(platform: Platform) -> str:
 
 
 def _source_tables(platform: Platform) -> str:
+    wrong: list[str] = []
     with platform.postgres.transaction() as connection:
         for name in platform.settings.entity_types:
             reader = platform.source(name)
             if reader is not None:
                 reader.read(connection, ["00000000-0000-0000-0000-000000000000", "0"])
+                faults = reader.id_faults(connection, (0, SLOTS))
+                wrong += [f"{name}:{entity_id}: {told}" for entity_id, (_, told) in faults.sentences().items()]
+    if wrong:
+        raise StoreRefused(
+            f"{len(wrong)} ids of source rows cannot be those of entities: {'; '.join(wrong[:_TOLD])}"
+            + (" …" if len(wrong) > _TOLD else "")
+        )
     return "every mapped table and column is there"
 
 

@@ -34,6 +34,7 @@ class Kind(StrEnum):
 
     LEDGER_BEHIND = "ledger_behind_source"
     VANISHED_ROW = "vanished_row"
+    UNUSABLE_ROW = "unusable_source_row"
     LYING_LEDGER = "lying_ledger"
     DAMAGED_ROW = "damaged_row"
     MISSING_VECTOR = "missing_vector"
@@ -75,6 +76,8 @@ _ADVICE: Mapping[Kind, str] = {
     "this comes back, the server that writes the rows does not publish its events.",
     Kind.VANISHED_ROW: f"The source row is gone, and no event told of it. {_REPAIR} removes the entity; if very many "
     "are gone, it asks first.",
+    Kind.UNUSABLE_ROW: "A source row has no id, an id that other rows bear too, or one that is too long: it cannot be "
+    "an entity. Mend the view or the mapping; `mcp-assets doctor` names the rows.",
     Kind.LYING_LEDGER: "The ledger says something else than what the source row implies or Qdrant holds. "
     f"{_REPAIR} rewrites the row from what the stores hold.",
     Kind.DAMAGED_ROW: "The entity has no source row, and the ledger's hashes were not made of what the ledger "

@@ -75,6 +75,7 @@ def full_sync(
     with platform.postgres.session() as session:
         started_at = _now(session)
         _find_differing(platform, session, entity_type, slots, stages, building, force=force)
+        faulty = _report_id_faults(platform, session, entity_type, slots) if stages.ledger else 0
         held = None if allow_mass_delete else hold_back_vanished(platform, session, entity_type, slots)
         differing = _count_by_shard(session, total)
 
@@ -95,7 +96,10 @@ def full_sync(
                 if stages.embeddings and len(remaining) == 1 and held is None:
                     # Before the last is told to be complete: a retry of a run that fails here has to come by again.
                     collections.finish(platform, started_at)
-                yield _complete(platform, entity_type, remaining.pop(0), done, differing)
+                shard = remaining.pop(0)
+                yield _complete(
+                    platform, entity_type, shard, done, differing, faulty=faulty if shard == shards[0] else 0
+                )
 
         yield from completed()
         for batch, report in overlapped(
@@ -231,17 +235,60 @@ def _differing(session: Connection) -> Iterator[tuple[str, int, int]]:
         yield from ((entity_id, slot, content_bytes) for _, entity_id, slot, content_bytes in page)
 
 
+def _report_id_faults(platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int]) -> int:
+    """Dead-letter the rows of `slots` whose ids are none of an entity, and settle the letters of those that are mended.
+
+    Returns the number of rows that are in no other count.
+    """
+    reader = platform.source(entity_type)
+    if reader is None:
+        return 0
+    faults = reader.id_faults(session, slots)
+    told = faults.sentences()
+    query = platform.postgres.query
+    with session.transaction():
+        if slots == (0, SLOTS) and not faults.more:
+            session.execute(
+                query("settle_id_faults"),
+                {"entity_type": entity_type, "kinds": ["missing_id", "repeated_id", "bad_id"], "ids": list(told)},
+            )
+        if told:
+            session.execute(
+                query("insert_failed"),
+                {
+                    "entity_type": entity_type,
+                    "entity_id": list(told),
+                    "stage": ["apply"] * len(told),
+                    "subject": [None] * len(told),
+                    "raw": [b""] * len(told),
+                    "error_kind": [kind for kind, _ in told.values()],
+                    "error": [sentence for _, sentence in told.values()],
+                },
+            )
+    return faults.nameless + len(faults.too_long)
+
+
 def _complete(
-    platform: Platform, entity_type: str, shard: int, done: dict[int, Counts], differing: dict[int, int]
+    platform: Platform,
+    entity_type: str,
+    shard: int,
+    done: dict[int, Counts],
+    differing: dict[int, int],
+    *,
+    faulty: int,
 ) -> Progress:
-    """The news that `shard` is complete, with the number of living entities as what was scanned."""
+    """The news that `shard` is complete, with the number of living entities as what was scanned.
+
+    `faulty`: rows beside them that cannot be entities, for their ids.
+    """
     counts = done[shard]
+    counts.failed += faulty
     low, high = slot_range(shard, platform.settings.shards)
     with platform.postgres.transaction() as connection:
         living = connection.execute(
             platform.postgres.query("count_living"), {"entity_type": entity_type, "low": low, "high": high}
         ).fetchone()
-    counts.scanned = (living[0] if living else 0) + counts.deleted
+    counts.scanned = (living[0] if living else 0) + counts.deleted + faulty
     counts.unchanged = max(
         0, counts.scanned - counts.embedded - counts.repayloaded - counts.empty - counts.deleted - counts.failed
     )

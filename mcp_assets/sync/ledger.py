@@ -250,7 +250,11 @@ def _apply_once(
         row = current.get(entity_id)
         source = sources.get(entity_id)
         if source is not None and source.alive and source.unfit is not None:
-            result.unfit[entity_id] = Refusal("unfit_metadata", f"no store can hold the row's metadata: {source.unfit}")
+            result.unfit[entity_id] = (
+                Refusal("repeated_id", f"{source.unfit}: map a column that names each row")
+                if source.repeated
+                else Refusal("unfit_metadata", f"no store can hold the row's metadata: {source.unfit}")
+            )
             continue
         entity = wanted[entity_id]
         truth = truth_of(row, source, entity.stated)

@@ -9,7 +9,7 @@ from importlib import resources
 from itertools import islice
 from typing import Any
 
-from mcp_assets.entities.refs import MAX_ID_LENGTH
+from mcp_assets.entities.refs import MAX_ID_LENGTH, id_excess
 from mcp_assets.entities.registry import SOURCE_PRESETS
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.sources import SourceWriter
@@ -106,8 +106,11 @@ def _line_of(record: Any, known: set[str]) -> Line:
     entity_type, entity_id = record["entity_type"], record["entity_id"]
     if entity_type not in known:
         raise ValueError(f"the entity type {entity_type!r} is not registered (registered: {', '.join(sorted(known))})")
-    if not isinstance(entity_id, str) or not 0 < len(entity_id) <= MAX_ID_LENGTH:
+    if not isinstance(entity_id, str) or not entity_id:
         raise ValueError(f"entity_id must be a text of 1 to {MAX_ID_LENGTH} characters")
+    excess = id_excess(entity_id)
+    if excess is not None:
+        raise ValueError(f"entity_id {excess}")
     title, content, metadata = record.get("title"), record.get("content"), record.get("metadata")
     if not isinstance(title, str | None) or not isinstance(content, str | None):
         raise TypeError("title and content must be texts or null")

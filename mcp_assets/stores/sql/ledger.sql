@@ -105,6 +105,11 @@ SET stage = excluded.stage, subject = coalesce(excluded.subject, letter.subject)
 DELETE FROM {schema}.dead_letters
 WHERE stage NOT IN ('intake', 'request') AND entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
+-- name: settle_id_faults
+-- Of a source row whose id could not be one of an entity.
+DELETE FROM {schema}.dead_letters
+WHERE stage = 'apply' AND entity_type = %(entity_type)s AND error_kind = ANY(%(kinds)s) AND entity_id <> ALL(%(ids)s)
+
 -- name: dead_letter_counts
 SELECT stage, error_kind, count(*), max(last_at) FROM {schema}.dead_letters
 WHERE replayed_at IS NULL GROUP BY 1, 2 ORDER BY 1, 2
