@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from typer.exceptions import TyperException
 from typer.rich_utils import rich_format_error
 
-from mcp_assets.cli import consistency, dead_letters, demo, entities, graph, services, sync
+from mcp_assets.cli import collections, consistency, dead_letters, demo, entities, graph, services, sync
 from mcp_assets.cli.console import Exit, say_error
 from mcp_assets.embedded.stack import StackError
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
@@ -40,6 +40,7 @@ app.command()(consistency.validate)
 app.command()(consistency.end)
 app.command()(sync.sync)
 app.add_typer(dead_letters.dlq)
+app.add_typer(collections.collections)
 app.command()(demo.demo)
 
 

@@ -16,5 +16,9 @@ class CollectionMismatch(Exception):
     """A collection was made for another model or dimension: nothing was written to it."""
 
 
+class CollectionNotOurs(CollectionMismatch):
+    """A collection under a name of ours holds what another program wrote: it is neither written to nor replaced."""
+
+
 class PointsMissing(StoreRefused):
     """A request names a point, or a collection, that Qdrant does not hold."""

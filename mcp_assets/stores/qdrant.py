@@ -17,7 +17,13 @@ from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.points import INDEXED_KEYS, Key
 from mcp_assets.entities.refs import SLOTS
 from mcp_assets.stores.addresses import without_password
-from mcp_assets.stores.errors import CollectionMismatch, PointsMissing, StoreRefused, StoreUnavailable
+from mcp_assets.stores.errors import (
+    CollectionMismatch,
+    CollectionNotOurs,
+    PointsMissing,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 T = TypeVar("T")
 
@@ -36,6 +42,8 @@ _DECIMALS = 8
 """Of a component of a unit vector, as it is sent."""
 
 _POINTS_A_PAGE = 1_000
+
+_POINTS_A_COPY = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +205,7 @@ class Qdrant:
         info = self._call(lambda: self._client.get_collection(target))
         vectors = info.config.params.vectors
         if not isinstance(vectors, models.VectorParams):
-            raise CollectionMismatch(_named_vectors(target))
+            raise CollectionNotOurs(_named_vectors(target))
         return MadeFor(alias, target, vectors.size, vectors.distance.value, frozenset(info.payload_schema))
 
     def aliases(self) -> dict[str, str]:
@@ -430,11 +438,51 @@ class Qdrant:
         count_filter = None if slots is None else _slots(slots)
         return self._call(lambda: self._client.count(collection, count_filter=count_filter, exact=True)).count
 
+    def count_ours(self, collection: str) -> int:
+        """The exact number of points that bear this platform's keys. `collection` is prepared."""
+        ours = models.FieldCondition(key=Key.KIND, match=models.MatchAny(any=["entity", "chunk"]))
+        return self._call(
+            lambda: self._client.count(collection, count_filter=models.Filter(must=[ours]), exact=True)
+        ).count
+
+    def copy_collection(self, source: str, copy: str, on_progress: Callable[[int], None]) -> None:
+        """Add all points of `source` to `copy`, which is made for the same vectors if it is not there.
+
+        `on_progress` gets the number of points copied so far.
+
+        Raises:
+            StoreRefused: `copy` is there and takes other vectors; what has been copied by then stays.
+        """
+        if not self.exists(copy):
+            params = self._call(lambda: self._client.get_collection(source)).config.params
+            self._call(
+                lambda: self._client.create_collection(
+                    copy, vectors_config=params.vectors, sparse_vectors_config=params.sparse_vectors
+                )
+            )
+        done, offset = 0, None
+        while True:
+            records, offset = self._call(
+                lambda offset=offset: self._client.scroll(  # type: ignore[misc]
+                    source, limit=_POINTS_A_COPY, offset=offset, with_payload=True, with_vectors=True
+                )
+            )
+            points = [
+                models.PointStruct(id=record.id, vector=record.vector or {}, payload=record.payload)  # type: ignore[arg-type]
+                for record in records
+            ]
+            if points:
+                self._applied(lambda points=points: self._client.upsert(copy, points, wait=True))  # type: ignore[misc]
+            done += len(points)
+            on_progress(done)
+            if offset is None:
+                return
+
     def shape(self, collection: str) -> tuple[int, str]:
         """Dimension and distance of the unnamed vector of `collection`."""
         vectors = self._call(lambda: self._client.get_collection(collection)).config.params.vectors
         if not isinstance(vectors, models.VectorParams):
-            raise CollectionMismatch(_named_vectors(collection))
+            raise CollectionNotOurs(_named_vectors(collection))
         return vectors.size, vectors.distance.value
 
     def collections(self) -> list[str]:
@@ -450,7 +498,7 @@ class Qdrant:
     def _check_made_for(self, alias: str, target: str, expected: str, profile: ModelProfile) -> None:
         vectors = self._call(lambda: self._client.get_collection(target)).config.params.vectors
         if not isinstance(vectors, models.VectorParams):
-            raise CollectionMismatch(_named_vectors(target))
+            raise CollectionNotOurs(_named_vectors(target))
         made_for = None if target == expected else self.model_in(target)
         if vectors.size != profile.dimension or (made_for or profile.name) != profile.name:
             raise CollectionMismatch(

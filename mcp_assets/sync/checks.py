@@ -13,7 +13,7 @@ from mcp_assets.entities.refs import slot_range
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync.census import EXAMPLES, LastCensus, drift_counts, examples, last_censuses, take_census
-from mcp_assets.sync.collections import serving_collection
+from mcp_assets.sync.collections import built_for_settings, mismatch, serving_and_others, serving_collection
 from mcp_assets.sync.drift import OF_LINKS, Kind, Severity
 from mcp_assets.sync.mass_delete import is_mass, sentence
 from mcp_assets.sync.platform import Platform
@@ -157,22 +157,34 @@ def _collections(platform: Platform) -> Finding:
         rows = connection.execute(platform.postgres.query("ledger_counts")).fetchall()
     living = {row[0]: row[1] for row in rows}
     types = platform.settings.entity_types
+    profile = platform.embedder.profile
+    building = built_for_settings(platform)
     wrong: list[dict[str, str]] = []
+    try:
+        serving, others = serving_and_others(platform)
+    except CollectionMismatch as error:
+        return Finding(passed=False, summary=str(error), count=1)
     for alias in types.collections():
         sharing = [name for name in types if types[name].collection_name == alias]
-        try:
-            found = platform.qdrant.find_collection(alias, platform.embedder.profile)
-        except CollectionMismatch as mismatch:
-            wrong.append({"collection": alias, "detail": str(mismatch)})
+        target = serving.get(alias)
+        # What replaces it is on its way: to delete what serves would be wrong.
+        if alias in building:
             continue
-        if found is None and any(living.get(name) for name in sharing):
-            wrong.append({"collection": alias, "detail": "it is absent, and there are entities: run a full sync"})
-    profile = platform.embedder.profile
+        if alias in others:
+            wrong.append({"collection": alias, "detail": str(others[alias])})
+        elif target is None:
+            if any(living.get(name) for name in sharing):
+                wrong.append({"collection": alias, "detail": "it is absent, and there are entities: run a full sync"})
+        elif (target.profile.name, target.profile.dimension) != (profile.name, profile.dimension):
+            wrong.append({"collection": alias, "detail": mismatch(platform, target)})
+    summary = f"all are of {profile.name}, {profile.dimension} dimensions"
+    if wrong:
+        summary = f"{len(wrong)} collections do not hold vectors of {profile.name}, {profile.dimension} dimensions"
+    elif building:
+        summary = f"{', '.join(sorted(building.values()))} are being built; the collections before them serve meanwhile"
     return Finding(
         passed=not wrong,
-        summary=f"{len(wrong)} collections do not hold vectors of {profile.name}, {profile.dimension} dimensions"
-        if wrong
-        else f"all are of {profile.name}, {profile.dimension} dimensions",
+        summary=summary,
         count=len(wrong),
         rows=wrong[:EXAMPLES],
         advice="A full sync makes a collection that is absent, and builds one for a new model." if wrong else "",

@@ -26,9 +26,10 @@ from mcp_assets.embedding.protocol import Embedder
 from mcp_assets.entities.points import FORMER_KEYS, INDEXED_KEYS, Key, chunk_id, is_own_id, point_id
 from mcp_assets.entities.refs import SLOTS, EntityRef
 from mcp_assets.entities.text import NO_TEXT_HASH
-from mcp_assets.stores.errors import CollectionMismatch
+from mcp_assets.stores.errors import CollectionMismatch, CollectionNotOurs
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Collection, MadeFor, physical_name
+from mcp_assets.sync.adoption import adopted, check_ours, holds_others, is_named_by_us, why_not_replaceable
 from mcp_assets.sync.payload_keys import rename_payload_keys
 from mcp_assets.sync.platform import Platform
 
@@ -106,17 +107,32 @@ class Targets:
 def serving(platform: Platform) -> dict[str, Target]:
     """The collection behind each alias of the registry that has one, whatever model it was made for.
 
+    Collections of others are left out, so that they stop nothing but what would write to them.
+
     Raises:
-        CollectionMismatch: nobody could write to it.
+        CollectionMismatch: one measures another distance than its model needs.
     """
+    found, others = serving_and_others(platform)
+    for error in others.values():
+        logger.warning("%s", error)
+    return found
+
+
+def serving_and_others(platform: Platform) -> tuple[dict[str, Target], dict[str, CollectionNotOurs]]:
+    """As `serving`, and why the collections that bear other names of ours are not this platform's, by alias."""
     _settled_journal(platform)
     aliases = platform.qdrant.aliases()
-    found = {}
+    found: dict[str, Target] = {}
+    others: dict[str, CollectionNotOurs] = {}
     for alias in platform.settings.entity_types.collections():
-        target = _serving(platform, alias, aliases)
+        try:
+            target = _serving(platform, alias, aliases)
+        except CollectionNotOurs as error:
+            others[alias] = error
+            continue
         if target is not None:
             found[alias] = target
-    return found
+    return found, others
 
 
 def serving_profile(platform: Platform, targets: Mapping[str, Target] | None = None) -> ModelProfile:
@@ -163,12 +179,18 @@ def targets(platform: Platform, alias: str) -> Targets:
     """
     journal = _settled_journal(platform)
     change = next((one for one in journal if one.alias == alias and one.state == "building"), None)
-    found = _serving(platform, alias, platform.qdrant.aliases())
+    try:
+        found = _serving(platform, alias, platform.qdrant.aliases())
+    except CollectionNotOurs:
+        if change is None:
+            raise
+        # It is adopted: what replaces it is being built, and it is not written to.
+        found = None
     if change is None:
         if found is None:
             found = _make_serving(platform, alias)
         if found.embedder is None:
-            raise CollectionMismatch(_mismatch(platform, found))
+            raise CollectionMismatch(mismatch(platform, found))
         return Targets(journal, found, None)
     embedder = _embedder_of(platform, change.model, change.dimension)
     profile = embedder.profile if embedder else profile_for(change.model, dimension=change.dimension)
@@ -209,21 +231,27 @@ def prepare(platform: Platform) -> None:
         if any(change.state == "building" and not _is_for(change, profile) for change in journal):
             _give_up(platform, profile)
             continue
-        found = serving(platform)
+        found, others = serving_and_others(platform)
         other = {alias for alias, target in found.items() if not _same_model(target.profile, profile)}
-        if not building and not other:
+        replaced = others.keys() & adopted(platform).keys()
+        if not building and not other and not replaced:
             return
-        begun = {
-            alias: found.get(alias)
-            for alias in platform.settings.entity_types.collections()
-            if alias not in building and (alias in other or alias not in found)
-        }
+        absent = set(platform.settings.entity_types.collections()) - found.keys() - others.keys()
+        wanted = other | replaced | (absent if building or other else set())
+        begun = {alias: found.get(alias) for alias in sorted(wanted - set(building))}
         if begun and not _begin(platform, journal, begun, profile):
             continue
         for alias in (*building, *begun):
             # Made before a writer comes, with its indexes, which a killed predecessor may have left out.
             _make(platform, alias, physical_name(alias, profile), profile, aliased=False)
         return
+
+
+def built_for_settings(platform: Platform) -> dict[str, str]:
+    """The physical collections that are being built, by alias, for the model that the settings name."""
+    profile = platform.embedder.profile
+    journal = _settled_journal(platform)
+    return {one.alias: one.new for one in journal if one.state == "building" and _is_for(one, profile)}
 
 
 def building_collection(platform: Platform, entity_type: str) -> str | None:
@@ -259,6 +287,10 @@ def finish(platform: Platform, since: datetime) -> str | None:
             if reason is not None:
                 logger.info("the aliases are not moved yet: %s", reason)
                 return reason
+        reason = _replaces_others(platform, building)
+        if reason is not None:
+            logger.error("the aliases are not moved: %s", reason)
+            return reason
         with _alone(platform) as alone:
             if _seen(_read(platform, alone)) != _seen(journal):
                 return "somebody else changed the collections meanwhile"
@@ -397,12 +429,18 @@ def _move(platform: Platform, alone: Connection) -> None:
             alone.execute(query("forget_embedded"), {"collections": vanished})
             alone.execute(query("set_collection_changes"), {"state": "building"})
         return
+    reason = _replaces_others(platform, moving)
+    if reason is not None:
+        logger.error("the aliases are not moved: %s", reason)
+        alone.execute(query("set_collection_changes"), {"state": "building"})
+        return
     plain = [change.alias for change in moving if change.alias in present]
     for name in plain:
         qdrant.drop_collection(name)
     qdrant.move_aliases({change.alias: change.new for change in moving})
     with alone.transaction():
         alone.execute(query("set_collection_changes"), {"state": "moved"})
+        alone.execute(query("end_adoptions"), {"aliases": [change.alias for change in moving]})
         alone.execute(
             query("forget_embedded"), {"collections": [change.old for change in moving if change.old == change.alias]}
         )
@@ -416,6 +454,13 @@ def _move(platform: Platform, alone: Connection) -> None:
     logger.warning("the aliases are moved: %s serve", ", ".join(change.new for change in moving))
 
 
+def _replaces_others(platform: Platform, changes: Sequence[Change]) -> str | None:
+    """Why an alias may not be moved: a collection of others bears its name."""
+    physical, aliases = set(platform.qdrant.collections()), platform.qdrant.aliases()
+    reasons = (why_not_replaceable(platform, change.alias, physical, aliases) for change in changes)
+    return next((reason for reason in reasons if reason is not None), None)
+
+
 def _drop_old(platform: Platform) -> None:
     with _alone(platform) as alone:
         for change in _read(platform, alone):
@@ -426,8 +471,13 @@ def _drop_old(platform: Platform) -> None:
 def _drop(platform: Platform, alone: Connection, change: Change) -> None:
     """Delete the collection that served before `change`, and then its journal row; the caller is alone."""
     if change.old is not None and change.old != change.alias:
-        if change.old not in platform.qdrant.aliases().values():
-            platform.qdrant.drop_collection(change.old)
+        if change.old not in platform.qdrant.aliases().values() and platform.qdrant.exists(change.old):
+            if not is_named_by_us(change.alias, change.old) or holds_others(platform, change.old):
+                logger.warning(
+                    "%s served before and is kept, because points of others are in it: delete it by hand", change.old
+                )
+            else:
+                platform.qdrant.drop_collection(change.old)
         alone.execute(platform.postgres.query("forget_embedded"), {"collections": [change.old]})
     alone.execute(platform.postgres.query("end_collection_changes"), {"aliases": [change.alias]})
 
@@ -603,6 +653,7 @@ def _ready(platform: Platform, made: MadeFor) -> None:
     """
     if made.is_prepared:
         return
+    check_ours(platform, made, {one.profile.dimension for one in _configured(platform)})
     qdrant = platform.qdrant
     with _alone(platform):
         indexes = qdrant.made_for(made.alias, made.name).indexes
@@ -664,7 +715,8 @@ def _keep(profile: ModelProfile) -> str:
     return f"set EMBEDDING_PREVIOUS_MODEL={profile.name} EMBEDDING_PREVIOUS_DIMENSION={profile.dimension}"
 
 
-def _mismatch(platform: Platform, target: Target) -> str:
+def mismatch(platform: Platform, target: Target) -> str:
+    """That a collection serves which was made for another model than the settings name, and what to do."""
     wanted = platform.embedder.profile
     collection = target.collection
     return (

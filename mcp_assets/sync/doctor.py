@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import ValidationError
 
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.entities.refs import SLOTS
 from mcp_assets.settings import SettingsError, load_settings
-from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.stores.errors import CollectionMismatch, CollectionNotOurs, StoreRefused, StoreUnavailable
 from mcp_assets.sync import collections
 from mcp_assets.sync.link_lock import require_usable_edges
 from mcp_assets.sync.platform import Platform
@@ -120,18 +121,24 @@ def _qdrant(platform: Platform) -> str:
 
 def _collections(platform: Platform) -> str:
     told = []
-    serving = collections.serving(platform)
-    for alias in platform.settings.entity_types.collections():
+    serving, others = collections.serving_and_others(platform)
+    if others:
+        raise CollectionNotOurs("; ".join(map(str, others.values())))
+    for name, entity_type in platform.settings.entity_types.items():
+        alias = entity_type.collection_name
         found = serving.get(alias)
         if found is None:
             told.append(f"{alias}: not made yet")
             continue
         points = platform.qdrant.count(found.collection.name)
         told.append(f"{alias}: {points} points of {found.profile.name}")
+        # A Qdrant that answers may refuse the filters of a search all the same: a strict one, without an index.
+        probe = np.full(found.profile.dimension, found.profile.dimension**-0.5, dtype=np.float32)
+        platform.qdrant.search(found.collection.name, probe, entity_type=name, limit=1)
         if found.profile != platform.embedder.profile:
             # Raises if nobody could write there.
             collections.targets(platform, alias)
-    return ", ".join(told)
+    return ", ".join(dict.fromkeys(told))
 
 
 def _embedder(platform: Platform) -> str:

@@ -127,3 +127,16 @@ CROSS JOIN LATERAL (
     FROM jsonb_each(ledger.metadata) AS entry WHERE entry.key = ANY(%(keys)s)
 ) AS chosen
 WHERE ledger.deleted_at IS NULL AND jsonb_typeof(ledger.metadata) = 'object' AND chosen.metadata IS NOT NULL
+
+-- name: adopted_collections
+SELECT alias, backup, points FROM {schema}.adopted_collections
+
+-- name: adopt_collection
+INSERT INTO {schema}.adopted_collections (alias, backup, points) VALUES (%(alias)s, %(backup)s, %(points)s)
+ON CONFLICT (alias) DO UPDATE SET backup = excluded.backup, points = excluded.points, adopted_at = now()
+
+-- name: end_adoptions
+DELETE FROM {schema}.adopted_collections WHERE alias = ANY(%(aliases)s)
+
+-- name: some_embedded
+SELECT entity_type, entity_id FROM {schema}.embedded WHERE collection = %(collection)s LIMIT %(limit)s

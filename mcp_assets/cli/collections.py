@@ -1,0 +1,64 @@
+"""Commands about Qdrant collections: hand one over that another program filled under a name of ours."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from mcp_assets.cli.console import err, out, print_json
+from mcp_assets.settings import load_settings
+from mcp_assets.sync.adoption import BACKUP_SUFFIX, replaceable
+from mcp_assets.sync.adoption import adopt as adopt_collection
+from mcp_assets.sync.platform import Platform
+
+collections = typer.Typer(name="collections", help="Qdrant collections that bear names of ours.", no_args_is_help=True)
+
+
+@collections.callback()
+def _group() -> None:
+    """Keeps `adopt` a command of the group."""
+
+
+@collections.command()
+def adopt(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The collection, e.g. kanban_tasks.")],
+    backup: Annotated[
+        str | None,
+        typer.Option("--backup", help=f"Copy its points to this collection first; NAME{BACKUP_SUFFIX} by default."),
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Make no copy: its points are lost for good.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Hand over a collection that another program filled. The next full sync replaces it."""
+    if remove and backup is not None:
+        raise typer.BadParameter("--backup and --remove exclude one another")
+    kept = None if remove else backup or f"{name}{BACKUP_SUFFIX}"
+    platform = Platform(load_settings())
+    try:
+        physical = replaceable(platform, name)
+        points = platform.qdrant.count(physical)
+        fate = "its points are lost for good" if remove else f"its points are copied to {kept} first"
+        if physical != name:
+            fate = f"{physical}, to which the alias leads now, stays as it is"
+        if not yes:
+            typer.confirm(
+                f"Hand {name} over, a collection of {points} points of another program? The next full sync builds one "
+                f"beside it and then takes its name; {fate}.",
+                abort=True,
+                err=True,
+            )
+        with err.status("copying") as status:
+            given = adopt_collection(
+                platform,
+                name,
+                backup=kept,
+                on_progress=lambda done, total: status.update(f"copying: {done} of {total} points"),
+            )
+    finally:
+        platform.close()
+    if json:
+        print_json({"collection": given.alias, "points": given.points, "backup": given.backup})
+        return
+    copied = f", copied to {escape(given.backup)}" if given.backup else ""
+    out.print(f"{escape(name)} is handed over: {given.points} points{copied}. Run a full sync: mcp-assets sync --full")
