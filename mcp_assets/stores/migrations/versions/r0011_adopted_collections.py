@@ -3,7 +3,7 @@
 from alembic import context, op
 
 revision = "0011"
-down_revision = "0015"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
