@@ -151,15 +151,17 @@ def test_every_seeded_fault_is_found_and_mended_and_only_the_broken_are_embedded
     assert got.pop(Kind.WRONG_EDGE) >= 5
     assert got.pop(Kind.MISSING_EDGE) >= 2
     assert got.pop(Kind.SURPLUS_EDGE) >= 5
-    assert got.pop(Kind.ORPHANED_EDGE) == 4 + 3
+    assert got.pop(Kind.ORPHANED_EDGE) == 4
+    assert got.pop(Kind.FOREIGN_EDGE) == 3
     assert set(got) <= {Kind.STALE_LINK}
     assert report.left == {}
     # Missing, stale, swapped, of another model, changed: nothing else.
     assert len(embedded(many)) == report.embedded == 200 + 10 + 10 + 10 + 5
-    assert found(censuses(many, deep=True)) == {Kind.FOREIGN_POINT: 3}
+    of_others = {Kind.FOREIGN_POINT: 3, Kind.FOREIGN_EDGE: 3}
+    assert found(censuses(many, deep=True)) == of_others
     with qdrant(many) as client:
         assert client.count(TASKS).count == MANY - 10 + 3
-    assert validate(many, entity_types=["task"], repair=True, foreign=True).mended == {Kind.FOREIGN_POINT: 3}
+    assert validate(many, entity_types=["task"], repair=True, foreign=True, foreign_edges=True).mended == of_others
     with qdrant(many) as client:
         assert client.count(TASKS).count == MANY - 10
 
