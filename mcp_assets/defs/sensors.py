@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 from dagster import DagsterRunStatus
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES, IndexConfig, Mode
 from mcp_assets.defs.jobs import INDEX_JOB, RELATE_JOB
@@ -14,7 +15,17 @@ from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.events import Kind
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
-from mcp_assets.sync.demand import DrainRun, beats, overdue, pending_types, undrained, wanted_full_syncs
+from mcp_assets.sync.demand import (
+    FAILURES_COUNTED,
+    DrainRun,
+    EndedRun,
+    beats,
+    full_sync_due,
+    overdue,
+    pending_types,
+    undrained,
+    wanted_full_syncs,
+)
 from mcp_assets.sync.intake import intake
 from mcp_assets.sync.linker import oldest_link_s
 from mcp_assets.sync.platform import Platform
@@ -134,21 +145,40 @@ def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[d
 
 
 def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """At most one run for each entity type: a full sync where events were lost, else a drain where some wait."""
-    lost = wanted_full_syncs(platform)
-    waiting = pending_types(platform, Kind.ENTITY)
-    if not lost and not waiting:
-        return []
-    syncing = {run.entity_type for run in unfinished_runs(instance, FULL_SYNC_TAG)} if lost else set()
-    resync = let_through(platform, [entity_type for entity_type in lost if entity_type not in syncing])
+    """A full sync of each type that lost events, a drain of each type with waiting events: neither waits for the other.
+
+    Both of one type may run at once. A full sync that fails again and again must not keep the type's events waiting.
+    """
+    # Drains first: while the provider refuses, one run is let through as a try. A full sync may fail before it asks.
+    drained = _undrained(platform, instance, pending_types(platform, Kind.ENTITY))
+    synced = _due_full_syncs(platform, instance)
     return [
-        *(_request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type}) for entity_type in resync),
-        *(
-            _request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type})
-            for entity_type in _undrained(platform, instance, waiting)
-            if entity_type not in resync
-        ),
+        *(_request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type}) for entity_type in synced),
+        *(_request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type}) for entity_type in drained),
     ]
+
+
+def _due_full_syncs(platform: Platform, instance: dg.DagsterInstance) -> list[str]:
+    """Types that lost events and have no full sync under way, but for those whose last full syncs have just failed."""
+    lost = wanted_full_syncs(platform)
+    if not lost:
+        return []
+    syncing = {run.entity_type for run in unfinished_runs(instance, FULL_SYNC_TAG)}
+    left = [entity_type for entity_type in lost if entity_type not in syncing]
+    due = [name for name, ended in _ended_full_syncs(instance, left).items() if full_sync_due(ended)]
+    return let_through(platform, due)
+
+
+def _ended_full_syncs(instance: dg.DagsterInstance, entity_types: Sequence[str]) -> dict[str, list[EndedRun]]:
+    """The last full syncs of each type that lost events asked for, the newest first."""
+    now = datetime.now(UTC)
+    found: dict[str, list[EndedRun]] = {entity_type: [] for entity_type in entity_types}
+    wanted = dg.RunsFilter(tags={FULL_SYNC_TAG: list(entity_types)}, statuses=FINISHED_STATUSES)
+    for record in instance.get_run_records(wanted, limit=FAILURES_COUNTED * len(entity_types)) if entity_types else ():
+        run = record.dagster_run
+        ended_s_ago = (now - record.update_timestamp.replace(tzinfo=UTC)).total_seconds()
+        found[run.tags[FULL_SYNC_TAG]].append(EndedRun(run.status is not DagsterRunStatus.SUCCESS, ended_s_ago))
+    return found
 
 
 def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mapping[str, float]) -> list[str]:

@@ -1,7 +1,8 @@
 """Demand: which entity types have pending work that nobody drains, and which have lost events and want a full sync."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from mcp_assets.events import Kind
 from mcp_assets.sync.drain import STALE_BEAT_S, drain_lock
@@ -12,6 +13,14 @@ STARTING_S = 60.0
 
 LEFT_TO_DRAINS_S = 2.0
 """For so long work is left to a living drain of another type, which should have taken it over by then."""
+
+FULL_SYNC_AGAIN_S = 60.0
+"""After one failure a full sync that lost events want is asked for again this much later, twice as late after each."""
+
+FULL_SYNC_AGAIN_MAX_S = 3600.0
+
+FAILURES_COUNTED = 10
+"""Failures in a row that are looked at: by then FULL_SYNC_AGAIN_MAX_S is reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,25 @@ class Beat:
     run_id: str
     age_s: float
     locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that is finished. A run that a person canceled counts as failed: it is not asked for again at once."""
+
+    failed: bool
+    ended_s_ago: float
+
+
+def full_sync_due(ended: Sequence[EndedRun]) -> bool:
+    """Whether a wanted full sync may be asked for; `ended`: those of its type so far, the newest first.
+
+    A full sync that waits for a person, such as a mass deletion, fails each time. Asked for at each tick it would fill
+    the list of runs.
+    """
+    failures = sum(1 for _ in takewhile(lambda run: run.failed, ended))
+    wait_s = min(FULL_SYNC_AGAIN_S * 2 ** (failures - 1), FULL_SYNC_AGAIN_MAX_S)
+    return not failures or ended[0].ended_s_ago >= wait_s
 
 
 def overdue(waiting: Mapping[str, float], beats: Mapping[str, Iterable[Beat]], types: Collection[str]) -> list[str]:

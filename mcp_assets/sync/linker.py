@@ -17,7 +17,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import nlargest
@@ -78,6 +78,9 @@ RULES_VERSION = 2
 
 _LISTS_BETWEEN_CHANGES = 20
 _WAIT_FOR_OTHERS_S = 0.2
+
+_MARKS_FOLLOW = 4
+"""Tag weights mark holders, whose changes mark the lists of others, or more users of a key: no chain is longer."""
 
 SEMANTIC, TOPICAL = EdgeType.SEMANTIC_SIMILARITY, EdgeType.TOPICAL_RELEVANCE
 REFERENCE_TYPES = (EdgeType.SEQUENTIAL_DEPENDENCY, EdgeType.CONCEPTUAL_HIERARCHY, EdgeType.CROSS_REFERENCE)
@@ -159,23 +162,25 @@ class LinkReport:
         return total
 
 
-def link(platform: Platform) -> Generator[LinkReport]:
-    """Work off the marks, until there are none or somebody else is at it: who is will see what was marked before.
+def link(platform: Platform, *, enough: Callable[[], bool] = lambda: False) -> Generator[LinkReport]:
+    """Work off the marks, until there are none, it is `enough`, or another linker works: that one sees all marks, too.
+
+    `enough` is asked between two transactions. Marks that are left stay for the next linker.
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch: the marks of what was not committed stay.
     """
-    while pending_links(platform, up_to=1):
+    while not enough() and pending_links(platform, up_to=1):
         with sole_linker(platform) as session:
             if session is None:
                 return
             try:
-                yield from _work_off(platform, session)
+                yield from _work_off(platform, session, enough)
             except _Overtaken:
                 continue
 
 
-def _work_off(platform: Platform, session: int) -> Iterator[LinkReport]:
+def _work_off(platform: Platform, session: int, enough: Callable[[], bool]) -> Iterator[LinkReport]:
     require_usable_edges(platform)
     # First the journal: a move of the collections between the two is noticed.
     journal = read_journal(platform)
@@ -183,13 +188,15 @@ def _work_off(platform: Platform, session: int) -> Iterator[LinkReport]:
     analyzed = weighed = False
     with collected_seldom(), Ahead(platform, semantic) as ahead:
         linker = _Linker(platform, session, journal, semantic, ahead)
-        while marks := pending_links(platform, up_to=SWEEP_FROM):
+        while not enough() and (marks := pending_links(platform, up_to=SWEEP_FROM)):
             if marks >= SWEEP_FROM and not analyzed:
                 # Last seen with marks for lists alone, each batch of changes would read all that there are.
                 analyzed = True
                 _analyze(platform, "relink_marks")
             while (report := linker.changes()).partitions:
                 yield report
+                if enough():
+                    return
             if marks >= SWEEP_FROM and not weighed:
                 # Lists made with all tags alike would have to be made again after the first night.
                 weighed = True
@@ -200,18 +207,55 @@ def _work_off(platform: Platform, session: int) -> Iterator[LinkReport]:
             for report in linker.lists():
                 worked = True
                 yield report
+                if enough():
+                    return
             if not worked and pending_links(platform, up_to=1):
                 # What is left, somebody else has claimed; or it was marked this moment.
                 time.sleep(_WAIT_FOR_OTHERS_S)
 
 
 def link_until_done(platform: Platform) -> Iterator[LinkReport]:
-    """As `link`, and wait for others to finish what they have claimed: at the end, no mark is left."""
-    while True:
-        yield from link(platform)
-        if not pending_links(platform, up_to=1):
+    """As `link`, and wait for other linkers: at the end no mark is left that was made before, nor one made by its work.
+
+    Marks of changes that are committed meanwhile may be left to other linkers. Otherwise it would never end while
+    events come faster than they are linked.
+    """
+    made_before = _MarksMadeBefore(platform)
+    while not made_before.are_gone():
+        yield from link(platform, enough=made_before.are_gone)
+        if made_before.are_gone():
             return
         time.sleep(_WAIT_FOR_OTHERS_S)
+
+
+class _MarksMadeBefore:
+    """The marks that are there now, and those that the work on them makes, generation by generation."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._newest = _newest_mark(platform)
+        self._generations = 1
+
+    def are_gone(self) -> bool:
+        while self._newest is not None:
+            if _marks_left(self._platform, self._newest):
+                return False
+            self._newest = _newest_mark(self._platform) if self._generations < _MARKS_FOLLOW else None
+            self._generations += 1
+        return True
+
+
+def _newest_mark(platform: Platform) -> int | None:
+    """The place of the mark that was made last; None if none is left."""
+    with platform.postgres.transaction() as connection:
+        row = connection.execute(platform.postgres.query("newest_mark")).fetchone()
+    return row[0] if row else None
+
+
+def _marks_left(platform: Platform, newest: int) -> bool:
+    """Whether a mark is left that was made no later than `newest`."""
+    with platform.postgres.transaction() as connection:
+        return connection.execute(platform.postgres.query("marks_left"), {"newest": newest}).fetchone() is not None
 
 
 def mark(platform: Platform, connection: Connection, refs: Collection[EntityRef], reason: Reason) -> None:

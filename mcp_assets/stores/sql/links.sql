@@ -31,6 +31,12 @@ SELECT count(*) FROM (SELECT FROM {schema}.relink_marks LIMIT %(limit)s) AS few
 -- name: oldest_mark
 SELECT extract(epoch FROM now() - marked_at)::float8 FROM {schema}.relink_marks ORDER BY seq LIMIT 1
 
+-- name: newest_mark
+SELECT seq FROM {schema}.relink_marks ORDER BY seq DESC LIMIT 1
+
+-- name: marks_left
+SELECT FROM {schema}.relink_marks WHERE seq <= %(newest)s ORDER BY seq LIMIT 1
+
 -- name: changes_up_to
 SELECT count(DISTINCT (entity_type, entity_id))
 FROM (

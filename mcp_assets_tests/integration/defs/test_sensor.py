@@ -27,7 +27,7 @@ from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import provider_outages, provider_refuses
 from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, Ran
-from mcp_assets_tests.observing import inbox
+from mcp_assets_tests.observing import inbox, ledger, take_in
 from mcp_assets_tests.openai_stub import OpenAIStub
 
 Tick = Callable[[], SensorExecutionData]
@@ -230,7 +230,7 @@ def test_work_of_a_run_that_beat_once_and_was_killed_is_asked_for_again(
     assert types_of(tick()) == ["task"]
 
 
-def test_lost_events_give_one_full_sync_a_type_and_no_drain_of_it_until_it_is_done(
+def test_lost_events_give_one_full_sync_a_type_and_their_drains_are_asked_for_beside_it(
     platform: Platform,
     instance: dg.DagsterInstance,
     tick: Tick,
@@ -246,7 +246,7 @@ def test_lost_events_give_one_full_sync_a_type_and_no_drain_of_it_until_it_is_do
     told = tick()
 
     assert sorted(types_of(told, FULL_SYNC_TAG)) == ["memory", "page", "task"]
-    assert "task" not in types_of(told)
+    assert types_of(told) == ["task"]
     for request in told.run_requests or ():
         if FULL_SYNC_TAG in request.tags:
             entity_type = request.tags[FULL_SYNC_TAG]
@@ -254,17 +254,46 @@ def test_lost_events_give_one_full_sync_a_type_and_no_drain_of_it_until_it_is_do
             assert request.tags["dagster/asset_partition_range_start"] == f"{entity_type}-00"
             assert request.tags["dagster/asset_partition_range_end"] == f"{entity_type}-03"
 
-    # Two of them are under way; the third has failed.
-    for entity_type, status in (
-        ("task", dg.DagsterRunStatus.STARTED),
-        ("page", dg.DagsterRunStatus.QUEUED),
-        ("memory", dg.DagsterRunStatus.FAILURE),
-    ):
+    # Two of them are under way, and nothing is known of the third.
+    for entity_type, status in (("task", dg.DagsterRunStatus.STARTED), ("page", dg.DagsterRunStatus.QUEUED)):
         make_run(instance, status, full_sync=entity_type)
     assert types_of(tick(), FULL_SYNC_TAG) == ["memory"]
 
     assert run("memory-00", "memory-03").success
     assert types_of(tick(), FULL_SYNC_TAG) == []
+
+
+def test_a_full_sync_that_fails_each_time_keeps_no_event_of_its_type_waiting_and_is_asked_for_more_and_more_seldom(
+    platform: Platform,
+    instance: dg.DagsterInstance,
+    tick: Tick,
+    write: Write,
+    run: Callable[..., Ran],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write("task", {f"t{n}": f"text {n}" for n in range(150)})
+    assert run("task-00", "task-03").success
+    with platform.postgres.transaction() as connection:
+        # So much is gone that a person has to allow the full sync.
+        connection.execute("DELETE FROM tasks WHERE id NOT IN ('t1', 't2')")
+        connection.execute(
+            platform.postgres.query("want_full_syncs"), {"entity_types": ["task"], "reason": "messages were discarded"}
+        )
+    write("task", {"t1": "changed"})
+    platform.nats.publish(thin("task", "t1"))
+    take_in(platform)
+
+    told = tick()
+    assert (types_of(told, FULL_SYNC_TAG), types_of(told)) == (["task"], ["task"])
+    assert run("task-00", "task-03", mode="DRAIN").success
+    assert inbox(platform) == []
+    assert ledger(platform)["t1"]["content"] == "changed"
+    assert not run("task-00", "task-03").success
+
+    make_run(instance, dg.DagsterRunStatus.FAILURE, full_sync="task")
+    assert types_of(tick(), FULL_SYNC_TAG) == []
+    monkeypatch.setattr(demand, "FULL_SYNC_AGAIN_S", 0.0)
+    assert types_of(tick(), FULL_SYNC_TAG) == ["task"]
 
 
 def test_a_full_sync_of_some_shards_or_of_one_asset_does_not_count_as_the_one_that_is_wanted(

@@ -2,7 +2,16 @@
 
 import pytest
 
-from mcp_assets.sync.demand import LEFT_TO_DRAINS_S, STARTING_S, Beat, DrainRun, overdue, undrained
+from mcp_assets.sync.demand import (
+    LEFT_TO_DRAINS_S,
+    STARTING_S,
+    Beat,
+    DrainRun,
+    EndedRun,
+    full_sync_due,
+    overdue,
+    undrained,
+)
 from mcp_assets.sync.drain import STALE_BEAT_S
 
 WORKING = Beat("r", 1.0, locked=True)
@@ -68,3 +77,17 @@ def test_fresh_work_is_left_to_a_living_drain_of_another_type(
     beats: dict[str, list[Beat]], waited_s: float, asked: list[str]
 ) -> None:
     assert overdue({"task": waited_s}, beats, ["task", "page"]) == asked
+
+
+@pytest.mark.parametrize(
+    ("failures", "wait_s"), [(1, 60), (2, 120), (3, 240), (7, 3600), (10, 3600)], ids=lambda value: str(value)
+)
+def test_a_full_sync_that_failed_is_asked_for_twice_as_late_after_each_failure(failures: int, wait_s: float) -> None:
+    earlier = [EndedRun(failed=True, ended_s_ago=9e9)] * (failures - 1)
+    assert not full_sync_due([EndedRun(failed=True, ended_s_ago=wait_s - 1), *earlier])
+    assert full_sync_due([EndedRun(failed=True, ended_s_ago=wait_s), *earlier])
+
+
+def test_a_full_sync_is_due_at_once_if_there_was_none_or_the_last_one_succeeded() -> None:
+    assert full_sync_due([])
+    assert full_sync_due([EndedRun(failed=False, ended_s_ago=0), EndedRun(failed=True, ended_s_ago=0)])
