@@ -253,7 +253,17 @@ class Settings(BaseSettings):
     create_stream: bool = Field(
         default=True,
         validation_alias="MCP_ASSETS_CREATE_STREAM",
-        description="Make the (single) stream if it is absent.",
+        description="Make the (single) stream, and the one for results, if they are absent.",
+    )
+    results_stream: Annotated[str, Field(pattern=re.compile(r"^[A-Za-z0-9_-]+$"))] = Field(
+        default="MCP_ASSETS_RESULTS",
+        validation_alias="MCP_ASSETS_RESULTS_STREAM",
+        description="Stream that keeps results for listeners that were away; docs/events.md.",
+    )
+    results_days: PositiveFloat = Field(
+        default=3.0,
+        validation_alias="MCP_ASSETS_RESULTS_DAYS",
+        description="Days for which that stream, when it is made here, keeps a result.",
     )
 
     mass_delete_share: float = Field(

@@ -35,6 +35,10 @@ class Listener:
         self._thread.join()
         self._loop.close()
 
+    def heard(self) -> list[tuple[str, dict[str, Any]]]:
+        """Subject and body of each message so far."""
+        return list(self._heard)
+
     def all(self, subject: str, count: int, timeout_s: float = 5.0) -> list[dict[str, Any]]:
         """The messages on `subject`, once there are `count`; fails after `timeout_s`."""
         deadline = time.monotonic() + timeout_s

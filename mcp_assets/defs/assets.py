@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from enum import Enum
 from threading import RLock
+from typing import Any
 
 import dagster as dg
 
@@ -14,21 +15,21 @@ from mcp_assets.defs.metadata import edges_metadata, embeddings_metadata, ledger
 from mcp_assets.defs.partitions import ShardRange, partition_key, partitions_named, partitions_of, ranges_of
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.defs.sources import source_table_key, stream_key
-from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.events import Kind
 from mcp_assets.graph import EdgeType
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
-from mcp_assets.sync.announce import announce_indexed, announce_links, relate_requests
+from mcp_assets.sync.announce import announce_links, answer_relinked
 from mcp_assets.sync.demand import is_drained, pending_types
 from mcp_assets.sync.drain import Drained, drain
 from mcp_assets.sync.full import Stages, full_sync
 from mcp_assets.sync.full_syncs import ProgressWriter
 from mcp_assets.sync.graph_view import strengths_of
 from mcp_assets.sync.indexer import Counts
-from mcp_assets.sync.linker import RULES_VERSION, LinkCounts, link, link_until_done, mark_shards
+from mcp_assets.sync.linker import RULES_VERSION, LinkCounts, LinkReport, link, link_until_done, mark_shards
 from mcp_assets.sync.mass_delete import MassDeletion
+from mcp_assets.sync.outbox import publish_waiting
 from mcp_assets.sync.platform import Platform
 
 ENTITIES = dg.AssetKey("entities")
@@ -146,10 +147,17 @@ def _drain(
     The last drain to catch up links for all.
     """
     failed: dict[str, BaseException] = {}
-    with closing(log), ThreadPoolExecutor(1, thread_name_prefix="link") as beside:
+    deadline = time.monotonic() + platform.settings.drain_max_s
+    with (
+        closing(log),
+        ThreadPoolExecutor(1, thread_name_prefix="link") as linker,
+        ThreadPoolExecutor(1, thread_name_prefix="answers") as publisher,
+        closing(_Beside(platform, log, linker, publisher, deadline)) as beside,
+    ):
         for shard_range in ranges:
             with closing(drain(platform, shard_range.entity_type, run_id, asked_s_ago=asked_s_ago)) as batches:
                 failed |= _work_off(platform, batches, log, beside)
+        beside.finish()
     if failed:
         names = ", ".join(failed)
         raise dg.Failure(
@@ -160,14 +168,10 @@ def _drain(
 
 
 def _work_off(
-    platform: Platform, batches: Iterable[Drained], log: "_EventLog", beside: ThreadPoolExecutor
+    platform: Platform, batches: Iterable[Drained], log: "_EventLog", beside: "_Beside"
 ) -> dict[str, BaseException]:
-    """Tell of a drain's batches and link them; the errors of the types that it took over, by type."""
+    """Tell of a drain's batches and have them linked; the errors of the types that it took over, by type."""
     failed: dict[str, BaseException] = {}
-    linking: Future[None] | None = None
-    requested: list[EntityRef] = []
-    message_ids: list[str] = []
-    linked_at = time.monotonic()
     for drained in batches:
         if drained.error is not None:
             failed[drained.entity_type] = drained.error
@@ -175,55 +179,112 @@ def _work_off(
             continue
         for shard, counts in drained.report.shards.items():
             log.touched(drained.entity_type, shard, counts)
-        announce_indexed(platform, drained)
-        requested += drained.relate
-        message_ids += relate_requests(drained)
-        if linking is not None and not linking.done():
+        if drained.messages:
+            beside.publish()
+        if beside.is_linking:
             # What is embedded meanwhile is not kept waiting for it.
+            beside.relate_requested |= bool(drained.relate)
             continue
         caught_up = not drained.messages and (
-            requested or not retrying(platform.settings)(pending_types, platform, Kind.ENTITY)
+            beside.relate_requested or not retrying(platform.settings)(pending_types, platform, Kind.ENTITY)
         )
-        if caught_up or time.monotonic() - linked_at > LINK_AT_LEAST_EVERY_S:
-            _raise_error_of(linking)
-            linking = beside.submit(_link, platform, log, requested, message_ids=message_ids)
-            requested, message_ids, linked_at = [], [], time.monotonic()
-    _raise_error_of(linking)
-    if requested or not retrying(platform.settings)(is_drained, platform, Kind.ENTITY):
-        # What another linker had claimed when it died, or somebody marked meanwhile.
-        _link(platform, log, requested, message_ids=message_ids)
+        beside.relate_requested |= bool(drained.relate)
+        if caught_up or beside.unlinked_s > LINK_AT_LEAST_EVERY_S:
+            beside.link()
     return failed
 
 
-def _raise_error_of(linking: "Future[None] | None") -> None:
+class _Beside:
+    """What a drain has done in threads of its own, so that what comes meanwhile is not kept waiting: links, answers."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        log: "_EventLog",
+        linker: ThreadPoolExecutor,
+        publisher: ThreadPoolExecutor,
+        deadline: float,
+    ) -> None:
+        self._platform = platform
+        self._log = log
+        self._linker = linker
+        self._publisher = publisher
+        self._deadline = deadline
+        self._closed = False
+        self._linking: Future[None] | None = None
+        self._publishing: Future[int] | None = None
+        self._linked_at = time.monotonic()
+        self.relate_requested = False
+        """A request to re-link has come since the last link."""
+
+    @property
+    def is_linking(self) -> bool:
+        return self._linking is not None and not self._linking.done()
+
+    @property
+    def unlinked_s(self) -> float:
+        return time.monotonic() - self._linked_at
+
+    def publish(self) -> None:
+        """Have what is committed published; what is committed while it is under way is published with the next."""
+        if self._publishing is None or self._publishing.done():
+            _raise_error_of(self._publishing)
+            self._publishing = self._publisher.submit(publish_waiting, self._platform)
+
+    def link(self) -> None:
+        """Have the marks worked off; only while that is not under way."""
+        _raise_error_of(self._linking)
+        self._linking = self._linker.submit(self._link)
+        self.relate_requested, self._linked_at = False, time.monotonic()
+
+    def finish(self) -> None:
+        """Work off the marks that are left, until the drain's time is over at the latest; answer and publish.
+
+        One run links at a time: where another links, the marks are left to it. After the deadline they are left to the
+        next drain, or to the run that `relationship_sensor` asks for.
+        """
+        _raise_error_of(self._linking)
+        if self.relate_requested or not retrying(self._platform.settings)(is_drained, self._platform, Kind.ENTITY):
+            self._link()
+        _raise_error_of(self._publishing)
+        answer_relinked(self._platform)
+        publish_waiting(self._platform)
+
+    def close(self) -> None:
+        """End the linking after its transaction, should it be under way: the drain has failed or is terminated."""
+        self._closed = True
+
+    def _link(self) -> None:
+        if self._log.selects(EDGES):
+            _link(self._platform, self._log, link(self._platform, enough=self._is_over), materialize=True)
+
+    def _is_over(self) -> bool:
+        return self._closed or time.monotonic() >= self._deadline
+
+
+def _raise_error_of(work: "Future[Any] | None") -> None:
     """Wait for it, and raise what it raised."""
-    if linking is not None:
-        linking.result()
+    if work is not None:
+        work.result()
 
 
-def _link(
-    platform: Platform,
-    log: "_EventLog",
-    requested: Sequence[EntityRef] = (),
-    *,
-    message_ids: Sequence[str] = (),
-    wait: bool = False,
-) -> None:
-    """Work off the marks, those of other partitions too; `wait` until none is left, whoever works on them."""
-    if not log.selects(EDGES):
-        return
+def _link(platform: Platform, log: "_EventLog", reports: Iterable[LinkReport], *, materialize: bool) -> None:
+    """Tell what the linker does, and answer the requests that are served by it."""
     total = LinkCounts()
-    for report in link_until_done(platform) if wait or requested else link(platform):
+    for report in reports:
         total.add(report.total())
         for (entity_type, shard), counts in report.partitions.items():
-            log.linked(entity_type, shard, counts, materialize=not wait)
-    if total.relinked or requested:
-        announce_links(platform, total, requested, message_ids)
+            log.linked(entity_type, shard, counts, materialize=materialize)
+    answered = answer_relinked(platform)
+    if total.relinked and not answered:
+        announce_links(platform, total)
+    publish_waiting(platform)
 
 
 def _full(
     platform: Platform, ranges: Sequence[ShardRange], log: "_EventLog", *, force: bool, allow_mass_delete: bool
 ) -> None:
+    log.begins_to_compare()
     stages = Stages(ledger=log.selects(ENTITIES), embeddings=log.selects(EMBEDDINGS))
     held: dict[str, MassDeletion] = {}
     for shard_range in ranges if stages.ledger or stages.embeddings else ():
@@ -248,7 +309,7 @@ def _full(
         # After everything is embedded: a text embedded later could displace a neighbour found before.
         for shard_range in ranges:
             mark_shards(platform, shard_range.entity_type, shard_range.shards, force=force)
-        _link(platform, log, wait=True)
+        _link(platform, log, link_until_done(platform), materialize=False)
         for shard_range in ranges:
             refusal_of_type = held.get(shard_range.entity_type)
             for shard in shard_range.shards:
@@ -290,6 +351,10 @@ class _EventLog:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="events")
         self._written: Future[None] | None = None
         self._began = self._last_told = time.monotonic()
+
+    def begins_to_compare(self) -> None:
+        """The run of a backfill that requests wait for: those that come from now on need another one."""
+        self._told.begins_to_compare()
 
     def selects(self, asset: dg.AssetKey) -> bool:
         return asset in self._context.selected_asset_keys

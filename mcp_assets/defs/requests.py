@@ -20,6 +20,7 @@ from mcp_assets.defs.sensors import tick, unfinished_runs
 from mcp_assets.events import Kind
 from mcp_assets.settings import Settings
 from mcp_assets.sync import full_syncs
+from mcp_assets.sync.announce import answer_relinked
 from mcp_assets.sync.conflicts import Difference
 from mcp_assets.sync.dead_letters import announce_dead_letters
 from mcp_assets.sync.demand import beats, undrained
@@ -93,6 +94,7 @@ def build_sync_sensor() -> dg.SensorDefinition:
         def look(opened: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
             full_syncs.sensor_lives(opened)
             follow_full_syncs(opened, instance, graph)
+            answer_relinked(opened)
             announce_dead_letters(opened)
             return _requests(opened, instance)
 
@@ -102,18 +104,27 @@ def build_sync_sensor() -> dg.SensorDefinition:
 
 
 def follow_full_syncs(platform: Platform, instance: dg.DagsterInstance, graph: BaseAssetGraph[Any]) -> None:
-    """Start the backfills of full syncs that were asked for, and have those answered that have come to their end."""
+    """Start the backfills of full syncs that were asked for, and have those answered that have come to their end.
+
+    One that was asked for while another of the same types compares is started once that one is through.
+    """
+    started: set[str] = set()
     for sync in full_syncs.unfinished(platform):
         backfill = instance.get_backfill(sync.id)
         if backfill is None and sync.started:
             full_syncs.finish(platform, sync, "its backfill is gone from Dagster's storage: ask for it again")
-        elif backfill is None:
+            continue
+        if backfill is None and started.intersection(sync.entity_types):
+            continue
+        if backfill is None:
             instance.add_backfill(_backfill(platform.settings, instance, graph, sync))
             full_syncs.started(platform, sync.id)
         elif not sync.started:
             full_syncs.started(platform, sync.id)
         elif backfill.status in BULK_ACTION_TERMINAL_STATUSES:
             full_syncs.finish(platform, sync, _failure(instance, backfill))
+            continue
+        started.update(sync.entity_types)
 
 
 def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:

@@ -20,7 +20,7 @@ from mcp_assets.events.model import (
 )
 from mcp_assets.events.parse import parse
 from mcp_assets.events.payload import payload_of, said_in
-from mcp_assets.events.subjects import stream_subjects
+from mcp_assets.events.subjects import result_subjects, stream_subjects
 from mcp_assets.events.type_names import DEFAULT_TYPE_NAMES, TypeNames
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "merge_stated",
     "parse",
     "payload_of",
+    "result_subjects",
     "said_in",
     "stream_subjects",
 ]

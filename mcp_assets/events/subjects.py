@@ -10,6 +10,9 @@ from mcp_assets.events.refusal import Refusal, quote
 
 INDEX_REQUEST = "vector.index.request"
 
+DEAD_LETTER = "mcp_assets.dead_letter"
+"""Where each dead letter is told."""
+
 REQUESTS: Mapping[str, Kind] = MappingProxyType(
     {
         INDEX_REQUEST: Kind.ENTITY,
@@ -64,6 +67,12 @@ def stream_subjects() -> list[str]:
     Not `mcp.>`: JetStream would answer the servers' own request-reply calls under `mcp.` with its acknowledgement.
     """
     return [*REQUESTS, *(f"mcp.{tokens}.{verb}" for verb in VERBS for tokens in ("*", "*.*"))]
+
+
+def result_subjects() -> list[str]:
+    """The subjects of all results: requests are answered in place, and dead letters are told."""
+    stems = [subject.removesuffix("request") for subject in REQUESTS]
+    return [*(f"{stem}{outcome}" for stem in stems for outcome in ("completed", "failed")), DEAD_LETTER]
 
 
 def route(subject: str) -> Route:

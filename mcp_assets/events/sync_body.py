@@ -9,14 +9,17 @@ _NEEDS_TARGETS = frozenset({SyncType.INCREMENTAL_SYNC, SyncType.CONFLICT_RESOLUT
 
 
 def sync_request(body: Fields, kind: Kind, types: TypeNames) -> SyncRequest:
-    """Targets in the order sent, each once. Raises Refusal (unknown_sync_type, wrong_type, missing_id, bad_id)."""
+    """Targets in the order sent, each once. Raises Refusal (unknown_sync_type, wrong_type, missing_id, bad_id).
+
+    An empty list is a request that has nothing to do; a list that is missing is a mistake of the sender.
+    """
     sync_type = _sync_type(body, kind)
     path = body.path("entity_ids")
-    items = body.items("entity_ids") or []
-    targets = tuple(dict.fromkeys(_target(item, (path, index), types) for index, item in enumerate(items)))
-    if not targets and sync_type in _NEEDS_TARGETS:
+    items = body.items("entity_ids")
+    targets = tuple(dict.fromkeys(_target(item, (path, index), types) for index, item in enumerate(items or ())))
+    if items is None and sync_type in _NEEDS_TARGETS:
         raise Refusal(
-            ErrorKind.MISSING_ID, f"A request for {sync_type} names no entities; send at least one in entity_ids."
+            ErrorKind.MISSING_ID, f"A request for {sync_type} names no entities; send their ids in entity_ids."
         )
     context = body.object("context")
     return SyncRequest(sync_type, targets, {} if context is None else context.all_but())

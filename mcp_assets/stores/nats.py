@@ -4,6 +4,8 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
+import math
 import re
 import threading
 import time
@@ -26,6 +28,8 @@ from mcp_assets.stores.nats_denials import Denials
 from mcp_assets.stores.nats_pull import Pulled
 from mcp_assets.stores.streams import MAX_DELETED, Message, Read, Retention, StreamState, covers, instant, state_of
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 _SUBJECTS_OVERLAP = 10065
@@ -44,17 +48,47 @@ _LOOK_EVERY_S = 0.5
 _FOREIGN = 50_000
 
 _PLAIN_SUBJECT = re.compile(r"[!-)+-=?-~]+")
+# How long the server remembers ids of announcements: longer than they wait after a failed try.
+_DUPLICATES_KNOWN_S = 3600.0
+
+_DAY_S = 86_400.0
+
+# How often a stream for results is looked for where there was none.
+_KEPT_AGAIN_S = 60.0
 
 # For a connection that was lost, before an announcement is given up.
 _ANNOUNCE_WAIT_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A message to publish once: the server drops another one of the same `id`, for as long as it remembers it."""
+
+    subject: str
+    data: bytes
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsStream:
+    """The stream that keeps what is announced: made on `subjects` if it is absent and may be made."""
+
+    name: str
+    subjects: Sequence[str]
+    days: float
+    create: bool
+
+
 class NatsStreams:
     """One NATS connection and the JetStream streams on it. Thread-safe; connects lazily, reconnects for ever."""
 
-    def __init__(self, url: str, subjects: Sequence[str], *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, url: str, subjects: Sequence[str], results: ResultsStream | None = None, *, timeout_s: float = 10.0
+    ) -> None:
         self._servers = [part.strip() for part in url.split(",") if part.strip()]
         self._subjects = list(subjects)
+        self._results = results
+        self._kept: dict[str, tuple[bool, float]] = {}
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,9 +164,15 @@ class NatsStreams:
                 batch = []
         return count + (self._run(self._publish(batch), self._timeout_s * 3) if batch else 0)
 
-    def announce(self, subject: str, data: bytes) -> None:
-        """Publish to whoever listens at this moment; returns when the server has it. No stream keeps it."""
-        self._run(self._announce(subject, data), self._timeout_s * 2)
+    def announce(self, announcements: Sequence[Announcement]) -> None:
+        """Publish all; returns when a stream has stored each, or, where no stream keeps its subject, the server has it.
+
+        Core subscribers hear them in any case.
+
+        Raises:
+            StoreUnavailable, StoreRefused: some may be published. Announced again, a stream keeps each of them once.
+        """
+        self._run(self._announce(announcements), self._timeout_s * 3)
 
     def max_payload(self) -> int:
         """Bytes that the server takes in one message."""
@@ -432,16 +472,71 @@ class NatsStreams:
         acknowledged = await asyncio.gather(*(js.publish(subject, data) for subject, data in batch))
         return len(acknowledged)
 
-    async def _announce(self, subject: str, data: bytes) -> None:
+    async def _announce(self, announcements: Sequence[Announcement]) -> None:
         client = await self._connected()
         deadline = time.monotonic() + _ANNOUNCE_WAIT_S
         while not client.is_connected:
-            # It is being reconnected. Who announces has work to go on with, and nobody may be listening.
+            # It is being reconnected. Who announces has work to go on with, and the announcements are kept.
             if time.monotonic() > deadline:
                 raise NatsError("the connection is lost")
             await asyncio.sleep(0.05)
-        await client.publish(subject, data)
+        js = client.jetstream(timeout=self._timeout_s)
+        stored = []
+        for one in announcements:
+            header = {api.Header.MSG_ID.value: one.id}
+            if await self._is_kept(js, one.subject):
+                stored.append(js.publish(one.subject, one.data, headers=header))
+            else:
+                await client.publish(one.subject, one.data, headers=header)
+        try:
+            await asyncio.gather(*stored)
+        except BaseException:
+            # The stream may be gone: before another try it is looked for.
+            self._kept.clear()
+            raise
         await client.flush(timeout=int(self._timeout_s))
+
+    async def _is_kept(self, js: JetStreamContext, subject: str) -> bool:
+        """Whether a stream stores what is published on `subject`; the results' stream is made if none does."""
+        known, looked_at = self._kept.get(subject, (False, -math.inf))
+        if not known and time.monotonic() - looked_at > _KEPT_AGAIN_S:
+            known = await self._has_stream(js, subject) or (
+                await self._make_results_stream(js) and await self._has_stream(js, subject)
+            )
+            self._kept[subject] = known, time.monotonic()
+        return known
+
+    async def _has_stream(self, js: JetStreamContext, subject: str) -> bool:
+        try:
+            await js.find_stream_name_by_subject(subject)
+        except NotFoundError:
+            return False
+        return True
+
+    async def _make_results_stream(self, js: JetStreamContext) -> bool:
+        results = self._results
+        if results is None or not results.create:
+            return False
+        try:
+            await js.add_stream(
+                name=results.name,
+                subjects=list(results.subjects),
+                storage=api.StorageType.FILE,
+                retention=api.RetentionPolicy.LIMITS,
+                discard=api.DiscardPolicy.OLD,
+                max_age=results.days * _DAY_S,
+                duplicate_window=min(_DUPLICATES_KNOWN_S, results.days * _DAY_S),
+            )
+        except APIError as error:
+            # Such as another stream on some of the subjects, or an account without room: they are told to who listens.
+            logger.warning(
+                "results are kept by no stream, for %s cannot be made: %s (%s)",
+                results.name,
+                error.description,
+                error.err_code,
+            )
+            return False
+        return True
 
     async def _max_payload(self) -> int:
         return (await self._connected()).max_payload

@@ -4,7 +4,10 @@ import json
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import chain, count, groupby, islice, repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -67,6 +70,22 @@ class Orphan(NamedTuple):
     has_target: bool
 
 
+@dataclass(slots=True)
+class EdgeChanges:
+    """What became of the edges that an entity, or several, are the source of: numbers by edge type."""
+
+    now: Counter[str] = field(default_factory=Counter)
+    added: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    removed: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "EdgeChanges") -> None:
+        self.now += other.now
+        self.added += other.added
+        self.changed += other.changed
+        self.removed += other.removed
+
+
 class Relationships:
     """The table of edges. The caller's transaction decides what is seen and when it is written."""
 
@@ -125,6 +144,47 @@ class Relationships:
             f"the table {self.name} cannot hold our edges ({what}): take away what is in the way, or name another "
             "table in MCP_ASSETS_RELATIONSHIPS_TABLE; everything else goes on without edges"
         )
+
+    def count_by_source(self, connection: Connection, sources: Collection[EntityRef]) -> dict[EntityRef, Counter[str]]:
+        """How many of our edges each of `sources` is the source of, by type."""
+        found = self.changes_since(connection, dict.fromkeys(sources, datetime.max.replace(tzinfo=UTC)), {})
+        return {ref: changes.now for ref, changes in found.items()}
+
+    def changes_since(
+        self,
+        connection: Connection,
+        since: Mapping[EntityRef, datetime],
+        before: Mapping[EntityRef, Mapping[str, int]],
+    ) -> dict[EntityRef, EdgeChanges]:
+        """What became of our edges from each source since a time; `before`: how many there were then, by type."""
+        found = {ref: EdgeChanges() for ref in since}
+        wanted = self.castable(connection, since)
+        statement = sql.SQL(
+            "SELECT source_type, source_id::text, relationship_type, count(*),"
+            " count(*) FILTER (WHERE created_at >= since),"
+            " count(*) FILTER (WHERE updated_at >= since AND created_at < since)"
+            " FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[], %(since)s::timestamptz[])"
+            " AS wanted (entity_type, entity_id, since)"
+            " JOIN {table} ON source_type = wanted.entity_type AND source_id = wanted.entity_id"
+            " WHERE origin = %(origin)s GROUP BY 1, 2, 3"
+        ).format(id=self.id_type(connection), table=self.table)
+        parameters = {
+            "types": [ref.type for ref in wanted],
+            "ids": [ref.id for ref in wanted],
+            "since": [since[ref] for ref in wanted],
+            "origin": ORIGIN,
+        }
+        for entity_type, entity_id, edge_type, now, added, changed in connection.execute(statement, parameters):
+            changes = found[EntityRef(entity_type, entity_id)]
+            changes.now[edge_type] = now
+            changes.added[edge_type] = added
+            changes.changed[edge_type] = changed
+        for ref, changes in found.items():
+            for edge_type, count_before in before.get(ref, {}).items():
+                gone = count_before + changes.added[edge_type] - changes.now[edge_type]
+                # An edge that another transaction wrote at that very time may be missing in `before`.
+                changes.removed[edge_type] = max(gone, 0)
+        return found
 
     def of_sources(
         self, connection: Connection, sources: Collection[EntityRef], types: Collection[EdgeType]

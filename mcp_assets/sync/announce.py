@@ -1,30 +1,30 @@
-"""Announcements: results told on NATS once they are committed. Nobody has to listen, and no run fails for them."""
+"""Announcements: what results say. Each is kept in the outbox in the transaction of what it tells."""
 
 import json
-import logging
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
-from uuid import uuid4
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.settings import SettingsError
-from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets.sync.drain import Drained
-from mcp_assets.sync.graph_view import edge_counts
+from mcp_assets.graph import EdgeType
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.relationships import EdgeChanges
 from mcp_assets.sync.indexer import Counts
 from mcp_assets.sync.linker import LinkCounts
+from mcp_assets.sync.outbox import Told, keep
 from mcp_assets.sync.platform import Platform
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from mcp_assets.sync.drain import Drained
 
 INDEX_COMPLETED, INDEX_FAILED = "vector.index.completed", "vector.index.failed"
 RELATIONSHIPS_COMPLETED, RELATIONSHIPS_FAILED = "relationship.analyze.completed", "relationship.analyze.failed"
 
 _INDEX_REQUEST, _RELATE_REQUEST = "vector.index.request", "relationship.analyze.request"
 
-_NAMED = 1_000
-"""Entities whose edges one announcement counts."""
+_ANSWERED_AT_ONCE = 1_000
+"""Requests to re-link that one message answers."""
 
 
 def result_subject(request_subject: str, *, failed: bool) -> str:
@@ -32,105 +32,170 @@ def result_subject(request_subject: str, *, failed: bool) -> str:
     return f"{request_subject.removesuffix('.request')}.{'failed' if failed else 'completed'}"
 
 
-def announce(platform: Platform, subject: str, result: Mapping[str, Any], *, message_ids: Sequence[str] = ()) -> bool:
-    """Publish `result` as the answer to the requests `message_ids`. What it is about has to be committed before.
+def announce_indexed(platform: Platform, connection: Connection, drained: "Drained") -> None:
+    """Tell what a batch of the inbox came to, and what of it failed; nothing if nothing changed and none was asked for.
 
-    Lists that do not fit the server's message size are cut off, with a count of what is left out. Returns False, with
-    a warning, if it could not be published.
+    Entities that were asked for are told apart from the others, so that the counts of an answer are those of its own.
     """
-    try:
-        platform.nats.announce(subject, encoded(result, message_ids, platform.nats.max_payload()))
-    except (StoreUnavailable, StoreRefused, SettingsError) as error:
-        answered = f", the answer to {', '.join(message_ids[:5])}" if message_ids else ""
-        logger.warning("what was done is committed, but %s%s could not be published: %s", subject, answered, error)
-        return False
-    return True
-
-
-def encoded(result: Mapping[str, Any], message_ids: Sequence[str], max_bytes: int) -> bytes:
-    """The envelope around `result`, of at most `max_bytes`: the longest list is halved until it fits.
-
-    Raises:
-        StoreRefused: it does not fit without any list either.
-    """
-    data = {**result, "requests": list(message_ids)}
-    omitted: dict[str, int] = {}
-    envelope = {
-        "message_id": str(uuid4()),
-        "correlation_id": message_ids[0] if len(message_ids) == 1 else None,
-        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "source": "mcp_assets",
-        "data": data,
-    }
-    while len(body := json.dumps(envelope, ensure_ascii=False).encode()) > max_bytes:
-        sizes = {name: len(json.dumps(value)) for name, value in data.items() if isinstance(value, list) and value}
-        if not sizes:
-            raise StoreRefused(f"the result has {len(body)} bytes, and the server takes {max_bytes}")
-        longest = max(sizes, key=lambda name: sizes[name])
-        kept = data[longest][: len(data[longest]) // 2]
-        omitted[longest] = omitted.get(longest, 0) + len(data[longest]) - len(kept)
-        data[longest] = kept
-        data["omitted"] = omitted
-    return body
-
-
-def announce_indexed(platform: Platform, drained: Drained) -> None:
-    """Tell what a batch of the inbox came to, and what of it failed; silence if nothing changed and nobody asked."""
-    entity_type = drained.entity_type
+    ids_of: dict[str, list[str]] = {}
+    for asked in drained.asked:
+        if asked.subject == _INDEX_REQUEST:
+            ids_of.setdefault(asked.entity_id, []).append(asked.message_id)
     failures = {entity_id: refusal.sentence for entity_id, refusal in drained.report.refusals.items()}
     failures |= dict.fromkeys(drained.given_up, "nothing is known of it: it has no source row, and no event states it")
-    ids_of: dict[tuple[str, bool], list[str]] = {}
-    for asked in drained.asked:
-        ids_of.setdefault((asked.subject, asked.entity_id in failures), []).append(asked.message_id)
-    counts = Counts()
-    for part in drained.report.shards.values():
-        counts.add(part)
-    changed = counts.embedded or counts.repayloaded or counts.deleted or counts.empty
-    done = [f"{entity_type}:{entity_id}" for entity_id in drained.entity_ids if entity_id not in failures]
-    asked_for = ids_of.get((_INDEX_REQUEST, False), [])
-    if done and (changed or asked_for):
-        completed = {"entity_type": entity_type, "counts": counts_of(counts), "entities": done}
-        announce(platform, INDEX_COMPLETED, completed, message_ids=asked_for)
+    done = [entity_id for entity_id in drained.entity_ids if entity_id not in failures]
+    _announce_done(platform, connection, drained, [name for name in done if name in ids_of], ids_of)
+    _announce_done(platform, connection, drained, [name for name in done if name not in ids_of], {})
+    _announce_failures(
+        platform, connection, drained, {name: error for name, error in failures.items() if name in ids_of}, ids_of
+    )
+    _announce_failures(
+        platform, connection, drained, {name: error for name, error in failures.items() if name not in ids_of}, {}
+    )
+
+
+def _announce_done(
+    platform: Platform,
+    connection: Connection,
+    drained: "Drained",
+    entity_ids: Sequence[str],
+    ids_of: Mapping[str, Sequence[str]],
+) -> None:
+    outcomes = Counter(drained.report.outcomes.get(entity_id, "unchanged") for entity_id in entity_ids)
+    if not ids_of and not outcomes.keys() - {"unchanged"}:
+        return
+    if entity_ids:
+        counts = Counts(scanned=len(entity_ids), **outcomes)
+        result = {
+            "entity_type": drained.entity_type,
+            "counts": counts_of(counts),
+            "entities": [f"{drained.entity_type}:{entity_id}" for entity_id in entity_ids],
+        }
+        keep(platform, connection, Told(INDEX_COMPLETED, result, _message_ids(entity_ids, ids_of)))
+
+
+def _announce_failures(
+    platform: Platform,
+    connection: Connection,
+    drained: "Drained",
+    failures: Mapping[str, str],
+    ids_of: Mapping[str, Sequence[str]],
+) -> None:
     if failures:
-        failed = {
-            "entity_type": entity_type,
+        result = {
+            "entity_type": drained.entity_type,
             "counts": {"failed": len(failures)},
             "failed": [
-                {"entity": f"{entity_type}:{entity_id}", "error": error} for entity_id, error in failures.items()
+                {"entity": f"{drained.entity_type}:{entity_id}", "error": error}
+                for entity_id, error in failures.items()
             ],
         }
-        announce(platform, INDEX_FAILED, failed, message_ids=ids_of.get((_INDEX_REQUEST, True), ()))
-    lost = ids_of.get((_RELATE_REQUEST, True), [])
-    unknown = [f"{entity_type}:{entity_id}" for entity_id in drained.given_up]
-    if lost and unknown:
-        unlinked = {"entities": unknown, "error": "nothing is known of these entities: they have no edges"}
-        announce(platform, RELATIONSHIPS_FAILED, unlinked, message_ids=lost)
+        keep(platform, connection, Told(INDEX_FAILED, result, _message_ids(failures, ids_of)))
 
 
-def announce_links(
-    platform: Platform, total: LinkCounts, requested: Sequence[EntityRef], message_ids: Sequence[str] = ()
-) -> None:
-    """Tell what was linked, and how many edges each entity that was asked for has now."""
-    counts = edge_counts(platform, requested[:_NAMED])
+def _message_ids(entity_ids: Collection[str], ids_of: Mapping[str, Sequence[str]]) -> list[str]:
+    return [message_id for entity_id in entity_ids for message_id in ids_of.get(entity_id, ())]
+
+
+def announce_when_linked(platform: Platform, connection: Connection, drained: "Drained") -> None:
+    """Have the requests of a batch to re-link entities answered, once the marks of these entities are worked off.
+
+    Those about entities of which nothing is known are answered now.
+    """
+    ids_of: dict[str, list[str | None]] = {ref.id: [] for ref in drained.relate}
+    unknown: list[str] = []
+    lost: list[str] = []
+    for asked in drained.asked:
+        if asked.subject != _RELATE_REQUEST:
+            continue
+        if asked.entity_id in drained.given_up:
+            unknown.append(f"{drained.entity_type}:{asked.entity_id}")
+            lost.append(asked.message_id)
+        else:
+            ids_of.setdefault(asked.entity_id, []).append(asked.message_id)
+    if lost:
+        result = {
+            "entities": list(dict.fromkeys(unknown)),
+            "error": "nothing is known of these entities: they have no edges",
+        }
+        keep(platform, connection, Told(RELATIONSHIPS_FAILED, result, lost))
+    if not ids_of:
+        return
+    before = platform.relationships.count_by_source(
+        connection, [EntityRef(drained.entity_type, entity_id) for entity_id in ids_of]
+    )
+    waiting = [(entity_id, message_id) for entity_id, ids in ids_of.items() for message_id in ids or [None]]
+    edges = [before[EntityRef(drained.entity_type, entity_id)] for entity_id, _ in waiting]
+    connection.execute(
+        platform.postgres.query("insert_relate_requests"),
+        {
+            "entity_type": drained.entity_type,
+            "entity_id": [entity_id for entity_id, _ in waiting],
+            "message_id": [message_id for _, message_id in waiting],
+            "edges_before": [json.dumps(counts) for counts in edges],
+        },
+    )
+
+
+def answer_relinked(platform: Platform) -> int:
+    """Keep the answers to requests to re-link whose marks are worked off, by whichever linker. How many requests."""
+    answered = 0
+    while some := _answer_some_relinked(platform):
+        answered += some
+        if some < _ANSWERED_AT_ONCE:
+            break
+    return answered
+
+
+def _answer_some_relinked(platform: Platform) -> int:
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("claim_relinked"), {"limit": _ANSWERED_AT_ONCE}).fetchall()
+        if not rows:
+            return 0
+        rows.sort()
+        before: dict[EntityRef, Mapping[str, int]] = {}
+        since: dict[EntityRef, datetime] = {}
+        for _, entity_type, entity_id, _, edges, asked_at in rows:
+            ref = EntityRef(entity_type, entity_id)
+            # Asked for twice, it is told what came of both.
+            before.setdefault(ref, edges)
+            since.setdefault(ref, asked_at)
+        changes = platform.relationships.changes_since(connection, since, before)
+        result = {
+            **edge_results(changes.values()),
+            "relinked": len(since),
+            "entities": [
+                {"entity_type": ref.type, "entity_id": ref.id, "edges": dict(one.now)} for ref, one in changes.items()
+            ],
+        }
+        message_ids = [message_id for _, _, _, message_id, _, _ in rows if message_id is not None]
+        keep(platform, connection, Told(RELATIONSHIPS_COMPLETED, result, message_ids))
+    return len(rows)
+
+
+def edge_results(changes: Iterable[EdgeChanges]) -> dict[str, dict[str, int]]:
+    """Edges added, changed and removed, by type, as results tell them."""
+    total = EdgeChanges()
+    for one in changes:
+        total.add(one)
+    return {"added": dict(total.added), "changed": dict(total.changed), "removed": dict(total.removed)}
+
+
+def announce_links(platform: Platform, total: LinkCounts) -> None:
+    """Tell what was linked that was not asked for by a request."""
+
+    def told(counts: Mapping[EdgeType, int]) -> dict[str, int]:
+        return {edge_type.value: count for edge_type, count in counts.items()}
+
     result = {
         "relinked": total.relinked,
-        "added": {edge_type.value: count for edge_type, count in total.added.items()},
-        "changed": {edge_type.value: count for edge_type, count in total.changed.items()},
-        "removed": {edge_type.value: count for edge_type, count in total.removed.items()},
-        "entities": [
-            {"entity_type": ref.type, "entity_id": ref.id, "edges": counts.get(ref, {})} for ref in requested[:_NAMED]
-        ],
+        "added": told(total.added),
+        "changed": told(total.changed),
+        "removed": told(total.removed),
+        "entities": [],
     }
-    announce(platform, RELATIONSHIPS_COMPLETED, result, message_ids=message_ids)
-
-
-def relate_requests(drained: Drained) -> list[str]:
-    """The ids of the messages of a batch that asked for entities to be re-linked, and will be."""
-    return [
-        asked.message_id
-        for asked in drained.asked
-        if asked.subject == _RELATE_REQUEST and asked.entity_id not in drained.given_up
-    ]
+    with platform.postgres.transaction() as connection:
+        keep(platform, connection, Told(RELATIONSHIPS_COMPLETED, result))
 
 
 def counts_of(counts: Counts) -> dict[str, int]:

@@ -10,20 +10,18 @@ from typing import Any
 
 from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
 from mcp_assets.events import Event, Rejected, parse, payload_of
-from mcp_assets.events.subjects import REQUESTS
+from mcp_assets.events.subjects import DEAD_LETTER, REQUESTS
 from mcp_assets.retrying import retrying
-from mcp_assets.sync.announce import announce, result_subject
+from mcp_assets.sync.announce import result_subject
 from mcp_assets.sync.incremental import Synced, index
 from mcp_assets.sync.intake import event_order
 from mcp_assets.sync.linker import link
 from mcp_assets.sync.message_warnings import keep_warnings
+from mcp_assets.sync.outbox import Told, keep, publish_waiting
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.targets import by_type
 
 logger = logging.getLogger(__name__)
-
-DEAD_LETTER = "mcp_assets.dead_letter"
-"""Where each is told. The stream of requests and events does not list it."""
 
 STAGES = ("intake", "request", "apply", "embed", "upsert")
 
@@ -115,9 +113,9 @@ class Replayed:
 
 
 def announce_dead_letters(platform: Platform) -> int:
-    """Tell of the letters, and new attempts, that have not been told yet. How many were told.
+    """Have the letters, and new attempts, that have not been told yet published. How many there were.
 
-    Each is told at least once: it is marked after it was published. A request that was refused is answered, too.
+    Each is told at least once. A request that was refused is answered, too.
     """
     told = 0
     for _ in range(_PAGES_A_LOOK):
@@ -125,6 +123,7 @@ def announce_dead_letters(platform: Platform) -> int:
         told += page
         if page < _AT_ONCE:
             break
+    publish_waiting(platform)
     return told
 
 
@@ -187,18 +186,13 @@ def _announce_page(platform: Platform) -> int:
     query = platform.postgres.query
     with platform.postgres.transaction() as connection:
         rows = connection.execute(query("claim_unannounced"), {"limit": _AT_ONCE}).fetchall()
-        told: list[int] = []
-        for letter_id, *rest in rows:
-            if not _announce_letter(platform, letter_id, *rest):
-                break
-            told.append(letter_id)
-        if told:
-            connection.execute(query("mark_announced"), {"ids": told})
-    return len(told)
+        keep(platform, connection, *(told for row in rows for told in _told_of_letter(*row)))
+        if rows:
+            connection.execute(query("mark_announced"), {"ids": [row[0] for row in rows]})
+    return len(rows)
 
 
-def _announce_letter(
-    platform: Platform,
+def _told_of_letter(
     letter_id: int,
     stage: str,
     subject: str | None,
@@ -210,7 +204,7 @@ def _announce_letter(
     error: str,
     attempts: int,
     raw: bytes,
-) -> bool:
+) -> Iterator[Told]:
     message_id = _message_id(raw) if stage in _MESSAGE_STAGES else None
     message_ids = [message_id] if message_id is not None else []
     letter = {
@@ -229,9 +223,8 @@ def _announce_letter(
     if stage == "intake" and subject is not None and subject in REQUESTS:
         # Refused before anybody could work on it: whoever asked waits for an answer.
         refused = {"counts": {}, "error_kind": error_kind, "error": error}
-        if not announce(platform, result_subject(subject, failed=True), refused, message_ids=message_ids):
-            return False
-    return announce(platform, DEAD_LETTER, letter, message_ids=message_ids)
+        yield Told(result_subject(subject, failed=True), refused, message_ids)
+    yield Told(DEAD_LETTER, letter, message_ids)
 
 
 def _message_id(raw: bytes) -> str | None:

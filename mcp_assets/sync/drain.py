@@ -22,6 +22,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import Coalesced, Event, Kind, Verb, coalesce, said_in
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.announce import announce_indexed, announce_when_linked
 from mcp_assets.sync.indexer import BatchReport, Indexer
 from mcp_assets.sync.intake import intake
 from mcp_assets.sync.ledger import Wanted
@@ -383,16 +384,20 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
         _dead_letter_unknown(platform, connection, entity_type, given_up)
         _note_early(platform, connection, entity_type, by_entity, report)
         _for_messages(platform, connection, "delete_inbox", done + late)
-    ids = {id(row): ref.id for ref, (_, messages) in by_entity.items() for row in messages}
-    return Drained(
-        entity_type,
-        len(rows),
-        report,
-        relate,
-        tuple(dict.fromkeys(ids[id(row)] for row in done)),
-        tuple(dict.fromkeys(ids[id(row)] for row in given_up)),
-        tuple(Asked(row.subject, ids[id(row)], row.message_id) for row in done + given_up if row.message_id),
-    )
+        ids = {id(row): ref.id for ref, (_, messages) in by_entity.items() for row in messages}
+        drained = Drained(
+            entity_type,
+            len(rows),
+            report,
+            relate,
+            tuple(dict.fromkeys(ids[id(row)] for row in done)),
+            tuple(dict.fromkeys(ids[id(row)] for row in given_up)),
+            tuple(Asked(row.subject, ids[id(row)], row.message_id) for row in done + given_up if row.message_id),
+        )
+        # In the transaction that takes the messages out: no result is lost that they wait for.
+        announce_indexed(platform, connection, drained)
+        announce_when_linked(platform, connection, drained)
+    return drained
 
 
 def _note_early(

@@ -3,16 +3,17 @@
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
 
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.sync.announce import announce, result_subject
+from mcp_assets.sync.announce import result_subject
 from mcp_assets.sync.demand import beats
 from mcp_assets.sync.full import Progress, full_sync
 from mcp_assets.sync.indexer import Counts
 from mcp_assets.sync.linker import link_until_done, mark_shards
 from mcp_assets.sync.mass_delete import MassDeletion
+from mcp_assets.sync.outbox import Told, keep, publish_waiting
 from mcp_assets.sync.platform import Platform
 
 SYNC_REQUEST = "data.sync.request"
@@ -79,13 +80,11 @@ def ask(
 ) -> FullSync:
     """The full sync that serves this request, once the caller's transaction is committed.
 
-    A repeated message is served by the one that it asked for before, finished or not; another request by one that is
-    under way and covers it; only else a new one is asked for.
+    A repeated message is served by the one that it asked for before, finished or not; another request by one that
+    covers it and has not begun to compare; only else a new one is asked for. It follows those that are under way.
     """
     query = platform.postgres.query
-    connection.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{platform.postgres.schema}/full_syncs",)
-    )
+    _one_at_a_time(platform, connection)
     wanted = {"entity_types": list(entity_types), "force": force}
     found = None
     if message is not None and message.message_id is not None:
@@ -97,7 +96,8 @@ def ask(
         sync_id = secrets.token_hex(6)
         connection.execute(query("insert_full_sync"), {**wanted, "id": sync_id, "requested_by": requested_by})
     if message is not None:
-        connection.execute(query("join_full_sync"), {**asdict(message), "full_sync_id": sync_id})
+        joining = {**asdict(message), "full_sync_id": sync_id, "entity_types": list(entity_types)}
+        connection.execute(query("join_full_sync"), joining)
     row = connection.execute(query("full_sync"), {"id": sync_id}).fetchone()
     assert row is not None  # noqa: S101  (found or inserted above)
     return FullSync(*row)
@@ -122,45 +122,67 @@ def started(platform: Platform, sync_id: str) -> None:
         connection.execute(platform.postgres.query("start_full_sync"), {"id": sync_id})
 
 
-def finish(platform: Platform, sync: FullSync, error: str | None) -> None:
-    """It has come to its end: with all done, or with `error`. Its requests are answered, once."""
+def begins_to_compare(platform: Platform, sync_id: str) -> None:
+    """One of its runs is about to compare: what is written to the source tables from now on may be missed by it."""
     with platform.postgres.transaction() as connection:
-        finished = connection.execute(platform.postgres.query("finish_full_sync"), {"id": sync.id, "error": error})
-        requests = connection.execute(platform.postgres.query("requests_of_full_sync"), {"id": sync.id}).fetchall()
-    if finished.rowcount == 0:
-        return
-    for subject, message_id in requests or [(SYNC_REQUEST, None)]:
-        answer(platform, sync, subject, message_id, error)
+        connection.execute(platform.postgres.query("full_sync_compares"), {"id": sync_id})
 
 
-def answer(platform: Platform, sync: FullSync, subject: str, message_id: str | None, error: str | None) -> None:
-    """Tell what the full sync came to, to one of those who asked for it."""
-    told = result_of(platform, sync) | ({"error": error} if error is not None else {})
-    announce(
-        platform,
-        result_subject(subject, failed=error is not None),
-        told,
-        message_ids=[message_id] if message_id is not None else [],
-    )
+def finish(platform: Platform, sync: FullSync, error: str | None) -> None:
+    """It has come to its end: with all done, or with `error`. Its requests are answered, once.
+
+    A request joins it before or is served by another: both take the same lock.
+    """
+    with platform.postgres.transaction() as connection:
+        _one_at_a_time(platform, connection)
+        query = platform.postgres.query
+        if not connection.execute(query("finish_full_sync"), {"id": sync.id, "error": error}).rowcount:
+            return
+        requests = connection.execute(query("requests_of_full_sync"), {"id": sync.id}).fetchall()
+        for subject, message_id, entity_types in requests or [(SYNC_REQUEST, None, None)]:
+            answer(platform, connection, replace(sync, error=error), subject, message_id, entity_types)
+    publish_waiting(platform)
 
 
-def result_of(platform: Platform, sync: FullSync) -> dict[str, Any]:
-    """The counts of a full sync, by entity type and all together, as its answer tells them."""
+def answer(
+    platform: Platform,
+    connection: Connection,
+    sync: FullSync,
+    subject: str,
+    message_id: str | None,
+    entity_types: Sequence[str] | None,
+) -> None:
+    """Tell what the finished full sync came to, to one of those who asked for it: of `entity_types`; None: of all."""
+    told = result_of(platform, sync, entity_types) | ({"error": sync.error} if sync.error is not None else {})
+    message_ids = [message_id] if message_id is not None else []
+    keep(platform, connection, Told(result_subject(subject, failed=sync.error is not None), told, message_ids))
+
+
+def result_of(platform: Platform, sync: FullSync, entity_types: Sequence[str] | None = None) -> dict[str, Any]:
+    """The counts of a full sync, by entity type and all together, as its answer tells them: of `entity_types` only."""
+    told_types = list(sync.entity_types if entity_types is None else entity_types)
     by_type: dict[str, dict[str, int]] = {}
     total: dict[str, int] = {}
     for part in progress(platform, sync.id):
-        for name in ("scanned", "embedded", "updated", "deleted", "failed"):
+        for name in ("scanned", "embedded", "updated", "deleted", "failed") if part.entity_type in told_types else ():
             counts = by_type.setdefault(part.entity_type, {})
             counts[name] = counts.get(name, 0) + getattr(part, name)
             total[name] = total.get(name, 0) + getattr(part, name)
     return {
         "sync_type": "full_sync",
         "backfill_id": sync.id,
-        "entity_types": list(sync.entity_types),
+        "entity_types": told_types,
         "force": sync.force,
         "counts": total,
         "counts_by_type": by_type,
     }
+
+
+def _one_at_a_time(platform: Platform, connection: Connection) -> None:
+    """Who joins or finishes a full sync is alone at it until its transaction ends."""
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{platform.postgres.schema}/full_syncs",)
+    )
 
 
 def progress(platform: Platform, sync_id: str) -> list[PartitionProgress]:
@@ -239,6 +261,11 @@ class ProgressWriter:
         self._begun: set[tuple[str, int]] = set()
         self._pending: dict[tuple[str, int], PartitionProgress] = {}
         self._written_at = 0.0
+
+    def begins_to_compare(self) -> None:
+        """The run is about to compare its partitions."""
+        if self._id is not None:
+            begins_to_compare(self._platform, self._id)
 
     def worked(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
         """A batch is committed."""

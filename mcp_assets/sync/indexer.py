@@ -90,6 +90,8 @@ class BatchReport:
     """Ids whose event may have come before the commit of their source row: they are to be looked at again."""
     refusals: dict[str, Refusal] = field(default_factory=dict)
     """Why entities, by id, were dead-lettered."""
+    outcomes: dict[str, str] = field(default_factory=dict)
+    """Which of the counts each entity that was written, or refused, is in, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,7 +465,7 @@ class Indexer:
                 report.refusals |= refusals
         for plan in current:
             if writing.is_last:
-                self._count(self._counts(report, plan.dirty.id), plan)
+                report.outcomes[plan.dirty.id] = self._count(self._counts(report, plan.dirty.id), plan)
             elif plan.refusal is not None:
                 logger.warning("%s:%s: %s: %s", self._type, plan.dirty.id, collection.name, plan.refusal.sentence)
             elif plan.vectors is not None:
@@ -654,18 +656,23 @@ class Indexer:
         )
 
     @staticmethod
-    def _count(counts: Counts, plan: _Plan) -> None:
+    def _count(counts: Counts, plan: _Plan) -> str:
+        """Count what was done, and name the count."""
         if plan.refusal is not None:
             counts.failed += 1
-        elif plan.dirty.deleted:
+            return "failed"
+        if plan.dirty.deleted:
             counts.deleted += 1
-        elif plan.removes:
+            return "deleted"
+        if plan.removes:
             counts.empty += 1
-        elif plan.vectors is not None:
+            return "empty"
+        if plan.vectors is not None:
             counts.embedded += 1
             counts.texts += plan.point_count
-        else:
-            counts.repayloaded += 1
+            return "embedded"
+        counts.repayloaded += 1
+        return "repayloaded"
 
 
 def _checks(plan: _Plan) -> Sequence[float]:

@@ -15,11 +15,11 @@ from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile
 from mcp_assets.embedding.protocol import Embedder
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.entities.text import prepared_by
-from mcp_assets.events import TypeNames, stream_subjects
+from mcp_assets.events import TypeNames, result_subjects, stream_subjects
 from mcp_assets.graph import LinkForm, ReferenceRules
 from mcp_assets.settings import Settings, load_settings
 from mcp_assets.stores.migrations.relationships import IdColumn
-from mcp_assets.stores.nats import NatsStreams
+from mcp_assets.stores.nats import NatsStreams, ResultsStream
 from mcp_assets.stores.postgres import Connection, Postgres
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.stores.relationships import Relationships
@@ -70,7 +70,11 @@ class Platform:
 
     @cached_property
     def nats(self) -> NatsStreams:
-        return NatsStreams(self.settings.require_nats_url(), stream_subjects())
+        settings = self.settings
+        results = ResultsStream(
+            settings.results_stream, result_subjects(), settings.results_days, create=settings.create_stream
+        )
+        return NatsStreams(settings.require_nats_url(), stream_subjects(), results)
 
     @cached_property
     def embedder(self) -> Embedder:

@@ -2,20 +2,22 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from mcp_assets.embedding.protocol import EmbedderUnavailable
+from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import Kind, SyncRequest, SyncTarget, SyncType
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync import full_syncs
-from mcp_assets.sync.announce import announce, counts_of, result_subject
+from mcp_assets.sync.announce import counts_of, edge_results, result_subject
 from mcp_assets.sync.conflicts import Difference, Strategy, resolve
 from mcp_assets.sync.drain import sole_drain
 from mcp_assets.sync.incremental import bring_up_to_date
+from mcp_assets.sync.outbox import Told, keep, publish_waiting
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.targets import find_targets
 from mcp_assets.sync.validation import validate
@@ -69,14 +71,15 @@ def pending_requests(platform: Platform) -> list[Kind]:
 def work_off(platform: Platform, kind: Kind, run_id: str) -> Iterator[Answer]:
     """Answer the requests of `kind`, in the order of the streams, until none is due.
 
-    A request leaves the inbox in the transaction that holds its lock: killed at any moment, it is there again. Yields
-    nothing if somebody else is at it.
+    A request leaves the inbox in the transaction that holds its lock and keeps its answer: killed at any moment, it is
+    there again, or it is answered. Yields nothing if somebody else is at it.
 
     Raises:
         StoreUnavailable: PostgreSQL does not answer.
     """
     with sole_drain(platform, lane(kind), run_id) as alone:
         while alone and (answer := _answer_next(platform, kind)) is not None:
+            publish_waiting(platform)
             yield answer
 
 
@@ -92,17 +95,17 @@ def _answer_next(platform: Platform, kind: Kind) -> Answer | None:
             if answer.error is not None:
                 _dead_letter(platform, connection, request, "request_failed", answer.error)
             _take_out(platform, connection, request)
+            if answer.told:
+                _keep(platform, connection, answer)
     except (StoreUnavailable, EmbedderUnavailable) as error:
         if request is None:
             raise
         answer = _put_off(platform, request, str(error))
     except Exception as error:
         # A fault of ours: the run fails with it, and the request does not come back for ever.
-        if request is not None and (answer := _put_off(platform, request, f"{type(error).__name__}: {error}")).told:
-            _announce(platform, answer)
+        if request is not None:
+            _put_off(platform, request, f"{type(error).__name__}: {error}")
         raise
-    if answer.told:
-        _announce(platform, answer)
     return answer
 
 
@@ -125,16 +128,19 @@ def _answer(platform: Platform, connection: Connection, request: Request) -> Ans
 
 def _incremental(platform: Platform, request: Request, result: dict[str, Any]) -> Answer:
     found = find_targets(platform, request.request.targets)
+    asked_at, edges_before = _edges_now(platform, found.refs)
     synced = bring_up_to_date(platform, found.refs, force=_flag(request, "force"))
+    with platform.postgres.transaction() as connection:
+        # Not what the linker counts: it works off what others changed, too.
+        since = dict.fromkeys(found.refs, asked_at)
+        edges = edge_results(platform.relationships.changes_since(connection, since, edges_before).values())
     unknown = [*found.unknown, *map(str, sorted(synced.unknown))]
     failed = synced.refusals.keys()
     result |= {
         "counts": {
             **counts_of(synced.counts),
             "unknown": len(unknown),
-            "edges_added": synced.links.added.total(),
-            "edges_changed": synced.links.changed.total(),
-            "edges_removed": synced.links.removed.total(),
+            **{f"edges_{change}": sum(counts.values()) for change, counts in edges.items()},
         },
         "entities": [str(ref) for ref in found.refs if ref not in failed and ref not in synced.unknown],
         "unknown": unknown,
@@ -143,7 +149,7 @@ def _incremental(platform: Platform, request: Request, result: dict[str, Any]) -
             for ref, refusal in sorted(synced.refusals.items())
         ],
     }
-    if not result["entities"]:
+    if request.request.targets and not result["entities"]:
         return Answer(
             request,
             result,
@@ -153,20 +159,30 @@ def _incremental(platform: Platform, request: Request, result: dict[str, Any]) -
     return Answer(request, result)
 
 
+def _edges_now(platform: Platform, refs: Sequence[EntityRef]) -> tuple[datetime, Mapping[EntityRef, Mapping[str, int]]]:
+    """PostgreSQL's time, and how many edges each of `refs` is the source of, by type."""
+    with platform.postgres.transaction() as connection:
+        row = connection.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None  # noqa: S101  (a select without FROM has one row)
+        return row[0], platform.relationships.count_by_source(connection, refs)
+
+
 def _full(platform: Platform, connection: Connection, request: Request) -> Answer:
+    entity_types = _entity_types(platform, request)
     sync = full_syncs.ask(
         platform,
         connection,
-        _entity_types(platform, request),
+        entity_types,
         force=_flag(request, "force"),
         requested_by=request.message.subject,
         message=request.message,
     )
-    result = full_syncs.result_of(platform, sync)
+    result = full_syncs.result_of(platform, sync, entity_types)
     if not sync.finished:
         return Answer(request, result, told=False)
     # A repeated message, of a full sync that is through: it gets the same answer, and is no failure of its own.
-    full_syncs.answer(platform, sync, request.message.subject, request.message.message_id, sync.error)
+    message = request.message
+    full_syncs.answer(platform, connection, sync, message.subject, message.message_id, entity_types)
     return Answer(request, result, told=False)
 
 
@@ -188,7 +204,7 @@ def _conflicts(platform: Platform, request: Request, result: dict[str, Any]) -> 
         "differences": [one.as_dict() for one in resolution.differences],
     }
     error = None
-    if not resolution.refs:
+    if request.request.targets and not resolution.refs:
         error = f"none of the {len(request.request.targets)} entities named is known"
     elif left := [one for one in resolution.differences if one.to_be_settled and not one.settled]:
         error = f"{len(left)} of {len(resolution.differences)} differences are still there: see the dead letters"
@@ -258,24 +274,26 @@ def _flag(request: Request, name: str, *, default: bool = False) -> bool:
     return value
 
 
-def _announce(platform: Platform, answer: Answer) -> None:
+def _keep(platform: Platform, connection: Connection, answer: Answer) -> None:
+    """Have the answer published once the transaction is committed."""
     message = answer.request.message
-    announce(
-        platform,
+    told = Told(
         result_subject(message.subject, failed=answer.error is not None),
         answer.result | ({"error": answer.error} if answer.error is not None else {}),
-        message_ids=[message.message_id] if message.message_id is not None else [],
+        [message.message_id] if message.message_id is not None else [],
     )
+    keep(platform, connection, told)
 
 
 def _put_off(platform: Platform, request: Request, error: str) -> Answer:
     """The request is tried again after a while, or given up."""
-    answer = Answer(request, {"sync_type": request.request.sync_type.value}, error)
     given_up = request.attempts + 1 >= TRIES
+    answer = Answer(request, {"sync_type": request.request.sync_type.value}, error, told=given_up)
     with platform.postgres.transaction() as connection:
         if given_up:
             _dead_letter(platform, connection, request, "unavailable", error)
             _take_out(platform, connection, request)
+            _keep(platform, connection, answer)
         else:
             connection.execute(
                 platform.postgres.query("postpone_inbox"),
@@ -284,7 +302,6 @@ def _put_off(platform: Platform, request: Request, error: str) -> Answer:
     logger.warning(
         "%s is %s: %s", request.request.sync_type, "dead-lettered" if given_up else "put off for another try", error
     )
-    answer.told = given_up
     return answer
 
 

@@ -1,6 +1,6 @@
 """Requests about many entities: worked off once, whatever happens, and each answered on NATS."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,10 +9,10 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import Kind
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync import full_syncs, requests
-from mcp_assets.sync.announce import announce_indexed
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.drift import Drift
 from mcp_assets.sync.drift import Kind as DriftKind
+from mcp_assets.sync.outbox import publish_waiting
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.requests import Answer, work_off
 from mcp_assets.sync.validation import Validation
@@ -237,19 +237,6 @@ def test_a_validation_mends_what_it_finds_unless_it_is_told_not_to(
     assert listener.one("data.sync.completed")["data"]["sync_type"] == "data_validation"
 
 
-def test_results_that_cannot_be_published_are_named_and_fail_nothing(
-    platform: Platform, make_platform: Callable[..., Platform], caplog: pytest.LogCaptureFixture
-) -> None:
-    put_tasks(platform, {"t1": "one"})
-    ask(platform, "incremental_sync", "t1", message_id="unheard")
-    take_in(platform)
-    deaf = make_platform(nats_url="nats://127.0.0.1:9")
-    (answer,) = work_off(deaf, Kind.SYNC, "test")
-    assert answer.error is None
-    assert "data.sync.completed, the answer to unheard could not be published" in caplog.text
-    assert inbox_size(platform) == 0
-
-
 def test_index_requests_are_answered_with_what_was_done_and_what_was_not(
     platform: Platform, stub: OpenAIStub, listener: Listener
 ) -> None:
@@ -262,8 +249,8 @@ def test_index_requests_are_answered_with_what_was_done_and_what_was_not(
         ),
     )
     take_in(platform)
-    for drained in drain(without_linger(platform), "task", "test"):
-        announce_indexed(platform, drained)
+    list(drain(without_linger(platform), "task", "test"))
+    publish_waiting(platform)
 
     completed = listener.one("vector.index.completed")
     assert completed["correlation_id"] == "i-t1"

@@ -26,8 +26,9 @@ SELECT entity_id FROM {schema}.entities WHERE entity_type = %(entity_type)s AND 
 SELECT full_sync_id FROM {schema}.full_sync_requests WHERE message_id = %(message_id)s LIMIT 1
 
 -- name: full_sync_covering
+-- Only one that has not begun to compare: it will see what was written before it was asked for.
 SELECT id FROM {schema}.full_syncs
-WHERE finished_at IS NULL AND entity_types @> %(entity_types)s::text[] AND (force OR NOT %(force)s)
+WHERE finished_at IS NULL AND comparing_at IS NULL AND entity_types @> %(entity_types)s::text[] AND (force OR NOT %(force)s)
 ORDER BY requested_at LIMIT 1
 
 -- name: insert_full_sync
@@ -35,9 +36,11 @@ INSERT INTO {schema}.full_syncs (id, entity_types, force, requested_by)
 VALUES (%(id)s, %(entity_types)s, %(force)s, %(requested_by)s)
 
 -- name: join_full_sync
-INSERT INTO {schema}.full_sync_requests (stream, epoch, seq, subject, message_id, full_sync_id)
-VALUES (%(stream)s, %(epoch)s, %(seq)s, %(subject)s, %(message_id)s, %(full_sync_id)s)
-ON CONFLICT (stream, epoch, seq) DO UPDATE SET full_sync_id = excluded.full_sync_id
+INSERT INTO {schema}.full_sync_requests
+    (stream, epoch, seq, subject, message_id, full_sync_id, entity_types)
+VALUES (%(stream)s, %(epoch)s, %(seq)s, %(subject)s, %(message_id)s, %(full_sync_id)s, %(entity_types)s)
+ON CONFLICT (stream, epoch, seq) DO UPDATE
+SET full_sync_id = excluded.full_sync_id, entity_types = excluded.entity_types
 
 -- name: unfinished_full_syncs
 SELECT id, entity_types, force, requested_by, started_at IS NOT NULL
@@ -50,12 +53,15 @@ FROM {schema}.full_syncs WHERE id = %(id)s
 -- name: start_full_sync
 UPDATE {schema}.full_syncs SET started_at = coalesce(started_at, clock_timestamp()) WHERE id = %(id)s
 
+-- name: full_sync_compares
+UPDATE {schema}.full_syncs SET comparing_at = clock_timestamp() WHERE id = %(id)s AND comparing_at IS NULL
+
 -- name: finish_full_sync
 UPDATE {schema}.full_syncs SET finished_at = clock_timestamp(), error = %(error)s
 WHERE id = %(id)s AND finished_at IS NULL
 
 -- name: requests_of_full_sync
-SELECT subject, message_id FROM {schema}.full_sync_requests WHERE full_sync_id = %(id)s ORDER BY stream, seq
+SELECT subject, message_id, entity_types FROM {schema}.full_sync_requests WHERE full_sync_id = %(id)s ORDER BY stream, seq
 
 -- name: write_full_sync_progress
 INSERT INTO {schema}.full_sync_progress AS progress
@@ -83,6 +89,44 @@ DELETE FROM {schema}.full_syncs WHERE finished_at < now() - %(days)s * interval 
 -- name: changed_at
 SELECT entity_id, changed_at, origin FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
+
+-- name: insert_results
+INSERT INTO {schema}.outbox (subject, envelope)
+SELECT subject, envelope
+FROM unnest(%(subject)s::text[], %(envelope)s::bytea[]) WITH ORDINALITY AS told (subject, envelope, place)
+ORDER BY place
+
+-- name: claim_results
+SELECT id, subject, envelope FROM {schema}.outbox ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+
+-- name: delete_results
+DELETE FROM {schema}.outbox WHERE id = ANY(%(ids)s)
+
+-- name: count_results
+SELECT count(*) FROM {schema}.outbox
+
+-- name: insert_relate_requests
+INSERT INTO {schema}.relate_requests (entity_type, entity_id, message_id, newest_mark, edges_before)
+SELECT %(entity_type)s, entity_id, message_id, newest, edges_before::jsonb
+FROM unnest(%(entity_id)s::text[], %(message_id)s::text[], %(edges_before)b::text[])
+         AS asked (entity_id, message_id, edges_before),
+     (SELECT coalesce(max(seq), 0) AS newest FROM {schema}.relink_marks) AS marks
+
+-- name: claim_relinked
+DELETE FROM {schema}.relate_requests WHERE id IN (
+    SELECT id FROM {schema}.relate_requests AS asked
+    WHERE NOT EXISTS (
+        SELECT FROM {schema}.relink_marks AS mark
+        WHERE reason = 'lists' AND mark.entity_type = asked.entity_type AND mark.entity_id = asked.entity_id
+          AND seq <= newest_mark
+    ) AND NOT EXISTS (
+        SELECT FROM {schema}.relink_marks AS mark
+        WHERE reason <> 'lists' AND mark.entity_type = asked.entity_type AND mark.entity_id = asked.entity_id
+          AND seq <= newest_mark
+    )
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+RETURNING id, entity_type, entity_id, message_id, edges_before, asked_at
 
 -- name: claim_unannounced
 SELECT id, stage, subject, stream, seq, entity_type, entity_id, error_kind, error, attempts, raw

@@ -5,20 +5,26 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import dagster as dg
 import nats
 import pytest
 
 from mcp_assets.definitions import build_defs
+from mcp_assets.defs import assets, sensors
 from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
+from mcp_assets.sync import linker
+from mcp_assets.sync.announce import answer_relinked
 from mcp_assets.sync.intake import intake
+from mcp_assets.sync.link_lock import sole_linker
+from mcp_assets.sync.linker import LinkReport, link_until_done, pending_links
 from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.tags import refresh_tag_weights
-from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, write_source
+from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, relink, write_source
 
 A, B, PAGE = EntityRef("task", "A"), EntityRef("task", "B"), EntityRef("page", "P")
 
@@ -158,6 +164,77 @@ def test_a_request_to_relink_mends_the_edges_of_the_entity_and_is_answered_with_
     assert graph(world) == whole
     assert told["added"] == {"semantic_similarity": 1}
     assert told["entities"] == [{"entity_type": "task", "entity_id": "A", "edges": {"semantic_similarity": 1}}]
+
+
+def test_a_run_leaves_the_marks_to_another_linker_and_does_not_wait_for_it_even_when_asked_to_relink(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    write_source(world, A, "@0", "")
+    write_source(world, B, "@5", "")
+    body = {"message_id": "r", "data": {"entity_id": "A", "entity_type": "task"}}
+    world.nats.publish([("relationship.analyze.request", json.dumps(body).encode())])
+    intake(world, wait_s=1)
+    with sole_linker(world) as session:
+        assert session is not None
+        run(world, instance, "relate", "task-00", "task-01", {"mode": "DRAIN"})
+    assert graph(world) == {}
+    assert pending_links(world, up_to=1) == 1
+    assert answer_relinked(world) == 0
+    relink(world)
+    assert answer_relinked(world) == 1
+
+
+def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_sensor_then_asks_a_run_for(
+    world: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fixed(dg.ConfigurableResource):  # type: ignore[type-arg]
+        def get(self) -> Platform:
+            return world
+
+    monkeypatch.setattr(linker, "CHANGES_AT_ONCE", 1)
+    changes = linker._Linker.changes
+    batches: list[int] = []
+
+    def counted(own: Any) -> LinkReport:
+        batches.append(1)
+        return changes(own)
+
+    monkeypatch.setattr(linker._Linker, "changes", counted)
+    in_time = assets._Beside._is_over
+    # The first transaction outlasts the drain.
+    monkeypatch.setattr(assets._Beside, "_is_over", lambda _: bool(batches))
+    for entity_id in "ABCD":
+        write_source(world, EntityRef("task", entity_id), "@0", "")
+        world.nats.publish([("mcp.task.updated", json.dumps({"task_id": entity_id}).encode())])
+    intake(world, wait_s=1)
+    run(world, instance, last="task-01", config={"mode": "DRAIN"})
+    assert len(batches) == 1
+    assert pending_links(world, up_to=1) == 1
+
+    monkeypatch.setattr(sensors, "_LEFT_S", 0.0)
+    defs = build_defs(world.settings, {"platform": Fixed()})
+    context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": Fixed()})
+    (request,) = defs.resolve_sensor_def("relationship_sensor").evaluate_tick(context).run_requests
+    assert request.tags[sensors.DRAIN_TAG] == "task"
+    monkeypatch.setattr(assets._Beside, "_is_over", in_time)
+    run(world, instance, "relate", "task-00", "task-01", {"mode": "DRAIN"})
+    assert pending_links(world, up_to=1) == 0
+    assert len(graph(world)) == 12
+
+
+def test_what_is_committed_while_a_full_run_links_is_left_to_others(world: Platform) -> None:
+    write_source(world, A, "@0", "")
+    write_source(world, B, "@5", "")
+    index(world, A, B)
+    for reports, _ in enumerate(link_until_done(world)):
+        # Each time something is linked, more is marked: without a bound it would go on for ever.
+        assert reports < 50
+        index_again(world, B)
+
+
+def index_again(world: Platform, ref: EntityRef) -> None:
+    with world.postgres.transaction() as connection:
+        linker.mark(world, connection, [ref], linker.Reason.CHANGED)
 
 
 def test_what_a_request_carries_becomes_an_entity_that_has_no_source_row(

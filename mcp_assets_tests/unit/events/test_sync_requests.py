@@ -80,7 +80,7 @@ def test_a_request_over_everything_names_no_targets(sync_type: str) -> None:
         ("sync", {"sync_type": "incremental_sync"}, ErrorKind.MISSING_ID, "A request for incremental_sync names no"),
         (
             "sync",
-            {"sync_type": "conflict_resolution", "entity_ids": []},
+            {"sync_type": "conflict_resolution", "entity_ids": None},
             ErrorKind.MISSING_ID,
             "A request for conflict_resolution names no",
         ),
@@ -111,3 +111,11 @@ def test_a_malformed_request_is_rejected_with_its_reason(
     assert isinstance(rejected, Rejected)
     assert rejected.error_kind is error_kind
     assert error in rejected.error
+
+
+@pytest.mark.parametrize("sync_type", list(SyncType))
+def test_an_empty_list_of_entities_is_no_mistake(sync_type: SyncType) -> None:
+    found = parsed("data.sync.request", {"sync_type": sync_type.value, "entity_ids": []})
+    assert isinstance(found, Event)
+    assert found.request is not None
+    assert found.request.targets == ()
