@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.test_utils import instance_for_test
@@ -166,6 +167,20 @@ class Backfills:
         """Its runs in the order of their creation."""
         found = self.instance.get_runs(dg.RunsFilter.for_backfill(backfill.backfill_id), ascending=True)
         return [told_by(self.instance, run.run_id) for run in found]
+
+    def shown(self, backfill: PartitionBackfill) -> tuple[set[Logged], set[Logged]]:
+        """The assets' partitions that the backfill shows as done, and those that it shows as failed."""
+        data = backfill.asset_backfill_data
+        assert data is not None
+
+        def named(subset: AssetGraphSubset) -> set[Logged]:
+            return {
+                (one.asset_key.to_user_string(), one.partition_key)
+                for one in subset.iterate_asset_partitions()
+                if one.partition_key is not None
+            }
+
+        return named(data.materialized_subset), named(data.failed_and_downstream_subset)
 
     def _carried_out(self, mutation: str, given: Mapping[str, Any]) -> PartitionBackfill:
         with self.workspace.create_request_context() as context:

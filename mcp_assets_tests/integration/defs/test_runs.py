@@ -340,6 +340,13 @@ def test_a_backfill_that_fails_in_mid_range_keeps_what_is_complete_and_its_retry
     assert failed.status.value == "COMPLETED_FAILED"
     assert not first.success
     assert first.materialized == both(["task-00", "task-01"])
+    # What the backfill's page shows of its partitions, and the asset's own page.
+    done, shown_as_failed = backfills.shown(failed)
+    assert done == set(both(["task-00", "task-01"]))
+    assert shown_as_failed == set(both(PARTITIONS)) - done
+    for asset in ASSETS:
+        materialized = backfills.instance.get_materialized_partitions(dg.AssetKey(asset))
+        assert materialized == {"task-00", "task-01"}
 
     stub.clear_faults()
     retried = backfills.retry(failed)
