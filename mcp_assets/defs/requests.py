@@ -18,6 +18,7 @@ from mcp_assets.defs.partitions import partition_key
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.defs.sensors import tick, unfinished_runs
 from mcp_assets.events import Kind
+from mcp_assets.launcher import PROMPT_TAG
 from mcp_assets.settings import Settings
 from mcp_assets.sync import full_syncs
 from mcp_assets.sync.announce import answer_relinked
@@ -135,7 +136,8 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
     lanes = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), beats(platform))
     return [
         dg.RunRequest(
-            run_config=dg.RunConfig(ops={"answer": RequestsConfig(kind=kinds[name])}), tags={REQUESTS_TAG: name}
+            run_config=dg.RunConfig(ops={"answer": RequestsConfig(kind=kinds[name])}),
+            tags={REQUESTS_TAG: name, PROMPT_TAG: "true"},
         )
         for name in lanes
     ]

@@ -13,6 +13,7 @@ from mcp_assets.defs.jobs import INDEX_JOB, RELATE_JOB
 from mcp_assets.defs.partitions import whole_type
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.events import Kind
+from mcp_assets.launcher import PROMPT_TAG
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
 from mcp_assets.sync.demand import (
@@ -217,6 +218,7 @@ def _request(settings: Settings, entity_type: str, mode: Mode, tags: dict[str, s
         run_config=dg.RunConfig(ops={"index_entities": IndexConfig(mode=mode)}),
         tags={
             **tags,
+            PROMPT_TAG: "true",
             "dagster/asset_partition_range_start": first,
             "dagster/asset_partition_range_end": last,
         },

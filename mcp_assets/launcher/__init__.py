@@ -4,7 +4,7 @@ What belongs here: the plugin for dagster.yaml, the forkserver it starts, and wh
 knows what the runs compute; this package uses no other part of mcp_assets.
 """
 
-from mcp_assets.launcher.run_coordinator import PromptRunCoordinator
+from mcp_assets.launcher.run_coordinator import PROMPT_TAG, PromptRunCoordinator
 from mcp_assets.launcher.run_launcher import WarmRunLauncher
 
-__all__ = ["PromptRunCoordinator", "WarmRunLauncher"]
+__all__ = ["PROMPT_TAG", "PromptRunCoordinator", "WarmRunLauncher"]
