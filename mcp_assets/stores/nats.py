@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -485,7 +485,8 @@ class NatsStreams:
         for one in announcements:
             header = {api.Header.MSG_ID.value: one.id}
             if await self._is_kept(js, one.subject):
-                stored.append(js.publish(one.subject, one.data, headers=header))
+                publishing = js.publish(one.subject, one.data, headers=header)
+                stored.append(self._denials.unless_denied(one.subject, publishing))
             else:
                 await client.publish(one.subject, one.data, headers=header)
         try:
@@ -508,7 +509,7 @@ class NatsStreams:
 
     async def _has_stream(self, js: JetStreamContext, subject: str) -> bool:
         try:
-            await js.find_stream_name_by_subject(subject)
+            await self._denials.unless_denied("STREAM.NAMES", js.find_stream_name_by_subject(subject))
         except NotFoundError:
             return False
         return True
@@ -517,24 +518,20 @@ class NatsStreams:
         results = self._results
         if results is None or not results.create:
             return False
+        making = js.add_stream(
+            name=results.name,
+            subjects=list(results.subjects),
+            storage=api.StorageType.FILE,
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.OLD,
+            max_age=results.days * _DAY_S,
+            duplicate_window=min(_DUPLICATES_KNOWN_S, results.days * _DAY_S),
+        )
         try:
-            await js.add_stream(
-                name=results.name,
-                subjects=list(results.subjects),
-                storage=api.StorageType.FILE,
-                retention=api.RetentionPolicy.LIMITS,
-                discard=api.DiscardPolicy.OLD,
-                max_age=results.days * _DAY_S,
-                duplicate_window=min(_DUPLICATES_KNOWN_S, results.days * _DAY_S),
-            )
-        except APIError as error:
+            await self._denials.unless_denied("STREAM.CREATE", making)
+        except (APIError, StoreRefused) as error:
             # Such as another stream on some of the subjects, or an account without room: they are told to who listens.
-            logger.warning(
-                "results are kept by no stream, for %s cannot be made: %s (%s)",
-                results.name,
-                error.description,
-                error.err_code,
-            )
+            logger.warning("results are kept by no stream, for %s cannot be made: %s", results.name, error)
             return False
         return True
 
