@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException
 
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.settings import variable_of
-from mcp_assets.stores.errors import CollectionMismatch
+from mcp_assets.stores.errors import CollectionMismatch, StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync import linker as linker_module
 from mcp_assets.sync.ahead import Ahead
@@ -388,6 +389,35 @@ def test_a_third_model_during_the_build_of_the_second_takes_its_place(other: Pla
     assert models_in(third) == {"third"}
     assert NEW not in physical(third)
     assert_points_are(third, TASKS)
+
+
+@pytest.mark.parametrize("saved", [0, 1, 2, 5, 6])
+def test_a_change_of_aliases_of_which_qdrant_saved_a_part_is_finished_by_the_first_that_looks(
+    other: Platform, saved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real Qdrant saves the actions of one request one by one, so that a crash can leave some of them undone."""
+    real = QdrantClient.update_collection_aliases
+    asked: list[int] = []
+
+    def partly(self: QdrantClient, operations: list[Any]) -> bool:
+        asked.append(len(operations))
+        if saved:
+            real(self, operations[:saved])
+        raise ResponseHandlingException(ConnectionError("crashed"))
+
+    sync_all(other)
+    monkeypatch.setattr(QdrantClient, "update_collection_aliases", partly)
+    with pytest.raises(StoreUnavailable):
+        sync_all(other, "page")
+    assert asked
+    monkeypatch.setattr(QdrantClient, "update_collection_aliases", real)
+
+    assert search(other, TASKS["t07"])[0].ref.id == "t07"
+
+    assert {change.state for change in read_journal(other)} == {"moved"}
+    assert set(other.qdrant.aliases()) == {"kanban_tasks", "wiki_pages", "memory_nodes"}
+    assert models_in(other) == models_in(other, "wiki_pages") == {"other"}
+    assert_points_are(other, TASKS)
 
 
 @pytest.fixture

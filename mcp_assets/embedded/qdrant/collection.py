@@ -6,6 +6,10 @@ the words of the server.
 
 Durability: an update is in the shard's write-ahead log when the engine returns, and the log survives kill -9.
 `upkeep` flushes the segments, which truncates the log.
+
+Memory: the log is mapped into memory in files of 32 MB. So each collection that is written to adds up to 32 MB, and at
+times more, to the resident size (RssFile), however little it holds; the kernel takes these pages back when memory is
+short. Large answers leave some 50 MB in the allocators of Python and of the threads (RssAnon).
 """
 
 # The engine's stubs name types that exist in them alone.
