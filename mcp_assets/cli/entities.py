@@ -94,7 +94,7 @@ def search(
     unknown = [name for name in types or [] if name not in settings.entity_types]
     if unknown:
         raise typer.BadParameter(f"no entity type {unknown[0]!r}: one of {', '.join(settings.entity_types)}")
-    platform = Platform(settings)
+    platform = Platform(settings, reads_only=True)
     try:
         found = search_entities(platform, query, types=types or (), limit=limit)
     finally:

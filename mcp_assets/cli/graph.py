@@ -31,7 +31,7 @@ def related(
     json: Json = False,
 ) -> None:
     """Show an entity's edges, both ways, and those of its neighbours. Exits with 1 if it has none."""
-    platform = Platform(load_settings())
+    platform = Platform(load_settings(), reads_only=True)
     try:
         ref = _named(platform, entity)
         edges, titles = related_edges(platform, ref, types=[one.value for one in types or ()], depth=depth)
@@ -97,7 +97,7 @@ def export_graph(
     from mcp_assets.sync.export import export
 
     path = output or Path(f"graph.{format_.value}")
-    platform = Platform(load_settings())
+    platform = Platform(load_settings(), reads_only=True)
     try:
         count = export(platform, format_, path, types=[one.value for one in types or ()], min_strength=min_strength)
     except OSError as error:

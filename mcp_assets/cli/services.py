@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,13 @@ from mcp_assets.sync.doctor import diagnose
 from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
+
+
+class StoreName(StrEnum):
+    POSTGRES = "postgres"
+    NATS = "nats"
+    QDRANT = "qdrant"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -46,7 +54,7 @@ def status(json: Json = False) -> None:
     """What runs where, and what is pending. Exits with 3 if a store does not answer."""
     settings = load_settings()
     parts = stack.status(settings.state_dir).parts
-    waiting = pending(Platform(settings))
+    waiting = pending(Platform(settings, reads_only=True))
     if json:
         print_json(
             {
@@ -115,6 +123,29 @@ def doctor(json: Json = False) -> None:
             out.print(finding.message, highlight=False, soft_wrap=True, markup=False)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(Exit.FAILED)
+
+
+def accept(
+    store: Annotated[StoreName, typer.Argument(help="The store that was replaced, moved or restored.")],
+) -> None:
+    """Take the server or database that answers now for this platform's, after it was replaced.
+
+    A store that shows another mark than the recorded one is taken for another program's, and nothing is written to it.
+    """
+    platform = Platform(load_settings())
+    try:
+        if store == StoreName.POSTGRES:
+            mark = platform.postgres.accept()
+        elif store == StoreName.NATS:
+            mark = platform.nats.mark()
+            platform.marks.accept("nats", mark)
+        else:
+            mark = platform.accept_qdrant()
+    finally:
+        platform.close()
+    out.print(f"{store.value} is known by this from now on: {mark or 'nothing, for it shows no mark'}", highlight=False)
+    if store != StoreName.POSTGRES:
+        out.print("`mcp-assets validate --repair` mends what the other one held differently")
 
 
 def start_stack(*, quiet: bool) -> Settings:

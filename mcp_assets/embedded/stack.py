@@ -23,6 +23,7 @@ from mcp_assets.embedded.state import (
     StackError,
     StackStatus,
     StateDir,
+    key_of,
 )
 from mcp_assets.embedded.supervisor import end_leftovers, server_of
 
@@ -85,6 +86,7 @@ def start(
                 return found
         # None lives, or the one that did was just dying.
         state.want(wanted)
+        key_of(state.path)
         try:
             _launch(state)
             found = _wait_until_running(state, wanted, deadline, tell)

@@ -1,6 +1,7 @@
 """The state directory of an embedded stack (`.mcp/`): its layout, its locks, and `stack.json`, the published status.
 
 parts.json         which parts are wanted; written by `stack`, read by the supervisor
+key                what the servers show, so that clients know them from others on their addresses
 stack.json         what runs where; written by the supervisor, read by everybody
 supervisor.lock    held by the living supervisor for all its life, and released by the kernel; holds its pid
 start.lock         held by whoever starts or stops the stack
@@ -10,6 +11,7 @@ postgres/ nats/ qdrant/   the servers' data
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -68,6 +70,19 @@ class StackError(RuntimeError):
 
 
 _PARTS = TypeAdapter(frozenset[Part])
+
+
+def key_of(path: Path) -> str:
+    """The key of the state directory `path`, made at its first use: 16 hexadecimal digits."""
+    file = path / "key"
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        fresh = path / "key.new"
+        fresh.write_text(secrets.token_hex(8))
+        fresh.chmod(0o600)
+        fresh.replace(file)
+        return file.read_text().strip()
 
 
 class StateDir:

@@ -8,6 +8,10 @@ class StoreUnavailable(Exception):
     """The retry policy has had its tries: the same call is not worth another one now."""
 
 
+class Stranger(StoreUnavailable):
+    """What answers on a store's address is another program, or another server, than this platform's."""
+
+
 class StoreRefused(Exception):
     """A store answered that it will not do this: asking again will not help."""
 

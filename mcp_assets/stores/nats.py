@@ -9,14 +9,13 @@ import math
 import re
 import threading
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
@@ -80,11 +79,22 @@ class ResultsStream:
 
 
 class NatsStreams:
-    """One NATS connection and the JetStream streams on it. Thread-safe; connects lazily, reconnects for ever."""
+    """One NATS connection and the JetStream streams on it. Thread-safe; connects lazily, reconnects for ever.
+
+    `verify` is called with the mark of each server that a connection leads to, after each reconnect too, before
+    anything is asked of it; it raises StoreUnavailable if that is another NATS. It may block.
+    """
 
     def __init__(
-        self, url: str, subjects: Sequence[str], results: ResultsStream | None = None, *, timeout_s: float = 10.0
+        self,
+        url: str,
+        subjects: Sequence[str],
+        results: ResultsStream | None = None,
+        *,
+        timeout_s: float = 10.0,
+        verify: Callable[[str | None], None] | None = None,
     ) -> None:
+        self._verify = verify
         self._servers = [part.strip() for part in url.split(",") if part.strip()]
         self._subjects = list(subjects)
         self._results = results
@@ -92,7 +102,7 @@ class NatsStreams:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: Client | None = None
+        self._client: _VerifiedClient | None = None
         self._connecting: asyncio.Lock | None = None
         self._denials = Denials()
 
@@ -174,6 +184,10 @@ class NatsStreams:
         """
         self._run(self._announce(announcements), self._timeout_s * 3)
 
+    def mark(self) -> str | None:
+        """By what this NATS is known: its cluster's name, else the server's; None if it has none of its own."""
+        return self._run(self._shown_mark(), self._timeout_s)
+
     def max_payload(self) -> int:
         """Bytes that the server takes in one message."""
         return self._run(self._max_payload(), self._timeout_s * 2)
@@ -221,7 +235,18 @@ class NatsStreams:
             if self._client is None or self._client.is_closed:
                 await self._reach_one()
                 self._client = await self._connect(self._denials, allow_reconnect=True)
+        if self._client.refused is not None:
+            raise self._client.refused
         return self._client
+
+    async def _shown_mark(self) -> str | None:
+        await self._reach_one()
+        client = _VerifiedClient(None)
+        await client.connect(self._servers, connect_timeout=int(self._timeout_s), allow_reconnect=False)
+        try:
+            return _mark(client._server_info)
+        finally:
+            await client.close()
 
     async def _reach_one(self) -> None:
         """Raise OSError at once if no server takes a connection: a client that reconnects would try for ever."""
@@ -237,19 +262,21 @@ class NatsStreams:
             return
         raise refusals[-1] if refusals else OSError("NATS_URL names no server")
 
-    async def _connect(self, denials: Denials, *, allow_reconnect: bool) -> Client:
-        return await nats.connect(
+    async def _connect(self, denials: Denials, *, allow_reconnect: bool) -> "_VerifiedClient":
+        client = _VerifiedClient(self._verify)
+        await client.connect(
             self._servers,
             name="mcp_assets",
             connect_timeout=int(self._timeout_s),
             allow_reconnect=allow_reconnect,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
+            reconnect_time_wait=0.25,  # type: ignore[arg-type]
             # A hung server is noticed within a minute rather than within six.
             ping_interval=20,
             max_outstanding_pings=2,
             error_cb=denials.heard,
         )
+        return client
 
     async def _ensure_stream(self, name: str) -> None:
         if await self._state(name) is not None:
@@ -539,6 +566,51 @@ class NatsStreams:
         return (await self._connected()).max_payload
 
 
+class _VerifiedClient(Client):
+    """A client that has each server verified before it says a word to it, also when it reconnects by itself.
+
+    What was published while the connection was lost is sent to the server that is found next, as soon as that is
+    connected: a check after the reconnect would come too late.
+    """
+
+    def __init__(self, verify: Callable[[str | None], None] | None) -> None:
+        super().__init__()
+        self._verify = verify
+        self._was_connected = False
+        self.refused: StoreUnavailable | None = None
+        """Why the server that was found last is none for us."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        await super()._process_info(info, initial_connection)
+        if not initial_connection or self._verify is None:
+            return
+        try:
+            await asyncio.to_thread(self._verify, _mark(info))
+        except StoreUnavailable as error:
+            # Its next try forgets this one, and does not close it.
+            assert self._transport is not None  # noqa: S101  (it has just brought the server's words)
+            self._transport.close()  # type: ignore[no-untyped-call]
+            if not self._was_connected:
+                raise
+            self.refused = error
+            raise NatsError(str(error)) from error  # The client goes on with its tries.
+        self.refused = None
+        self._was_connected = True
+
+
+def _mark(info: dict[str, Any]) -> str | None:
+    if info.get("cluster"):
+        return f"cluster {info['cluster']}"
+    name = info.get("server_name")
+    # A server without a name of its own shows its id, which is another one after each start.
+    return None if name in (None, "", info["server_id"]) else f"server {name}"
+
+
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()

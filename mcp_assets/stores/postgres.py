@@ -1,6 +1,8 @@
 """PostgreSQL: the pool of connections, named queries, and the session settings that make row hashes comparable."""
 
+import hashlib
 import re
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +17,26 @@ from psycopg.rows import TupleRow
 from psycopg.types.array import ListDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
 from mcp_assets.stores.migrations import migrate
 from mcp_assets.stores.migrations.relationships import IdColumn
 
 Connection = psycopg.Connection[TupleRow]
 Cursor = psycopg.Cursor[TupleRow]
+
+
+class _Marked(Connection):
+    """A connection that knows which database it leads to."""
+
+    mark: str | None = None
+
+
+# Server and database. All copies by streaming replication have the same; a dump restored elsewhere has another.
+_MARK = """
+SELECT CASE WHEN has_function_privilege('pg_control_system()', 'execute')
+            THEN (SELECT system_identifier FROM pg_control_system()) END || '/' || oid
+FROM pg_database WHERE datname = current_database()
+"""
 
 # md5(ROW(...)::text) depends on how values are written as text: the first three decide it.
 _SESSION = {
@@ -54,16 +70,18 @@ class Postgres:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._migrated = False
+        self._mark: str | None = None
         self.relationships_fault: str | None = None
         """Why the table of edges could not be made or adopted; known after the first use."""
         self._queries = _load_queries(schema)
         self._pool = ConnectionPool(
             url,
+            connection_class=_Marked,
             min_size=0,
             max_size=max_connections,
             timeout=timeout_s,
             max_idle=60.0,
-            configure=configure,
+            configure=_configure_marked,
             # A server that was restarted leaves dead connections in the pool.
             check=ConnectionPool.check_connection,
             open=False,
@@ -84,6 +102,9 @@ class Postgres:
         self._prepare()
         try:
             with self._pool.connection() as connection:
+                if connection.mark != self._mark:
+                    connection.close()
+                    raise self._stranger(connection.mark, self._mark)
                 yield connection
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise self._unavailable(error) from error
@@ -95,19 +116,29 @@ class Postgres:
         try:
             with psycopg.connect(self.url, autocommit=True, connect_timeout=int(self._timeout_s)) as connection:
                 configure(connection)
+                if (mark := _mark_of(connection)) != self._mark:
+                    raise self._stranger(mark, self._mark)
                 yield connection
         except psycopg.OperationalError as error:
             raise self._unavailable(error) from error
 
+    def accept(self) -> str | None:
+        """From now on the database at this address is the platform's, whatever it was copied from. Its mark."""
+        self._prepare(accept=True)
+        return self._mark
+
     def close(self) -> None:
         self._pool.close()
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, accept: bool = False) -> None:
         with self._lock:
             if self._migrated:
                 return
             try:
                 self.relationships_fault = migrate(self.url, self.schema, self._relationships, self._ids)
+                self._mark = self._recognise(accept=accept)
+            except psycopg.OperationalError as error:
+                raise self._unavailable(error) from error
             except Exception as error:
                 refused = getattr(error, "orig", None)
                 if isinstance(refused, psycopg.errors.InsufficientPrivilege):
@@ -120,6 +151,29 @@ class Postgres:
                 raise
             self._pool.open()
             self._migrated = True
+
+    def _recognise(self, *, accept: bool) -> str | None:
+        """The database's mark, recorded in it at the first start. Raises Stranger if another one is recorded."""
+        with psycopg.connect(self.url, connect_timeout=int(self._timeout_s)) as connection:
+            mark = _mark_of(connection)
+            # All schemas of a database are one platform: they share its collections.
+            key = hashlib.sha256((mark or secrets.token_hex(16)).encode()).hexdigest()[:16]
+            connection.execute(self.query("record_store_mark"), {"store": "platform", "mark": key})
+            if mark is None:
+                return None
+            name = "accept_store_mark" if accept else "record_store_mark"
+            connection.execute(self.query(name), {"store": "postgres", "mark": mark})
+            marks: dict[str, str] = dict(connection.execute(self.query("store_marks")).fetchall())
+        if marks["postgres"] != mark:
+            raise self._stranger(mark, marks["postgres"])
+        return mark
+
+    def _stranger(self, mark: str | None, expected: str | None) -> Stranger:
+        return Stranger(
+            f"the database at DATABASE_URL is another one: it is {mark or 'without a mark'}, expected is {expected} "
+            "(system identifier/oid). Nothing is written to it. A copy must not work with the Qdrant and NATS of the "
+            "original; if this is the platform's database now (restored, upgraded, moved), `mcp-assets accept postgres`"
+        )
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         reason = str(error).strip().splitlines()
@@ -156,6 +210,17 @@ def configure(connection: Connection) -> None:
     )
     if not connection.autocommit:
         connection.commit()
+
+
+def _configure_marked(connection: _Marked) -> None:
+    configure(connection)
+    connection.mark = _mark_of(connection)
+    connection.commit()
+
+
+def _mark_of(connection: Connection) -> str | None:
+    row = connection.execute(_MARK).fetchone()
+    return row[0] if row is not None else None
 
 
 def _load_queries(schema: str) -> Mapping[str, sql.SQL]:

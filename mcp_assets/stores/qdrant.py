@@ -24,6 +24,7 @@ from mcp_assets.stores.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from mcp_assets.stores.qdrant_identity import METADATA_KEY, verify_connections
 
 T = TypeVar("T")
 
@@ -113,9 +114,23 @@ def physical_name(alias: str, profile: ModelProfile) -> str:
 
 
 class Qdrant:
-    """One Qdrant. Thread-safe; connects lazily. Every write waits until it is applied."""
+    """One Qdrant. Thread-safe; connects lazily. Every write waits until it is applied.
 
-    def __init__(self, url: str, api_key: str | None = None, *, timeout_s: float = 30.0) -> None:
+    `verify` is called on each new connection, and raises StoreUnavailable if it leads to another Qdrant; `mark`: what
+    new collections bear in their metadata.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        verify: Callable[[], None] | None = None,
+        mark: Callable[[], str] | None = None,
+    ) -> None:
+        self._verify = verify
+        self._mark = mark
         self._url = url
         self._api_key = api_key
         self._timeout_s = timeout_s
@@ -132,6 +147,8 @@ class Qdrant:
                     timeout=int(self._timeout_s),
                     check_compatibility=False,
                 )
+                if self._verify is not None:
+                    self._made.http.client.add_middleware(verify_connections(self._verify))
             return self._made
 
     def ensure_collection(self, alias: str, profile: ModelProfile) -> Collection:
@@ -174,6 +191,7 @@ class Qdrant:
                         vectors_config=models.VectorParams(
                             size=profile.dimension, distance=models.Distance(profile.distance)
                         ),
+                        metadata={METADATA_KEY: self._mark()} if self._mark is not None else None,
                     )
                 )
             except StoreRefused:
@@ -598,6 +616,8 @@ class Qdrant:
                 raise StoreRefused(f"Qdrant refused ({error.status_code}): {reason}") from error
             raise StoreUnavailable(f"Qdrant failed ({error.status_code}): {reason}") from error
         except (ResponseHandlingException, ApiException) as error:
+            if isinstance(error, ResponseHandlingException) and isinstance(error.source, StoreUnavailable):
+                raise error.source from error
             raise StoreUnavailable(
                 f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
             ) from error

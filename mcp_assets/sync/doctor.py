@@ -37,7 +37,7 @@ def diagnose() -> list[Finding]:
         settings.previous_profile  # noqa: B018  (it may be mistaken, too)
     except (ValidationError, SettingsError, ValueError) as error:
         return [Finding("settings", ok=False, message=str(error))]
-    platform = Platform(settings)
+    platform = Platform(settings, reads_only=True)
     checks: list[tuple[str, Callable[[Platform], str]]] = [
         ("postgres", _postgres),
         ("source tables", _source_tables),

@@ -22,9 +22,11 @@ from mcp_assets.stores.migrations.relationships import IdColumn
 from mcp_assets.stores.nats import NatsStreams, ResultsStream
 from mcp_assets.stores.postgres import Connection, Postgres
 from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.stores.qdrant_identity import IdentityReader
 from mcp_assets.stores.relationships import Relationships
 from mcp_assets.stores.source_database import SourceDatabase
 from mcp_assets.stores.sources import SourceReader
+from mcp_assets.sync.marks import StoreMarks
 
 
 class Companion(Protocol):
@@ -41,6 +43,8 @@ class Platform:
     """The parts that `sync` works with. Nothing connects before it is used."""
 
     settings: Settings
+    reads_only: bool = False
+    """It only looks: marks of stores are compared and not recorded."""
     _embedder: Embedder | None = None
     _previous: Embedder | None = None
     _sources: dict[str, SourceReader] = field(default_factory=dict)
@@ -66,7 +70,25 @@ class Platform:
     @cached_property
     def qdrant(self) -> Qdrant:
         key = self.settings.qdrant_api_key
-        return Qdrant(self.settings.require_qdrant_url(), key.get_secret_value() if key else None)
+        return Qdrant(
+            self.settings.require_qdrant_url(),
+            key.get_secret_value() if key else None,
+            verify=lambda: self.marks.check_qdrant(self._qdrant_identity.read(), self._qdrant_identity),
+            mark=lambda: self.marks.key(),
+        )
+
+    @cached_property
+    def _qdrant_identity(self) -> IdentityReader:
+        key = self.settings.qdrant_api_key
+        return IdentityReader(
+            self.settings.require_qdrant_url(),
+            key.get_secret_value() if key else None,
+            list(self.settings.entity_types.collections()),
+        )
+
+    def accept_qdrant(self) -> str:
+        """From now on the Qdrant that answers is this platform's; by what it is known."""
+        return self.marks.accept_qdrant(self._qdrant_identity.read(), self._qdrant_identity)
 
     @cached_property
     def nats(self) -> NatsStreams:
@@ -74,7 +96,13 @@ class Platform:
         results = ResultsStream(
             settings.results_stream, result_subjects(), settings.results_days, create=settings.create_stream
         )
-        return NatsStreams(settings.require_nats_url(), stream_subjects(), results)
+        return NatsStreams(
+            settings.require_nats_url(), stream_subjects(), results, verify=lambda mark: self.marks.check_nats(mark)
+        )
+
+    @cached_property
+    def marks(self) -> StoreMarks:
+        return StoreMarks(self.postgres, list(self.settings.entity_types), reads_only=self.reads_only)
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -146,6 +174,7 @@ class Platform:
             database.close()
         self._source_databases.clear()
         self._sources.clear()
+        self.__dict__.pop("marks", None)
         for name in ("postgres", "qdrant", "nats", "embedder", "previous_embedder"):
             part = self.__dict__.pop(name, None)
             if part is not None:

@@ -44,6 +44,7 @@ def _arguments() -> argparse.Namespace:
         default=os.environ.get(STRICT_VARIABLE) == "1",
         help=f"new collections refuse filters on keys without an index, as in Qdrant Cloud ({STRICT_VARIABLE}=1)",
     )
+    parser.add_argument("--mark", help="shown at /, so that clients know this server from another one on its address")
     return parser.parse_args()
 
 
@@ -64,19 +65,19 @@ def main() -> int:
             _log.error("cannot open the storage: %s", error)
             return 1
         try:
-            _serve(storage, listening, arguments.storage)
+            _serve(storage, listening, arguments.storage, arguments.mark)
         finally:
             storage.close()
             _log.info("stopped")
     return 0
 
 
-def _serve(storage: Storage, listening: socket.socket, directory: Path) -> None:
+def _serve(storage: Storage, listening: socket.socket, directory: Path, mark: str | None) -> None:
     upkeep = Upkeep(storage.collections)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="request") as pool:
         server = uvicorn.Server(
             uvicorn.Config(
-                application(storage, pool, upkeep.request_seen),
+                application(storage, pool, upkeep.request_seen, mark),
                 http="httptools",
                 ws="none",
                 lifespan="off",

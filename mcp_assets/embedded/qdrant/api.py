@@ -491,10 +491,15 @@ def _endpoint(
     return endpoint
 
 
-async def _root(_: Request) -> Response:
-    return Response(
-        to_json({"title": "qdrant - vector search engine", "version": QDRANT_VERSION}), media_type="application/json"
-    )
+def _root(mark: str | None) -> Callable[[Request], Awaitable[Response]]:
+    said = {"title": "qdrant - vector search engine", "version": QDRANT_VERSION}
+    if mark is not None:
+        said["mcp_assets_mark"] = mark
+
+    async def root(_: Request) -> Response:
+        return Response(to_json(said), media_type="application/json")
+
+    return root
 
 
 async def _healthy(request: Request) -> Response:
@@ -512,15 +517,20 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     return _failed(500, f"Service internal error: {type(error).__name__}: {error}", time.perf_counter())
 
 
-def application(storage: Storage, pool: Executor, request_seen: Callable[[], None]) -> Starlette:
-    """The ASGI application over an open `storage`; `pool` runs the requests, `request_seen` hears of each."""
+def application(
+    storage: Storage, pool: Executor, request_seen: Callable[[], None], mark: str | None = None
+) -> Starlette:
+    """The ASGI application over an open `storage`; `pool` runs the requests, `request_seen` hears of each.
+
+    `mark`: by what clients know this server from another one on the same address.
+    """
     routes = [
         Route(path, _endpoint(answer, storage, pool, request_seen), methods=[method])
         for method, path, answer in _ANSWERS
     ]
     return Starlette(
         routes=[
-            Route("/", _root),
+            Route("/", _root(mark)),
             *(Route(path, _healthy) for path in ("/healthz", "/livez", "/readyz")),
             *routes,
         ],

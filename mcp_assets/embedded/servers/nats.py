@@ -10,6 +10,7 @@ import psutil
 
 from mcp_assets.embedded.ports import LOOPBACK, LoopbackPort, listens
 from mcp_assets.embedded.servers.base import Command, PreparationError
+from mcp_assets.embedded.state import key_of
 
 USUAL_PORT = 4222
 
@@ -44,7 +45,7 @@ class NatsServer:
         self._configuration.write_text(
             json.dumps(  # NATS's configuration language takes JSON
                 {
-                    "server_name": "mcp-assets",
+                    "server_name": f"mcp-assets-{key_of(self._directory.parent)}",
                     "host": LOOPBACK,
                     "port": self.port,
                     "max_payload": MAX_PAYLOAD_BYTES,

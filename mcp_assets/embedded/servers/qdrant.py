@@ -9,6 +9,7 @@ import psutil
 
 from mcp_assets.embedded.ports import LOOPBACK, LoopbackPort, listens
 from mcp_assets.embedded.servers.base import Command
+from mcp_assets.embedded.state import key_of
 
 USUAL_PORT = 6333
 
@@ -42,7 +43,16 @@ class QdrantServer:
     def command(self) -> Command:
         address = ("--host", LOOPBACK, "--port", str(self.port))
         return Command(
-            argv=(sys.executable, "-m", MODULE, *address, "--storage", str(self._directory)),
+            argv=(
+                sys.executable,
+                "-m",
+                MODULE,
+                *address,
+                "--storage",
+                str(self._directory),
+                "--mark",
+                key_of(self._directory.parent),
+            ),
             directory=self._directory,
             end_signal=self.stop_signal,
         )

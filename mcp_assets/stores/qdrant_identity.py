@@ -1,0 +1,130 @@
+"""Qdrant's identity: what a Qdrant says of itself, looked at on each new connection before a request goes over it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from qdrant_client.http.api_client import Send
+
+from mcp_assets.stores.addresses import without_password
+from mcp_assets.stores.errors import StoreUnavailable
+
+METADATA_KEY = "mcp_assets_platform"
+"""In the metadata of each of our collections: the key of the platform that made it."""
+
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class QdrantIdentity:
+    """What a Qdrant says of itself."""
+
+    server: str | None
+    """The embedded server's own mark, the key of its state folder; a real Qdrant has none."""
+    collections: Mapping[str, str | None]
+    """Our collections, by their names, with the platform's key in their metadata; None: they have none.
+
+    Not read from a server that has a mark of its own.
+    """
+
+
+class IdentityReader:
+    """Asks a Qdrant who it is, each time over a connection of its own."""
+
+    def __init__(self, url: str, api_key: str | None, aliases: Sequence[str]) -> None:
+        self._url = url
+        self._api_key = api_key
+        self._aliases = tuple(aliases)
+
+    def read(self) -> QdrantIdentity:
+        """Raises StoreUnavailable: no answer, or none that a Qdrant would give."""
+        with self._client() as client:
+            server = _object(self._get(client, "/", missing_is_none=True) or {}).get("mcp_assets_mark")
+            if server is not None:
+                return QdrantIdentity(str(server), {})
+            listed = self._result(client, "/collections").get("collections")
+            if not isinstance(listed, list):
+                raise self._unlike_qdrant("/collections")
+            names = [str(_object(entry).get("name")) for entry in listed]
+            ours = [name for name in names if self._is_ours(name)]
+            return QdrantIdentity(None, {name: self._mark_of(client, name) for name in ours})
+
+    def write_marks(self, collections: Sequence[str], key: str) -> None:
+        """Put the platform's `key` into the metadata of `collections`."""
+        with self._client() as client:
+            for name in collections:
+                try:
+                    client.patch(f"/collections/{name}", json={"metadata": {METADATA_KEY: key}}).raise_for_status()
+                except httpx.HTTPError as error:
+                    raise self._silent(error) from error
+
+    def may_be_marked(self, name: str) -> bool:
+        """It bears a name that we alone give; a plain name may be that of another program's collection."""
+        return any(name.startswith(f"{alias}__") for alias in self._aliases)
+
+    def _is_ours(self, name: str) -> bool:
+        return name in self._aliases or self.may_be_marked(name)
+
+    def _mark_of(self, client: httpx.Client, name: str) -> str | None:
+        config = _object(self._result(client, f"/collections/{name}").get("config"))
+        mark = _object(config.get("metadata") or {}).get(METADATA_KEY)
+        return None if mark is None else str(mark)
+
+    def _result(self, client: httpx.Client, path: str) -> dict[str, Any]:
+        result = _object(self._get(client, path)).get("result")
+        if not isinstance(result, dict):
+            raise self._unlike_qdrant(path)
+        return result
+
+    def _get(self, client: httpx.Client, path: str, *, missing_is_none: bool = False) -> Any:
+        try:
+            response = client.get(path)
+            if missing_is_none and response.status_code in (401, 403, 404):
+                return None
+            response.raise_for_status()
+            return response.json()
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
+        except ValueError as error:
+            raise self._unlike_qdrant(path) from error
+
+    def _client(self) -> httpx.Client:
+        headers = {"api-key": self._api_key} if self._api_key else {}
+        return httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S)
+
+    def _silent(self, error: Exception) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
+        )
+
+    def _unlike_qdrant(self, path: str) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"what answers at {without_password(self._url)}{path} is not Qdrant: check QDRANT_URL, and which program "
+            "listens on that port"
+        )
+
+
+def verify_connections(verify: Callable[[], None]) -> Callable[[httpx.Request, Send], httpx.Response]:
+    """Middleware of qdrant-client that calls `verify` on each new connection, before a request goes over it.
+
+    A program that takes over an address is always met on a new connection: the old one ends with the old program.
+    """
+
+    def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            try:
+                verify()
+            except BaseException:
+                info["return_value"].close()
+                raise
+
+    def middleware(request: httpx.Request, send: Send) -> httpx.Response:
+        request.extensions["trace"] = trace
+        return send(request)
+
+    return middleware
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
