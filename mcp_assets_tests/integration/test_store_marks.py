@@ -85,7 +85,8 @@ def nats_server(folder: Path, port: int, name: str | None, **more: object) -> An
     folder.mkdir(exist_ok=True)
     named = {} if name is None else {"server_name": name}
     configuration = {**named, "host": "127.0.0.1", "port": port, "jetstream": {"store_dir": str(folder)}, **more}
-    (folder / "nats.conf").write_text(json.dumps(configuration))
+    given = {key: value for key, value in configuration.items() if value is not None}
+    (folder / "nats.conf").write_text(json.dumps(given))
     return process(port, str(_binary()), "--config", str(folder / "nats.conf"))
 
 
@@ -167,9 +168,9 @@ def test_a_cluster_is_known_by_its_name_and_a_server_without_a_name_of_its_own_b
         platform.nats.ensure_stream("MCP_ASSETS")
     with nats_server(tmp_path / "nameless", port, None):  # whose id is another one
         when_it_answers(lambda: platform.nats.ensure_stream("MCP_ASSETS"))
-    cluster = {"name": "all of us", "listen": "127.0.0.1:-1"}
+    cluster = {"name": "us", "listen": "127.0.0.1:-1"}
     with nats_server(tmp_path / "cluster", port, "one", cluster=cluster, jetstream=None):
-        assert platform.nats.mark() == "cluster all of us"
+        assert platform.nats.mark() == "cluster us"
 
 
 # Qdrant
