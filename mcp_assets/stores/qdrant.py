@@ -475,7 +475,10 @@ class Qdrant:
             params = self._call(lambda: self._client.get_collection(source)).config.params
             self._call(
                 lambda: self._client.create_collection(
-                    copy, vectors_config=params.vectors, sparse_vectors_config=params.sparse_vectors
+                    copy,
+                    vectors_config=params.vectors,
+                    sparse_vectors_config=params.sparse_vectors,
+                    metadata={METADATA_KEY: self._mark()} if self._mark is not None else None,
                 )
             )
         done, offset = 0, None
