@@ -3,7 +3,7 @@
 from alembic import context, op
 
 revision = "0017"
-down_revision = "0011"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
