@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check bench format constraints clean
+.PHONY: demo test check bench storm format constraints clean
 
 $(VENV)/.installed: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,6 +33,9 @@ bench: $(VENV)/.installed  ## every benchmark, a JSON line each; takes most of a
 	$(BIN)/python benchmarks/graph_quality.py
 	$(BIN)/python benchmarks/census.py
 	$(BIN)/python benchmarks/resync.py
+
+storm: $(VENV)/.installed  ## 10,000 events under 216 kill -9, then 24 outages; takes an hour and a half
+	$(BIN)/python benchmarks/storm.py --events 10000 --kills 216 --recoveries 11 --cells 24 $(ARGS)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -39,7 +39,7 @@ from mcp_assets_tests.observing import (
     total,
     without_linger,
 )
-from mcp_assets_tests.openai_stub import OpenAIStub
+from mcp_assets_tests.openai_stub import REFUSE_MARKER, OpenAIStub
 
 
 def put_pages(platform: Platform, texts: dict[str, str]) -> None:
@@ -96,6 +96,21 @@ def test_a_drain_ends_with_an_empty_inbox_and_everything_indexed(platform: Platf
     relink(platform)
     assert pending(platform).idle
     assert_points_are(platform, texts)
+
+
+def test_an_entity_whose_newest_state_was_refused_is_a_dead_letter_and_nothing_that_waits(platform: Platform) -> None:
+    put_tasks(platform, {"good": "Sound", "bad": f"{REFUSE_MARKER} by the provider"})
+    send_looks(platform, "good", "bad")
+    drain_all(platform, "task")
+    relink(platform)
+
+    assert dead_letters(platform) == {"bad": "input_refused"}
+    assert pending(platform).idle
+
+    put_tasks(platform, {"bad": "Mended"})
+    apply(platform, "task", [Wanted("bad")])
+
+    assert not pending(platform).idle
 
 
 def test_a_living_drain_takes_in_and_indexes_what_is_published_meanwhile(

@@ -85,8 +85,14 @@ SELECT count(*) FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
 
 -- name: ledger_counts
-SELECT entity_type, count(*) FILTER (WHERE deleted_at IS NULL), count(*) FILTER (WHERE dirty)
-FROM {schema}.entities GROUP BY 1 ORDER BY 1
+-- An entity whose newest state was refused waits for a person, not for a run: it is a dead letter, and not counted.
+SELECT ledger.entity_type, count(*) FILTER (WHERE ledger.deleted_at IS NULL),
+       count(*) FILTER (WHERE ledger.dirty AND NOT EXISTS (
+           SELECT FROM {schema}.dead_letters AS letter
+           WHERE letter.entity_type = ledger.entity_type AND letter.entity_id = ledger.entity_id
+             AND letter.stage IN ('apply', 'embed', 'upsert') AND letter.last_at >= ledger.changed_at
+       ))
+FROM {schema}.entities AS ledger GROUP BY 1 ORDER BY 1
 
 -- name: insert_failed
 INSERT INTO {schema}.dead_letters AS letter (stage, subject, entity_type, entity_id, raw, error_kind, error)
