@@ -162,6 +162,8 @@ def dagster_dev(
         DagsterEnded: others of this `state_dir` run already: two daemons would do everything twice.
     """
     state_dir = state_dir.resolve()
+    # With all stores named in the settings nothing else has made it.
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     port = _free_port(port)
     with _only_one(state_dir / "dev.lock"), tempfile.TemporaryDirectory(prefix="mcp-assets-dev") as folder:
         end_marked(_MARK, str(state_dir))

@@ -1,7 +1,11 @@
 """Dagster's own storage in the platform's PostgreSQL, found through the settings: dagster.yaml names no address."""
 
+import select
+from functools import partial
 from typing import Any, Self
 
+import psycopg2
+import psycopg2.extensions
 import sqlalchemy
 from dagster import Field
 from dagster._config.config_schema import UserConfigSchema
@@ -10,6 +14,7 @@ from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import create_pg_connection, retry_pg_creation_fn
 
 from mcp_assets.settings import load_settings
+from mcp_assets.stores.postgres_silence import LIBPQ_TIMEOUTS, SILENT_S, is_silent, silence
 
 
 class SettingsPostgresStorage(DagsterPostgresStorage):
@@ -19,11 +24,16 @@ class SettingsPostgresStorage(DagsterPostgresStorage):
 
     Each of its three parts keeps a connection. Dagster opens one anew for each statement otherwise, and the start of a
     run has some thirty of them.
+
+    A server that has fallen silent is an error, as for the platform's own connections, and not a wait without end:
+    psycopg2 calls `_wait` in each process that has opened this storage.
     """
 
     def __init__(
         self, postgres_url: str, should_autocreate_tables: bool, inst_data: ConfigurableClassData | None = None
     ) -> None:
+        address = sqlalchemy.make_url(postgres_url).set(drivername="postgresql")
+        psycopg2.extensions.set_wait_callback(partial(_wait, address.render_as_string(hide_password=False)))
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         for part in (self._run_storage, self._event_log_storage, self._schedule_storage):
             part._engine = sqlalchemy.create_engine(
@@ -40,6 +50,7 @@ class SettingsPostgresStorage(DagsterPostgresStorage):
         schema = config_value["schema"]
         # SQLAlchemy 2.1 takes psycopg 3 for a plain URL, with which dagster-postgres does not work.
         url = sqlalchemy.make_url(load_settings().require_database_url()).set(drivername="postgresql+psycopg2")
+        url = url.update_query_dict({name: str(limit) for name, limit in LIBPQ_TIMEOUTS.items()})
         engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
         retry_pg_creation_fn(lambda: _create_schema(engine, schema))
         in_schema = url.update_query_dict({"options": f"-csearch_path={schema}"})
@@ -54,3 +65,18 @@ def _create_schema(engine: sqlalchemy.Engine, schema: str) -> None:
     """Opened anew for each run and by the code server's threads, one of which dies of an error: so with retries."""
     with create_pg_connection(engine) as connection:
         connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+
+
+def _wait(address: str, connection: Any) -> None:
+    """Wait for what `connection`, one of psycopg2's, has asked of the server; raises OperationalError if it is silent.
+
+    psycopg2 closes the connection then.
+    """
+    while (wanted := connection.poll()) != psycopg2.extensions.POLL_OK:
+        poller = select.poll()
+        poller.register(
+            connection.fileno(), select.POLLIN if wanted == psycopg2.extensions.POLL_READ else select.POLLOUT
+        )
+        while not poller.poll(SILENT_S * 1000):
+            if is_silent(address):
+                raise psycopg2.OperationalError(silence())

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from types import NoneType
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -20,12 +20,13 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
 from mcp_assets.stores.migrations import migrate
 from mcp_assets.stores.migrations.relationships import IdColumn
+from mcp_assets.stores.postgres_silence import LIBPQ_TIMEOUTS, PatientConnection
 
 Connection = psycopg.Connection[TupleRow]
 Cursor = psycopg.Cursor[TupleRow]
 
 
-class _Marked(Connection):
+class _Marked(PatientConnection):
     """A connection that knows which database it leads to."""
 
     mark: str | None = None
@@ -45,6 +46,14 @@ _SESSION = {
     "extra_float_digits": "1",
     "application_name": "mcp_assets",
 }
+
+# A server that became a standby, or was set to read only as its disk filled up, comes back as one that is down does.
+_AWAY = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
+
+_NO_WRITES = (
+    "PostgreSQL takes no writes: check whether DATABASE_URL leads to a standby, whether its disk is full, and "
+    "default_transaction_read_only"
+)
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -67,7 +76,7 @@ class Postgres:
         self.max_connections = max_connections
         self._relationships = relationships
         self._ids = ids
-        self._timeout_s = timeout_s
+        self._options = LIBPQ_TIMEOUTS | {"connect_timeout": int(timeout_s)}
         self._lock = threading.Lock()
         self._migrated = False
         self._mark: str | None = None
@@ -85,7 +94,7 @@ class Postgres:
             # A server that was restarted leaves dead connections in the pool.
             check=ConnectionPool.check_connection,
             open=False,
-            kwargs={"connect_timeout": int(timeout_s), "keepalives_idle": 30, "tcp_user_timeout": 60_000},
+            kwargs=self._options,
         )
 
     def query(self, name: str) -> sql.SQL:
@@ -106,7 +115,7 @@ class Postgres:
                     connection.close()
                     raise self._stranger(connection.mark, self._mark)
                 yield connection
-        except (psycopg.OperationalError, PoolTimeout) as error:
+        except (*_AWAY, PoolTimeout) as error:
             raise self._unavailable(error) from error
 
     @contextmanager
@@ -114,12 +123,12 @@ class Postgres:
         """A connection of its own, outside the pool, in autocommit: for session locks and temporary tables."""
         self._prepare()
         try:
-            with psycopg.connect(self.url, autocommit=True, connect_timeout=int(self._timeout_s)) as connection:
+            with PatientConnection.connect(self.url, autocommit=True, **self._options) as connection:
                 configure(connection)
                 if (mark := _mark_of(connection)) != self._mark:
                     raise self._stranger(mark, self._mark)
                 yield connection
-        except psycopg.OperationalError as error:
+        except _AWAY as error:
             raise self._unavailable(error) from error
 
     def accept(self) -> str | None:
@@ -137,7 +146,7 @@ class Postgres:
             try:
                 self.relationships_fault = migrate(self.url, self.schema, self._relationships, self._ids)
                 self._mark = self._recognise(accept=accept)
-            except psycopg.OperationalError as error:
+            except _AWAY as error:
                 raise self._unavailable(error) from error
             except Exception as error:
                 refused = getattr(error, "orig", None)
@@ -146,26 +155,30 @@ class Postgres:
                         f"the schema {self.schema} cannot be made or migrated ({refused.diag.message_primary}): grant "
                         "CREATE on the database to the role of DATABASE_URL, or make the schema and let it own that"
                     ) from error
-                if isinstance(refused, psycopg.OperationalError):
-                    raise self._unavailable(cast(Exception, getattr(error, "orig", error))) from error
+                if isinstance(refused, _AWAY):
+                    raise self._unavailable(refused) from error
                 raise
             self._pool.open()
             self._migrated = True
 
     def _recognise(self, *, accept: bool) -> str | None:
         """The database's mark, recorded in it at the first start. Raises Stranger if another one is recorded."""
-        with psycopg.connect(self.url, connect_timeout=int(self._timeout_s)) as connection:
+        with PatientConnection.connect(self.url, **self._options) as connection:
             mark = _mark_of(connection)
-            # All schemas of a database are one platform: they share its collections.
-            key = hashlib.sha256((mark or secrets.token_hex(16)).encode()).hexdigest()[:16]
-            connection.execute(self.query("record_store_mark"), {"store": "platform", "mark": key})
-            if mark is None:
-                return None
-            name = "accept_store_mark" if accept else "record_store_mark"
-            connection.execute(self.query(name), {"store": "postgres", "mark": mark})
-            marks: dict[str, str] = dict(connection.execute(self.query("store_marks")).fetchall())
-        if marks["postgres"] != mark:
-            raise self._stranger(mark, marks["postgres"])
+            known: dict[str, str] = dict(connection.execute(self.query("store_marks")).fetchall())
+            # Written only where it is missing: a database that takes no writes is looked at, too.
+            if "platform" not in known:
+                # All schemas of a database are one platform: they share its collections.
+                key = hashlib.sha256((mark or secrets.token_hex(16)).encode()).hexdigest()[:16]
+                connection.execute(self.query("record_store_mark"), {"store": "platform", "mark": key})
+            if mark is None or known.get("postgres") == mark:
+                return mark
+            if accept or "postgres" not in known:
+                name = "accept_store_mark" if accept else "record_store_mark"
+                connection.execute(self.query(name), {"store": "postgres", "mark": mark})
+                known = dict(connection.execute(self.query("store_marks")).fetchall())
+        if known["postgres"] != mark:
+            raise self._stranger(mark, known["postgres"])
         return mark
 
     def _stranger(self, mark: str | None, expected: str | None) -> Stranger:
@@ -176,11 +189,19 @@ class Postgres:
         )
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            return StoreUnavailable(_NO_WRITES)
         reason = str(error).strip().splitlines()
         return StoreUnavailable(
             f"PostgreSQL does not answer ({reason[0] if reason else type(error).__name__}): "
             "check DATABASE_URL and that the server runs"
         )
+
+
+def no_writes(connection: Connection) -> str | None:
+    """Why nothing can be written over `connection`, and what to do; None if it can be."""
+    row = connection.execute("SELECT current_setting('transaction_read_only')").fetchone()
+    return _NO_WRITES if row is not None and row[0] == "on" else None
 
 
 class _ArrayDumper(ListDumper):

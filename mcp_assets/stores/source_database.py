@@ -10,6 +10,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection, configure
+from mcp_assets.stores.postgres_silence import LIBPQ_TIMEOUTS, PatientConnection
 
 
 class SourceDatabase:
@@ -17,11 +18,12 @@ class SourceDatabase:
 
     def __init__(self, url: str, *, max_connections: int = 16, timeout_s: float = 15.0) -> None:
         self._url = url
-        self._timeout_s = timeout_s
+        self._options = LIBPQ_TIMEOUTS | {"connect_timeout": int(timeout_s)}
         self._lock = threading.Lock()
         self._opened = False
         self._pool = ConnectionPool(
             url,
+            connection_class=PatientConnection,
             min_size=0,
             max_size=max_connections,
             timeout=timeout_s,
@@ -29,7 +31,7 @@ class SourceDatabase:
             configure=configure,
             check=ConnectionPool.check_connection,
             open=False,
-            kwargs={"connect_timeout": int(timeout_s), "keepalives_idle": 30, "tcp_user_timeout": 60_000},
+            kwargs=self._options,
         )
 
     @contextmanager
@@ -56,7 +58,7 @@ class SourceDatabase:
                 return
             try:
                 # The pool would try until its time is up, and then not say why.
-                psycopg.connect(self._url, connect_timeout=int(self._timeout_s)).close()
+                PatientConnection.connect(self._url, **self._options).close()
             except psycopg.OperationalError as error:
                 raise self._unavailable(error) from error
             self._pool.open()

@@ -10,6 +10,7 @@ from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.entities.refs import SLOTS
 from mcp_assets.settings import SettingsError, load_settings
 from mcp_assets.stores.errors import CollectionMismatch, CollectionNotOurs, StoreRefused, StoreUnavailable
+from mcp_assets.stores.postgres import no_writes
 from mcp_assets.sync import collections
 from mcp_assets.sync.link_lock import require_usable_edges
 from mcp_assets.sync.platform import Platform
@@ -70,9 +71,12 @@ def diagnose() -> list[Finding]:
 def _postgres(platform: Platform) -> str:
     with platform.postgres.transaction() as connection:
         row = connection.execute("SELECT current_setting('server_version'), pg_is_in_recovery()").fetchone()
+        reason = no_writes(connection)
     version, replica = row or ("unknown", False)
     if replica:
         raise StoreRefused("DATABASE_URL leads to a read replica, which lags behind the truth: give the primary")
+    if reason is not None:
+        raise StoreUnavailable(reason)
     return f"PostgreSQL {version}, schema {platform.settings.schema_name} migrated"
 
 

@@ -1,9 +1,15 @@
 """Pending: what waits in stream, inbox and ledger, and what was dead-lettered; a store that is silent is said so."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.postgres import no_writes
 from mcp_assets.sync.collections import describe
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import provider_outages
@@ -99,38 +105,75 @@ class Pending:
         return lines + [f"sweep of {swept.entity_type}: {left}" for swept in self.sweeps for left in swept.left]
 
 
-def pending(platform: Platform) -> Pending:
-    """Ask PostgreSQL and NATS what is left to do."""
-    found = Pending()
+def pending(platform: Platform, *, within_s: float = 30.0) -> Pending:
+    """Ask PostgreSQL and NATS what is left to do; a store that has not told all by `within_s` counts as silent."""
     try:
-        postgres = platform.postgres
-        with postgres.transaction() as connection:
-            for kind, entity_type, count, _ in connection.execute(postgres.query("inbox_counts")):
-                found.inbox[f"{kind} {entity_type}".strip()] = count
-            for entity_type, living, dirty in connection.execute(postgres.query("ledger_counts")):
-                found.entities[entity_type] = (living, dirty)
-            row = connection.execute(postgres.query("count_marked")).fetchone()
-            found.unlinked = row[0] if row else 0
-            row = connection.execute(postgres.query("count_rechecks")).fetchone()
-            found.rechecks = row[0] if row else 0
-            for stage, error_kind, count, _ in connection.execute(postgres.query("dead_letter_counts")):
-                found.dead_letters[f"{stage}/{error_kind}"] = count
-            for entity_type, _, reason in connection.execute(postgres.query("wanted_full_syncs")):
-                found.wanted_full_syncs[entity_type] = reason
-        found.sweeping = platform.settings.sweep
-        found.sweeps = last_passes(platform)
-        found.collections += describe(platform)
-        found.provider += [outage.sentence for outage in provider_outages(platform)]
+        found = _answer(partial(_ask_postgres, platform), within_s)
     except StoreUnavailable as error:
-        found.unavailable.append(str(error))
+        # The cursors are in PostgreSQL: without them no stream's messages are unread or read.
+        found = Pending(unread=dict.fromkeys(platform.settings.streams), unavailable=[str(error)])
+        try:
+            platform.nats.mark()
+        except (StoreUnavailable, StoreRefused) as silent:
+            found.unavailable.append(str(silent))
+        return found
     for name in platform.settings.streams:
         try:
             look = look_at(platform, name)
-        except (StoreUnavailable, StoreRefused) as error:
+        except StoreUnavailable as error:
+            # The other streams would only be waited for, too.
+            found.unread |= {other: None for other in platform.settings.streams if other not in found.unread}
+            found.unavailable.append(str(error))
+            break
+        except StoreRefused as error:
             found.unread[name] = None
-            # PostgreSQL's silence is told once.
-            found.unavailable += [] if str(error) in found.unavailable else [str(error)]
+            found.unavailable.append(str(error))
             continue
         found.unread[name] = look.unread if look.absent is None else None
         found.unavailable += [look.absent] if look.absent is not None else []
     return found
+
+
+def _ask_postgres(platform: Platform) -> Pending:
+    found = Pending()
+    postgres = platform.postgres
+    with postgres.transaction() as connection:
+        if (reason := no_writes(connection)) is not None:
+            found.unavailable.append(reason)
+        for kind, entity_type, count, _ in connection.execute(postgres.query("inbox_counts")):
+            found.inbox[f"{kind} {entity_type}".strip()] = count
+        for entity_type, living, dirty in connection.execute(postgres.query("ledger_counts")):
+            found.entities[entity_type] = (living, dirty)
+        row = connection.execute(postgres.query("count_marked")).fetchone()
+        found.unlinked = row[0] if row else 0
+        row = connection.execute(postgres.query("count_rechecks")).fetchone()
+        found.rechecks = row[0] if row else 0
+        for stage, error_kind, count, _ in connection.execute(postgres.query("dead_letter_counts")):
+            found.dead_letters[f"{stage}/{error_kind}"] = count
+        for entity_type, _, reason in connection.execute(postgres.query("wanted_full_syncs")):
+            found.wanted_full_syncs[entity_type] = reason
+    found.sweeping = platform.settings.sweep
+    found.sweeps = last_passes(platform)
+    found.collections += describe(platform)
+    found.provider += [outage.sentence for outage in provider_outages(platform)]
+    return found
+
+
+def _answer(ask: Callable[[], Pending], within_s: float) -> Pending:
+    """What `ask` returns or raises; StoreUnavailable if it takes longer. The thread that asks is left behind then."""
+    answer: Future[Pending] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:  # noqa: BLE001  (raised again where the answer is awaited)
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="pending", daemon=True).start()
+    try:
+        return answer.result(within_s)
+    except FutureTimeoutError as error:
+        raise StoreUnavailable(
+            f"PostgreSQL has not told all within {within_s:.0f} s: it is slow, or what is asked waits for a lock; look "
+            "at its load, its disk and pg_stat_activity"
+        ) from error

@@ -8,6 +8,7 @@ from alembic import command
 from alembic.config import Config
 
 from mcp_assets.stores.migrations.relationships import IdColumn, ensure_relationships
+from mcp_assets.stores.postgres_silence import LIBPQ_TIMEOUTS, PatientConnection
 
 # One number for all processes, so that two that start at once do not both migrate.
 _MIGRATION_LOCK = 0x6D63705F6D696772
@@ -20,7 +21,11 @@ def migrate(database_url: str, schema: str, relationships: str, ids: Mapping[str
     `relationships` could not be brought to that shape, if so: only linking needs it.
     """
     url = sqlalchemy.make_url(database_url).set(drivername="postgresql+psycopg")
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    engine = sqlalchemy.create_engine(
+        url,
+        poolclass=sqlalchemy.NullPool,
+        creator=lambda: PatientConnection.connect(database_url, **LIBPQ_TIMEOUTS),
+    )
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["schema"] = schema

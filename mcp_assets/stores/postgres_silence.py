@@ -1,0 +1,87 @@
+"""PostgreSQL's silence: a server that takes connections and sends nothing, as one that is stopped, is not waited for.
+
+The kernel of such a server's machine goes on acknowledging, so that neither keepalives nor `tcp_user_timeout` notice
+it, and a UNIX socket has neither. A time-out of statements would end long ones of a healthy server, too. So while a
+statement sends nothing, the server is asked for another connection from time to time: a healthy one gives an answer.
+"""
+
+from collections.abc import Generator
+from time import monotonic
+from typing import Any, Self, TypeVar, cast
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+
+T = TypeVar("T")
+
+SILENT_S = 15.0
+"""Seconds without a byte from the server after which it is asked whether it answers at all."""
+
+ANSWER_S = 10
+"""Seconds that its answer may take."""
+
+LIBPQ_TIMEOUTS = {
+    "connect_timeout": 15,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Of each connection: how long to wait for a server, and to go on with one whose machine is away."""
+
+
+class PatientConnection(psycopg.Connection[TupleRow]):
+    """A connection whose statements take as long as they like while their server answers others.
+
+    A statement raises OperationalError, and the connection is closed, at most SILENT_S + ANSWER_S after the server has
+    fallen silent.
+    """
+
+    _address = ""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        connection = super().connect(conninfo, **options)
+        connection._address = conninfo
+        return connection
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        return super().wait(self._watched(gen), interval, timeout)
+
+    def _watched(self, work: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        ask_at = monotonic() + SILENT_S
+        try:
+            wanted = next(work)
+            while True:
+                ready = yield wanted
+                if ready:
+                    ask_at = monotonic() + SILENT_S
+                elif monotonic() > ask_at:
+                    self._ask()
+                    ask_at = monotonic() + SILENT_S
+                wanted = work.send(ready)
+        except StopIteration as done:
+            return cast(T, done.value)
+
+    def _ask(self) -> None:
+        info = self.info
+        if is_silent(self._address, host=info.host, hostaddr=info.hostaddr, port=info.port):
+            self.pgconn.finish()
+            raise psycopg.OperationalError(silence())
+
+
+def is_silent(conninfo: str, **server: Any) -> bool:
+    """Whether the server lets a new connection wait in vain. A refusal is an answer."""
+    try:
+        psycopg.connect(make_conninfo(conninfo, **server), connect_timeout=ANSWER_S).close()
+    except psycopg.errors.ConnectionTimeout:
+        return True
+    except psycopg.OperationalError:
+        return False
+    return False
+
+
+def silence() -> str:
+    """What to say of such a server."""
+    return f"it has sent nothing for {SILENT_S:.0f} s, nor does it take a new connection"

@@ -1,0 +1,131 @@
+"""Silence: a store that takes connections and sends nothing is an outage within a bound; a healthy one may be slow."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+import sqlalchemy
+from pydantic import SecretStr
+
+from mcp_assets.defs.storage import SettingsPostgresStorage
+from mcp_assets.settings import Settings
+from mcp_assets.stores import postgres_silence
+from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.sync.pending import pending
+from mcp_assets.sync.platform import Platform
+from mcp_assets_tests.observing import put_tasks, rows, sync_all
+from mcp_assets_tests.relay import Relay
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server is asked for an answer after a moment; psycopg waits at least two seconds for a connection."""
+    monkeypatch.setattr(postgres_silence, "SILENT_S", 0.2)
+    monkeypatch.setattr(postgres_silence, "ANSWER_S", 2)
+    monkeypatch.setitem(postgres_silence.LIBPQ_TIMEOUTS, "connect_timeout", 2)
+
+
+@pytest.fixture
+def relay(settings: Settings, tmp_path: Path) -> Iterator[Relay]:
+    query = parse_qs(urlsplit(settings.require_database_url()).query)
+    with Relay(f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}", tmp_path / ".s.PGSQL.5432") as standing:
+        yield standing
+
+
+@pytest.fixture
+def url(settings: Settings, tmp_path: Path) -> str:
+    """Leads through the relay."""
+    user = urlsplit(settings.require_database_url()).username
+    return f"postgresql://{user}@/test?host={tmp_path}&port=5432"
+
+
+@pytest.fixture
+def relayed(make_platform: Callable[..., Platform], relay: Relay, url: str) -> Platform:
+    return make_platform(database_url=SecretStr(url))
+
+
+def test_a_statement_ends_with_an_outage_when_its_server_falls_silent_and_the_next_one_works_when_it_is_back(
+    relayed: Platform, relay: Relay, soon: None
+) -> None:
+    assert rows(relayed, "SELECT 1") == [(1,)]
+
+    with (
+        pytest.raises(StoreUnavailable, match="sent nothing for"),
+        relayed.postgres.transaction() as connection,
+        connection.transaction(),
+    ):
+        connection.execute("SELECT 1")
+        relay.fall_silent()
+        connection.execute("SELECT 1")
+
+    relay.resume()
+    assert rows(relayed, "SELECT 1") == [(1,)]
+
+
+def test_a_session_ends_with_an_outage_when_its_server_falls_silent(
+    relayed: Platform, relay: Relay, soon: None
+) -> None:
+    with (
+        pytest.raises(StoreUnavailable, match="sent nothing for"),
+        relayed.postgres.session() as session,
+    ):
+        relay.fall_silent()
+        session.execute("SELECT 1")
+
+
+def test_a_first_connection_to_a_silent_server_ends_with_an_outage(relayed: Platform, relay: Relay, soon: None) -> None:
+    relay.fall_silent()
+
+    with pytest.raises(StoreUnavailable, match="timeout"), relayed.postgres.transaction():
+        pass
+
+
+def test_a_long_statement_is_waited_for_while_its_server_answers_others(relayed: Platform, soon: None) -> None:
+    assert rows(relayed, "SELECT pg_sleep(1), 1") == [("", 1)]
+
+
+def test_dagsters_storage_does_not_wait_for_a_silent_server(
+    relay: Relay, url: str, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    storage = SettingsPostgresStorage.from_config_value(None, {"schema": "dagster"})
+
+    with (
+        pytest.raises(sqlalchemy.exc.OperationalError, match="sent nothing for"),
+        storage.run_storage.connect() as connection,
+    ):
+        relay.fall_silent()
+        connection.execute(sqlalchemy.text("SELECT 1"))
+
+    relay.resume()
+    assert storage.run_storage.get_runs_count() == 0
+
+
+def test_a_database_that_takes_no_writes_is_away_for_what_writes_and_status_says_so(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    put_tasks(platform, {"t": "T"})
+    sync_all(platform)
+    with psycopg.connect(platform.settings.require_database_url(), autocommit=True) as connection:
+        connection.execute("ALTER DATABASE test SET default_transaction_read_only = on")
+    standby = make_platform()
+
+    with pytest.raises(StoreUnavailable, match="takes no writes"):
+        sync_all(standby)
+    found = pending(standby)
+    assert found.entities["task"] == (1, 0)
+    assert [said for said in found.unavailable if "takes no writes" in said]
+
+
+def test_what_is_pending_is_unknown_of_a_postgresql_that_tells_too_slowly(relayed: Platform, relay: Relay) -> None:
+    assert pending(relayed).unavailable == []
+    relay.fall_silent()
+
+    found = pending(relayed, within_s=0.5)
+
+    assert found.unread == {relayed.settings.streams[0]: None}
+    assert len(found.unavailable) == 1
+    assert "PostgreSQL has not told all" in found.unavailable[0]
+    assert not found.idle
