@@ -44,7 +44,6 @@ _UNFINISHED = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
-_WAITING = (DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED)
 
 # How long one wait for messages may take before the inbox is looked at again, for work that came another way.
 _LOOK_EVERY_S = 2.0
@@ -204,8 +203,8 @@ def unfinished_runs(instance: dg.DagsterInstance, tag: str) -> Sequence[DrainRun
         DrainRun(
             entity_type=record.dagster_run.tags[tag],
             run_id=record.dagster_run.run_id,
-            queued=record.dagster_run.status in _WAITING,
-            launched_s_ago=(now - record.update_timestamp.replace(tzinfo=UTC)).total_seconds(),
+            queued=record.dagster_run.status is DagsterRunStatus.QUEUED,
+            changed_s_ago=(now - record.update_timestamp.replace(tzinfo=UTC)).total_seconds(),
         )
         for record in records
         if tag in record.dagster_run.tags

@@ -8,8 +8,12 @@ from mcp_assets.events import Kind
 from mcp_assets.sync.drain import STALE_BEAT_S, drain_lock
 from mcp_assets.sync.platform import Platform
 
-STARTING_S = 60.0
-"""A run that has not begun to drain this long after its launch is taken for lost."""
+STARTING_S = 30.0
+"""A run that has not begun to drain this long after it was made or launched is taken for lost.
+
+A run begins within a second, and within some 20 s where the process that forks runs has to be started on a busy
+machine. One run too many does no harm: it finds the lock of its type taken and ends.
+"""
 
 LEFT_TO_DRAINS_S = 2.0
 """For so long work is left to a living drain of another type, which should have taken it over by then."""
@@ -25,12 +29,16 @@ FAILURES_COUNTED = 10
 
 @dataclass(frozen=True, slots=True)
 class DrainRun:
-    """An unfinished run that was asked to drain a type."""
+    """An unfinished run that was asked to drain a type.
+
+    `queued`: it waits in Dagster's queue, for as long as that takes. `changed_s_ago`: since the run was made, was
+    launched, or changed its status otherwise.
+    """
 
     entity_type: str
     run_id: str
     queued: bool
-    launched_s_ago: float
+    changed_s_ago: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +78,14 @@ def overdue(waiting: Mapping[str, float], beats: Mapping[str, Iterable[Beat]], t
 def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[str, Iterable[Beat]]) -> list[str]:
     """Those of the types in `pending` that no drain works on or is about to.
 
-    A drain is at work if it holds the type's lock and beats; a run is about to if it waits in the queue, or was
-    launched a short while ago and has not beaten yet. Whatever else is unfinished has died or hangs.
+    A drain is at work if it holds the type's lock and beats; a run is about to if it waits in the queue, or was made or
+    launched a short while ago and has not beaten yet. Whatever else is unfinished has died or hangs: so has a run that
+    was made and that a daemon, killed at that moment, has never launched.
     """
     drained = {entity_type for entity_type, seen in beats.items() if any(map(_works, seen))}
     beaten = {beat.run_id for seen in beats.values() for beat in seen}
     drained |= {
-        run.entity_type for run in runs if run.queued or (run.run_id not in beaten and run.launched_s_ago < STARTING_S)
+        run.entity_type for run in runs if run.queued or (run.run_id not in beaten and run.changed_s_ago < STARTING_S)
     }
     return [entity_type for entity_type in pending if entity_type not in drained]
 

@@ -209,11 +209,18 @@ def test_an_unfinished_run_of_another_type_or_job_is_no_drain(
     assert types_of(tick()) == ["task"]
 
 
+@pytest.mark.parametrize(
+    "status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+)
 def test_work_of_a_run_that_never_began_to_drain_is_asked_for_again(
-    platform: Platform, instance: dg.DagsterInstance, tick: Tick, monkeypatch: pytest.MonkeyPatch
+    platform: Platform,
+    instance: dg.DagsterInstance,
+    tick: Tick,
+    monkeypatch: pytest.MonkeyPatch,
+    status: dg.DagsterRunStatus,
 ) -> None:
     platform.nats.publish(thin("task", "t1"))
-    make_run(instance, dg.DagsterRunStatus.STARTED, drain="task")
+    make_run(instance, status, drain="task")
     assert tick().run_requests == []
     monkeypatch.setattr(demand, "STARTING_S", 0.0)
     assert types_of(tick()) == ["task"]
