@@ -50,13 +50,16 @@ class Recorder:
         self._lock = threading.Lock()
         self._vector = np.full(profile.dimension, profile.dimension**-0.5, dtype=np.float32)
 
-    def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    def embed(self, texts: Sequence[str], *, stopping: threading.Event | None = None) -> EmbeddingResult:  # noqa: ARG002
         with self._lock:
             self.batches.append(list(texts))
         return EmbeddingResult([Embedded(self._vector, None) for _ in texts], None)
 
     def embed_query(self, text: str) -> Vector:
         return only_vector(self.embed([text]))
+
+    def stop(self) -> None:
+        """Nothing to stop."""
 
     def close(self) -> None:
         """Nothing to close."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,14 @@ class HashEmbedder:
     def __init__(self) -> None:
         self.profile = ModelProfile("hash", DIMENSION, "Cosine", 0.7, 1_000_000, 4096, 1_000_000_000)
 
-    def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:  # noqa: ARG002
         return EmbeddingResult([Embedded(_vector(text), None) for text in texts], None)
 
     def embed_query(self, text: str) -> Vector:
         return _vector(text)
+
+    def stop(self) -> None:
+        """Nothing to stop."""
 
     def close(self) -> None:
         """Nothing to close."""

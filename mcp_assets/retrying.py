@@ -39,14 +39,14 @@ def retrying(settings: Settings) -> Retrying:
     )
 
 
-def waiting(settings: Settings, stop: Event) -> Retrying:
-    """Tries a call for STORE_WAIT_S while a store is unavailable, at least each five seconds, until `stop` is set.
+def waiting(settings: Settings, stop: Event, wait_s: float) -> Retrying:
+    """Tries a call for `wait_s` while a store is unavailable, at least each five seconds, until `stop` is set.
 
     For work that is paid: it outlasts a store's restart, where a run that fails would only be asked for again.
     """
     return Retrying(
         retry=retry_if_exception_type(StoreUnavailable),
-        stop=stop_any(stop_after_delay(settings.store_wait_s), stop_when_event_set(stop)),
+        stop=stop_any(stop_after_delay(wait_s), stop_when_event_set(stop)),
         wait=wait_exponential(multiplier=settings.retry_delay_ms / 1000, exp_base=2, max=5),
         sleep=sleep_using_event(stop),
         retry_error_callback=_give_up,

@@ -12,7 +12,8 @@ from hypothesis import settings as hypothesis_settings
 
 from mcp_assets.embedded import stack
 from mcp_assets.embedded.qdrant import STRICT_VARIABLE
-from mcp_assets.settings import Settings
+from mcp_assets.settings import Settings, variable_of
+from mcp_assets.sync import platform as platform_module
 from mcp_assets.sync.load import create_source_tables
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.openai_stub import OpenAIStub
@@ -95,6 +96,21 @@ def platform(make_platform: Callable[..., Platform]) -> Platform:
     create_source_tables(platform)
     platform.nats.ensure_stream(platform.settings.streams[0])
     return platform
+
+
+@pytest.fixture
+def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The test's settings in the environment, for what loads them by itself."""
+    for field in Settings.model_fields:
+        value = getattr(settings, field)
+        if value == Settings.model_fields[field].get_default():
+            monkeypatch.delenv(variable_of(field), raising=False)
+        else:
+            monkeypatch.setenv(variable_of(field), getattr(value, "get_secret_value", lambda value=value: str(value))())
+    yield
+    shared, platform_module._shared = platform_module._shared, None
+    if shared is not None:
+        shared.close()
 
 
 def _empty_stores(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,15 @@ class HashEmbedder:
         self.profile = ModelProfile("hash", DIMENSION, "Cosine", threshold, 1_000_000, 4096, 1_000_000_000)
         self.texts: list[str] = []
 
-    def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
         self.texts += texts
         return EmbeddingResult([Embedded(vector_of(text), None) for text in texts], None)
 
     def embed_query(self, text: str) -> Vector:
         return vector_of(text)
+
+    def stop(self) -> None:
+        """Nothing to stop."""
 
     def close(self) -> None:
         """Nothing to close."""

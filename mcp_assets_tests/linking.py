@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from threading import Event
 
 import numpy as np
 import pytest
@@ -54,11 +55,14 @@ class AngleEmbedder:
     def __init__(self, threshold: float = 0.9) -> None:
         self.profile: ModelProfile = profile_for("angles", dimension=4, similarity_threshold=threshold)
 
-    def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
         return EmbeddingResult([self._one(text) for text in texts], None)
 
     def embed_query(self, text: str) -> Vector:
         return _direction(text)
+
+    def stop(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

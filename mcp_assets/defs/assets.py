@@ -13,7 +13,7 @@ import dagster as dg
 
 from mcp_assets.defs.metadata import edges_metadata, embeddings_metadata, ledger_metadata
 from mcp_assets.defs.partitions import ShardRange, partition_key, partitions_named, partitions_of, ranges_of
-from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.defs.sources import source_table_key, stream_key
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.events import Kind
@@ -110,7 +110,6 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
     def index_entities(
         context: dg.AssetExecutionContext, config: IndexConfig, platform: PlatformResource
     ) -> Iterator[None]:
-        opened = platform.get()
         named = partitions_named(context)
         if named is None:
             raise dg.Failure(
@@ -119,11 +118,12 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
                 allow_retries=False,
             )
         ranges = ranges_of(named)
-        log = _EventLog(context, opened)
-        if config.mode is Mode.DRAIN:
-            _drain(opened, ranges, context.run.run_id, log, asked_s_ago=_created_s_ago(context))
-        else:
-            _full(opened, ranges, log, force=config.force, allow_mass_delete=config.allow_mass_delete)
+        with embedding_until_interrupted(platform.get()) as opened:
+            log = _EventLog(context, opened)
+            if config.mode is Mode.DRAIN:
+                _drain(opened, ranges, context.run.run_id, log, asked_s_ago=_created_s_ago(context))
+            else:
+                _full(opened, ranges, log, force=config.force, allow_mass_delete=config.allow_mass_delete)
         # Materializations are logged as partitions are complete: an output would mark the whole range.
         yield from ()
 
@@ -297,11 +297,12 @@ def _full(
             allow_mass_delete=allow_mass_delete,
         )
         try:
-            for news in progress:
-                if news.complete:
-                    log.complete(shard_range.entity_type, news.shard, news.counts)
-                else:
-                    log.progressed(shard_range.entity_type, news.shard, news.counts, news.differing)
+            with closing(progress):
+                for news in progress:
+                    if news.complete:
+                        log.complete(shard_range.entity_type, news.shard, news.counts)
+                    else:
+                        log.progressed(shard_range.entity_type, news.shard, news.counts, news.differing)
         except MassDeletion as refusal:
             # What is new or changed is done; other types go on, and all of it is linked.
             held[shard_range.entity_type] = refusal

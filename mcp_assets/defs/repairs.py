@@ -9,7 +9,7 @@ from pydantic import Field
 from mcp_assets.defs.census import CENSUS
 from mcp_assets.defs.metadata import drift_table
 from mcp_assets.defs.partitions import partitions_of
-from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.settings import Settings
 from mcp_assets.sync.validation import validate
 
@@ -81,15 +81,16 @@ def build_repair_job() -> dg.JobDefinition:
         types = opened.settings.entity_types
         if unknown := [name for name in config.types if name not in types]:
             raise dg.Failure(f"no entity type {unknown[0]!r}: one of {', '.join(types)}", allow_retries=False)
-        report = validate(
-            opened,
-            entity_types=config.types or list(types),
-            repair=True,
-            deep=config.deep,
-            allow_mass_delete=config.allow_mass_delete,
-            foreign=config.foreign,
-            foreign_edges=config.foreign_edges,
-        )
+        with embedding_until_interrupted(opened):
+            report = validate(
+                opened,
+                entity_types=config.types or list(types),
+                repair=True,
+                deep=config.deep,
+                allow_mass_delete=config.allow_mass_delete,
+                foreign=config.foreign,
+                foreign_edges=config.foreign_edges,
+            )
         metadata: dict[str, dg.MetadataValue] = {
             "checked": dg.MetadataValue.int(report.checked),
             "embedded": dg.MetadataValue.int(report.embedded),

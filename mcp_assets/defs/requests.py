@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from dagster._core.execution.backfill import (
 
 from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES, IndexConfig
 from mcp_assets.defs.partitions import partition_key
-from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.defs.sensors import tick, unfinished_runs
 from mcp_assets.events import Kind
 from mcp_assets.launcher import PROMPT_TAG
@@ -54,9 +55,13 @@ def build_requests_job() -> dg.JobDefinition:
     @dg.op(name="answer")
     def work(context: dg.OpExecutionContext, config: RequestsConfig, platform: PlatformResource) -> None:
         told = _Told()
-        for answer in work_off(platform.get(), config.kind, context.run_id):
-            context.log.info(_line(answer))
-            told.add(answer)
+        with (
+            embedding_until_interrupted(platform.get()) as opened,
+            closing(work_off(opened, config.kind, context.run_id)) as answers,
+        ):
+            for answer in answers:
+                context.log.info(_line(answer))
+                told.add(answer)
         if told.first_error is not None:
             raise dg.Failure(
                 f"{told.failed} of {told.answered} requests failed; the first: {told.first_error}",

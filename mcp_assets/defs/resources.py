@@ -1,6 +1,10 @@
 """Resources: how assets and sensors reach the platform. Clients live as long as the process, not as a resource."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from mcp_assets.sync.platform import Platform, shared_platform
 
@@ -10,3 +14,16 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def get(self) -> Platform:
         return shared_platform()
+
+
+@contextmanager
+def embedding_until_interrupted(platform: Platform) -> Iterator[Platform]:
+    """For what a run does: once it is interrupted, its process sends nothing more to the embedding provider.
+
+    A request that is in flight then may end in a thread that would send the next one.
+    """
+    try:
+        yield platform
+    except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+        platform.stop_embedding()
+        raise

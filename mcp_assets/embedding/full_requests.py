@@ -13,7 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mcp_assets.embedding.protocol import Embedded, EmbedderUnavailable, EmbeddingResult
+from mcp_assets.embedding.protocol import Embedded, EmbedderClosed, EmbedderUnavailable, EmbeddingResult
+
+_STOP_SEEN_S = 0.2
+"""How soon a caller notices that it is to stop."""
 
 
 class Settled(NamedTuple):
@@ -67,11 +70,14 @@ class FullRequests:
         self._waiting: deque[_Input] = deque()
         self._busy = 0
 
-    def outcomes(self, texts: Sequence[str], tokens: Sequence[int]) -> EmbeddingResult:
+    def outcomes(
+        self, texts: Sequence[str], tokens: Sequence[int], stopping: threading.Event | None = None
+    ) -> EmbeddingResult:
         """One outcome per text. `tokens`: of each, estimated.
 
         Raises:
             RuntimeError: the pool is shut down.
+            EmbedderClosed: `stopping` was set: what waits is not sent, and what is in flight is not waited for.
             EmbedderUnavailable: a request with some of `texts` met an outage; what waits is not sent then.
             What else `settle` raises for a request with some of `texts` and nobody else's.
         """
@@ -86,7 +92,7 @@ class FullRequests:
             for _ in range(min(self._at_once, len(texts))):
                 self._pool.submit(self._send)
             if texts:
-                order.done.wait()
+                _wait(order, stopping)
         finally:
             if order.left:
                 self._withdraw(order)
@@ -159,3 +165,10 @@ class FullRequests:
         """Take out of the line what is not wanted any more."""
         with self._lock:
             self._waiting = deque(each for each in self._waiting if each.order is not order)
+
+
+def _wait(order: _Order, stopping: threading.Event | None) -> None:
+    """Until the order is done. Raises EmbedderClosed once `stopping` is set."""
+    while not order.done.wait(None if stopping is None else _STOP_SEEN_S):
+        if stopping is not None and stopping.is_set():
+            raise EmbedderClosed("the run was ended while the embedding provider had not answered: run this again")

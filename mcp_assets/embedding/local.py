@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ class LocalEmbedder:
         """Two: the tokenizer lets go of the GIL and uses all cores, pooling holds it."""
         return 2
 
-    def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:  # noqa: ARG002
         """One outcome per text. Raises EmbedderUnavailable if the model's files cannot be loaded."""
         model = load_model()
         refusals = [refusal_before_sending(text) for text in texts]
@@ -70,6 +70,9 @@ class LocalEmbedder:
     def embed_query(self, text: str) -> Vector:
         """The same as `embed`: the model knows no difference between a query and a text."""
         return only_vector(self.embed([text]))
+
+    def stop(self) -> None:
+        """Nothing to stop: no request leaves this process."""
 
     def close(self) -> None:
         """Nothing to let go of: the model is shared by all embedders of the process."""

@@ -114,12 +114,12 @@ class OpenAICompatibleEmbedder:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.profile.name!r}, {self._requests.server!r})"
 
-    def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
         refusals = [refusal_before_sending(text) for text in texts]
         to_send = [text for text, refusal in zip(texts, refusals, strict=True) if refusal is None]
         tokens = [estimate_tokens(self.profile.text_prefix + text) for text in to_send]
         with self._open():
-            sent = self._shared.outcomes(to_send, tokens)
+            sent = self._shared.outcomes(to_send, tokens, stopping)
         outcomes = iter(sent.outcomes)
         return EmbeddingResult(
             [next(outcomes) if refusal is None else Embedded(None, refusal) for refusal in refusals], sent.tokens
@@ -133,6 +133,10 @@ class OpenAICompatibleEmbedder:
             # It does not wait in line behind the texts of a full sync.
             settled = self._pool.submit(_Batch(self._requests, self.profile.query_prefix).settle, [text]).result()
         return only_vector(EmbeddingResult(list(settled.outcomes), settled.tokens))
+
+    def stop(self) -> None:
+        self._closed.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         self._closed.set()

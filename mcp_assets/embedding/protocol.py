@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import Protocol
 
 import numpy as np
@@ -53,7 +54,7 @@ class EmbedderUnavailable(Exception):
 
 
 class EmbedderClosed(EmbedderUnavailable):
-    """The embedder was closed while it was in use: that says nothing about the provider either."""
+    """The embedder, or the caller's wait for it, was ended: that says nothing about the provider either."""
 
 
 class TextRefused(Exception):
@@ -75,12 +76,21 @@ class Embedder(Protocol):
         """Calls of `embed` worth having in flight at once."""
         ...
 
-    def embed(self, texts: Sequence[str]) -> EmbeddingResult:
-        """One outcome per text. Raises EmbedderUnavailable if nothing can be said about the texts."""
+    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
+        """One outcome per text.
+
+        Raises:
+            EmbedderUnavailable: nothing can be said about the texts.
+            EmbedderClosed: `stopping` was set before the provider had answered, which may take minutes.
+        """
         ...
 
     def embed_query(self, text: str) -> Vector:
         """The vector of a search query. Raises TextRefused, EmbedderUnavailable."""
+        ...
+
+    def stop(self) -> None:
+        """Begins no request any more, and does not wait for those in flight."""
         ...
 
     def close(self) -> None:

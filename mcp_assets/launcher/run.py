@@ -1,8 +1,11 @@
 """What a forked process does for its run: opens Dagster's instance, says who it is, and executes as any run worker."""
 
 import os
+import signal
 import socket
 import sys
+import threading
+import time
 import traceback
 from contextlib import ExitStack
 
@@ -18,6 +21,9 @@ from dagster._utils.interrupts import capture_interrupts
 from mcp_assets.launcher.frames import send_frame
 from mcp_assets.launcher.run_process import RunProcess
 
+TERMINATION_GRACE_S = 10.0
+"""How long a terminated run may take to end by itself: its threads may hang in requests with time-outs of minutes."""
+
 
 def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
     """Execute `run_id` in this process, once `answer` was told that it begins or why it does not.
@@ -26,6 +32,7 @@ def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
         The process's exit code; 0 also for a run that failed, as long as the run says so itself.
     """
     with capture_interrupts(), ExitStack() as stack:
+        terminated = _end_when_terminated()
         with answer:
             try:
                 instance = stack.enter_context(DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)))
@@ -43,7 +50,38 @@ def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
             _report_failure(instance, run_id)
             raise
         _cancel_if_asked(instance, run_id)
-        return 0
+    if terminated.is_set():
+        # Python would first wait for the run's threads, which work on although Dagster has told that the run is over.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+def _end_when_terminated() -> threading.Event:
+    """Kill this process TERMINATION_GRACE_S after a SIGTERM, should it live on; the forkserver reports the death.
+
+    Python's own handlers run in the main thread, which may wait for other threads for long.
+
+    Returns:
+        What is set once a SIGTERM has come.
+    """
+    terminated = threading.Event()
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+
+    def wait() -> None:
+        # Both ends stay open as long as this thread lives.
+        with heard, told:
+            while signal.SIGTERM not in heard.recv(64):
+                pass
+            terminated.set()
+            time.sleep(TERMINATION_GRACE_S)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="termination", daemon=True).start()
+    return terminated
 
 
 def report_death(instance_ref: str, run_id: str, exit_code: int) -> int:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Queue
@@ -164,13 +164,12 @@ class _Lanes:
         self._slots = threading.BoundedSemaphore(platform.postgres.max_connections // 2)
         self._results: Queue[Drained | _Ended] = Queue(_BATCHES_AHEAD)
         self._executor = ThreadPoolExecutor(len(platform.settings.entity_types) + 1, thread_name_prefix="drain")
-        # Set when nobody iterates any more: whoever waits for a store ends.
-        self._stopping = threading.Event()
         # Guards what follows, and is notified when it changes.
         self._changed = threading.Condition()
         self._running: set[str] = set()
         self._busy: set[str] = set()
         self._held: set[str] = set()
+        self._indexers: list[Indexer] = []
         self._unheard = 0
         self._looks = 0
         self._leaving = self._closed = self._read_out = False
@@ -198,7 +197,8 @@ class _Lanes:
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
-            self._stopping.set()
+            for indexer in self._indexers:
+                indexer.abandon()
             while self._unheard:
                 if isinstance(self._results.get(), _Ended):
                     with self._changed:
@@ -236,6 +236,9 @@ class _Lanes:
             self._busy.discard(name)
             if error is not None and name in (self._own, _READER):
                 self._leaving = True
+                # The run fails in any case: the other lanes work off what they can without a store that is away.
+                for indexer in self._indexers:
+                    indexer.stop()
             elif error is not None:
                 self._failed.add(name)
             self._changed.notify_all()
@@ -278,7 +281,9 @@ class _Lanes:
                 self._start(entity_type, partial(self._lane, entity_type))
 
     def _until_idle(self, entity_type: str) -> None:
-        indexer = Indexer(self._platform, entity_type, stopping=self._stopping)
+        indexer = Indexer(self._platform, entity_type, deadline=self._deadline)
+        with self._changed:
+            self._indexers.append(indexer)
         while not self._over():
             with self._changed:
                 self._busy.add(entity_type)
@@ -327,9 +332,10 @@ class _Lanes:
 
         # One slot is left to the other lanes.
         in_flight = min(self._platform.embedder.concurrency + 1, self._platform.postgres.max_connections // 2 - 1)
-        for _, drained in overlapped(claims(), work, in_flight=in_flight):
-            if drained.messages:
-                yield drained
+        with closing(overlapped(claims(), work, in_flight=in_flight, give_up=indexer.give_up)) as batches:
+            for _, drained in batches:
+                if drained.messages:
+                    yield drained
 
     def _over(self) -> bool:
         return self._closed or time.monotonic() >= self._deadline

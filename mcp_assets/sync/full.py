@@ -1,6 +1,7 @@
 """Full sync of a range of shards of one type: what differs from the source, and what Qdrant lacks, is indexed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -53,10 +54,11 @@ def full_sync(
     stages: Stages = Stages(),
     force: bool = False,
     allow_mass_delete: bool = False,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Bring the shards (a contiguous range, ascending) to what the source says; each is complete once, in order.
 
-    What was committed before an error stands; run it again and it goes on from there.
+    What was committed before an error stands; run it again and it goes on from there. A caller that does not iterate it
+    to its end closes it: its batches work in threads of their own.
 
     Raises:
         MassDeletion: so many source rows are gone that a person has to allow it. All else was done; the shards whose
@@ -102,16 +104,17 @@ def full_sync(
                 )
 
         yield from completed()
-        for batch, report in overlapped(
-            batches, work, in_flight=platform.embedder.concurrency + 1, give_up=indexer.stop
-        ):
-            counts = Counts()
-            for part in report.shards.values():
-                counts.add(part)
-            done[batch.shard].add(counts)
-            outstanding[batch.shard] -= len(batch.wanted)
-            yield Progress(batch.shard, counts, complete=False, differing=differing.get(batch.shard, 0))
-            yield from completed()
+        with closing(
+            overlapped(batches, work, in_flight=platform.embedder.concurrency + 1, give_up=indexer.give_up)
+        ) as worked:
+            for batch, report in worked:
+                counts = Counts()
+                for part in report.shards.values():
+                    counts.add(part)
+                done[batch.shard].add(counts)
+                outstanding[batch.shard] -= len(batch.wanted)
+                yield Progress(batch.shard, counts, complete=False, differing=differing.get(batch.shard, 0))
+                yield from completed()
     if held is not None:
         raise MassDeletion(held.sentence, held.shards)
     if stages == Stages() and list(shards) == list(range(total)):

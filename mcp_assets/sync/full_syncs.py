@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
 
@@ -223,9 +224,12 @@ def run_here(
     for entity_type in entity_types:
         begun: set[int] = set()
         try:
-            for news in full_sync(platform, entity_type, shards, force=force, allow_mass_delete=allow_mass_delete):
-                yield news_of(entity_type, news, first=news.shard not in begun)
-                begun.add(news.shard)
+            with closing(
+                full_sync(platform, entity_type, shards, force=force, allow_mass_delete=allow_mass_delete)
+            ) as progress:
+                for news in progress:
+                    yield news_of(entity_type, news, first=news.shard not in begun)
+                    begun.add(news.shard)
         except MassDeletion as refusal:
             held[entity_type] = refusal
     for entity_type in entity_types:

@@ -1,6 +1,7 @@
 """Incremental sync: brings just the named entities up to date, from their source rows: ledger, vectors, edges."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from mcp_assets.embedding.protocol import Refusal
@@ -52,13 +53,16 @@ def index(platform: Platform, refs: Sequence[EntityRef], synced: Synced, *, forc
             return index_until_settled(platform, indexer, wanted, force=force, embed=True)
 
         batches = pages(ids, platform.settings.batch_size)
-        for _, report in overlapped(batches, work, in_flight=platform.embedder.concurrency + 1, give_up=indexer.stop):
-            for counts in report.shards.values():
-                synced.counts.add(counts)
-            synced.unknown |= {EntityRef(entity_type, entity_id) for entity_id in report.unknown}
-            synced.refusals |= {
-                EntityRef(entity_type, entity_id): refusal for entity_id, refusal in report.refusals.items()
-            }
+        with closing(
+            overlapped(batches, work, in_flight=platform.embedder.concurrency + 1, give_up=indexer.give_up)
+        ) as worked:
+            for _, report in worked:
+                for counts in report.shards.values():
+                    synced.counts.add(counts)
+                synced.unknown |= {EntityRef(entity_type, entity_id) for entity_id in report.unknown}
+                synced.refusals |= {
+                    EntityRef(entity_type, entity_id): refusal for entity_id, refusal in report.refusals.items()
+                }
 
 
 def relink(platform: Platform, refs: Sequence[EntityRef], links: LinkCounts) -> None:

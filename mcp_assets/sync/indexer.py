@@ -175,8 +175,8 @@ class _Writing:
 class Indexer:
     """Applies and indexes batches of one entity type. Thread-safe: batches may overlap, also with other processes."""
 
-    def __init__(self, platform: Platform, entity_type: str, *, stopping: threading.Event | None = None) -> None:
-        """`stopping`: once it is set, a batch that waits for a store gives up."""
+    def __init__(self, platform: Platform, entity_type: str, *, deadline: float = math.inf) -> None:
+        """`deadline`, of the monotonic clock: no batch waits longer for a store that is away."""
         self._platform = platform
         self._type = entity_type
         self._alias = platform.settings.entity_types[entity_type].collection_name
@@ -184,11 +184,25 @@ class Indexer:
         self._known: tuple[float, Targets] | None = None
         self._answered: dict[str, float] = {}
         self._recent = RecentVectors()
-        self._stopping = stopping or threading.Event()
+        self._deadline = deadline
+        self._stopping = threading.Event()
+        self._abandoned = threading.Event()
 
     def stop(self) -> None:
         """Have the batches end that wait for a store; what they have paid for is kept."""
         self._stopping.set()
+
+    def abandon(self) -> None:
+        """Have all batches end at once. What the provider is embedding for them is paid, and lost."""
+        self._stopping.set()
+        self._abandoned.set()
+
+    def give_up(self, error: BaseException) -> None:
+        """Have the batches end because of `error`, at once if it is an interrupt: the process is to end."""
+        if isinstance(error, Exception):
+            self.stop()
+        else:
+            self.abandon()
 
     def run(
         self,
@@ -357,7 +371,7 @@ class Indexer:
     def _ask(self, embedder: Embedder, texts: Sequence[str]) -> EmbeddingResult:
         """The outcomes of `texts`. Whether the provider embeds at all is put on record."""
         try:
-            result = embedder.embed(texts)
+            result = embedder.embed(texts, stopping=self._abandoned)
         except EmbedderClosed:
             raise
         except EmbedderUnavailable as error:
@@ -397,15 +411,16 @@ class Indexer:
             raise
         except StoreUnavailable as error:
             self._keep(paid, writing, error)
-            if not paid or not settings.store_wait_s or self._stopping.is_set():
+            wait_s = min(settings.store_wait_s, self._deadline - time.monotonic())
+            if not paid or wait_s <= 0 or self._stopping.is_set():
                 raise
             notices.warning(
                 "%s; this run waits up to %.0f s for it, with %d entities that are embedded",
                 error,
-                settings.store_wait_s,
+                wait_s,
                 len(paid),
             )
-            waiting(settings, self._stopping)(self._commit_when_back, plans, writing, report)
+            waiting(settings, self._stopping, wait_s)(self._commit_when_back, plans, writing, report)
             notices.warning("the store is back: %d entities that waited for it are written", len(paid))
 
     def _commit_when_back(self, plans: Sequence[_Plan], writing: "_Writing", report: BatchReport) -> None:

@@ -69,10 +69,15 @@ class Platform:
 
     @cached_property
     def qdrant(self) -> Qdrant:
+        return self.open_qdrant()
+
+    def open_qdrant(self, *, timeout_s: float = 30.0) -> Qdrant:
+        """A client of its own, which the caller closes."""
         key = self.settings.qdrant_api_key
         return Qdrant(
             self.settings.require_qdrant_url(),
             key.get_secret_value() if key else None,
+            timeout_s=timeout_s,
             verify=lambda: self.marks.check_qdrant(self._qdrant_identity.read(), self._qdrant_identity),
             mark=lambda: self.marks.key(),
         )
@@ -164,6 +169,13 @@ class Platform:
                 self._companions[kind] = kind(self)
             companion: C = self._companions[kind]
             return companion
+
+    def stop_embedding(self) -> None:
+        """Send nothing more to the embedding providers. Does not wait for what they are answering."""
+        for name in ("embedder", "previous_embedder"):
+            embedder: Embedder | None = self.__dict__.get(name)
+            if embedder is not None:
+                embedder.stop()
 
     def close(self) -> None:
         """Close what was opened."""

@@ -7,6 +7,7 @@ the next census. A vector is made anew only where the one that is held is not th
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from mcp_assets.embedding.profiles import ModelProfile
@@ -165,15 +166,18 @@ def _finish_what_is_dirty(platform: Platform, census: LastCensus, done: Repaired
     shards = platform.settings.shards
     first, last = shard_of(census.slots[0], shards), shard_of(census.slots[1] - 1, shards)
     try:
-        for news in full_sync(
-            platform,
-            census.entity_type,
-            range(first, last + 1),
-            stages=Stages(ledger=False),
-            allow_mass_delete=allow_mass_delete,
-        ):
-            if news.complete:
-                done.embedded += news.counts.embedded
+        with closing(
+            full_sync(
+                platform,
+                census.entity_type,
+                range(first, last + 1),
+                stages=Stages(ledger=False),
+                allow_mass_delete=allow_mass_delete,
+            )
+        ) as progress:
+            for news in progress:
+                if news.complete:
+                    done.embedded += news.counts.embedded
     except MassDeletion as refusal:
         if str(refusal) not in done.refused:
             done.refused.append(str(refusal))

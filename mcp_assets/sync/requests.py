@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -68,7 +68,7 @@ def pending_requests(platform: Platform) -> list[Kind]:
         return [Kind(row[0]) for row in connection.execute(platform.postgres.query("pending_requests"))]
 
 
-def work_off(platform: Platform, kind: Kind, run_id: str) -> Iterator[Answer]:
+def work_off(platform: Platform, kind: Kind, run_id: str) -> Generator[Answer, None, None]:
     """Answer the requests of `kind`, in the order of the streams, until none is due.
 
     A request leaves the inbox in the transaction that holds its lock and keeps its answer: killed at any moment, it is

@@ -515,10 +515,10 @@ def test_an_entity_overtaken_while_it_was_embedded_stays_in_the_inbox_until_its_
     take_in(platform)
     real = platform.embedder.embed
 
-    def embed(texts: Any) -> Any:
+    def embed(texts: Any, **options: Any) -> Any:
         put_tasks(other, {"a": "New words"})
         apply(other, "task", [Wanted("a")])
-        return real(texts)
+        return real(texts, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(platform.embedder, "embed", embed)

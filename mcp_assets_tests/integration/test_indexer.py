@@ -718,8 +718,8 @@ def while_embedding(platform: Platform, monkeypatch: pytest.MonkeyPatch, act: Ca
     real = platform.embedder.embed
     done: list[bool] = []
 
-    def embed(texts: Any) -> Any:
-        result = real(texts)
+    def embed(texts: Any, **options: Any) -> Any:
+        result = real(texts, **options)
         if not done:
             done.append(True)
             act()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
+from mcp_assets.embedding.protocol import EmbedderUnavailable
 from mcp_assets.entities.points import chunk_id, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.stores import qdrant as qdrant_module
@@ -159,6 +160,56 @@ def test_a_run_that_waits_for_qdrant_ends_at_once_when_it_is_interrupted_and_kee
     assert stub.stats()["texts"] == 1
 
 
+def ended(own: Platform) -> BaseException | None:
+    """What a drain ends with, which must be before a store that stays away comes back."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            list(drain(own, "task", "run"))
+        except (StoreUnavailable, EmbedderUnavailable) as error:
+            errors.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(120)
+    assert not worker.is_alive()
+    return errors[0] if errors else None
+
+
+def test_a_drain_whose_time_is_over_waits_no_longer_for_qdrant_and_keeps_what_is_paid(
+    make_platform: MakePlatform, platform: Platform, monkeypatch: pytest.MonkeyPatch, stub: OpenAIStub
+) -> None:
+    own = make_platform(store_wait_s=3600, drain_max_s=2)
+    put_tasks(own, {"a": "Mend the gate"})
+    send_looks(own, "a")
+    take_in(own)
+    with qdrant_takes_nothing(monkeypatch):
+        assert isinstance(ended(own), StoreUnavailable)
+    assert len(kept(own)) == 1
+    assert len(inbox(own)) == 1
+
+    sync_all(platform)
+
+    assert_points_are(platform, {"a": "Mend the gate"})
+    assert stub.stats()["texts"] == 1
+
+
+def test_a_batch_that_waits_for_qdrant_does_not_hold_up_a_drain_that_another_batch_has_failed(
+    make_platform: MakePlatform, platform: Platform, monkeypatch: pytest.MonkeyPatch, stub: OpenAIStub
+) -> None:
+    own = make_platform(store_wait_s=3600, drain_max_s=3600, batch_size=1)
+    put_tasks(own, {"a": "Mend the gate", "b": "No quota for this"})
+    send_looks(own, "a", "b")
+    take_in(own)
+    stub.add_fault("insufficient_quota", times=None, contains="No quota")
+    with qdrant_takes_nothing(monkeypatch):
+        error = ended(own)
+    assert error is not None
+    assert "quota" in "".join([str(error), *getattr(error, "__notes__", [])])
+    assert len(inbox(own)) == 2
+
+
 def test_what_is_kept_is_bounded_and_the_newest_stays(make_platform: MakePlatform, platform: Platform) -> None:
     own = make_platform(kept_vectors_mb=1)
     vectors = Vectors(np.ones((100_000 // 4, 4), np.float32), [0.0])
@@ -198,8 +249,8 @@ def test_a_state_that_another_process_moved_on_without_embedding_it_keeps_the_ve
     put(platform, "tasks", id="a", title="Mend the gate", metadata={"n": 0})
     real = platform.embedder.embed
 
-    def embed(texts: Any) -> Any:
-        result = real(texts)
+    def embed(texts: Any, **options: Any) -> Any:
+        result = real(texts, **options)
         put(other, "tasks", id="a", title="Mend the gate", metadata={"n": 1})
         apply(other, "task", [Wanted("a")])
         return result

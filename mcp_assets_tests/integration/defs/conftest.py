@@ -21,8 +21,6 @@ from dagster_graphql.schema import create_schema
 
 from mcp_assets.definitions import build_defs
 from mcp_assets.defs.resources import PlatformResource
-from mcp_assets.settings import Settings, variable_of
-from mcp_assets.sync import platform as platform_module
 from mcp_assets.sync.load import load, parse_records
 from mcp_assets.sync.platform import Platform
 
@@ -66,21 +64,6 @@ def definitions(platform: Platform) -> dg.Definitions:
             return platform
 
     return build_defs(platform.settings, resource_overrides={"platform": TestPlatform()})
-
-
-@pytest.fixture
-def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The test's settings in the environment, for what loads them by itself."""
-    for field in Settings.model_fields:
-        value = getattr(settings, field)
-        if value == Settings.model_fields[field].get_default():
-            monkeypatch.delenv(variable_of(field), raising=False)
-        else:
-            monkeypatch.setenv(variable_of(field), getattr(value, "get_secret_value", lambda value=value: str(value))())
-    yield
-    shared, platform_module._shared = platform_module._shared, None
-    if shared is not None:
-        shared.close()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 
 from mcp_assets.launcher import WarmRunLauncher
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 T = TypeVar("T")
 

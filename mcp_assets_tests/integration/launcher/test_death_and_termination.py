@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 
@@ -83,6 +84,40 @@ def test_a_run_terminated_while_its_process_begins_ends_as_canceled(make_locatio
     assert location.finish(run_id).status == DagsterRunStatus.CANCELED, location.messages(run_id)
 
 
+@pytest.mark.parametrize("hangs", ["in a thread of its own", "in the main thread, deaf to interrupts"])
+def test_a_terminated_run_that_hangs_is_ended_and_canceled(make_location: MakeLocation, hangs: str) -> None:
+    location = make_location(
+        f"""
+        import json, threading
+        from mcp_assets.launcher import run
+
+        run.TERMINATION_GRACE_S = 0.5
+        forever = threading.Event()
+
+        @dg.asset
+        def hanging(context):
+            # As a request to a provider that does not answer.
+            worker = threading.Thread(target=forever.wait)
+            worker.start()
+            (OUT / context.run_id).write_text(json.dumps([os.getpid(), os.getppid()]))
+            if {hangs == "in a thread of its own"}:
+                while True:
+                    time.sleep(0.02)
+            try:
+                worker.join()
+            finally:
+                worker.join()
+
+        defs = dg.Definitions([hanging], jobs=[dg.define_asset_job("job")], executor=dg.in_process_executor)
+        """
+    )
+    run_id = location.launch()
+    pid, _ = location.trace(run_id)
+    assert location.instance.run_launcher.terminate(run_id) is True
+    assert location.finish(run_id).status == DagsterRunStatus.CANCELED, location.messages(run_id)
+    eventually(lambda: not psutil.pid_exists(pid), "the run's process has ended")
+
+
 def test_a_killed_run_is_unhealthy_and_fails_saying_so(make_location: MakeLocation) -> None:
     location = make_location(PATIENT)
     run_id = location.launch()
@@ -149,9 +184,11 @@ def test_runs_outlive_a_killed_daemon_and_the_forkserver_ends_after_them(
         stderr=subprocess.STDOUT,
     )
     with daemon:
-        processes = {run_id: location.trace(run_id) for run_id in runs}
+        try:
+            processes = {run_id: location.trace(run_id) for run_id in runs}
+        finally:
+            daemon.kill()
         ((_, forkserver), *_) = processes.values()
-        daemon.kill()
         daemon.wait()
         # The pipe that the runs would write to is closed, too.
     assert all(psutil.pid_exists(pid) for pid, _ in processes.values())

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_assets.embedding.full_requests import FullRequests, Settled
-from mcp_assets.embedding.protocol import Embedded, EmbedderUnavailable, EmbeddingResult
+from mcp_assets.embedding.protocol import Embedded, EmbedderClosed, EmbedderUnavailable, EmbeddingResult
 
 AT_ONCE = 2
 MAX_INPUTS = 4
@@ -58,8 +58,8 @@ class Callers:
         self.shared = FullRequests(provider.settle, pool, at_once=AT_ONCE, max_inputs=MAX_INPUTS, max_tokens=MAX_TOKENS)
         self._threads = ThreadPoolExecutor(16)
 
-    def call(self, *texts: str, tokens: int = 1) -> "Future[EmbeddingResult]":
-        return self._threads.submit(self.shared.outcomes, texts, [tokens] * len(texts))
+    def call(self, *texts: str, tokens: int = 1, stopping: threading.Event | None = None) -> "Future[EmbeddingResult]":
+        return self._threads.submit(self.shared.outcomes, texts, [tokens] * len(texts), stopping)
 
     def wait_in_line(self, texts: int) -> None:
         """Wait until so many texts wait, and stay there."""
@@ -232,3 +232,23 @@ def test_a_pool_that_is_shut_down_takes_nothing_in() -> None:
     with pytest.raises(RuntimeError):
         shared.outcomes(["a"], [1])
     assert not shared._waiting
+
+
+def test_a_caller_that_is_to_stop_waits_for_no_answer_and_has_nothing_more_sent() -> None:
+    provider = Provider()
+    stopping = threading.Event()
+    gate = provider.gates["a"] = threading.Event()
+    with calling(provider) as callers:
+        in_flight = callers.call("a", stopping=stopping)
+        provider.wait_for(1)
+        in_line = callers.call("b", stopping=stopping)
+        callers.wait_in_line(1)
+        other = callers.call("c")
+        callers.wait_in_line(2)
+        stopping.set()
+        for stopped in (in_flight, in_line):
+            with pytest.raises(EmbedderClosed):
+                stopped.result(10)
+        gate.set()
+        assert _vectors(other.result()) == _expected(["c"])
+    assert provider.requests == [["a"], ["c"]]

@@ -146,7 +146,7 @@ def test_batches_in_flight_are_told_to_give_up_only_when_it_ends_before_its_time
         assert given_up.wait(10)
         return batch
 
-    results = overlapped(range(3), work, in_flight=3, give_up=given_up.set)
+    results = overlapped(range(3), work, in_flight=3, give_up=lambda _: given_up.set())
     if ended_by == "an error":
         with pytest.raises(ValueError, match="no"):
             list(results)
@@ -156,3 +156,17 @@ def test_batches_in_flight_are_told_to_give_up_only_when_it_ends_before_its_time
     else:
         assert len(list(results)) == 3
     assert given_up.is_set() == (ended_by != "its batches")
+
+
+def test_a_batch_that_fails_ends_the_wait_of_one_before_it() -> None:
+    given_up = threading.Event()
+
+    def work(batch: int) -> int:
+        if batch == 1:
+            raise ValueError("no quota")
+        assert given_up.wait(10)
+        raise TimeoutError("the store is away")
+
+    with pytest.raises(TimeoutError) as raised:
+        list(overlapped(range(2), work, in_flight=2, give_up=lambda _: given_up.set()))
+    assert raised.value.__notes__ == ["another batch had failed before: ValueError: no quota"]
