@@ -1,5 +1,6 @@
 """What integration tests do beside the product: write source rows, send events, read what the stores hold."""
 
+import asyncio
 import copy
 import json
 import socket
@@ -9,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
+import nats
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
@@ -261,3 +263,17 @@ def assert_points_are(platform: Platform, texts: Mapping[str, str], entity_type:
 def is_vector_of(point: StoredPoint, text: str) -> bool:
     """The point's vector is the one that the embedding stub gives for `text`."""
     return bool(np.allclose(point.vector, vector_of(text, len(point.vector)), atol=1e-5))
+
+
+def replace_stream(platform: Platform) -> None:
+    """Delete the stream and make it anew, as an operator might."""
+
+    async def delete() -> None:
+        client = await nats.connect(platform.settings.require_nats_url())
+        try:
+            await client.jetstream().delete_stream(platform.settings.streams[0])
+        finally:
+            await client.close()
+
+    asyncio.run(delete())
+    platform.nats.ensure_stream(platform.settings.streams[0])

@@ -270,7 +270,7 @@ def _replay_messages(platform: Platform, letters: Sequence[DeadLetter]) -> tuple
         rejected = [(letter, event) for letter, event in parsed if isinstance(event, Rejected)]
         if events:
             connection.execute(query("replay_inbox"), _inbox_columns(events))
-            taken_in = ((event, letter.stream or "", letter.seq or 0) for letter, event in events)
+            taken_in = ((event, letter.stream or "", letter.epoch or 0, letter.seq or 0) for letter, event in events)
             keep_warnings(platform, connection, taken_in)
             connection.execute(query("mark_replayed"), {"ids": [letter.id for letter, _ in events]})
         if rejected:

@@ -154,7 +154,7 @@ def _take_in(platform: Platform, name: str, cursor: Cursor, read: Read, hole: st
         accepted = [(message, event) for message, event in parsed if isinstance(event, Event)]
         rejected = [(message, event) for message, event in parsed if isinstance(event, Rejected)]
         _insert_accepted(platform, connection, name, cursor, accepted)
-        keep_warnings(platform, connection, ((event, name, message.seq) for message, event in accepted))
+        keep_warnings(platform, connection, ((event, name, cursor.epoch, message.seq) for message, event in accepted))
         _insert_rejected(platform, connection, name, cursor, rejected)
         if hole is not None:
             _want_full_syncs(platform, connection, f"stream {name}: {hole}")

@@ -19,7 +19,10 @@ _MAX_SUBJECT = 200
 
 @dataclass(frozen=True, slots=True)
 class MessageWarning:
-    """One kind of oddity at one place of the messages on one subject; `entity`, `stream`, `seq` are of the newest."""
+    """One kind of oddity at one place of the messages on one subject.
+
+    `entity`, `stream`, `epoch` and `seq` are of the newest of them.
+    """
 
     subject: str
     error_kind: str
@@ -28,6 +31,8 @@ class MessageWarning:
     warning: str
     entity: EntityRef | None
     stream: str | None
+    epoch: int | None
+    """None: it was kept before warnings had epochs."""
     seq: int | None
     messages: int
     first_at: datetime
@@ -41,6 +46,7 @@ class MessageWarning:
             "warning": self.warning,
             "entity": str(self.entity) if self.entity is not None else None,
             "stream": self.stream,
+            "epoch": self.epoch,
             "seq": self.seq,
             "messages": self.messages,
             "first_at": self.first_at,
@@ -48,10 +54,10 @@ class MessageWarning:
         }
 
 
-def keep_warnings(platform: Platform, connection: Connection, taken_in: Iterable[tuple[Event, str, int]]) -> None:
-    """Keep the oddities of events that are taken in, each with its stream and sequence, in the order of the stream."""
+def keep_warnings(platform: Platform, connection: Connection, taken_in: Iterable[tuple[Event, str, int, int]]) -> None:
+    """Keep the oddities of events that are taken in, each with its stream, epoch and sequence, in that order."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for event, stream, seq in taken_in:
+    for event, stream, epoch, seq in taken_in:
         for oddity in event.oddities:
             subject = event.subject[:_MAX_SUBJECT]
             known = rows.get((subject, oddity.kind.value, oddity.place))
@@ -63,6 +69,7 @@ def keep_warnings(platform: Platform, connection: Connection, taken_in: Iterable
                 "entity_type": event.ref.type if event.ref is not None else None,
                 "entity_id": event.ref.id if event.ref is not None else None,
                 "stream": stream,
+                "epoch": epoch,
                 "seq": seq,
                 "messages": 1 + (known["messages"] if known is not None else 0),
             }
@@ -84,8 +91,10 @@ def find_warnings(
             {"entity_type": entity_type, "error_kind": error_kind, "limit": limit},
         ).fetchall()
     return [
-        MessageWarning(row[0], row[1], row[2], row[3], _ref(row[4], row[5]), row[6], row[7], row[8], row[9], row[10])
-        for row in rows
+        MessageWarning(
+            subject, kind, place, warning, _ref(entity_type, entity_id), stream, epoch, seq, count, first, last
+        )
+        for subject, kind, place, warning, entity_type, entity_id, stream, epoch, seq, count, first, last in rows
     ]
 
 

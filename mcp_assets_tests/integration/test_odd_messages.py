@@ -1,14 +1,18 @@
 """Odd messages: a clear entity is looked at and its row decides; without one, what is sound of them; and warnings."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 
+from mcp_assets.settings import Settings
 from mcp_assets.sync import message_warnings
 from mcp_assets.sync.message_warnings import find_warnings
 from mcp_assets.sync.platform import Platform
-from mcp_assets_tests.observing import dead_letters, drain_all, ledger, put_tasks, rows, send, take_in
+from mcp_assets_tests.migrating import downgrade, upgrade
+from mcp_assets_tests.observing import dead_letters, drain_all, ledger, put_tasks, replace_stream, rows, send, take_in
 
 DEEP = b'{"taskId": "%s", "title": "stale", "a": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"
 
@@ -72,6 +76,34 @@ def test_a_warning_is_counted_by_subject_kind_and_place_and_names_the_newest_mes
     newest = found["mcp.task.updated", "$.tags"]
     assert (str(newest.entity), newest.error_kind, newest.seq) == ("task:t2", "wrong_type", 3)
     assert newest.warning == "$.tags is a string, and must be a list."
+
+
+def test_a_warning_names_its_message_by_stream_epoch_and_sequence(platform: Platform) -> None:
+    send(platform, ("mcp.task.updated", {"taskId": "t", "tags": "a"}))
+    take_in(platform)
+    replace_stream(platform)
+    take_in(platform)
+    send(platform, ("mcp.task.updated", {"taskId": "t", "tags": "a"}))
+    take_in(platform)
+    (warning,) = find_warnings(platform, limit=10)
+    epochs = rows(platform, "SELECT epoch FROM {schema}.intake_cursors")
+    assert [(warning.epoch,)] == epochs
+    assert (warning.stream, warning.seq, warning.messages) == (platform.settings.streams[0], 1, 2)
+    assert warning.as_dict()["epoch"] == warning.epoch > 1
+
+
+def test_a_warning_that_was_kept_before_warnings_had_epochs_outlives_the_upgrade(
+    settings: Settings, make_platform: Callable[..., Platform]
+) -> None:
+    upgrade(settings, "0017")
+    with psycopg.connect(settings.require_database_url()) as connection:
+        connection.execute(
+            "INSERT INTO mcp_assets.warnings (subject, error_kind, place, warning, stream, seq, messages)"
+            " VALUES ('mcp.task.updated', 'wrong_type', '$.tags', 'odd', 'S', 7, 3)"
+        )
+    (warning,) = find_warnings(make_platform(), limit=10)
+    assert (warning.stream, warning.epoch, warning.seq, warning.messages) == ("S", None, 7, 3)
+    downgrade(settings, "0017")
 
 
 def test_warnings_are_bounded_and_the_oldest_go_first(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

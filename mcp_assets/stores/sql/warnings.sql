@@ -1,12 +1,12 @@
 -- name: keep_warnings
 INSERT INTO {schema}.warnings AS kept
-    (subject, error_kind, place, warning, entity_type, entity_id, stream, seq, messages)
+    (subject, error_kind, place, warning, entity_type, entity_id, stream, epoch, seq, messages)
 SELECT * FROM unnest(%(subject)s::text[], %(error_kind)s::text[], %(place)s::text[], %(warning)s::text[],
-                     %(entity_type)s::text[], %(entity_id)s::text[], %(stream)s::text[], %(seq)s::bigint[],
-                     %(messages)s::bigint[])
+                     %(entity_type)s::text[], %(entity_id)s::text[], %(stream)s::text[], %(epoch)s::integer[],
+                     %(seq)s::bigint[], %(messages)s::bigint[])
 ON CONFLICT (subject, error_kind, place) DO UPDATE
 SET warning = excluded.warning, entity_type = excluded.entity_type, entity_id = excluded.entity_id,
-    stream = excluded.stream, seq = excluded.seq, messages = kept.messages + excluded.messages, last_at = now()
+    stream = excluded.stream, epoch = excluded.epoch, seq = excluded.seq, messages = kept.messages + excluded.messages, last_at = now()
 
 -- name: forget_old_warnings
 -- The oldest of those that are too many.
@@ -16,7 +16,7 @@ DELETE FROM {schema}.warnings WHERE (subject, error_kind, place) IN (
 )
 
 -- name: find_warnings
-SELECT subject, error_kind, place, warning, entity_type, entity_id, stream, seq, messages, first_at, last_at
+SELECT subject, error_kind, place, warning, entity_type, entity_id, stream, epoch, seq, messages, first_at, last_at
 FROM {schema}.warnings
 WHERE (%(entity_type)s::text IS NULL OR entity_type = %(entity_type)s)
   AND (%(error_kind)s::text IS NULL OR error_kind = %(error_kind)s)
