@@ -13,8 +13,8 @@ from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.partitions import whole_type
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.settings import Settings
+from mcp_assets.sync import full_syncs, outbox
 from mcp_assets.sync.dead_letters import Selection, purge, replay
-from mcp_assets.sync.full_syncs import forget_old
 
 DEAD_LETTERS_JOB = "dead_letters"
 RECONCILE_JOB = "reconcile"
@@ -108,8 +108,17 @@ def build_clean_up_job(settings: Settings) -> dg.JobDefinition:
     def work(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
         before = datetime.now(UTC) - timedelta(days=settings.keep_runs_days)
         deleted = delete_runs(context.instance, before)
-        forgotten = forget_old(platform.get(), settings.keep_runs_days)
-        context.add_output_metadata({"runs_deleted": deleted, "full_syncs_forgotten": forgotten})
+        opened = platform.get()
+        forgotten = full_syncs.forget_old(opened, settings.keep_runs_days)
+        unpublished = outbox.forget_old(opened, settings.results_days)
+        if unpublished:
+            context.log.warning(
+                f"{unpublished} results could not be published for {settings.results_days:g} days "
+                "(MCP_ASSETS_RESULTS_DAYS) and are forgotten: the senders of their requests were not told"
+            )
+        context.add_output_metadata(
+            {"runs_deleted": deleted, "full_syncs_forgotten": forgotten, "results_forgotten": unpublished}
+        )
 
     @dg.job(
         name=CLEAN_UP_JOB,

@@ -17,10 +17,12 @@ from mcp_assets.launcher import PROMPT_TAG
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
 from mcp_assets.sync.demand import (
+    DRAIN_FAILURES_COUNTED,
     FAILURES_COUNTED,
     DrainRun,
     EndedRun,
     beats,
+    drain_due,
     full_sync_due,
     overdue,
     pending_types,
@@ -32,6 +34,7 @@ from mcp_assets.sync.linker import oldest_link_s
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import let_through
 from mcp_assets.sync.recheck import Rechecks
+from mcp_assets.sync.store_outage import QdrantProbe
 from mcp_assets.sync.sweep import Sweeper
 
 DRAIN_TAG = "mcp_assets/drain"
@@ -106,6 +109,7 @@ def tick(
     deadline = time.monotonic() + settings.sensor_tick_s
     rechecks, sweeper = platform.companion(Rechecks), platform.companion(Sweeper)
     taken = 0
+    unread: tuple[str, ...] = ()
     while True:
         sweeper.keep()
         retrying(settings)(rechecks.take_due)
@@ -114,12 +118,13 @@ def tick(
             return dg.SensorResult(run_requests=requests)
         left = deadline - time.monotonic()
         if left <= 0:
-            return dg.SkipReason(f"{taken} messages taken in; nothing waits for a run")
+            return dg.SkipReason(_skip_reason(platform, taken, unread))
         wait_s = min(_LOOK_EVERY_S, left)
         gathered_at = None
         while True:
             news = retrying(settings)(intake, platform, wait_s=wait_s)
             taken += news.accepted + news.rejected
+            unread = news.unread
             now = time.monotonic()
             gathered_at = gathered_at or now + _GATHERING_S
             if news.more and news.accepted:
@@ -129,6 +134,12 @@ def tick(
                 break
             # Events come in bursts: what follows at once is taken in before anyone is asked to drain.
             wait_s = _STRAGGLERS_S
+
+
+def _skip_reason(platform: Platform, taken: int, unread: Sequence[str]) -> str:
+    silence = platform.companion(QdrantProbe).silence()
+    waits = f"no run is asked for until Qdrant answers: {silence}" if silence else "nothing waits for a run"
+    return "; ".join([f"{taken} messages taken in", waits, *(f"not read: stream {reason}" for reason in unread)])
 
 
 def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
@@ -165,20 +176,28 @@ def _due_full_syncs(platform: Platform, instance: dg.DagsterInstance) -> list[st
         return []
     syncing = {run.entity_type for run in unfinished_runs(instance, FULL_SYNC_TAG)}
     left = [entity_type for entity_type in lost if entity_type not in syncing]
-    due = [name for name, ended in _ended_full_syncs(instance, left).items() if full_sync_due(ended)]
-    return let_through(platform, due)
+    due = [name for name in left if full_sync_due(_ended(instance, FULL_SYNC_TAG, name, FAILURES_COUNTED))]
+    return _allowed(platform, due)
 
 
-def _ended_full_syncs(instance: dg.DagsterInstance, entity_types: Sequence[str]) -> dict[str, list[EndedRun]]:
-    """The last full syncs of each type that lost events asked for, the newest first."""
+def _ended(instance: dg.DagsterInstance, tag: str, entity_type: str, limit: int) -> list[EndedRun]:
+    """The last `limit` finished runs that were asked for with `tag` for the type, the newest first."""
     now = datetime.now(UTC)
-    found: dict[str, list[EndedRun]] = {entity_type: [] for entity_type in entity_types}
-    wanted = dg.RunsFilter(tags={FULL_SYNC_TAG: list(entity_types)}, statuses=FINISHED_STATUSES)
-    for record in instance.get_run_records(wanted, limit=FAILURES_COUNTED * len(entity_types)) if entity_types else ():
-        run = record.dagster_run
-        ended_s_ago = (now - record.update_timestamp.replace(tzinfo=UTC)).total_seconds()
-        found[run.tags[FULL_SYNC_TAG]].append(EndedRun(run.status is not DagsterRunStatus.SUCCESS, ended_s_ago))
-    return found
+    records = instance.get_run_records(dg.RunsFilter(tags={tag: entity_type}, statuses=FINISHED_STATUSES), limit=limit)
+    return [
+        EndedRun(
+            record.dagster_run.status is not DagsterRunStatus.SUCCESS,
+            (now - record.update_timestamp.replace(tzinfo=UTC)).total_seconds(),
+        )
+        for record in records
+    ]
+
+
+def _allowed(platform: Platform, entity_types: Sequence[str]) -> list[str]:
+    """Those of `entity_types` that a run may be asked for now: none while Qdrant is silent, one if the provider was."""
+    if not entity_types or platform.companion(QdrantProbe).silence() is not None:
+        return []
+    return let_through(platform, entity_types)
 
 
 def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mapping[str, float]) -> list[str]:
@@ -187,7 +206,10 @@ def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mappin
         return []
     seen = beats(platform)
     left = overdue(waiting, seen, platform.settings.entity_types)
-    return let_through(platform, undrained(left, unfinished_runs(instance, DRAIN_TAG), seen)) if left else []
+    free = undrained(left, unfinished_runs(instance, DRAIN_TAG), seen) if left else []
+    return _allowed(
+        platform, [name for name in free if drain_due(_ended(instance, DRAIN_TAG, name, DRAIN_FAILURES_COUNTED))]
+    )
 
 
 def _linking(instance: dg.DagsterInstance) -> bool:

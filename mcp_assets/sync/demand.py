@@ -23,6 +23,18 @@ FULL_SYNC_AGAIN_S = 60.0
 
 FULL_SYNC_AGAIN_MAX_S = 3600.0
 
+DRAIN_AGAIN_S = 15.0
+"""After the second failure in a row a drain is asked for again this much later, twice as late after each; once at once.
+
+What fails each time would otherwise fill the list of runs. The outages that are known beforehand, of Qdrant and of the
+embedding provider, cost no run at all.
+"""
+
+DRAIN_AGAIN_MAX_S = 60.0
+
+DRAIN_FAILURES_COUNTED = 4
+"""Failures in a row that are looked at: by then DRAIN_AGAIN_MAX_S is reached."""
+
 FAILURES_COUNTED = 10
 """Failures in a row that are looked at: by then FULL_SYNC_AGAIN_MAX_S is reached."""
 
@@ -64,9 +76,20 @@ def full_sync_due(ended: Sequence[EndedRun]) -> bool:
     A full sync that waits for a person, such as a mass deletion, fails each time. Asked for at each tick it would fill
     the list of runs.
     """
-    failures = sum(1 for _ in takewhile(lambda run: run.failed, ended))
+    failures = _failures_in_a_row(ended)
     wait_s = min(FULL_SYNC_AGAIN_S * 2 ** (failures - 1), FULL_SYNC_AGAIN_MAX_S)
     return not failures or ended[0].ended_s_ago >= wait_s
+
+
+def drain_due(ended: Sequence[EndedRun]) -> bool:
+    """Whether a drain may be asked for; `ended`: those of its type so far, the newest first."""
+    failures = _failures_in_a_row(ended)
+    wait_s = min(DRAIN_AGAIN_S * 2.0 ** (failures - 2), DRAIN_AGAIN_MAX_S)
+    return failures < 2 or ended[0].ended_s_ago >= wait_s
+
+
+def _failures_in_a_row(ended: Sequence[EndedRun]) -> int:
+    return sum(1 for _ in takewhile(lambda run: run.failed, ended))
 
 
 def overdue(waiting: Mapping[str, float], beats: Mapping[str, Iterable[Beat]], types: Collection[str]) -> list[str]:

@@ -72,6 +72,23 @@ def count_waiting(platform: Platform) -> int:
     return row[0] if row else 0
 
 
+def forget_old(platform: Platform, days: float) -> int:
+    """Forget results that could not be published for `days`, with a warning. How many there were.
+
+    A listener could not read them any more if they had been: the stream of results keeps them as long.
+    """
+    with platform.postgres.transaction() as connection:
+        forgotten = connection.execute(platform.postgres.query("forget_results"), {"days": days}).rowcount
+    if forgotten:
+        logger.warning(
+            "%d results that could not be published for %g days (MCP_ASSETS_RESULTS_DAYS) are forgotten: the requests "
+            "that they answer are done, but their senders were not told; see what `mcp-assets doctor` says of NATS",
+            forgotten,
+            days,
+        )
+    return forgotten
+
+
 def envelope_of(result: Mapping[str, Any], message_ids: Sequence[str]) -> dict[str, Any]:
     """The message that tells `result`, made now."""
     return {

@@ -11,8 +11,10 @@ from typing import Any
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import no_writes
 from mcp_assets.sync.collections import describe
+from mcp_assets.sync.outbox import count_waiting
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import provider_outages
+from mcp_assets.sync.store_outage import QdrantProbe
 from mcp_assets.sync.streams import look_at
 from mcp_assets.sync.sweep import Swept, as_dict, last_passes
 
@@ -39,6 +41,8 @@ class Pending:
     wanted_full_syncs: dict[str, str] = field(default_factory=dict)
     collections: list[str] = field(default_factory=list)
     """What is to be said of a change of model that is under way."""
+    answers: int = 0
+    """Results of finished work that NATS has not confirmed yet."""
     provider: list[str] = field(default_factory=list)
     """Why the embedding provider embeds nothing, since when, and when it is tried again."""
     unavailable: list[str] = field(default_factory=list)
@@ -66,6 +70,7 @@ class Pending:
             "sweep": {swept.entity_type: as_dict(swept) for swept in self.sweeps} if self.sweeping else None,
             "wanted_full_syncs": self.wanted_full_syncs,
             "collections": self.collections,
+            "answers": self.answers,
             "provider": self.provider,
             "unavailable": self.unavailable,
         }
@@ -89,6 +94,7 @@ class Pending:
         lines += self._sweep_lines()
         lines += [f"dead letters: {count} × {name}" for name, count in self.dead_letters.items()]
         lines += [f"full sync of {name} wanted: {why}" for name, why in self.wanted_full_syncs.items()]
+        lines += [f"answers: {self.answers} wait in the outbox until NATS takes them"] if self.answers else []
         lines += self.collections
         lines += self.provider
         return lines + [f"unavailable: {message}" for message in self.unavailable]
@@ -106,7 +112,10 @@ class Pending:
 
 
 def pending(platform: Platform, *, within_s: float = 30.0) -> Pending:
-    """Ask PostgreSQL and NATS what is left to do; a store that has not told all by `within_s` counts as silent."""
+    """Ask PostgreSQL and NATS what is left to do, and Qdrant whether it answers.
+
+    A PostgreSQL that has not told all by `within_s` counts as silent.
+    """
     try:
         found = _answer(partial(_ask_postgres, platform), within_s)
     except StoreUnavailable as error:
@@ -117,6 +126,9 @@ def pending(platform: Platform, *, within_s: float = 30.0) -> Pending:
         except (StoreUnavailable, StoreRefused) as silent:
             found.unavailable.append(str(silent))
         return found
+    silence = platform.companion(QdrantProbe).silence()
+    if silence is not None:
+        found.unavailable.append(f"{silence}; no run that needs it is asked for meanwhile")
     for name in platform.settings.streams:
         try:
             look = look_at(platform, name)
@@ -155,6 +167,7 @@ def _ask_postgres(platform: Platform) -> Pending:
     found.sweeping = platform.settings.sweep
     found.sweeps = last_passes(platform)
     found.collections += describe(platform)
+    found.answers = count_waiting(platform)
     found.provider += [outage.sentence for outage in provider_outages(platform)]
     return found
 

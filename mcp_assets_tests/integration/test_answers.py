@@ -19,7 +19,8 @@ from mcp_assets.sync.announce import answer_relinked
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.full_syncs import FullSync
 from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.outbox import count_waiting, fitted, publish_waiting
+from mcp_assets.sync.outbox import count_waiting, fitted, forget_old, publish_waiting
+from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.requests import Answer, work_off
 from mcp_assets_tests.listening import Listener
@@ -247,6 +248,25 @@ def test_an_answer_that_cannot_be_published_waits_in_the_outbox_and_fails_nothin
     assert publish_waiting(platform) == 1
     assert listener.answer("late")[0] == "data.sync.completed"
     assert count_waiting(platform) == 0
+
+
+def test_answers_that_wait_are_told_by_status_and_forgotten_when_nobody_could_read_them_any_more(
+    platform: Platform, deaf: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(2):
+        ask(platform, "incremental_sync", message_id=f"m{number}")
+    take_in(platform)
+    assert len(list(work_off(deaf, Kind.SYNC, "test"))) == 2
+    told = pending(platform)
+    assert told.answers == told.as_dict()["answers"] == 2
+    assert "answers: 2 wait in the outbox until NATS takes them" in told.lines()
+
+    with platform.postgres.transaction() as connection:
+        connection.execute("UPDATE mcp_assets.outbox SET made_at = now() - interval '73 hours' WHERE id % 2 = 0")
+    assert forget_old(platform, 3.0) == 1
+    assert "1 results that could not be published for 3 days" in caplog.text
+    assert pending(platform).answers == 1
+    assert forget_old(platform, 3.0) == 0
 
 
 def test_the_answers_to_events_are_kept_in_the_transaction_that_takes_them_out_of_the_inbox(

@@ -102,6 +102,9 @@ SELECT id, subject, envelope FROM {schema}.outbox ORDER BY id LIMIT %(limit)s FO
 -- name: delete_results
 DELETE FROM {schema}.outbox WHERE id = ANY(%(ids)s)
 
+-- name: forget_results
+DELETE FROM {schema}.outbox WHERE made_at < now() - make_interval(secs => %(days)s * 86400)
+
 -- name: count_results
 SELECT count(*) FROM {schema}.outbox
 

@@ -1,6 +1,5 @@
 """The sensor, tick by tick: whom it asks to work, and whom it leaves alone."""
 
-import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +7,6 @@ from contextlib import closing
 from typing import Any
 
 import dagster as dg
-import nats
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.events import DagsterEvent
@@ -20,14 +18,15 @@ from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.sensors import DRAIN_TAG, FULL_SYNC_TAG
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
-from mcp_assets.sync import demand
+from mcp_assets.sync import demand, store_outage
 from mcp_assets.sync.checks import evaluate
 from mcp_assets.sync.drain import drain, sole_drain
 from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.provider_outage import provider_outages, provider_refuses
+from mcp_assets.sync.store_outage import QdrantProbe
 from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, Ran
-from mcp_assets_tests.observing import inbox, ledger, take_in
+from mcp_assets_tests.observing import inbox, ledger, replace_stream, take_in
 from mcp_assets_tests.openai_stub import OpenAIStub
 
 Tick = Callable[[], SensorExecutionData]
@@ -368,6 +367,68 @@ def test_a_full_sync_after_lost_events_is_not_asked_for_at_each_tick_while_the_p
     assert types_of(tick(), FULL_SYNC_TAG) == ["task"]
 
 
+@pytest.fixture
+def tick_of(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Callable[[str], SensorExecutionData]:
+    repository = definitions.get_repository_def()
+    platform = (definitions.resources or {})["platform"]
+
+    def evaluate(sensor: str) -> SensorExecutionData:
+        with dg.build_sensor_context(
+            instance=instance, repository_def=repository, resources={"platform": platform}
+        ) as context:
+            return repository.get_sensor_def(sensor).evaluate_tick(context)
+
+    return evaluate
+
+
+def test_no_run_is_asked_for_while_qdrant_is_silent_and_the_next_tick_asks_once_it_answers(
+    platform: Platform, tick_of: Callable[[str], SensorExecutionData], write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_outage, "_VALID_S", 0.0)
+    write("task", {"t1": "text"})
+    platform.nats.publish(
+        [*thin("task", "t1"), ("relationship.analyze.request", b'{"entity_type": "task", "entity_id": "t1"}')]
+    )
+    with platform.postgres.transaction() as connection:
+        connection.execute("INSERT INTO mcp_assets.wanted_full_syncs (entity_type, reason) VALUES ('task', 'a gap')")
+    at, platform.settings.qdrant_url = platform.settings.qdrant_url, "http://127.0.0.1:9"
+    platform.companion(QdrantProbe).close()
+    for sensor in ("vector_index_sensor", "relationship_sensor"):
+        told = tick_of(sensor)
+        assert told.run_requests == []
+        assert "no run is asked for until Qdrant answers: Qdrant does not answer at http://127.0.0.1:9" in (
+            told.skip_message or ""
+        )
+    assert len(inbox(platform)) == 2, "events are taken in meanwhile"
+    (line,) = [line for line in pending(platform).lines() if line.startswith("unavailable")]
+    assert "Qdrant does not answer" in line
+    assert "no run that needs it is asked for" in line
+
+    platform.settings.qdrant_url = at
+
+    told = tick_of("vector_index_sensor")
+    assert (types_of(told, FULL_SYNC_TAG), types_of(told)) == (["task"], ["task"])
+    assert types_of(tick_of("relationship_sensor")) == ["task"]
+
+
+def test_a_drain_that_fails_at_once_each_time_is_not_asked_for_at_each_tick(
+    platform: Platform, instance: dg.DagsterInstance, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.nats.publish(thin("task", "t1") + thin("page", "p1"))
+    make_run(instance, dg.DagsterRunStatus.FAILURE, drain="task")
+    assert sorted(types_of(tick())) == ["page", "task"]
+    make_run(instance, dg.DagsterRunStatus.FAILURE, drain="task")
+    assert types_of(tick()) == ["page"]
+    monkeypatch.setattr(demand, "DRAIN_AGAIN_S", 0.0)
+    assert sorted(types_of(tick())) == ["page", "task"]
+
+
+def test_a_tick_that_skips_names_the_streams_that_it_could_not_read(platform: Platform, tick: Tick) -> None:
+    platform.settings.streams = ("AAA", *platform.settings.streams)
+    told = tick()
+    assert "not read: stream AAA" in (told.skip_message or "")
+
+
 def let_the_wait_be_over(platform: Platform) -> None:
     with platform.postgres.transaction() as connection:
         connection.execute("UPDATE mcp_assets.provider_outages SET next_try_at = now()")
@@ -382,17 +443,3 @@ def test_a_tick_fails_where_a_store_is_silent_and_does_not_look_like_one_without
     del platform.postgres  # made anew, with the changed settings, when it is asked for
     with pytest.raises(StoreUnavailable):
         tick()
-
-
-def replace_stream(platform: Platform) -> None:
-    """Delete the stream and make it anew, as an operator might."""
-
-    async def delete() -> None:
-        client = await nats.connect(platform.settings.require_nats_url())
-        try:
-            await client.jetstream().delete_stream(platform.settings.streams[0])
-        finally:
-            await client.close()
-
-    asyncio.run(delete())
-    platform.nats.ensure_stream(platform.settings.streams[0])

@@ -8,6 +8,7 @@ from mcp_assets.sync.demand import (
     Beat,
     DrainRun,
     EndedRun,
+    drain_due,
     full_sync_due,
     overdue,
     undrained,
@@ -91,3 +92,12 @@ def test_a_full_sync_that_failed_is_asked_for_twice_as_late_after_each_failure(f
 def test_a_full_sync_is_due_at_once_if_there_was_none_or_the_last_one_succeeded() -> None:
     assert full_sync_due([])
     assert full_sync_due([EndedRun(failed=False, ended_s_ago=0), EndedRun(failed=True, ended_s_ago=0)])
+
+
+@pytest.mark.parametrize(("failures", "wait_s"), [(0, 0), (1, 0), (2, 15), (3, 30), (4, 60), (9, 60)])
+def test_a_drain_that_fails_again_and_again_is_asked_for_more_and_more_seldom(failures: int, wait_s: float) -> None:
+    def ended(s_ago: float) -> list[EndedRun]:
+        return [EndedRun(failed=True, ended_s_ago=s_ago)] * failures + [EndedRun(failed=False, ended_s_ago=9e9)]
+
+    assert drain_due(ended(wait_s))
+    assert not wait_s or not drain_due(ended(wait_s - 1))
