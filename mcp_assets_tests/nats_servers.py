@@ -25,14 +25,15 @@ STARTED_WITHIN_S = 60.0
 class Server:
     """One server in a folder of its own. What it stores outlives its process, until it is set back."""
 
-    def __init__(self, folder: Path, configuration: str = "", port: int | None = None) -> None:
+    def __init__(self, folder: Path, configuration: str = "", port: int | None = None, *, jetstream: str = "") -> None:
         self.folder = folder
         self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._store = folder / "store"
         (folder / "nats.conf").write_text(
-            f'listen: "127.0.0.1:{self.port}"\njetstream {{ store_dir: "{self._store}" }}\n{configuration}\n'
+            f'listen: "127.0.0.1:{self.port}"\njetstream {{ store_dir: "{self._store}"\n{jetstream} }}\n'
+            f"{configuration}\n"
         )
 
     @property
@@ -41,10 +42,16 @@ class Server:
 
     def start(self, user: str = "") -> None:
         """Returns when it answers `user` (`name:password@`, if it has users)."""
+        self.launch()
+        self.wait_until_it_answers(user)
+
+    def launch(self) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [str(_binary()), "-c", str(self.folder / "nats.conf")], stdout=log, stderr=subprocess.STDOUT
             )
+
+    def wait_until_it_answers(self, user: str = "") -> None:
         until(partial(self._answers, user), f"no NATS server at {self.url}: see {self.folder}/log")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
@@ -111,19 +118,25 @@ def on_jetstream(url: str, act: Callable[[JetStreamContext], Awaitable[T]]) -> T
 
 @contextlib.contextmanager
 def cluster(folder: Path, size: int = 3) -> Iterator[Sequence[Server]]:
-    """Servers n0, n1, … that form a cluster; all are killed at the end."""
+    """Servers n0, n1, … that form a cluster; all are killed at the end.
+
+    A node that was away catches up slowly, as over a network, so that it can be read while it does.
+    """
     routes = [free_port() for _ in range(size)]
     known = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
     nodes = [
         Server(
             folder / f"n{n}",
             f'server_name: n{n}\ncluster {{ name: c, listen: "127.0.0.1:{routes[n]}", routes: [{known}] }}',
+            jetstream="max_outstanding_catchup: 32KB",
         )
         for n in range(size)
     ]
     try:
         for node in nodes:
-            node.start()
+            node.launch()
+        for node in nodes:
+            node.wait_until_it_answers()
         yield nodes
     finally:
         for node in nodes:
