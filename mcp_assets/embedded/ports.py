@@ -45,8 +45,8 @@ class LoopbackPort:
     def settle(self) -> None:
         """Move to a free port if the present one is taken, and either new to everybody or taken for long.
 
-        Raises OSError when none of the ports is free. A port can be lost again before the server binds it; the server
-        then fails to start, and the next `settle` moves.
+        Raises OSError when none of the ports is free. Another process can take the port before the server binds it:
+        see `was_lost`.
         """
         if is_free(self.number):
             return
@@ -59,6 +59,13 @@ class LoopbackPort:
                 self._refusals = 0
                 return
         raise OSError(f"no loopback port from {self._usual} to {self._usual + SEARCHED - 1} is free: free one of them")
+
+    def was_lost(self) -> bool:
+        """Whether the server, which has just ended, found its port taken, and no client knows that port yet.
+
+        Then the next start is at another port, and may be at once: nothing is wrong with the server.
+        """
+        return not self._announced and not is_free(self.number)
 
     def announce(self) -> None:
         """The server answers on this port: from now on clients may know it."""

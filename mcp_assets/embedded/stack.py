@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from mcp_assets.embedded.state import (
+    PREPARING,
     SUPERVISOR_MODULE,
     Part,
     PartState,
@@ -44,7 +45,12 @@ __all__ = [
 FAILED_STARTS = 4
 """A part that never answered and was started this often is reported at once: waiting longer does not help it."""
 
+SILENCE_S = 60.0
+"""A part that starts, and whose state and log do not change for this long, is given up."""
+
 _POLL_S = 0.05
+
+_SAY_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,27 +67,27 @@ def start(
     state_dir: Path,
     parts: Collection[Part],
     *,
-    timeout_s: float = 60,
+    silence_s: float = SILENCE_S,
     on_progress: Callable[[str], None] | None = None,
 ) -> StackAddresses:
     """Make sure that `parts` run, and answer, in `state_dir`; the addresses of all parts that run there.
 
     Does nothing if they do already; parts that are missing are added to a stack that runs. Ports and data are those of
-    the run before. `on_progress` gets a line each time a part changes its state.
-    Raises StackError when a part does not answer within `timeout_s`, or keeps failing; a stack that this call started
-    is ended again first.
+    the run before. `on_progress` gets a line each time a part changes its state, and each five seconds what is waited
+    for. However long a part takes, it is waited for while it makes its files or writes to its log.
+    Raises StackError when a part that does not answer says nothing for `silence_s`, or keeps failing; a stack that this
+    call started is ended again first.
     """
     wanted = frozenset(parts)
     if not wanted:
         raise ValueError("no parts to start: name at least one of " + ", ".join(Part))
     state = StateDir(state_dir)
     state.make()
-    deadline = time.monotonic() + timeout_s
     tell = on_progress or (lambda _: None)
-    with state.starting_or_stopping(deadline):
+    with state.starting_or_stopping(_Reminder(tell, "another process starts or stops the stack").remind):
         if state.supervisor_pid() is not None:
             state.want(wanted | state.wanted())
-            found = _wait_until_running(state, wanted, deadline, tell)
+            found = _wait_until_running(state, wanted, silence_s, tell)
             if found is not None:
                 return found
         # None lives, or the one that did was just dying.
@@ -89,7 +95,7 @@ def start(
         key_of(state.path)
         try:
             _launch(state)
-            found = _wait_until_running(state, wanted, deadline, tell)
+            found = _wait_until_running(state, wanted, silence_s, tell)
         except BaseException:
             _end(state, time.monotonic() + 30)
             raise
@@ -101,14 +107,19 @@ def start(
 def stop(state_dir: Path, *, timeout_s: float = 30) -> bool:
     """End the stack of `state_dir` and wait until every process of it is gone; False if there was none.
 
-    What has not ended in good order after `timeout_s` is killed. The data stays. Raises StackError if somebody else is
-    starting or stopping the stack all that time.
+    What has not ended in good order after `timeout_s` is killed. The data stays. Raises StackError if another process
+    is starting or stopping the stack all that time.
     """
     state = StateDir(state_dir)
     if not state.path.exists():
         return False
     deadline = time.monotonic() + timeout_s
-    with state.starting_or_stopping(deadline):
+
+    def give_up_late() -> None:
+        if time.monotonic() > deadline:
+            raise StackError(f"another process is still starting or stopping the stack in {state.path}: try again")
+
+    with state.starting_or_stopping(give_up_late):
         return _end(state, deadline)
 
 
@@ -165,29 +176,79 @@ def _launch(state: StateDir) -> None:
         raise StackError(f"the supervisor of {state.path} did not start: {launch.stderr.strip()}")
 
 
+@dataclass
+class _Reminder:
+    """Says what is waited for, with the seconds so far: not at once, and not often."""
+
+    say: Callable[[str], None]
+    what: str
+    _began: float = field(default_factory=lambda: time.monotonic())
+    _said: int = 0
+
+    def remind(self) -> None:
+        waited_s = time.monotonic() - self._began
+        if waited_s >= (self._said + 1) * _SAY_EVERY_S:
+            self._said = int(waited_s // _SAY_EVERY_S)
+            self.say(f"{self.what}: waiting, {waited_s:.0f} s so far")
+
+
+class _Waiting:
+    """One part that is waited for: what it says, and since when it has said nothing new."""
+
+    def __init__(self, part: Part, log: Path, say: Callable[[str], None]) -> None:
+        self._part = part
+        self._log = log
+        self._say = say
+        self._line: str | None = None
+        self._seen: tuple[PartStatus, tuple[int, int]] | None = None
+        self._changed_at = time.monotonic()
+        self._reminder: _Reminder | None = None
+
+    def look(self, known: PartStatus) -> None:
+        line = _progress(self._part, known)
+        if known.state != PartState.DOWN and line != self._line:
+            self._line = line
+            self._reminder = _Reminder(self._say, line)
+            self._say(line)
+        elif self._reminder is not None and known.state != PartState.RUNNING:
+            self._reminder.remind()
+        seen = (known, _size_and_time(self._log))
+        # The program that makes the files ends by itself, and is silent while it writes much.
+        if seen != self._seen or known.detail == PREPARING:
+            self._seen = seen
+            self._changed_at = time.monotonic()
+
+    def raise_if_hopeless(self, known: PartStatus, silence_s: float) -> None:
+        silent = time.monotonic() - self._changed_at > silence_s
+        if silent or (known.address is None and known.restarts >= FAILED_STARTS):
+            reason = known.detail or f"it does not answer, and has said nothing for {silence_s:.0f} s"
+            raise StackError(f"the embedded {self._part} did not start: {reason} (its log: {self._log})")
+
+
+def _size_and_time(log: Path) -> tuple[int, int]:
+    try:
+        found = log.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
 def _wait_until_running(
-    state: StateDir, wanted: frozenset[Part], deadline: float, on_progress: Callable[[str], None]
+    state: StateDir, wanted: frozenset[Part], silence_s: float, on_progress: Callable[[str], None]
 ) -> StackAddresses | None:
     """None when no supervisor lives any more."""
-    told: dict[Part, str] = {}
+    waiting = {part: _Waiting(part, state.log_of(part), on_progress) for part in sorted(wanted)}
     while True:
         now = status(state.path)
         if now.supervisor_pid is None:
             return None
-        for part in sorted(wanted):
-            line = _progress(part, now.parts[part])
-            if now.parts[part].state != PartState.DOWN and told.get(part) != line:
-                told[part] = line
-                on_progress(line)
-        waiting = [part for part in sorted(wanted) if now.parts[part].state != PartState.RUNNING]
-        if not waiting:
+        for part, one in waiting.items():
+            one.look(now.parts[part])
+        if all(now.parts[part].state == PartState.RUNNING for part in wanted):
             return _addresses(now)
-        late = time.monotonic() > deadline
-        for part in waiting:
-            known = now.parts[part]
-            if late or (known.address is None and known.restarts >= FAILED_STARTS):
-                reason = known.detail or "it does not answer"
-                raise StackError(f"the embedded {part} did not start: {reason} (its log: {state.log_of(part)})")
+        for part, one in waiting.items():
+            if now.parts[part].state != PartState.RUNNING:
+                one.raise_if_hopeless(now.parts[part], silence_s)
         time.sleep(_POLL_S)
 
 

@@ -13,7 +13,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -38,6 +38,10 @@ class PartState(StrEnum):
     RUNNING = "running"
     RESTARTING = "restarting"
     DOWN = "down"
+
+
+PREPARING = "making its files, at the first start"
+"""The detail of a part while a program runs that makes its files, which may say nothing for long."""
 
 
 class PartStatus(BaseModel):
@@ -124,13 +128,15 @@ class StateDir:
         self.logs.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager
-    def starting_or_stopping(self, deadline: float) -> Iterator[None]:
-        """One caller at a time, of whatever process; StackError when `deadline` (time.monotonic) passes first."""
+    def starting_or_stopping(self, while_waiting: Callable[[], None]) -> Iterator[None]:
+        """One caller at a time, of whatever process.
+
+        `while_waiting` is called again and again until it is this one's turn. A process that dies lets go of its turn.
+        """
         descriptor = os.open(self.path / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             while not _flock(descriptor):
-                if time.monotonic() > deadline:
-                    raise StackError(f"somebody else is still starting or stopping the stack in {self.path}: try again")
+                while_waiting()
                 time.sleep(0.05)
             yield
         finally:

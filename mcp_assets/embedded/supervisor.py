@@ -23,7 +23,7 @@ from mcp_assets.embedded.servers.base import Command, PreparationError, Server
 from mcp_assets.embedded.servers.nats import NatsServer
 from mcp_assets.embedded.servers.postgres import PostgresServer
 from mcp_assets.embedded.servers.qdrant import QdrantServer
-from mcp_assets.embedded.state import Part, PartState, PartStatus, StackStatus, StateDir
+from mcp_assets.embedded.state import PREPARING, Part, PartState, PartStatus, StackStatus, StateDir
 from mcp_assets.processes import child
 from mcp_assets.processes.tree import Backoff
 
@@ -130,6 +130,11 @@ class Keeper:
                     reason = await self._run_once()
                 except (PreparationError, OSError) as error:
                     reason = str(error)
+                else:
+                    if self._server.lost_its_port():
+                        log.warning("%s: another program has taken port %d: %s", self._part, self._server.port, reason)
+                        self._tell(self._status.state, detail=f"port {self._server.port} is taken: trying the next")
+                        continue
                 delay = backoff.after(loop.time() - began)
                 log.warning("%s: %s; next start in %.1f s", self._part, reason, delay)
                 self._tell(PartState.RESTARTING, detail=reason, restarts=self._status.restarts + 1)
@@ -149,12 +154,13 @@ class Keeper:
         with self._output() as output:
             preparation = self._server.preparation()
             if preparation is not None:
-                self._tell(self._status.state, detail="making its files, at the first start")
+                self._tell(self._status.state, detail=PREPARING)
                 async with running(preparation, output) as process:
                     code = await process.wait()
                 if code != 0:
                     return f"its files could not be made: {_end_of(code)}: {output.last_lines()}"
                 self._server.prepared()
+                self._tell(self._status.state)
             async with running(self._server.command(), output) as process:
                 end = asyncio.ensure_future(process.wait())
                 while not end.done():

@@ -164,9 +164,10 @@ def assert_filled(addresses: StackAddresses, name: str) -> None:
     assert payload_of_point(addresses, name) == {"of": name}
 
 
-def run_script(script: str, *arguments: object) -> "subprocess.Popen[str]":
+def run_script(script: str, *arguments: object, stdin: int | None = None) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
+        stdin=stdin,
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
@@ -346,6 +347,35 @@ def test_two_starts_at_once_make_one_stack(own_dir: Path) -> None:
     assert first.strip().endswith(str(stack.status(own_dir).supervisor_pid))
     servers = [process.name() for process in processes_of(own_dir)]
     assert servers.count("nats-server") == 1
+
+
+def test_stacks_that_start_at_once_take_ports_of_their_own_and_no_start_fails(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from mcp_assets.embedded import stack; print('ready', flush=True);"
+        " sys.stdin.read(); print(stack.start(Path(sys.argv[1]), {stack.Part.NATS, stack.Part.QDRANT}))"
+    )
+    directories = [tmp_path / name / ".mcp" for name in ("one", "other")]
+    for _ in range(2):
+        read_end, write_end = os.pipe()
+        starters = [run_script(script, directory, stdin=read_end) for directory in directories]
+        os.close(read_end)
+        for starter in starters:
+            assert starter.stdout is not None
+            assert starter.stdout.readline() == "ready\n"
+        os.close(write_end)
+        try:
+            for starter in starters:
+                starter.communicate()
+            assert [starter.returncode for starter in starters] == [0, 0]
+            parts = [
+                stack.status(directory).parts[part] for directory in directories for part in (Part.NATS, Part.QDRANT)
+            ]
+            assert len({part.port for part in parts}) == len(parts)
+            assert {part.restarts for part in parts} == {0}
+        finally:
+            for directory in directories:
+                stack.stop(directory)
+                shutil.rmtree(directory, ignore_errors=True)
 
 
 def test_taken_ports_are_left_alone_and_the_ports_found_instead_are_kept(own_dir: Path) -> None:

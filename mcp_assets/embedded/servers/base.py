@@ -61,6 +61,9 @@ class Server(Protocol):
     def command(self) -> Command:
         """The server itself, as a foreground process."""
 
+    def lost_its_port(self) -> bool:
+        """Whether the process that has just ended met another program on its port, so that the next start moves."""
+
     async def answers(self, pid: int) -> bool:
         """Whether process `pid` serves requests, asked in the server's own protocol."""
 

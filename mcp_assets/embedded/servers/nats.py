@@ -65,6 +65,9 @@ class NatsServer:
             end_signal=self.stop_signal,
         )
 
+    def lost_its_port(self) -> bool:
+        return self._port.was_lost()
+
     async def answers(self, pid: int) -> bool:
         if not listens(pid, self.port):
             return False

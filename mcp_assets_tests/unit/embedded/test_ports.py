@@ -57,6 +57,19 @@ def test_a_port_that_clients_know_is_waited_for_and_given_up_only_when_it_stays_
         assert port.number == free + 1
 
 
+def test_a_port_that_another_process_took_before_the_server_was_lost_unless_clients_know_it(free: int) -> None:
+    port = LoopbackPort(free, remembered=None)
+    port.settle()
+    assert not port.was_lost()
+    with taken(free):
+        assert port.was_lost()
+        port.settle()
+        assert port.number == free + 1
+    port.announce()
+    with taken(free + 1):
+        assert not port.was_lost()
+
+
 def test_an_error_names_the_ports_when_none_is_free(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "SEARCHED", 2)
     with taken(free, free + 1), pytest.raises(OSError, match=f"{free} to {free + 1}"):
