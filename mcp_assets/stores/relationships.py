@@ -105,10 +105,9 @@ class Relationships:
         """
         if self._is_usable:
             return
-        absent = [name for name in _NEEDED if name not in self._types(connection)]
-        if fault is not None or absent:
-            lacking = f"it lacks {', '.join(absent)}" if absent else "it lacks an index"
-            raise StoreRefused(self._unusable(f"{lacking}; {fault or 'it was changed while this process ran'}"))
+        self.require_columns(connection, fault)
+        if fault is not None:
+            raise StoreRefused(self._unusable(f"it lacks an index; {fault}"))
         try:
             with connection.transaction(force_rollback=True):
                 stored = self._try(connection, entity_types)
@@ -118,6 +117,17 @@ class Relationships:
         if {strength for _, strength in stored} != {_TRIED}:
             raise StoreRefused(self._unusable(f"a strength of {_TRIED} comes back as {stored[0][1]}"))
         self._is_usable = True
+
+    def require_columns(self, connection: Connection, fault: str | None) -> None:
+        """What reading edges needs; `fault` as of `require_usable`.
+
+        Raises:
+            StoreRefused: the table is absent, or was not adopted and lacks columns.
+        """
+        absent = [name for name in _NEEDED if name not in self._types(connection)]
+        if absent:
+            reason = fault or "it was changed while this process ran"
+            raise StoreRefused(self._unusable(f"it lacks {', '.join(absent)}; {reason}"))
 
     def _try(self, connection: Connection, entity_types: Sequence[str]) -> list[tuple[Any, float]]:
         """Write an edge of each type and between each two entity types; what comes back of them."""

@@ -31,6 +31,7 @@ def export(
 
     Raises:
         OSError: the file cannot be written.
+        StoreUnavailable, StoreRefused: the table of edges cannot be read.
     """
     edges = exported(platform, types=types, min_strength=min_strength)
     match format_:

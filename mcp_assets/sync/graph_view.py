@@ -11,6 +11,7 @@ from psycopg import sql
 from mcp_assets.entities.refs import EntityRef, slot_range
 from mcp_assets.graph import STRENGTH_BINS, EdgeType
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.link_lock import reading_edges
 from mcp_assets.sync.platform import Platform
 
 _ROWS_AT_ONCE = 10_000
@@ -62,11 +63,15 @@ def related(
     """The edges at most `depth` steps around `start`, both ways, strongest first, and the titles of their ends.
 
     Breadth first; an entity with very many edges is followed along the strongest of them.
+
+    Raises:
+        StoreUnavailable.
+        StoreRefused: the table of edges could not be made or adopted; so do the other readers of edges here.
     """
     found: dict[tuple[EntityRef, EntityRef, str, str | None], Related] = {}
     seen = {start}
     border = deque([start])
-    with platform.postgres.transaction() as connection:
+    with reading_edges(platform) as connection:
         for step in range(1, depth + 1):
             reached: set[EntityRef] = set()
             for edge in _around(platform, connection, list(border), types, step):
@@ -113,7 +118,7 @@ def exported(platform: Platform, *, types: Collection[str] = (), min_strength: f
         " AND coalesce(strength, 0) >= %(min_strength)s"
         " ORDER BY source_type, source_id, target_type, target_id, relationship_type"
     ).format(table=platform.relationships.table, schema=sql.Identifier(platform.postgres.schema))
-    with platform.postgres.transaction() as connection, connection.cursor(name="export") as cursor:
+    with reading_edges(platform) as connection, connection.cursor(name="export") as cursor:
         cursor.itersize = _ROWS_AT_ONCE
         cursor.execute(statement, {"types": list(types), "min_strength": min_strength})
         for row in cursor:
@@ -125,7 +130,7 @@ def exported(platform: Platform, *, types: Collection[str] = (), min_strength: f
 def strengths_of(platform: Platform, entity_type: str, shard: int) -> dict[EdgeType, list[int]]:
     """How many of our edges from the partition have which strength: STRENGTH_BINS numbers a type of edge."""
     low, high = slot_range(shard, platform.settings.shards)
-    with platform.postgres.transaction() as connection:
+    with reading_edges(platform) as connection:
         ids = [
             row[0]
             for row in connection.execute(
@@ -151,7 +156,7 @@ def edge_counts(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef
     """How many of our edges each of `refs` is the source of, by type."""
     found: dict[EntityRef, dict[str, int]] = {}
     if refs:
-        with platform.postgres.transaction() as connection:
+        with reading_edges(platform) as connection:
             for key in platform.relationships.of_sources(connection, refs, tuple(EdgeType)):
                 counts = found.setdefault(key.source, {})
                 counts[key.type.value] = counts.get(key.type.value, 0) + 1

@@ -51,6 +51,18 @@ def require_usable_edges(platform: Platform) -> None:
         )
 
 
+@contextmanager
+def reading_edges(platform: Platform) -> Iterator[Connection]:
+    """A transaction to read the table of edges in, ours and those of others.
+
+    Raises:
+        StoreRefused: the table lacks columns, because it could not be made or adopted: what is in the way.
+    """
+    with platform.postgres.transaction() as connection:
+        platform.relationships.require_columns(connection, platform.postgres.relationships_fault)
+        yield connection
+
+
 def by_index(connection: Connection) -> None:
     """Have everything in this transaction looked up by index: the linker asks about some hundred entities at a time.
 

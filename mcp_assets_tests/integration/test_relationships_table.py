@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from uuid import RFC_4122
 
 import psycopg
@@ -14,7 +16,8 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import Edge, EdgeDiff, EdgeType
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.sync.graph_view import related
+from mcp_assets.sync.export import export
+from mcp_assets.sync.graph_view import Format, edge_counts, related, strengths_of
 from mcp_assets.sync.link_lock import require_usable_edges
 from mcp_assets.sync.linker import link_until_done, mark_shards
 from mcp_assets.sync.load import create_source_tables
@@ -312,6 +315,25 @@ def test_a_table_that_cannot_hold_edges_is_named_with_the_reason_and_stops_nothi
     assert report.found == {"unusable_relationships": 1}
     assert len(entity_points(platform)) == 2
     assert rows(platform, "SELECT count(*) FROM relationships") == [(0,)]
+
+
+def test_a_table_that_could_not_be_adopted_is_read_with_one_clear_error_as_doctor_has_it(
+    make_platform: Callable[..., Platform], tmp_path: Path
+) -> None:
+    view = ("ALTER TABLE relationships RENAME TO theirs", "CREATE VIEW relationships AS SELECT * FROM theirs")
+    platform = adopting(make_platform, COLUMNS, *view)
+    with pytest.raises(StoreRefused, match=r"lacks source_type.*, origin") as told_by_doctor:
+        require_usable_edges(platform)
+    readers: list[Callable[[], object]] = [
+        lambda: related(platform, EntityRef("task", "A")),
+        lambda: strengths_of(platform, "task", 0),
+        lambda: edge_counts(platform, [EntityRef("task", "A")]),
+        *(partial(export, platform, form, tmp_path / form.value) for form in Format),
+    ]
+    for read in readers:
+        with pytest.raises(StoreRefused) as told:
+            read()
+        assert str(told.value) == str(told_by_doctor.value)
 
 
 def test_rows_of_others_that_state_the_same_twice_are_adopted_as_they_are(

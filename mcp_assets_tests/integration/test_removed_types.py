@@ -11,6 +11,7 @@ from mcp_assets.sync.checks import evaluate
 from mcp_assets.sync.dead_letters import Selection, replay
 from mcp_assets.sync.linker import link_until_done, mark_shards
 from mcp_assets.sync.load import create_source_tables
+from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.removed_types import removed_types
 from mcp_assets.sync.validation import validate
@@ -52,7 +53,7 @@ def both(make_platform: Callable[..., Platform]) -> Platform:
     return platform
 
 
-def test_edges_and_messages_of_a_removed_type_are_named_and_cleaned_up_when_asked(
+def test_edges_messages_and_wanted_full_syncs_of_a_removed_type_are_named_and_cleaned_up_when_asked(
     make_platform: Callable[..., Platform], both: Platform
 ) -> None:
     before = edges(both)
@@ -62,14 +63,17 @@ def test_edges_and_messages_of_a_removed_type_are_named_and_cleaned_up_when_aske
     take_in(both)
     alone = make_platform(types={"task": TASK})
     settle(alone)
+    rows(both, "INSERT INTO {schema}.wanted_full_syncs (entity_type, reason) VALUES ('decision', 'lost') RETURNING 1")
     report = validate(alone, entity_types=["task"])
     assert report.found["removed_type"] == 1
+    assert pending(alone).wanted_full_syncs == {"decision": "lost"}
     assert "decision" in next(one.detail for one in report.examples if one.kind == "removed_type")
     assert any("decision" in edge for edge in edges(alone)), "not without being asked"
     assert "decision is no entity type" in evaluate(alone, "intake_is_current").summary
 
     report = validate(alone, entity_types=["task"], repair=True)
     assert (report.left, report.refused) == ({}, None)
+    assert pending(alone).wanted_full_syncs == {}
     assert edges(alone)
     assert not any("decision" in edge for edge in edges(alone))
     assert (inbox(alone), removed_types(alone)) == ([], [])

@@ -266,11 +266,14 @@ WITH RECURSIVE linked_types AS (
 )
 SELECT entity_type,
        (SELECT count(*) FROM {schema}.linked WHERE linked.entity_type = found.entity_type),
-       coalesce(messages, 0)
+       coalesce(messages, 0),
+       EXISTS (SELECT FROM {schema}.wanted_full_syncs AS wanted WHERE wanted.entity_type = found.entity_type)
 FROM (
     SELECT entity_type FROM linked_types WHERE entity_type <> ALL(%(types)s)
     UNION
     SELECT entity_type FROM waiting
+    UNION
+    SELECT entity_type FROM {schema}.wanted_full_syncs WHERE entity_type <> ALL(%(types)s)
 ) AS found
 LEFT JOIN waiting USING (entity_type)
 ORDER BY entity_type
@@ -279,6 +282,9 @@ ORDER BY entity_type
 INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
 SELECT entity_type, entity_id, 'changed' FROM {schema}.linked WHERE entity_type <> ALL(%(types)s)
 ON CONFLICT DO NOTHING
+
+-- name: forget_full_syncs_of_removed_types
+DELETE FROM {schema}.wanted_full_syncs WHERE entity_type <> ALL(%(types)s)
 
 -- name: reject_removed_types
 -- In a form that is parsed again when the letter is replayed.
