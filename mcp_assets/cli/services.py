@@ -26,6 +26,7 @@ class StoreName(StrEnum):
     POSTGRES = "postgres"
     NATS = "nats"
     QDRANT = "qdrant"
+    SOURCE = "source"
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -139,10 +140,15 @@ def accept(
         elif store == StoreName.NATS:
             mark = platform.nats.mark()
             platform.marks.accept("nats", mark)
+        elif store == StoreName.SOURCE:
+            platform.marks.accept_sources()
         else:
             mark = platform.accept_qdrant()
     finally:
         platform.close()
+    if store == StoreName.SOURCE:
+        out.print("the databases of source tables are known again by what answers at the next connection to each")
+        return
     out.print(f"{store.value} is known by this from now on: {mark or 'nothing, for it shows no mark'}", highlight=False)
     if store != StoreName.POSTGRES:
         out.print("`mcp-assets validate --repair` mends what the other one held differently")

@@ -26,7 +26,7 @@ Connection = psycopg.Connection[TupleRow]
 Cursor = psycopg.Cursor[TupleRow]
 
 
-class _Marked(PatientConnection):
+class MarkedConnection(PatientConnection):
     """A connection that knows which database it leads to."""
 
     mark: str | None = None
@@ -85,12 +85,12 @@ class Postgres:
         self._queries = _load_queries(schema)
         self._pool = ConnectionPool(
             url,
-            connection_class=_Marked,
+            connection_class=MarkedConnection,
             min_size=0,
             max_size=max_connections,
             timeout=timeout_s,
             max_idle=60.0,
-            configure=_configure_marked,
+            configure=configure_marked,
             # A server that was restarted leaves dead connections in the pool.
             check=ConnectionPool.check_connection,
             open=False,
@@ -125,7 +125,7 @@ class Postgres:
         try:
             with PatientConnection.connect(self.url, autocommit=True, **self._options) as connection:
                 configure(connection)
-                if (mark := _mark_of(connection)) != self._mark:
+                if (mark := mark_of(connection)) != self._mark:
                     raise self._stranger(mark, self._mark)
                 yield connection
         except _AWAY as error:
@@ -144,7 +144,13 @@ class Postgres:
             if self._migrated:
                 return
             try:
-                self.relationships_fault = migrate(self.url, self.schema, self._relationships, self._ids)
+                self.relationships_fault = migrate(
+                    self.url,
+                    self.schema,
+                    self._relationships,
+                    self._ids,
+                    connect_timeout_s=int(self._options["connect_timeout"]),
+                )
                 self._mark = self._recognise(accept=accept)
             except _AWAY as error:
                 raise self._unavailable(error) from error
@@ -164,7 +170,7 @@ class Postgres:
     def _recognise(self, *, accept: bool) -> str | None:
         """The database's mark, recorded in it at the first start. Raises Stranger if another one is recorded."""
         with PatientConnection.connect(self.url, **self._options) as connection:
-            mark = _mark_of(connection)
+            mark = mark_of(connection)
             known: dict[str, str] = dict(connection.execute(self.query("store_marks")).fetchall())
             # Written only where it is missing: a database that takes no writes is looked at, too.
             if "platform" not in known:
@@ -233,13 +239,14 @@ def configure(connection: Connection) -> None:
         connection.commit()
 
 
-def _configure_marked(connection: _Marked) -> None:
+def configure_marked(connection: MarkedConnection) -> None:
     configure(connection)
-    connection.mark = _mark_of(connection)
+    connection.mark = mark_of(connection)
     connection.commit()
 
 
-def _mark_of(connection: Connection) -> str | None:
+def mark_of(connection: Connection) -> str | None:
+    """System identifier and database; None if the role may not read the first."""
     row = connection.execute(_MARK).fetchone()
     return row[0] if row is not None else None
 

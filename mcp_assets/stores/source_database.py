@@ -1,7 +1,10 @@
-"""Source database: a PostgreSQL that holds source tables and nothing of the platform's own: read, not migrated."""
+"""Source database: a PostgreSQL that holds source tables and nothing of the platform's own: read, not migrated.
+
+Its mark is compared as that of the platform's own database is, and not written there.
+"""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -9,26 +12,40 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreUnavailable
-from mcp_assets.stores.postgres import Connection, configure
+from mcp_assets.stores.postgres import Connection, MarkedConnection, configure, mark_of
 from mcp_assets.stores.postgres_silence import LIBPQ_TIMEOUTS, PatientConnection
 
 
 class SourceDatabase:
-    """Connections to one database of source tables. Thread-safe; connects lazily."""
+    """Connections to one database of source tables. Thread-safe; connects lazily.
 
-    def __init__(self, url: str, *, max_connections: int = 16, timeout_s: float = 15.0) -> None:
+    `verify` is called with the address, without its password, and the mark of the database that answers there, None if
+    it tells none: at the first connection, and when a new connection leads to another database. It raises
+    StoreUnavailable if that is not the one that was recorded.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_connections: int = 16,
+        timeout_s: float = 15.0,
+        verify: Callable[[str, str | None], None] | None = None,
+    ) -> None:
         self._url = url
+        self._verify = verify
+        self._mark: str | None = None
         self._options = LIBPQ_TIMEOUTS | {"connect_timeout": int(timeout_s)}
         self._lock = threading.Lock()
         self._opened = False
         self._pool = ConnectionPool(
             url,
-            connection_class=PatientConnection,
+            connection_class=MarkedConnection,
             min_size=0,
             max_size=max_connections,
             timeout=timeout_s,
             max_idle=60.0,
-            configure=configure,
+            configure=_configure,
             check=ConnectionPool.check_connection,
             open=False,
             kwargs=self._options,
@@ -42,9 +59,15 @@ class SourceDatabase:
             StoreUnavailable: the database cannot be reached, or went away in the block; the address bears no password.
         """
         self._open()
-        connection: Connection | None = None
+        connection: MarkedConnection | None = None
         try:
             with self._pool.connection() as connection:
+                if connection.mark != self._mark:
+                    try:
+                        self._recognise(connection.mark)
+                    except StoreUnavailable:
+                        connection.close()
+                        raise
                 yield connection
         except (psycopg.OperationalError, PoolTimeout) as error:
             if connection is not None and not connection.broken:
@@ -58,11 +81,18 @@ class SourceDatabase:
                 return
             try:
                 # The pool would try until its time is up, and then not say why.
-                PatientConnection.connect(self._url, **self._options).close()
+                with PatientConnection.connect(self._url, **self._options) as connection:
+                    mark = _mark(connection)
             except psycopg.OperationalError as error:
                 raise self._unavailable(error) from error
+            self._recognise(mark)
             self._pool.open()
             self._opened = True
+
+    def _recognise(self, mark: str | None) -> None:
+        if self._verify is not None:
+            self._verify(without_password(self._url), mark)
+        self._mark = mark
 
     def close(self) -> None:
         self._pool.close()
@@ -74,3 +104,18 @@ class SourceDatabase:
             f"({reason[0] if reason else type(error).__name__}): check MCP_ASSETS_SOURCE_DATABASE_URL, or the "
             "mapping's database_url, and that the server runs"
         )
+
+
+def _configure(connection: MarkedConnection) -> None:
+    configure(connection)
+    connection.mark = _mark(connection)
+    connection.commit()
+
+
+def _mark(connection: Connection) -> str | None:
+    """None, too, from what speaks PostgreSQL's protocol and has no such function."""
+    try:
+        return mark_of(connection)
+    except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
+        connection.rollback()
+        return None

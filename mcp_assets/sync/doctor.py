@@ -18,6 +18,8 @@ from mcp_assets.sync.streams import absent_stream, can_be_made, meaning_of
 
 _TOLD = 5
 
+_NEEDING_POSTGRES = ("source tables", "relationships", "nats", "qdrant", "collections")
+
 _PROBE = "a short text that any model can embed"
 
 
@@ -49,8 +51,11 @@ def diagnose() -> list[Finding]:
         ("embedder", _embedder),
     ]
     findings = [Finding("settings", ok=True, message=f"provider {settings.provider}, model {profile.name}")]
+    silent_postgres = False
     try:
         for name, check in checks:
+            if silent_postgres and name in _NEEDING_POSTGRES:
+                continue
             try:
                 findings.append(Finding(name, ok=True, message=check(platform)))
             except (
@@ -63,9 +68,25 @@ def diagnose() -> list[Finding]:
                 ValueError,
             ) as error:
                 findings.append(Finding(name, ok=False, message=str(error)))
+                if name == "postgres" and isinstance(error, StoreUnavailable):
+                    silent_postgres = True
+                    findings += _without_postgres(platform)
     finally:
         platform.close()
     return findings
+
+
+def _without_postgres(platform: Platform) -> list[Finding]:
+    """The findings of all that PostgreSQL is needed for, while it does not answer: whose fault it is, and is not."""
+    silent = platform.silent_without_postgres()
+    answers = "it answers; whether it is this platform's, and what it holds, is looked at when PostgreSQL is back"
+    later = "looked at when PostgreSQL is back"
+    return [
+        Finding(name, ok=False, message=silent[name])
+        if name in silent
+        else Finding(name, ok=name in ("nats", "qdrant"), message=answers if name in ("nats", "qdrant") else later)
+        for name in _NEEDING_POSTGRES
+    ]
 
 
 def _postgres(platform: Platform) -> str:

@@ -20,6 +20,9 @@ Store = Literal["nats", "qdrant"]
 _COLLECTIONS = "collections of this platform"
 """Recorded of a Qdrant without a mark of its own, once a collection of ours bears the platform's key there."""
 
+_SOURCE = "source "
+"""What the recorded name of a database of source tables begins with; its address follows."""
+
 _NAMES: dict[Store, tuple[str, str]] = {"nats": ("NATS", "NATS_URL"), "qdrant": ("Qdrant", "QDRANT_URL")}
 
 
@@ -47,6 +50,31 @@ class StoreMarks:
             self._record("nats", mark)
         elif recorded != mark:
             raise _stranger("nats", recorded or "", mark)
+
+    def check_source(self, address: str, mark: str | None) -> None:
+        """Raise Stranger if another database of source tables than recorded answers at `address`.
+
+        `address` bears no password. `mark`: None if the database tells none; then nothing is compared.
+        """
+        store = f"{_SOURCE}{address}"
+        if mark is None or self._recorded(again=False).get(store) == mark:
+            return
+        if store not in self._recorded(again=True) and not self._reads_only:
+            with self._postgres.transaction() as connection:
+                connection.execute(self._postgres.query("record_store_mark"), {"store": store, "mark": mark})
+        recorded = self._recorded(again=True).get(store)
+        if recorded not in (None, mark):
+            raise Stranger(
+                f"the database of source tables at {address} is another one: it is {mark}, recorded is {recorded} "
+                "(system identifier/oid). It is not read, so that rows which it lacks are not taken for deleted. Check "
+                "the address; if the database was restored, upgraded or moved, `mcp-assets accept source`"
+            )
+
+    def accept_sources(self) -> None:
+        """Forget the marks of all databases of source tables: the next connection to each records what it finds."""
+        with self._postgres.transaction() as connection:
+            connection.execute(self._postgres.query("forget_source_marks"), {"prefix": _SOURCE})
+        self._recorded(again=True)
 
     def check_qdrant(self, identity: QdrantIdentity, reader: IdentityReader) -> None:
         """Raise Stranger if it is another Qdrant than recorded; mark our collections in one that was not marked yet."""

@@ -119,13 +119,11 @@ def pending(platform: Platform, *, within_s: float = 30.0) -> Pending:
     try:
         found = _answer(partial(_ask_postgres, platform), within_s)
     except StoreUnavailable as error:
-        # The cursors are in PostgreSQL: without them no stream's messages are unread or read.
-        found = Pending(unread=dict.fromkeys(platform.settings.streams), unavailable=[str(error)])
-        try:
-            platform.nats.mark()
-        except (StoreUnavailable, StoreRefused) as silent:
-            found.unavailable.append(str(silent))
-        return found
+        # It holds the cursors of the streams, too, and the marks by which the other stores are known.
+        return Pending(
+            unread=dict.fromkeys(platform.settings.streams),
+            unavailable=[str(error), *platform.silent_without_postgres().values()],
+        )
     silence = platform.companion(QdrantProbe).silence()
     if silence is not None:
         found.unavailable.append(f"{silence}; no run that needs it is asked for meanwhile")

@@ -18,6 +18,7 @@ from mcp_assets.entities.text import prepared_by
 from mcp_assets.events import TypeNames, result_subjects, stream_subjects
 from mcp_assets.graph import LinkForm, ReferenceRules
 from mcp_assets.settings import Settings, load_settings
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.migrations.relationships import IdColumn
 from mcp_assets.stores.nats import NatsStreams, ResultsStream
 from mcp_assets.stores.postgres import Connection, Postgres
@@ -27,6 +28,12 @@ from mcp_assets.stores.relationships import Relationships
 from mcp_assets.stores.source_database import SourceDatabase
 from mcp_assets.stores.sources import SourceReader
 from mcp_assets.sync.marks import StoreMarks
+
+_TIMEOUT_S = 15.0
+"""Seconds for a connection to PostgreSQL."""
+
+_LOOK_TIMEOUT_S = 5.0
+"""The same where a person waits for a look at how things are, and nothing is lost by giving up."""
 
 
 class Companion(Protocol):
@@ -61,7 +68,13 @@ class Platform:
             for name, entity_type in settings.entity_types.items()
             if entity_type.source and settings.source_url(entity_type.source) is None
         }
-        return Postgres(settings.require_database_url(), settings.schema_name, settings.relationships_table, ids)
+        return Postgres(
+            settings.require_database_url(),
+            settings.schema_name,
+            settings.relationships_table,
+            ids,
+            timeout_s=_LOOK_TIMEOUT_S if self.reads_only else _TIMEOUT_S,
+        )
 
     @cached_property
     def relationships(self) -> Relationships:
@@ -90,6 +103,20 @@ class Platform:
             key.get_secret_value() if key else None,
             list(self.settings.entity_types.collections()),
         )
+
+    def silent_without_postgres(self) -> dict[str, str]:
+        """Which of NATS and Qdrant do not answer, and why, asked without PostgreSQL.
+
+        Their marks stand in PostgreSQL, so that without it nothing else can be asked of them.
+        """
+        asked: dict[str, Callable[[], object]] = {"nats": self.nats.mark, "qdrant": self._qdrant_identity.read}
+        silent = {}
+        for store, ask in asked.items():
+            try:
+                ask()
+            except (StoreUnavailable, StoreRefused) as error:
+                silent[store] = str(error)
+        return silent
 
     def accept_qdrant(self) -> str:
         """From now on the Qdrant that answers is this platform's; by what it is known."""
@@ -159,8 +186,11 @@ class Platform:
             return None
         with self._opening:
             if url not in self._source_databases:
-                self._source_databases[url] = SourceDatabase(url)
+                self._source_databases[url] = SourceDatabase(url, verify=self._verify_source)
             return self._source_databases[url]
+
+    def _verify_source(self, address: str, mark: str | None) -> None:
+        self.marks.check_source(address, mark)
 
     def companion(self, kind: Callable[["Platform"], C]) -> C:
         """The one `kind` of this platform, made at first use; closed before the clients that it works with."""

@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.settings import Settings, SettingsError, TypeMapping
 from mcp_assets.stores import sources
-from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
 from mcp_assets.sync.full import count_differing, full_sync
 from mcp_assets.sync.ledger import Wanted, apply
 from mcp_assets.sync.load import create_source_tables, load, parse_records
@@ -261,3 +261,26 @@ def test_sides_that_do_not_come_in_one_order_are_refused() -> None:
     for source in ([("b", "h", 1), row], [row, row]):
         with pytest.raises(StoreRefused, match="one order"):
             list(sources.differing(source, []))
+
+
+def test_another_database_at_the_address_is_not_read_until_it_is_accepted(
+    foreign: Platform, make_platform: Callable[..., Platform], other_url: str, settings: Settings
+) -> None:
+    put_there(other_url, TASKS)
+    sync_all(foreign)
+    with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:
+        connection.execute("DROP DATABASE tracker WITH (FORCE)")
+        connection.execute("CREATE DATABASE tracker")
+    emptied = make_platform(source_database_url=SecretStr(other_url))
+    for platform in (foreign, emptied):
+        with pytest.raises(Stranger, match="mcp-assets accept source"):
+            create_source_tables(platform)
+        with pytest.raises(StoreUnavailable):
+            sync_all(platform)
+    assert len(ledger(foreign)) == len(TASKS)
+
+    emptied.marks.accept_sources()
+    create_source_tables(emptied)
+    put_there(other_url, TASKS)
+    sync_all(emptied)
+    assert len(ledger(emptied)) == len(TASKS)

@@ -14,7 +14,9 @@ from mcp_assets.stores.postgres_silence import LIBPQ_TIMEOUTS, PatientConnection
 _MIGRATION_LOCK = 0x6D63705F6D696772
 
 
-def migrate(database_url: str, schema: str, relationships: str, ids: Mapping[str, IdColumn]) -> str | None:
+def migrate(
+    database_url: str, schema: str, relationships: str, ids: Mapping[str, IdColumn], *, connect_timeout_s: int
+) -> str | None:
     """Bring `schema` to the newest revision, and the table `relationships` to the shape that it has to have.
 
     Safe to call at once from many processes. `ids`: where the ids of each entity type stand. Returns why the table
@@ -24,7 +26,9 @@ def migrate(database_url: str, schema: str, relationships: str, ids: Mapping[str
     engine = sqlalchemy.create_engine(
         url,
         poolclass=sqlalchemy.NullPool,
-        creator=lambda: PatientConnection.connect(database_url, **LIBPQ_TIMEOUTS),
+        creator=lambda: PatientConnection.connect(
+            database_url, **LIBPQ_TIMEOUTS | {"connect_timeout": connect_timeout_s}
+        ),
     )
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
