@@ -490,14 +490,22 @@ class Indexer:
         """Commit, before anything is written, that it is no longer known which vectors the collection holds.
 
         If this process dies between the write and its commit, and the text returns to what it was, the ledger must
-        not take the new vector for the old text's.
+        not take the new vector for the old text's. And the entities are dirty until then, also where another batch has
+        written the same state since they were read: otherwise nothing would look at them again.
         """
         replacing = [plan for plan in plans if plan.replaces]
         if not replacing:
             return
         with self._platform.postgres.transaction() as connection:
             current, _ = self._lock(connection, replacing)
-            self._forget(connection, [plan.dirty.id for plan in current], collection)
+            connection.execute(
+                self._platform.postgres.query("forget_replaced"),
+                {
+                    "entity_type": self._type,
+                    "collection": collection.name,
+                    "ids": [plan.dirty.id for plan in current],
+                },
+            )
 
     def _forget(self, connection: Connection, ids: Iterable[str], collection: Collection) -> None:
         """Drop what the ledger believes that `collection` holds of `ids`: their next plan embeds."""

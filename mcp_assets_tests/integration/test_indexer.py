@@ -885,3 +885,29 @@ def test_appliers_at_once_leave_every_point_at_the_last_write(
         assert len(chunks_of(platform, entity_id)) == ledger(platform)[entity_id]["chunk_bound"]
         assert bool(chunks_of(platform, entity_id)) == bool(description)
     assert not any(row["dirty"] for row in ledger(platform).values())
+
+
+def test_a_batch_that_dies_behind_another_which_wrote_the_same_leaves_the_entity_to_be_looked_at_again(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_tasks(platform, {"t": "Old text"})
+    sync_all(platform)
+    put_tasks(platform, {"t": "New text"})
+    forget = Indexer._forget_replaced
+
+    def behind_another(self: Indexer, *args: Any) -> None:
+        # Two messages about one entity, in two batches of one drain: the other is done, this one dies.
+        monkeypatch.setattr(Indexer, "_forget_replaced", forget)
+        assert look(platform, "t").shards
+        forget(self, *args)
+        raise Killed
+
+    monkeypatch.setattr(Indexer, "_forget_replaced", behind_another)
+    with pytest.raises(Killed):
+        look(platform, "t")
+
+    look(platform, "t")
+
+    assert_points_are(platform, {"t": "New text"})
+    held = rows(platform, "SELECT text_hash FROM {schema}.embedded WHERE entity_id = 't'")
+    assert held == [(ledger(platform)["t"]["text_hash"],)]

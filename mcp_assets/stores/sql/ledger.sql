@@ -70,6 +70,15 @@ SET model = excluded.model, text_hash = excluded.text_hash, state_hash = exclude
 DELETE FROM {schema}.embedded
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND collection = %(collection)s
 
+-- name: forget_replaced
+-- Another batch may have written the same state meanwhile and marked it clean: it is dirty until this one has written it.
+WITH forgotten AS (
+    DELETE FROM {schema}.embedded
+    WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND collection = %(collection)s
+)
+UPDATE {schema}.entities SET dirty = true
+WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND NOT dirty
+
 -- name: mark_clean
 UPDATE {schema}.entities AS ledger SET dirty = false, chunk_bound = written.chunks
 FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS written (entity_id, chunks)
