@@ -1,10 +1,10 @@
-"""Kills a process at each moment at which PostgreSQL could have been left behind: around every statement and commit.
+"""Kills a process at each moment at which it could have left the stores behind.
 
 A piece of work is a function of a module that takes a platform. It runs in a process of its own: once to count its
-moments, then once for each of them, to die there by SIGKILL. A moment is before a statement, before a commit, or after
-a commit. The caller makes the state anew each time, and looks at what is left.
+moments, then once for each of them, to die there by SIGKILL. A moment is before a statement, before or after a commit,
+or after a write to Qdrant. The caller has the state before, and looks at what is left.
 
-    for moment in range(1, moments(platform, work) + 1):
+    for moment in chosen(moments(platform, work)):
         ...                                   # the state before
         killed_at(platform, work, moment)
         ...                                   # what must hold now, and after the work is done once more
@@ -18,18 +18,45 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from pydantic import SecretStr
 
-from mcp_assets.settings import load_settings, variable_of
+from mcp_assets.settings import Settings
+from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.platform import Platform
 
 WITHIN_S = 300.0
 
-# What decides where a process works; anything else it has from its defaults, as its work expects.
-_ADDRESSES = ("database_url", "nats_url", "qdrant_url", "openai_base_url", "embedding_model", "embedding_dimension")
+MOMENTS_VARIABLE = "MCP_ASSETS_TESTS_MOMENTS"
+MOMENTS_CHOSEN = int(os.environ.get(MOMENTS_VARIABLE, "20"))
+"""How many of the moments of one work `chosen` gives at most."""
 
+# Work imports them when it first needs them, which takes longer than the work.
+_PRELOADED = [
+    __name__,
+    "alembic.command",
+    "openai",
+    "pytest",
+    "qdrant_client",
+    "sqlalchemy.dialects.postgresql.psycopg",
+]
+
+_QDRANT_WRITES = (
+    "create_collection",
+    "create_indexes",
+    "drop_indexes",
+    "move_aliases",
+    "drop_collection",
+    "delete",
+    "_upsert",
+    "_update",
+)
 
 Work = Callable[[Platform], object]
+
+
+def chosen(count: int) -> range:
+    """Moments 1 to `count`, in equal steps if they are more than MOMENTS_CHOSEN."""
+    step = max(1, -(-count // MOMENTS_CHOSEN))
+    return range(1 + step // 2, count + 1, step)
 
 
 def moments(platform: Platform, work: Work) -> int:
@@ -46,27 +73,18 @@ def killed_at(platform: Platform, work: Work, moment: int) -> bool:
     return exit_code == -signal.SIGKILL
 
 
-def environment(platform: Platform) -> dict[str, str]:
-    """What leads a process of its own to the platform's stores."""
-    given: dict[str, Any] = {name: getattr(platform.settings, name) for name in _ADDRESSES}
-    plain = {
-        variable_of(name): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        for name, value in given.items()
-        if value is not None
-    }
-    return {**os.environ, **plain}
-
-
 def _run(platform: Platform, work: Work, moment: int) -> tuple[int | None, int]:
     """The exit code, and how many moments have passed."""
     # Forked from a process that has everything imported and no thread: hundreds of them take little time.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(_PRELOADED)
     passed = context.Value("q", 0)
-    process = context.Process(target=_work, args=(environment(platform), work, moment, passed))
+    process = context.Process(target=_work, args=(platform.settings, work, moment, passed))
     process.start()
     process.join(WITHIN_S)
-    assert process.exitcode is not None, f"not done within {WITHIN_S} s"
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"the work is not done within {WITHIN_S} s")
     return process.exitcode, passed.value
 
 
@@ -79,21 +97,39 @@ class _Moments:
         self.passed = 0
 
     def watch(self) -> None:
-        """From here on, every statement and commit of psycopg is a moment."""
-        for name in ("execute", "executemany"):
-            setattr(psycopg.Cursor, name, self._before(getattr(psycopg.Cursor, name)))
-        commit = self._before(psycopg.Connection.commit)
-
-        def commit_and_pass(connection: psycopg.Connection[Any]) -> None:
-            commit(connection)
-            self._pass()
-
-        psycopg.Connection.commit = commit_and_pass  # type: ignore[method-assign]
+        """From here on, every statement, every commit and every write to Qdrant is a moment."""
+        for cursor in (psycopg.Cursor, psycopg.ServerCursor):
+            for name in ("execute", "executemany"):
+                setattr(cursor, name, self._before(getattr(cursor, name)))
+        psycopg.Cursor.copy = self._before(psycopg.Cursor.copy)  # type: ignore[method-assign]
+        psycopg.Connection.commit = self._around(psycopg.Connection.commit)  # type: ignore[method-assign]
+        psycopg.Transaction.__exit__ = self._around(psycopg.Transaction.__exit__)  # type: ignore[method-assign]
+        for name in _QDRANT_WRITES:
+            setattr(Qdrant, name, self._after(getattr(Qdrant, name)))
 
     def _before(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        def passed(cursor: Any, query: Any, *args: Any, **options: Any) -> Any:
+            # An empty one is how the pool looks whether a connection lives.
+            if query != "":
+                self._pass()
+            return act(cursor, query, *args, **options)
+
+        return passed
+
+    def _around(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        after = self._after(act)
+
         def passed(*args: Any, **options: Any) -> Any:
             self._pass()
-            return act(*args, **options)
+            return after(*args, **options)
+
+        return passed
+
+    def _after(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        def passed(*args: Any, **options: Any) -> Any:
+            answer = act(*args, **options)
+            self._pass()
+            return answer
 
         return passed
 
@@ -104,9 +140,8 @@ class _Moments:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _work(environment: dict[str, str], work: Work, moment: int, passed: Any) -> None:
-    os.environ.update(environment)
-    platform = Platform(load_settings())
+def _work(settings: Settings, work: Work, moment: int, passed: Any) -> None:
+    platform = Platform(settings)
     # The migration is no part of the work.
     with platform.postgres.transaction():
         pass

@@ -4,7 +4,8 @@ import asyncio
 import copy
 import json
 import socket
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -118,6 +119,14 @@ def raw_publish(subject: bytes, data: bytes, header: bytes | None = None) -> byt
 
 
 # The product's own steps, to their end.
+
+
+def until(condition: Callable[[], bool], *, give_up_s: float = 60) -> None:
+    """Wait until `condition` holds."""
+    end = time.monotonic() + give_up_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
 
 
 def take_in(platform: Platform, *, calls: int = 100) -> Intake:
