@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check bench storm format constraints clean
+.PHONY: demo test check bench storm format constraints clean machine kills
 
 $(VENV)/.installed: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,6 +17,14 @@ demo: $(VENV)/.installed  ## the whole platform on a laptop; ARGS=--once ends af
 
 test: $(VENV)/.installed  ## every test; ARGS are pytest's
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+machine: $(VENV)/.installed  ## 10,000 examples of the state machine of linking, which takes hours; failures stay in .hypothesis/machine
+	MCP_ASSETS_TESTS_MACHINE_EXAMPLES=10000 $(BIN)/python -m pytest --hypothesis-seed=random \
+		mcp_assets_tests/integration/test_incremental_equals_rebuild.py $(ARGS)
+
+kills: $(VENV)/.installed  ## kill each work at each of its moments, not at one in so many; takes an hour or two
+	MCP_ASSETS_TESTS_MOMENTS=100000 $(BIN)/python -m pytest --timeout 0 \
+		mcp_assets_tests/integration/test_killed_anywhere.py mcp_assets_tests/integration/test_intake_killed.py $(ARGS)
 
 check: $(VENV)/.installed  ## lint, types, layers
 	$(BIN)/ruff check .
