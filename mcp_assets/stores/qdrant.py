@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
+import httpx
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
@@ -109,6 +110,12 @@ class HeldPoint:
 _ENTITY_POINTS = {"must": [{"key": Key.KIND, "match": {"value": "entity"}}]}
 
 
+_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=3.0)
+"""Connections are kept for the next request, on loopback too, for which qdrant-client would open one for each request:
+every new connection is verified, which takes a request or more. They are given up before a server does so (after 5 s,
+as both the embedded server and a real Qdrant have it)."""
+
+
 def physical_name(alias: str, profile: ModelProfile) -> str:
     return f"{alias}__{profile.slug}_{profile.dimension}"
 
@@ -146,6 +153,7 @@ class Qdrant:
                     api_key=self._api_key,
                     timeout=int(self._timeout_s),
                     check_compatibility=False,
+                    limits=_CONNECTIONS,
                 )
                 if self._verify is not None:
                     self._made.http.client.add_middleware(verify_connections(self._verify))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -39,25 +40,23 @@ class IdentityReader:
 
     def read(self) -> QdrantIdentity:
         """Raises StoreUnavailable: no answer, or none that a Qdrant would give."""
-        with self._client() as client:
-            server = _object(self._get(client, "/", missing_is_none=True) or {}).get("mcp_assets_mark")
-            if server is not None:
-                return QdrantIdentity(str(server), {})
-            listed = self._result(client, "/collections").get("collections")
-            if not isinstance(listed, list):
-                raise self._unlike_qdrant("/collections")
-            names = [str(_object(entry).get("name")) for entry in listed]
-            ours = [name for name in names if self._is_ours(name)]
-            return QdrantIdentity(None, {name: self._mark_of(client, name) for name in ours})
+        server = _object(self._get("/", missing_is_none=True) or {}).get("mcp_assets_mark")
+        if server is not None:
+            return QdrantIdentity(str(server), {})
+        listed = self._result("/collections").get("collections")
+        if not isinstance(listed, list):
+            raise self._unlike_qdrant("/collections")
+        names = [str(_object(entry).get("name")) for entry in listed]
+        return QdrantIdentity(None, {name: self._mark_of(name) for name in names if self._is_ours(name)})
 
     def write_marks(self, collections: Sequence[str], key: str) -> None:
         """Put the platform's `key` into the metadata of `collections`."""
-        with self._client() as client:
-            for name in collections:
-                try:
-                    client.patch(f"/collections/{name}", json={"metadata": {METADATA_KEY: key}}).raise_for_status()
-                except httpx.HTTPError as error:
-                    raise self._silent(error) from error
+        for name in collections:
+            body = {"metadata": {METADATA_KEY: key}}
+            try:
+                self._client.patch(f"/collections/{name}", json=body).raise_for_status()
+            except httpx.HTTPError as error:
+                raise self._silent(error) from error
 
     def may_be_marked(self, name: str) -> bool:
         """It bears a name that we alone give; a plain name may be that of another program's collection."""
@@ -66,20 +65,20 @@ class IdentityReader:
     def _is_ours(self, name: str) -> bool:
         return name in self._aliases or self.may_be_marked(name)
 
-    def _mark_of(self, client: httpx.Client, name: str) -> str | None:
-        config = _object(self._result(client, f"/collections/{name}").get("config"))
+    def _mark_of(self, name: str) -> str | None:
+        config = _object(self._result(f"/collections/{name}").get("config"))
         mark = _object(config.get("metadata") or {}).get(METADATA_KEY)
         return None if mark is None else str(mark)
 
-    def _result(self, client: httpx.Client, path: str) -> dict[str, Any]:
-        result = _object(self._get(client, path)).get("result")
+    def _result(self, path: str) -> dict[str, Any]:
+        result = _object(self._get(path)).get("result")
         if not isinstance(result, dict):
             raise self._unlike_qdrant(path)
         return result
 
-    def _get(self, client: httpx.Client, path: str, *, missing_is_none: bool = False) -> Any:
+    def _get(self, path: str, *, missing_is_none: bool = False) -> Any:
         try:
-            response = client.get(path)
+            response = self._client.get(path)
             if missing_is_none and response.status_code in (401, 403, 404):
                 return None
             response.raise_for_status()
@@ -89,9 +88,12 @@ class IdentityReader:
         except ValueError as error:
             raise self._unlike_qdrant(path) from error
 
+    @cached_property
     def _client(self) -> httpx.Client:
+        """Made once, for it loads the certificates of the system, which takes 20 ms; it keeps no connection."""
         headers = {"api-key": self._api_key} if self._api_key else {}
-        return httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S)
+        no_keeping = httpx.Limits(max_keepalive_connections=0)
+        return httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S, limits=no_keeping)
 
     def _silent(self, error: Exception) -> StoreUnavailable:
         return StoreUnavailable(
