@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,15 +110,21 @@ class DagsterDev:
         except KeyboardInterrupt:
             return
 
-    def wait_until_up(self, timeout_s: float) -> None:
-        """Wait until the UI answers and has loaded the definitions.
+    def wait_until_up(self, silence_s: float, *, on_wait: Callable[[float], None] = lambda _: None) -> None:
+        """Wait until the UI answers and has loaded the definitions; for as long as the services write to their log.
+
+        `on_wait` is called again and again with the seconds so far.
 
         Raises:
-            DagsterEnded: the services cannot be run, could not load them, or did not answer in time.
+            DagsterEnded: the services cannot be run, could not load them, or said nothing for `silence_s`.
         """
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+        began = changed_at = time.monotonic()
+        written = self._log_size()
+        while (now := time.monotonic()) - changed_at < silence_s:
+            on_wait(now - began)
             self.check()
+            if (size := self._log_size()) != written:
+                written, changed_at = size, now
             try:
                 loaded = self._code_location()
             except (urllib.error.URLError, TimeoutError, ConnectionError):
@@ -128,7 +134,16 @@ class DagsterDev:
                     raise DagsterEnded(f"Dagster could not load mcp_assets.definitions: {loaded['message']}")
                 return
             time.sleep(0.3)
-        raise DagsterEnded(f"the Dagster UI did not answer at {self.url} within {timeout_s:.0f} s; see {self.log}")
+        raise DagsterEnded(
+            f"the Dagster UI does not answer at {self.url}, and its log has not grown for {silence_s:.0f} s; "
+            f"see {self.log}"
+        )
+
+    def _log_size(self) -> int:
+        try:
+            return self.log.stat().st_size if self.log is not None else 0
+        except FileNotFoundError:
+            return 0
 
     def _code_location(self) -> dict[str, str] | None:
         """What the UI says of the code location; None while it is loading."""

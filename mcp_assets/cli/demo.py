@@ -39,8 +39,10 @@ def demo(
         with dagster_dev(
             dagster_environment(settings), settings.state_dir, port=port, log=settings.state_dir / "log" / "dagster.log"
         ) as dagster:
-            with err.status("Dagster is starting"):
-                dagster.wait_until_up(90)
+            with err.status("Dagster is starting") as shown:
+                dagster.wait_until_up(
+                    90, on_wait=lambda waited_s: shown.update(f"Dagster is starting, {waited_s:.0f} s so far")
+                )
             _index(platform, dagster)
             for query in sample.SEARCHES:
                 _show(platform, query)

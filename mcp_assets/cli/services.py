@@ -218,7 +218,7 @@ def exports(settings: Settings) -> Mapping[str, str]:
 
 
 def _say_progress(line: str) -> None:
-    err.print(f"[dim]{line}[/]", highlight=False)
+    err.print(f"[dim]{line}[/]", highlight=False, soft_wrap=True)
 
 
 def _addresses(settings: Settings) -> dict[str, str | None]:

@@ -84,7 +84,8 @@ def start(
     state = StateDir(state_dir)
     state.make()
     tell = on_progress or (lambda _: None)
-    with state.starting_or_stopping(_Reminder(tell, "another process starts or stops the stack").remind):
+    other = _Reminder(tell, "waiting for another process that starts or stops this stack")
+    with state.starting_or_stopping(other.remind):
         if state.supervisor_pid() is not None:
             state.want(wanted | state.wanted())
             found = _wait_until_running(state, wanted, silence_s, tell)
@@ -189,7 +190,7 @@ class _Reminder:
         waited_s = time.monotonic() - self._began
         if waited_s >= (self._said + 1) * _SAY_EVERY_S:
             self._said = int(waited_s // _SAY_EVERY_S)
-            self.say(f"{self.what}: waiting, {waited_s:.0f} s so far")
+            self.say(f"{self.what}, {waited_s:.0f} s so far")
 
 
 class _Waiting:

@@ -43,8 +43,8 @@ def test_a_part_that_makes_its_files_is_waited_for_however_long_that_takes(clock
         clock.now += 1
     assert said[:3] == [
         f"postgres: starting ({PREPARING})",
-        f"postgres: starting ({PREPARING}): waiting, 5 s so far",
-        f"postgres: starting ({PREPARING}): waiting, 10 s so far",
+        f"postgres: starting ({PREPARING}), 5 s so far",
+        f"postgres: starting ({PREPARING}), 10 s so far",
     ]
 
 
