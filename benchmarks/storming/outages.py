@@ -24,12 +24,15 @@ import nats
 import psutil
 import psycopg
 from nats.js.api import DiscardPolicy, StreamConfig
+from pydantic import SecretStr
 from qdrant_client import QdrantClient
 
 from mcp_assets.embedded import stack
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.settings import Settings
+from mcp_assets.sync.checks import evaluate
+from mcp_assets.sync.platform import Platform
 from storming.oracle import COLLECTIONS, examine
 from storming.proxy import Mode, Proxy
 from storming.running import Running
@@ -40,9 +43,12 @@ _OUTAGE_S = 25.0
 _FROZEN_S = 90.0
 _HEAL_S = 240.0
 _STATUS_S = 60.0
-"""A `status` that takes longer is a hang: each store has that long, and more, in its own time-outs."""
+"""A `status` that takes so much longer than on calm stores is a hang: each store's own time-outs are within that."""
 
 RESULTS_STREAM = "MCP_ASSETS_RESULTS"
+
+_CHECK_AFTER_S = 12.0
+"""By then a run has met the outage."""
 
 _numbers = count(1)
 
@@ -95,10 +101,18 @@ class Cell:
     """What should not have happened; empty if the cell is passed."""
     healed_s: float | None = None
     status_s_max: float = 0.0
+    status_s_calm: float = 0.0
+    """What `status` took before the outage: on a busy machine most of it is the start of the process."""
     status: list[str] = field(default_factory=list)
     """What `mcp-assets status` said was unavailable."""
+    checks: list[str] = field(default_factory=list)
+    """What the checks of intake and provider said, those that did not pass."""
+    checks_s: float | None = None
+    """What both took together."""
     runs: list[str] = field(default_factory=list)
     """Errors of runs that failed."""
+    run_counts: dict[str, int] = field(default_factory=dict)
+    """Runs that were made from the beginning of the outage until all was right, by their status."""
     ticks: list[str] = field(default_factory=list)
     """Errors of sensor ticks that failed."""
 
@@ -175,9 +189,14 @@ def cell(
     # What the steps themselves delete is little; an outage that looks like nothing there would delete all.
     least = _points(there) - 3 * _STEPS
     probe = _probe(workload)
+    calm = time.monotonic()
+    platform.status()
+    result.status_s_calm = round(time.monotonic() - calm, 1)
     working = threading.Thread(target=_work, args=(world, workload, probe), name="world")
+    checking = threading.Thread(target=_check, args=(settings, there, result), name="checks")
     with outage(there, where, kind):
         working.start()
+        checking.start()
         ends = time.monotonic() + (_FROZEN_S if kind is Kind.FROZEN else _OUTAGE_S)
         while time.monotonic() < ends:
             _look(platform, result)
@@ -190,6 +209,9 @@ def cell(
     working.join(300)
     if working.is_alive():
         result.wrong.append("rows or events could not be written for five minutes")
+    checking.join(300)
+    if checking.is_alive():
+        result.wrong.append("two checks did not end within five minutes")
     result.healed_s = _heal(platform, settings, workload.truth, healing)
     if result.healed_s is None:
         found = examine(settings, workload.truth, edges=False)
@@ -327,11 +349,34 @@ def _look(platform: Running, result: Cell) -> None:
     finally:
         seconds = time.monotonic() - began
         result.status_s_max = max(result.status_s_max, seconds)
-        if seconds > _STATUS_S:
+        if seconds > _STATUS_S + result.status_s_calm:
             result.wrong.append(f"status took {seconds:.0f} s")
-    for sentence in told["pending"]["unavailable"]:
+    for sentence in (*told["pending"]["unavailable"], *told["pending"]["provider"]):
         if sentence not in result.status:
             result.status.append(sentence)
+
+
+_CHECKS = ("intake_is_current", "provider_answers")
+
+
+def _check(settings: Settings, there: Stores, result: Cell) -> None:
+    """Evaluate checks as a run of the platform would, some seconds after the outage has begun."""
+    time.sleep(_CHECK_AFTER_S)
+    variables = there.variables()
+    proxied = settings.model_copy(
+        update={
+            "database_url": SecretStr(variables["DATABASE_URL"]),
+            "nats_url": SecretStr(variables["NATS_URL"]),
+            "qdrant_url": variables["QDRANT_URL"],
+        }
+    )
+    began = time.monotonic()
+    with closing(Platform(proxied)) as platform:
+        for name in _CHECKS:
+            finding = evaluate(platform, name)
+            if not finding.passed:
+                result.checks.append(f"{name}: {finding.summary}")
+    result.checks_s = round(time.monotonic() - began, 1)
 
 
 def _heal(platform: Running, settings: Settings, truth: Truth, since: float) -> float | None:
@@ -351,8 +396,11 @@ def _points(there: Stores) -> int:
 
 _RUN_ERRORS = """
 SELECT event FROM dagster.event_logs
-WHERE dagster_event_type = 'STEP_FAILURE' AND timestamp >= to_timestamp(%s)::timestamp
+WHERE dagster_event_type IN ('STEP_FAILURE', 'PIPELINE_FAILURE') AND timestamp >= to_timestamp(%s)::timestamp
 """
+_RUN_COUNTS = (
+    "SELECT status, count(*) FROM dagster.runs WHERE create_timestamp >= to_timestamp(%s)::timestamp GROUP BY 1"
+)
 _TICK_ERRORS = (
     "SELECT tick_body FROM dagster.job_ticks WHERE status = 'FAILURE' AND timestamp >= to_timestamp(%s)::timestamp"
 )
@@ -364,6 +412,7 @@ def _operators_view(there: Stores, since: float, result: Cell) -> None:
     """What Dagster kept of the outage: errors of runs and of ticks."""
     with psycopg.connect(there.database_url) as connection:
         result.runs = _sentences(row[0] for row in connection.execute(_RUN_ERRORS, (since,)))
+        result.run_counts = dict(connection.execute(_RUN_COUNTS, (since,)).fetchall())
         result.ticks = _sentences(row[0] for row in connection.execute(_TICK_ERRORS, (since,)))
 
 
@@ -376,11 +425,11 @@ def _sentences(bodies: Iterable[str]) -> list[str]:
 def table(cells: list[Cell]) -> str:
     """The cells as a Markdown table, for the documentation."""
     lines = [
-        "| outage | `status` says | runs fail with | ticks fail with | right again after |",
-        "|---|---|---|---|---|",
+        "| outage | `status` says | checks say | runs fail with | ticks fail with | right again after |",
+        "|---|---|---|---|---|---|",
     ]
     for done in cells:
-        shown = [_short(texts) for texts in (done.status, done.runs, done.ticks)]
+        shown = [_short(texts) for texts in (done.status, done.checks, done.runs, done.ticks)]
         healed = "not by itself" if done.healed_s is None else f"{done.healed_s:.0f} s"
         lines.append(f"| {done.where} {done.kind} | " + " | ".join(shown) + f" | {healed} |")
     return "\n".join(lines)

@@ -129,3 +129,16 @@ def test_what_is_pending_is_unknown_of_a_postgresql_that_tells_too_slowly(relaye
     assert len(found.unavailable) == 1
     assert "PostgreSQL has not told all" in found.unavailable[0]
     assert not found.idle
+
+
+def test_status_names_each_store_that_is_away(platform: Platform, make_platform: Callable[..., Platform]) -> None:
+    nowhere = "127.0.0.1:1"
+    without_qdrant = make_platform(qdrant_url=f"http://{nowhere}")
+    without_any = make_platform(
+        database_url=SecretStr(f"postgresql://{nowhere}/x"),
+        nats_url=SecretStr(f"nats://{nowhere}"),
+        qdrant_url=f"http://{nowhere}",
+    )
+
+    assert [said.split()[0] for said in pending(without_qdrant).unavailable] == ["Qdrant"]
+    assert [said.split()[0] for said in pending(without_any).unavailable] == ["PostgreSQL", "NATS", "Qdrant"]
