@@ -50,6 +50,9 @@ _SESSION = {
 # A server that became a standby, or was set to read only as its disk filled up, comes back as one that is down does.
 _AWAY = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 
+# To learn why there is no connection.
+_REASON_S = 5
+
 _NO_WRITES = (
     "PostgreSQL takes no writes: check whether DATABASE_URL leads to a standby, whether its disk is full, and "
     "default_transaction_read_only"
@@ -115,7 +118,9 @@ class Postgres:
                     connection.close()
                     raise self._stranger(connection.mark, self._mark)
                 yield connection
-        except (*_AWAY, PoolTimeout) as error:
+        except PoolTimeout as error:
+            raise self._unavailable(self._why(error)) from error
+        except _AWAY as error:
             raise self._unavailable(error) from error
 
     @contextmanager
@@ -193,6 +198,14 @@ class Postgres:
             "(system identifier/oid). Nothing is written to it. A copy must not work with the Qdrant and NATS of the "
             "original; if this is the platform's database now (restored, upgraded, moved), `mcp-assets accept postgres`"
         )
+
+    def _why(self, timeout: PoolTimeout) -> Exception:
+        """What is behind the pool's time-out, of which it says nothing: why the server takes no connection now."""
+        try:
+            PatientConnection.connect(self.url, **self._options | {"connect_timeout": _REASON_S}).close()
+        except psycopg.OperationalError as error:
+            return error
+        return timeout
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):

@@ -13,6 +13,7 @@ from mcp_assets.defs.storage import SettingsPostgresStorage
 from mcp_assets.settings import Settings
 from mcp_assets.stores import postgres_silence
 from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.stores.postgres import Postgres
 from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.observing import put_tasks, rows, sync_all
@@ -142,3 +143,16 @@ def test_status_names_each_store_that_is_away(platform: Platform, make_platform:
 
     assert [said.split()[0] for said in pending(without_qdrant).unavailable] == ["Qdrant"]
     assert [said.split()[0] for said in pending(without_any).unavailable] == ["PostgreSQL", "NATS", "Qdrant"]
+
+
+def test_an_outage_after_the_first_use_tells_why_no_connection_is_to_be_had(
+    relay: Relay, settings: Settings, url: str, soon: None
+) -> None:
+    postgres = Postgres(url, settings.schema_name, settings.relationships_table, {}, timeout_s=2)
+    with postgres.transaction():
+        pass
+    relay.fall_silent()
+    with pytest.raises(StoreUnavailable, match="connection timeout expired"), postgres.transaction():
+        pass
+    relay.resume()
+    postgres.close()
