@@ -356,7 +356,7 @@ def _look(platform: Running, result: Cell) -> None:
             result.status.append(sentence)
 
 
-_CHECKS = ("intake_is_current", "provider_answers")
+_CHECKS = ("intake_is_current", "provider_answers", "collections_match_model")
 
 
 def _check(settings: Settings, there: Stores, result: Cell) -> None:

@@ -112,11 +112,11 @@ class NatsStreams:
         Raises:
             StoreRefused: another stream already takes some of the subjects.
         """
-        self._run(self._ensure_stream(name), self._timeout_s)
+        self._run(self._ensure_stream(name), self._timeout_s * 2)
 
     def state(self, name: str) -> StreamState | None:
         """What the stream holds; None if there is no such stream."""
-        return self._run(self._state(name), self._timeout_s)
+        return self._run(self._state(name), self._timeout_s * 2)
 
     def read(
         self,
@@ -186,7 +186,7 @@ class NatsStreams:
 
     def mark(self) -> str | None:
         """By what this NATS is known: its cluster's name, else the server's; None if it has none of its own."""
-        return self._run(self._shown_mark(), self._timeout_s)
+        return self._run(self._shown_mark(), self._timeout_s * 2)
 
     def max_payload(self) -> int:
         """Bytes that the server takes in one message."""
@@ -242,32 +242,49 @@ class NatsStreams:
     async def _shown_mark(self) -> str | None:
         await self._reach_one()
         client = _VerifiedClient(None)
-        await client.connect(self._servers, connect_timeout=int(self._timeout_s), allow_reconnect=False)
+        await client.connect(self._servers, connect_timeout=self._connect_timeout_s, allow_reconnect=False)
         try:
             return _mark(client._server_info)
         finally:
             await client.close()
 
     async def _reach_one(self) -> None:
-        """Raise OSError at once if no server takes a connection: a client that reconnects would try for ever."""
-        refusals: list[OSError] = []
-        for server in self._servers:
-            address = urlsplit(server if "://" in server else f"nats://{server}")
-            try:
-                _, writer = await asyncio.open_connection(address.hostname, address.port or _PORT)
-            except OSError as refusal:
-                refusals.append(refusal)
-                continue
-            writer.close()
-            return
-        raise refusals[-1] if refusals else OSError("NATS_URL names no server")
+        """Raise OSError if no server takes a connection: a client that reconnects would try for ever.
+
+        All are asked at once, because one whose machine is gone would use up the time of those after it.
+        """
+        tries = [asyncio.ensure_future(self._reach(server)) for server in self._servers]
+        refusal = OSError("NATS_URL names no server")
+        try:
+            for reached in asyncio.as_completed(tries):
+                try:
+                    await reached
+                except OSError as error:
+                    refusal = error
+                else:
+                    return
+        finally:
+            for one in tries:
+                one.cancel()
+        raise refusal
+
+    async def _reach(self, server: str) -> None:
+        address = urlsplit(server if "://" in server else f"nats://{server}")
+        opening = asyncio.open_connection(address.hostname, address.port or _PORT)
+        _, writer = await asyncio.wait_for(opening, self._timeout_s)
+        writer.close()
+
+    @property
+    def _connect_timeout_s(self) -> int:
+        """Of each server: a silent one leaves time for the next."""
+        return max(2, int(self._timeout_s / max(1, len(self._servers))))
 
     async def _connect(self, denials: Denials, *, allow_reconnect: bool) -> "_VerifiedClient":
         client = _VerifiedClient(self._verify)
         await client.connect(
             self._servers,
             name="mcp_assets",
-            connect_timeout=int(self._timeout_s),
+            connect_timeout=self._connect_timeout_s,
             allow_reconnect=allow_reconnect,
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.25,  # type: ignore[arg-type]

@@ -13,8 +13,11 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.platform import Platform
 
-_ANSWER_WITHIN_S = 3.0
-"""A frozen server is taken for silent after this: a tick must not wait for it as long as a run does."""
+_ANSWER_WITHIN_S = 10.0
+"""A frozen server is taken for silent after this: a tick must not wait for it as long as a run does.
+
+One that takes some seconds for each answer is slow, and runs work with it.
+"""
 
 _VALID_S = 1.0
 """How long an answer, or the lack of one, is taken for granted: several sensors ask."""

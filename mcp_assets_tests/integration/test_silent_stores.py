@@ -156,3 +156,15 @@ def test_an_outage_after_the_first_use_tells_why_no_connection_is_to_be_had(
         pass
     relay.resume()
     postgres.close()
+
+
+def test_one_silent_nats_server_of_several_is_no_outage(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    parts = urlsplit(platform.settings.require_nats_url())
+    assert parts.hostname and parts.port
+    with Relay((parts.hostname, parts.port)) as silent:
+        silent.fall_silent()
+        servers = f"nats://127.0.0.1:{silent.port},{parts.geturl()}"
+
+        assert make_platform(nats_url=SecretStr(servers)).nats.state(platform.settings.streams[0]) is not None
