@@ -340,7 +340,8 @@ def test_doctor_names_each_service_that_is_silent_by_its_setting_and_without_its
         QDRANT_URL=f"http://someone:pa55word@{DEAD}",
         OPENAI_BASE_URL=f"http://{DEAD}/v1",
     )
-    assert wrong(found) == {"postgres", "source tables", "nats", "qdrant", "collections", "embedder"}
+    silent = {"postgres", "source tables", "relationships", "nats", "qdrant", "collections", "embedder"}
+    assert wrong(found) == silent
     assert "DATABASE_URL" in found["postgres"][1]
     assert "NATS_URL" in found["nats"][1]
     assert "QDRANT_URL" in found["qdrant"][1]
