@@ -25,6 +25,9 @@ from mcp_assets.sync.search import search
 
 _INDEX_TIMEOUT_S = 300.0
 
+_UI_SILENT_S = 300.0
+"""Dagster's services say nothing while they load, for minutes on a machine that is busy with other things."""
+
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End after the searches instead of staying up.")] = False,
@@ -41,7 +44,7 @@ def demo(
         ) as dagster:
             with err.status("Dagster is starting") as shown:
                 dagster.wait_until_up(
-                    90, on_wait=lambda waited_s: shown.update(f"Dagster is starting, {waited_s:.0f} s so far")
+                    _UI_SILENT_S, on_wait=lambda waited_s: shown.update(f"Dagster is starting, {waited_s:.0f} s so far")
                 )
             _index(platform, dagster)
             for query in sample.SEARCHES:
