@@ -196,7 +196,8 @@ def test_a_write_that_is_only_acknowledged_does_not_count_as_done(
     told = models.InlineResponse2008(result=answer)
     monkeypatch.setattr(SyncPointsApi, "upsert_points", lambda *_, **__: told)
     monkeypatch.setattr(QdrantClient, "delete", lambda *_, **__: answer)
-    monkeypatch.setattr(QdrantClient, "batch_update_points", lambda *_, **__: [answer])
+    batch = models.InlineResponse20018(result=[answer])
+    monkeypatch.setattr(SyncPointsApi, "batch_update", lambda *_, **__: batch)
 
     for write in ({"upsert": [point(1)]}, {"delete": [uuid4()]}, {"payloads": {uuid4(): {"a": 1}}}):
         with pytest.raises(StoreUnavailable, match="has not applied it"):
