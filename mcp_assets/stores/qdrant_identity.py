@@ -96,8 +96,10 @@ class IdentityReader:
         return httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S, limits=no_keeping)
 
     def _silent(self, error: Exception) -> StoreUnavailable:
+        # httpx adds a line that sends the reader to a page about HTTP.
+        reason = str(error).partition("\n")[0]
         return StoreUnavailable(
-            f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
+            f"Qdrant does not answer at {without_password(self._url)} ({reason}): check QDRANT_URL and that it runs"
         )
 
     def _unlike_qdrant(self, path: str) -> StoreUnavailable:
