@@ -6,6 +6,7 @@ between two kills, and what work that was not killed has left is what killed wor
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from mcp_assets.embedding.openai_compatible import _PROBE
@@ -231,7 +232,7 @@ class ToAndFro:
                 for key in found[name].keys() | right.keys()
                 if found[name].get(key) != right.get(key)
             }
-            assert not differing, f"{name} after a kill {where}"
+            assert not differing, f"{name} after a kill {where}: {dict(islice(differing.items(), 3))}"
         spent = self._embedded() - self._spent[self._at]
         assert spent <= in_flight, f"{spent} texts were embedded again after a kill {where}"
 

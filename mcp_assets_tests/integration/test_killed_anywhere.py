@@ -13,6 +13,7 @@ from mcp_assets.sync.census import last_censuses, take_census
 from mcp_assets.sync.drain import drain
 from mcp_assets.sync.full import full_sync
 from mcp_assets.sync.linker import link_until_done, pending_links
+from mcp_assets.sync.pending import pending
 from mcp_assets.sync.platform import Platform
 from mcp_assets.sync.repair import repair
 from mcp_assets.sync.validation import validate
@@ -123,9 +124,12 @@ def repair_what_was_found(platform: Platform) -> None:
 
 
 def repair_to_the_end(platform: Platform) -> None:
+    """Until a census finds nothing that began when nothing waited: it leaves out what waiting work may mend."""
+
     def repaired() -> bool:
+        waits = not pending(platform).idle
         report = validate(platform, entity_types=list(platform.settings.entity_types), repair=True, deep=True)
-        return not report.left and not pending_links(platform, up_to=1)
+        return not waits and not report.found.keys() - {"dangling_reference"}
 
     until(repaired)
 
