@@ -450,11 +450,11 @@ def test_a_batch_that_was_embedded_for_the_plain_collection_is_not_written_to_it
     put_tasks(plain, {"late": "Embedded by the old model"})
     embed = type(plain.embedder).embed
 
-    def move_meanwhile(self: Any, texts: Any) -> Any:
+    def move_meanwhile(self: Any, texts: Any, **stopping: Any) -> Any:
         monkeypatch.undo()
         sync_everything(own)
         assert own.qdrant.alias_target("kanban_tasks") == NEW
-        return embed(self, texts)
+        return embed(self, texts, **stopping)
 
     monkeypatch.setattr(type(plain.embedder), "embed", move_meanwhile)
     report = Indexer(plain, "task").run([Wanted("late")])
