@@ -417,7 +417,7 @@ def test_a_row_whose_metadata_no_store_can_hold_is_dead_lettered_and_its_neighbo
         pytest.param({"x": "\U0001f600 \u202e \x7f"}, True, id="text of odd letters"),
         pytest.param({"x": {"y": [1, None, {"z": []}]}}, True, id="nested"),
         pytest.param({"mcp_kind": "chunk", "entity_id": "other", "mcp_slot": "x", "title": 5}, True, id="our own keys"),
-        pytest.param({"kind": 7, "start": None, "model": ["m"], "slot": "x"}, True, id="names like our own keys"),
+        pytest.param({"kind": 7, "start": 0, "model": ["m"], "slot": "x"}, True, id="names like our own keys"),
     ],
 )
 def test_metadata_of_every_shape_reach_the_payload_or_are_dead_lettered_and_harm_no_neighbour(

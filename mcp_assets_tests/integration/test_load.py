@@ -87,7 +87,7 @@ def test_more_lines_than_a_batch_are_loaded_and_told_batch_by_batch(platform: Pl
         ({**TASK, "entity_type": "sprint"}, r"'sprint' is not registered \(registered: memory, page, task\)"),
         ({**TASK, "entity_id": ""}, "entity_id must be a text of 1 to 512"),
         ({**TASK, "entity_id": 7}, "entity_id must be a text"),
-        ({**TASK, "entity_id": "x" * 513}, "entity_id must be a text"),
+        ({**TASK, "entity_id": "x" * 513}, "entity_id has 513 characters; an id has at most 512"),
         ({**TASK, "title": 7}, "title and content must be texts"),
         ({**TASK, "metadata": []}, "metadata must be an object"),
         ({**TASK, "created_at": "yesterday"}, "yesterday"),
