@@ -259,7 +259,7 @@ def test_sides_that_do_not_come_in_one_order_are_refused() -> None:
     row = ("a", "h", 1)
     assert list(sources.differing([row, ("b", "h", 2)], [("a", "h", None)])) == [("b", 2)]
     for source in ([("b", "h", 1), row], [row, row]):
-        with pytest.raises(StoreRefused, match="one order"):
+        with pytest.raises(StoreRefused, match="order of code points"):
             list(sources.differing(source, []))
 
 
