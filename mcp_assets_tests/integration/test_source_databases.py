@@ -258,9 +258,10 @@ def test_loading_writes_to_where_the_tables_are(foreign: Platform, other_url: st
 def test_sides_that_do_not_come_in_one_order_are_refused() -> None:
     row = ("a", "h", 1)
     assert list(sources.differing([row, ("b", "h", 2)], [("a", "h", None)])) == [("b", 2)]
-    for source in ([("b", "h", 1), row], [row, row]):
-        with pytest.raises(StoreRefused, match="order of code points"):
-            list(sources.differing(source, []))
+    with pytest.raises(StoreRefused, match="order of code points"):
+        list(sources.differing([("b", "h", 1), row], []))
+    # Rows that bear one id are named elsewhere; the first counts.
+    assert list(sources.differing([row, row], [])) == [("a", 1)]
 
 
 def test_another_database_at_the_address_is_not_read_until_it_is_accepted(
