@@ -5,6 +5,7 @@ from contextlib import closing
 from itertools import count
 
 from qdrant_client import QdrantClient
+from qdrant_client.http.exceptions import ApiException
 
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
@@ -54,6 +55,6 @@ def _says(platform: Running, ref: EntityRef, title: str) -> bool:
         url = platform.addresses().qdrant_url
         with closing(QdrantClient(url=url, check_compatibility=False, timeout=5)) as client:
             points = client.retrieve(COLLECTIONS[ref.type], [str(point_id(ref))], with_payload=["title"])
-    except Exception:  # noqa: BLE001  (the client has an error of its own for each way of being away)
+    except (ApiException, RuntimeError):  # Qdrant, or the whole stack, is still away
         return False
     return bool(points) and (points[0].payload or {}).get("title") == title
