@@ -59,13 +59,18 @@ def wait_for(what: str, look: Callable[[], T | None], timeout_s: float = 90.0) -
 
 @dataclass
 class Live:
-    """The running platform. `texts`: what every living entity should say, kept by the test as it writes."""
+    """The running platform.
+
+    `texts`: what every living entity should say, kept by the test as it writes. `settings`: more environment variables,
+    which count for what is started after they are set.
+    """
 
     folder: Path
     addresses: stack.StackAddresses
     embedder: subprocess.Popen[str]
     embedder_url: str
     texts: dict[EntityRef, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     daemon: subprocess.Popen[bytes] | None = None
 
     @property
@@ -84,6 +89,7 @@ class Live:
             "MCP_ASSETS_BATCH_SIZE": str(BATCH_SIZE),
             "MCP_ASSETS_SENSOR_TICK_S": "10",
             "MCP_ASSETS_DRAIN_LINGER_S": "3",
+            **self.settings,
         }
 
     # Dagster

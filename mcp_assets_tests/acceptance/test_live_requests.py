@@ -45,6 +45,7 @@ def request(message_id: str, sync_type: str, *ids: str, **context: Any) -> Messa
 def test_a_full_sync_asked_for_by_messages_is_one_backfill_that_a_killed_run_does_not_stop(
     live: Live, instance: dg.DagsterInstance, listener: Listener
 ) -> None:
+    live.settings["MCP_ASSETS_SWEEP"] = "false"  # a drain would do it first
     live.start_daemon()
     refs = [EntityRef(name, f"full-{number}") for number in range(120) for name in TYPES]
     live.write_all({ref: (f"Note {ref.id}", f"{ref.type} {ref.id} says so") for ref in refs})

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -142,6 +143,23 @@ def test_whatever_is_killed_below_dev_is_started_again_and_events_are_indexed_as
     wait_for(f"the definitions to be loaded without the {name}", dev.is_up, PATIENCE_S)
     dev.index(EntityRef("task", f"after-{name.replace(' ', '-')}"))
     wait_for(f"one process of each kind without the {name}", dev.is_whole, PATIENCE_S)
+
+
+def test_definitions_are_loaded_again_when_the_process_is_killed_as_it_starts_to_load_them(dev: Dev) -> None:
+    (code_server,) = wait_for("the code server", lambda: dev.pids(ROLES["code server"]), PATIENCE_S)
+    loading = ROLES["process with the definitions"]
+    before = dev.pids(loading)
+    os.kill(code_server, signal.SIGKILL)
+    # Killed as it appears, before the keeper's next look.
+    killed: set[int] = set()
+    deadline = time.monotonic() + PATIENCE_S
+    while not killed and time.monotonic() < deadline:
+        killed = dev.pids(loading) - before
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    wait_for("another process with the definitions", lambda: dev.pids(loading) - before - killed, PATIENCE_S)
+    wait_for("the definitions to be loaded", dev.is_up, PATIENCE_S)
+    dev.index(EntityRef("task", "after-a-kill-while-loading"))
 
 
 def test_a_second_dev_of_the_same_stack_is_refused_with_the_process_that_runs_it(dev: Dev) -> None:

@@ -303,8 +303,9 @@ def test_a_repair_killed_anywhere_is_resumed_and_embeds_nothing_twice_but_the_ba
     execute(platform, "DELETE FROM tasks WHERE id = 't60'")
     execute(
         platform,
-        "INSERT INTO relationships (source_type, source_id, target_type, target_id, relationship_type, strength)"
-        " SELECT 'task', 't' || n, 'page', 'nowhere', 'cross_reference', 1 FROM generate_series(1, 5) AS n",
+        "INSERT INTO relationships (source_type, source_id, target_type, target_id, relationship_type, strength,"
+        " origin) SELECT 'task', 't' || n, 'page', 'nowhere', 'cross_reference', 1, 'mcp_assets'"
+        " FROM generate_series(1, 5) AS n",
     )
     embedded_texts = tmp_path / "texts"
     embedded_texts.touch()
