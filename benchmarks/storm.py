@@ -64,6 +64,9 @@ _SHARES: dict[ProcessClass, float] = {
 }
 """How often each class is killed, in parts of the sum."""
 
+_COMES_BACK_S = 8.0
+"""How long a kill waits for a process of its class: several of them take some seconds to be started again."""
+
 _STILL_S = 120.0
 """Seconds without any progress after which what is wrong is taken for good: longer than the last recheck and a pass of
 the sweep."""
@@ -85,7 +88,7 @@ def storm(
         world.do(step)
         while at and number >= at[0]:
             at.pop(0)
-            killed[_kill(platform, wanted.pop())] += 1
+            killed[_kill(platform, wanted.pop(), chance)] += 1
         if number % 200 == 0:
             say(f"{number} of {events} steps, {killed.total()} kills, {time.monotonic() - began:.0f} s")
         ahead_s = began + (number + 1) / rate - time.monotonic()
@@ -95,12 +98,18 @@ def storm(
     return killed
 
 
-def _kill(platform: Running, wanted: ProcessClass) -> str:
-    """Kill a process of the class, or where none lives at the moment, one that nearly always does."""
-    for chosen in (wanted, ProcessClass.RUN, ProcessClass.QDRANT, ProcessClass.NATS, ProcessClass.POSTGRES):
-        if platform.kill(chosen):
-            return chosen.value
-    return "none"
+def _kill(platform: Running, wanted: ProcessClass, chance: Random) -> str:
+    """Kill a process of the class as soon as one lives; where that takes long, one of another class."""
+    deadline = time.monotonic() + _COMES_BACK_S
+    while not platform.kill(wanted):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    else:
+        return wanted.value
+    others = [other for other in _SHARES if other is not wanted]
+    chance.shuffle(others)
+    return next((other.value for other in others if platform.kill(other)), "none")
 
 
 def at_rest(platform: Running, settings: Settings, truth: Truth) -> Findings:

@@ -113,7 +113,8 @@ def send_events(platform: Platform, differing: list[tuple[str, str]], old: State
 
 
 def everything(platform: Platform) -> dict[str, dict[Any, Any]]:
-    """All that the stores hold, but for times, the order of events and the numbers of rows."""
+    """All that the stores hold, but for times, the order of events, the numbers of rows, and collections of a model
+    before: when those were last written depends on when the aliases moved."""
     return {
         "ledger": _by(
             rows(
@@ -127,7 +128,7 @@ def everything(platform: Platform) -> dict[str, dict[Any, Any]]:
             rows(
                 platform,
                 "SELECT entity_type, entity_id, collection, model, text_hash, state_hash, points, vector_checks"
-                " FROM {schema}.embedded",
+                f" FROM {{schema}}.embedded WHERE model = '{platform.settings.embedding_model}'",
             ),
             3,
         ),

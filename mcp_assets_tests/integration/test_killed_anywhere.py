@@ -182,3 +182,21 @@ def test_a_repair_killed_anywhere_ends_as_if_it_had_not_been_killed(make_platfor
     world = ToAndFro((platform, platform), stub, fill_or_damage, repair_to_the_end, (STATES[0], STATES[0]))
 
     assert_killed_anywhere_it_ends_alike(world, repair_what_was_found, at_least=150)
+
+
+# A change of model.
+
+
+def test_a_change_of_model_killed_anywhere_ends_as_if_it_had_not_been_killed(
+    make_platform: Make, stub: OpenAIStub
+) -> None:
+    """Each change of state is one of the model too, so that the aliases move to and fro between its collections."""
+    settings = {**SETTINGS, "shards": 1}
+    dimension = make_platform(**settings).settings.embedding_dimension
+    to_stub, to_other = (
+        make_platform(**settings, embedding_model=model, previous_model=previous, previous_dimension=dimension)
+        for model, previous in (("stub", "other"), ("other", "stub"))
+    )
+    world = ToAndFro((to_stub, to_other), stub, write, sync_and_link)
+
+    assert_killed_anywhere_it_ends_alike(world, sync_every_type, at_least=150)
