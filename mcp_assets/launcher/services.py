@@ -127,16 +127,15 @@ class Service:
             self.empty_since = None
             self.empty_s = EMPTY_S
             return
-        if not self.loaded and not self._is_empty_for_long():
+        if not self.loaded and not self._is_empty_for_long(self.socket):
             return
         log.warning("no process is left behind the %s: the %s is started again", self.name, self.name)
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
-    def _is_empty_for_long(self) -> bool:
-        assert self.socket is not None
-        # It listens once it has started such a process and waited for it.
-        if not self.socket.exists():
+    def _is_empty_for_long(self, socket: Path) -> bool:
+        # A code server listens once it has started such a process and waited for it.
+        if not socket.exists():
             self.empty_since = None
             return False
         if self.empty_since is None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -199,7 +200,9 @@ class NatsStreams:
             return
         client, self._client = self._client, None
         if client is not None:
-            asyncio.run_coroutine_threadsafe(client.close(), loop).result(self._timeout_s)
+            # A connection that is broken already is closed enough.
+            with suppress(OSError):
+                asyncio.run_coroutine_threadsafe(client.close(), loop).result(self._timeout_s)
         loop.call_soon_threadsafe(loop.stop)
 
     def _run(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
@@ -596,6 +599,18 @@ class _VerifiedClient(Client):
         self._was_connected = False
         self.refused: StoreUnavailable | None = None
         """Why the server that was found last is none for us."""
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # The client expects the words of a NATS server, and fails in many ways at any others.
+            assert self._transport is not None  # noqa: S101  (they came by it)
+            self._transport.close()  # type: ignore[no-untyped-call]
+            sentence = "what answers at the address in NATS_URL is no NATS server"
+            if not self._was_connected:
+                raise StoreUnavailable(sentence) from error
+            raise NatsError(sentence) from error  # The client goes on with its tries.
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         await super()._process_info(info, initial_connection)

@@ -533,13 +533,14 @@ class Qdrant:
             raise CollectionMismatch(
                 f"the collection {target} (alias {alias}) was made for {made_for or 'another model'} with "
                 f"{vectors.size} dimensions, the settings ask for {profile.name} with {profile.dimension}; nothing was "
-                f"written to it. Set EMBEDDING_MODEL (and EMBEDDING_PROVIDER) back, or delete the collection {target} "
-                "and run a full sync, which embeds everything anew"
+                f"written to it. Set EMBEDDING_MODEL (and EMBEDDING_PROVIDER) back; or, if no other program uses the "
+                f"collection {target}, delete it by hand and run a full sync, which embeds everything again"
             )
         if vectors.distance.value != profile.distance:
             raise CollectionMismatch(
                 f"the collection {target} measures {vectors.distance.value}, the model {profile.name} needs "
-                f"{profile.distance}; nothing was written to it. Delete it and run a full sync"
+                f"{profile.distance}; nothing was written to it. If no other program uses it, delete it by hand and "
+                "run a full sync"
             )
 
     def model_in(self, collection: str) -> str | None:

@@ -602,7 +602,7 @@ def _serving(platform: Platform, alias: str, aliases: Mapping[str, str]) -> Targ
     if made.distance != profile.distance and _same_model(profile, platform.embedder.profile):
         raise CollectionMismatch(
             f"the collection {name} measures {made.distance}, the model {profile.name} needs {profile.distance}; "
-            "nothing was written to it. Delete it and run a full sync"
+            "nothing was written to it. If no other program uses it, delete it by hand and run a full sync"
         )
     return Target(Collection(alias, name), profile, embedder)
 

@@ -1,5 +1,7 @@
 """The stores: what each promises to `sync`, against real servers: durable or an error, and never half known."""
 
+import socketserver
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -269,3 +271,31 @@ def test_a_connection_that_was_closed_may_be_closed_again_and_used_anew(platform
     streams.close()
     assert streams.state("MCP_ASSETS") is not None
     streams.close()
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        b"INFO []\r\n",
+        b"INFO 1\r\n",
+        b"INFO {}\r\n",
+        b"INFO {\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\xff\xfe\r\n",
+    ],
+)
+def test_what_answers_at_the_address_of_nats_without_being_nats_is_a_store_that_is_away(opening: bytes) -> None:
+    class Stranger(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(opening)
+            self.request.recv(1)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        streams = NatsStreams(f"nats://127.0.0.1:{server.server_address[1]}", ["mcp.>"], timeout_s=2)
+        try:
+            with pytest.raises(StoreUnavailable, match="NATS"):
+                streams.state("MCP_ASSETS")
+        finally:
+            streams.close()
+            server.shutdown()
