@@ -50,13 +50,6 @@ LONGEST_DELAY_S = 10.0
 TICK_S = 1.0
 """How often the keeper looks for a code server without the process that has the definitions loaded."""
 
-EMPTY_S = 15.0
-"""A code server that serves for so long without a process that has the definitions loaded is started again, the next
-time after twice as long, up to `LONGEST_EMPTY_S`. Such a process may have been killed while it loaded them, which looks
-the same from here as definitions that cannot be loaded; the UI shows the reason of either meanwhile."""
-
-LONGEST_EMPTY_S = 240.0
-
 PATIENCE_S = 3.0
 """How long services and runs may take to end in good order. A sensor's tick may take minutes; it is done again."""
 
@@ -78,9 +71,6 @@ class Service:
     pid: int | None = None
     loaded: set[psutil.Process] = field(default_factory=set)
     """The processes, below a code server, that have the definitions loaded."""
-    empty_since: float | None = None
-    """Since when, by the monotonic clock, a code server serves without such a process."""
-    empty_s: float = EMPTY_S
 
     async def keep(self) -> None:
         """Run until cancelled, started again after each end. Raises ServiceFailed."""
@@ -93,7 +83,7 @@ class Service:
             )
             self.pid = process.pid
             code = await process.wait()
-            self.pid = self.empty_since = None
+            self.pid = None
             self._end_loaded()
             delay = self.backoff.after(time.monotonic() - began)
             reason = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
@@ -117,34 +107,20 @@ class Service:
         """Kill a code server, so that it is started again, when the process behind it has died.
 
         Dagster's code server passes requests on to a process that has the definitions loaded, and never replaces one
-        that died. One that dies before it was ever seen here leaves a code server that serves an error for good.
+        that died. It listens once that process runs, so that one that listens without such a process has lost it, be it
+        before it was seen here. Definitions that cannot be loaded are no reason for that process to end.
         """
         if self.socket is None or self.pid is None:
             return
         now = {process for process in living_below(self.pid) if _serves_definitions(process)}
         if now:
             self.loaded = now
-            self.empty_since = None
-            self.empty_s = EMPTY_S
             return
-        if not self.loaded and not self._is_empty_for_long(self.socket):
+        if not self.loaded and not self.socket.exists():
             return
         log.warning("no process is left behind the %s: the %s is started again", self.name, self.name)
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-
-    def _is_empty_for_long(self, socket: Path) -> bool:
-        # A code server listens once it has started such a process and waited for it.
-        if not socket.exists():
-            self.empty_since = None
-            return False
-        if self.empty_since is None:
-            self.empty_since = time.monotonic()
-        if time.monotonic() - self.empty_since < self.empty_s:
-            return False
-        self.empty_since = None
-        self.empty_s = min(2 * self.empty_s, LONGEST_EMPTY_S)
-        return True
 
     def _end_loaded(self) -> None:
         for process in self.loaded:
