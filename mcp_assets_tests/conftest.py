@@ -1,6 +1,7 @@
 """What the tests share: one embedded stack for the session, and for each test a platform with stores of its own."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,9 @@ hypothesis_settings.load_profile("without_deadline")
 def pytest_configure() -> None:
     """Every embedded Qdrant of the tests is as strict as Qdrant Cloud: it refuses filters that no index answers."""
     os.environ.setdefault(STRICT_VARIABLE, "1")
+    # A shell that starts the tests in the background has them, and what they start, ignore these.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
