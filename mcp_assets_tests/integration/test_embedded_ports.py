@@ -25,6 +25,8 @@ class RobbedServer(NatsServer):
         super().preparation()
         if len(self.taken) < self._times:
             listener = self._listeners.enter_context(socket.socket())
+            # What is left of a server's connections on that port would be in the way.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((LOOPBACK, self.port))
             listener.listen()
             self.taken.add(self.port)
