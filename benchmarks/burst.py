@@ -33,13 +33,13 @@ from harness import (
 )
 from qdrant_client import models
 
+from mcp_assets.cli.load_entities import Line
 from mcp_assets.entities.points import Key
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.intake import intake
-from mcp_assets.sync.load import Line
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.index.full_sync import full_sync
 
 _UNFINISHED = "('QUEUED', 'NOT_STARTED', 'STARTING', 'STARTED', 'CANCELING')"
 

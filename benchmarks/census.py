@@ -13,9 +13,9 @@ from contextlib import closing
 from harness import bench, in_fresh_process, report, say
 from scale import _INSERT, ENTITY_TYPE, HashEmbedder, fill
 
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.census import take_census
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.consistency.census import take_census
 
 
 def census(settings: Settings, *, deep: bool) -> tuple[int, dict[str, int], float]:

@@ -27,10 +27,10 @@ from rate_limited_provider import TEXTS_PER_S, provider
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector, only_vector
 from mcp_assets.entities.refs import SLOTS
+from mcp_assets.platform import Platform, make_embedder
 from mcp_assets.settings import Settings
 from mcp_assets.stores.qdrant import Point
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.platform import Platform, make_embedder
+from mcp_assets.sync.index.full_sync import full_sync
 
 REMOTE_MODEL = "text-embedding-3-small"
 REMOTE_DIMENSION = 256

@@ -32,10 +32,10 @@ from harness import (
 from qdrant_client import AsyncQdrantClient
 from timed_location import NOTES
 
+from mcp_assets.cli.load_entities import Line
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepare
-from mcp_assets.sync.load import Line
 
 TYPES = {"task": "kanban_tasks", "page": "wiki_pages", "memory": "memory_nodes"}
 """Entity types and their collections."""

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from harness import WORKSPACE, Bench, bench, load_entities, read_workspace, report, say
 
+from mcp_assets.cli.load_entities import Line
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType, tags_of
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.load import Line
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.tags import refresh_tag_weights
+from mcp_assets.platform import Platform
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 
 HIDDEN = ("depends_on", "replaces", "superseded_by")
 

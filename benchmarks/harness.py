@@ -28,11 +28,11 @@ import psycopg
 from pydantic import SecretStr
 from qdrant_client import QdrantClient
 
+from mcp_assets.cli.load_entities import Line, create_source_tables, load, parse_lines
 from mcp_assets.cli.services import dagster_environment
 from mcp_assets.embedded import stack
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, variable_of
-from mcp_assets.sync.load import Line, create_source_tables, load, parse_lines
-from mcp_assets.sync.platform import Platform
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -21,18 +21,18 @@ from statistics import median
 
 from harness import WORKSPACE, Bench, Measured, bench, in_fresh_process, load_entities, read_workspace, report, say
 
+from mcp_assets.cli.load_entities import Line
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import query_floor
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.qdrant import Asking
-from mcp_assets.sync.collections import serving_profile
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.linker import LinkCounts, link_until_done, mark_shards
-from mcp_assets.sync.lists import ASKED, QUERIES_A_REQUEST
-from mcp_assets.sync.load import Line
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.tags import refresh_tag_weights
+from mcp_assets.sync.collections.serving import serving_profile
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.link.linker import LinkCounts, link_until_done, mark_shards
+from mcp_assets.sync.link.neighbours import ASKED, QUERIES_A_REQUEST
+from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 
 _CHANGED_EACH = 100
 

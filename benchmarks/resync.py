@@ -15,11 +15,11 @@ from harness import Bench, bench, in_fresh_process, report, say
 from pydantic import SecretStr
 from scale import ENTITY_TYPE, HashEmbedder
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedded.servers.postgres import DATABASE
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.index.full_sync import full_sync
 
 # Some 600 characters each, all different.
 _INSERT = """

@@ -27,12 +27,12 @@ from mcp_assets.embedded.qdrant.storage import Storage
 from mcp_assets.embedded.state import StateDir
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.intake import intake
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.link.linker import link_until_done
 
 DIMENSION = 64
 ENTITY_TYPE = "task"

@@ -41,10 +41,10 @@ from storming.running import DIMENSION, ProcessClass, Running, running
 from storming.workload import Truth, Workload
 from storming.world import World, answered
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedded import stack
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
 
 PROVIDER_S = 0.2
 """What a request to the provider takes."""

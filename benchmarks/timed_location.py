@@ -10,8 +10,8 @@ from pydantic import PrivateAttr
 
 from mcp_assets.definitions import build_defs
 from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.platform import Platform
 from mcp_assets.settings import load_settings
-from mcp_assets.sync.platform import Platform
 
 NOTES = "BENCHMARK_NOTES"
 """Environment variable: the file that a line is added to for each run."""

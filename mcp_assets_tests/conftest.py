@@ -11,12 +11,12 @@ import psycopg
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from mcp_assets import platform as platform_module
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedded import stack
 from mcp_assets.embedded.qdrant import STRICT_VARIABLE
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, variable_of
-from mcp_assets.sync import platform as platform_module
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.openai_stub import OpenAIStub
 
 DIMENSION = 16

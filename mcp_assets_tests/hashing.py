@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from qdrant_client import QdrantClient, models
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.sync.census import Census, take_census
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
+from mcp_assets.platform import Platform
+from mcp_assets.sync.consistency.census import Census, take_census
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.link.linker import link_until_done
 
 DIMENSION = 16
 TASKS = "kanban_tasks"

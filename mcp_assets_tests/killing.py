@@ -19,9 +19,9 @@ from typing import Any
 
 import psycopg
 
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync.platform import Platform
 
 WITHIN_S = 300.0
 

@@ -16,14 +16,14 @@ from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector, ref
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.graph import EdgeKey, EdgeType, ranking
+from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
-from mcp_assets.sync import known as known_module
-from mcp_assets.sync import linker, lists
-from mcp_assets.sync.full import Stages, full_sync
-from mcp_assets.sync.indexer import BatchReport, Indexer
-from mcp_assets.sync.ledger import Wanted
-from mcp_assets.sync.linker import LinkCounts, link_until_done, mark_shards
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.index.full_sync import Stages, full_sync
+from mcp_assets.sync.index.indexer import BatchReport, Indexer
+from mcp_assets.sync.index.ledger import Wanted
+from mcp_assets.sync.link import linker, neighbours
+from mcp_assets.sync.link import stored_lists as known_module
+from mcp_assets.sync.link.linker import LinkCounts, link_until_done, mark_shards
 
 _ANGLE = re.compile(r"@(\d+)")
 
@@ -42,7 +42,7 @@ Graph = dict[EdgeKey, float]
 
 def shorten_lists(monkeypatch: pytest.MonkeyPatch, length: int, known: int) -> None:
     """Lists hold `length` neighbours, and with their spares `known`: some entities fill and overflow them."""
-    for module in (ranking, known_module, lists, linker):
+    for module in (ranking, known_module, neighbours, linker):
         for name, number in (("LIST_LENGTH", length), ("KNOWN", known)):
             monkeypatch.setattr(module, name, number, raising=False)
 

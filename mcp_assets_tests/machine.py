@@ -10,12 +10,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import Carried, Stated
-from mcp_assets.sync import linker
-from mcp_assets.sync.indexer import Indexer
-from mcp_assets.sync.ledger import Wanted
-from mcp_assets.sync.linker import LinkReport
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.tags import refresh_tag_weights
+from mcp_assets.platform import Platform
+from mcp_assets.sync.index.indexer import Indexer
+from mcp_assets.sync.index.ledger import Wanted
+from mcp_assets.sync.link import linker
+from mcp_assets.sync.link.linker import LinkReport
+from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets_tests.linking import (
     delete_source,
     empty_world,

@@ -21,14 +21,14 @@ from qdrant_client import QdrantClient
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import Kind
-from mcp_assets.sync import drain as drain_module
-from mcp_assets.sync.demand import pending_types
-from mcp_assets.sync.drain import Drained
-from mcp_assets.sync.full import Progress, Stages, full_sync
-from mcp_assets.sync.indexer import Counts
-from mcp_assets.sync.intake import Intake, intake
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.recheck import take_due
+from mcp_assets.platform import Platform
+from mcp_assets.sync.inbox import drain as drain_module
+from mcp_assets.sync.inbox.drain import Drained
+from mcp_assets.sync.inbox.drain_requests import pending_types
+from mcp_assets.sync.inbox.intake import Intake, intake
+from mcp_assets.sync.index.event_rechecks import take_due
+from mcp_assets.sync.index.full_sync import Progress, Stages, full_sync
+from mcp_assets.sync.index.indexer import Counts
 from mcp_assets_tests.openai_stub import vector_of
 
 EVERYTHING = Stages()

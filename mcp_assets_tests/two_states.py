@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedding.openai_compatible import _PROBE
 from mcp_assets.entities.points import Key
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
+from mcp_assets.platform import Platform
 from mcp_assets_tests.observing import COLLECTIONS, points, put, remove, rows, send
 from mcp_assets_tests.openai_stub import OpenAIStub
 

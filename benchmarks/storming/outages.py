@@ -30,9 +30,9 @@ from qdrant_client import QdrantClient
 from mcp_assets.embedded import stack
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.checks import evaluate
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.consistency.checks import evaluate
 from storming.oracle import COLLECTIONS, examine
 from storming.proxy import Mode, Proxy
 from storming.running import Running

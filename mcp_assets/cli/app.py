@@ -9,12 +9,12 @@ from typer.rich_utils import rich_format_error
 
 from mcp_assets.cli import collections, consistency, dead_letters, demo, entities, graph, services, sync
 from mcp_assets.cli.console import Exit, say_error
+from mcp_assets.cli.load_entities import LoadError
 from mcp_assets.embedded.stack import StackError
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.settings import SettingsError
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
-from mcp_assets.sync.load import LoadError
-from mcp_assets.sync.mass_delete import MassDeletion
+from mcp_assets.sync.index.mass_delete import MassDeletion
 
 app = typer.Typer(
     name="mcp-assets",

@@ -6,10 +6,10 @@ import typer
 from rich.markup import escape
 
 from mcp_assets.cli.console import err, out, print_json
+from mcp_assets.platform import Platform
 from mcp_assets.settings import load_settings
-from mcp_assets.sync.adoption import BACKUP_SUFFIX, replaceable
-from mcp_assets.sync.adoption import adopt as adopt_collection
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.collections.adoption import BACKUP_SUFFIX, replaceable
+from mcp_assets.sync.collections.adoption import adopt as adopt_collection
 
 collections = typer.Typer(name="collections", help="Qdrant collections that bear names of ours.", no_args_is_help=True)
 

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from mcp_assets.cli.console import Exit, err, out, print_json, say_error
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
 from mcp_assets.settings import load_settings
-from mcp_assets.sync.drift import Kind, Severity
-from mcp_assets.sync.end_entities import end_entities
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.validation import Validation
-from mcp_assets.sync.validation import validate as validate_stores
+from mcp_assets.sync.consistency.drift import Kind, Severity
+from mcp_assets.sync.consistency.end_entities import end_entities
+from mcp_assets.sync.consistency.validation import Validation
+from mcp_assets.sync.consistency.validation import validate as validate_stores
 
 _EXAMPLES_SHOWN = 20
 
@@ -122,7 +122,7 @@ def _named(platform: Platform, text: str) -> EntityRef:
 
 def _export(platform: Platform, path: Path) -> None:
     # pandas takes a second to load, and nothing else here needs it.
-    from mcp_assets.sync.census_report import export_report
+    from mcp_assets.sync.consistency.report import export_report
 
     try:
         export_report(platform, path)

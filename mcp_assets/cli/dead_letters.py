@@ -7,12 +7,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from mcp_assets.cli.console import Exit, out, print_json, say_error
+from mcp_assets.platform import Platform
 from mcp_assets.settings import load_settings
-from mcp_assets.sync.dead_letters import STAGES, Selection, find_letters
-from mcp_assets.sync.dead_letters import purge as purge_letters
-from mcp_assets.sync.dead_letters import replay as replay_letters
-from mcp_assets.sync.message_warnings import find_warnings
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox.message_warnings import find_warnings
+from mcp_assets.sync.requests.dead_letters import STAGES, Selection, find_letters
+from mcp_assets.sync.requests.dead_letters import purge as purge_letters
+from mcp_assets.sync.requests.dead_letters import replay as replay_letters
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="As `dlq list` shows them.")]

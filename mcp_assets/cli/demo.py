@@ -11,17 +11,17 @@ from mcp_assets import sample
 from mcp_assets.cli.console import Exit, err, out, say_error
 from mcp_assets.cli.dagster_dev import DagsterDev, DagsterEnded, dagster_dev
 from mcp_assets.cli.entities import event_of, progress_bar
+from mcp_assets.cli.load_entities import create_source_tables, load, parse_records
 from mcp_assets.cli.services import dagster_environment, start_stack
 from mcp_assets.embedded import stack
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
-from mcp_assets.sync.full import count_differing
-from mcp_assets.sync.graph_view import related
-from mcp_assets.sync.linker import pending_links
-from mcp_assets.sync.load import create_source_tables, load, parse_records
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.search import search
+from mcp_assets.platform import Platform
+from mcp_assets.sync.index.full_sync import count_differing
+from mcp_assets.sync.link.linker import pending_links
+from mcp_assets.sync.views.graph import related
+from mcp_assets.sync.views.pending import pending
+from mcp_assets.sync.views.search import search
 
 _INDEX_TIMEOUT_S = 300.0
 

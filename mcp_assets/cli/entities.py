@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from mcp_assets.cli.console import Exit, err, out, print_json
+from mcp_assets.cli.load_entities import Line, LoadError, create_source_tables, parse_lines
+from mcp_assets.cli.load_entities import load as load_lines
+from mcp_assets.platform import Platform
 from mcp_assets.settings import load_settings
-from mcp_assets.sync.load import Line, LoadError, create_source_tables, parse_lines
-from mcp_assets.sync.load import load as load_lines
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.search import search as search_entities
+from mcp_assets.sync.views.search import search as search_entities
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

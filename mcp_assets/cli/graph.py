@@ -11,10 +11,10 @@ from rich.table import Table
 from mcp_assets.cli.console import Exit, out, print_json, say_error
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, load_settings
-from mcp_assets.sync.graph_view import Format, exists, find_by_id
-from mcp_assets.sync.graph_view import related as related_edges
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.views.graph import Format, exists, find_by_id
+from mcp_assets.sync.views.graph import related as related_edges
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Types = Annotated[list[EdgeType] | None, typer.Option("--type", "-t", help="Only edges of this type; repeatable.")]
@@ -94,7 +94,7 @@ def export_graph(
 ) -> None:
     """Write all edges to a file: graphml, csv, parquet, or html, a page with a picture to explore."""
     # They take a second to load, and no other command needs them: pandas, igraph, plotly.
-    from mcp_assets.sync.export import export
+    from mcp_assets.sync.views.export import export
 
     path = output or Path(f"graph.{format_.value}")
     platform = Platform(load_settings(), reads_only=True)

@@ -13,13 +13,13 @@ from rich.table import Table
 
 from mcp_assets.cli.console import Exit, err, out, print_json, say_error
 from mcp_assets.cli.dagster_dev import DagsterEnded, dagster_dev
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedded import stack
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, load_settings, variable_of
 from mcp_assets.stores.addresses import without_password
-from mcp_assets.sync.doctor import diagnose
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.views.doctor import diagnose
+from mcp_assets.sync.views.pending import pending
 
 
 class StoreName(StrEnum):

@@ -10,13 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from mcp_assets.cli.console import Exit, err, out, print_json, say_error
 from mcp_assets.events import SyncTarget
+from mcp_assets.platform import Platform
 from mcp_assets.settings import load_settings
-from mcp_assets.sync import full_syncs
-from mcp_assets.sync.announce import counts_of
-from mcp_assets.sync.full_syncs import FullSync, PartitionProgress
-from mcp_assets.sync.incremental import bring_up_to_date
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.targets import find_targets
+from mcp_assets.sync.inbox.announce import counts_of
+from mcp_assets.sync.requests import full_sync_requests
+from mcp_assets.sync.requests.full_sync_requests import FullSync, PartitionProgress
+from mcp_assets.sync.requests.incremental import bring_up_to_date
+from mcp_assets.sync.resolve_ids import find_targets
 
 _LOOK_EVERY_S = 0.5
 
@@ -54,7 +54,7 @@ def sync(
         if full:
             named = _types(platform, types or ())
             # A person who looks on decides that much may be deleted, not a daemon: it is done here.
-            if here or allow_mass_delete or not full_syncs.is_served(platform):
+            if here or allow_mass_delete or not full_sync_requests.is_served(platform):
                 if not (here or allow_mass_delete or json):
                     err.print("[dim]no Dagster daemon runs: the full sync is done in this process[/]", highlight=False)
                 _full_here(platform, named, force=force, allow_mass_delete=allow_mass_delete, watch=watch, json=json)
@@ -84,7 +84,7 @@ def _named(platform: Platform, ids: list[str], *, force: bool, json: bool) -> No
 
 def _full(platform: Platform, types: list[str], *, force: bool, watch: bool, json: bool) -> None:
     with platform.postgres.transaction() as connection:
-        sync_ = full_syncs.ask(platform, connection, types, force=force, requested_by="mcp-assets sync")
+        sync_ = full_sync_requests.ask(platform, connection, types, force=force, requested_by="mcp-assets sync")
     if not watch:
         if json:
             print_json({"backfill_id": sync_.id, "finished": False})
@@ -94,7 +94,7 @@ def _full(platform: Platform, types: list[str], *, force: bool, watch: bool, jso
             )
         return
     sync_ = _watch(platform, sync_, types, quiet=json)
-    _tell_full(full_syncs.result_of(platform, sync_), sync_.error, json=json)
+    _tell_full(full_sync_requests.result_of(platform, sync_), sync_.error, json=json)
 
 
 def _full_here(
@@ -102,9 +102,9 @@ def _full_here(
 ) -> None:
     done: dict[tuple[str, int], PartitionProgress] = {}
     with _bars(platform, types, quiet=json or not watch) as bars:
-        for news in full_syncs.run_here(platform, types, force=force, allow_mass_delete=allow_mass_delete):
+        for news in full_sync_requests.run_here(platform, types, force=force, allow_mass_delete=allow_mass_delete):
             part = done.setdefault((news.entity_type, news.shard), PartitionProgress(news.entity_type, news.shard))
-            full_syncs.add_progress(part, news)
+            full_sync_requests.add_progress(part, news)
             bars.show([part])
     names = ("scanned", "embedded", "updated", "deleted", "failed")
     counts = {name: sum(getattr(part, name) for part in done.values()) for name in names}
@@ -130,11 +130,11 @@ def _watch(platform: Platform, sync_: FullSync, types: list[str], *, quiet: bool
     """Show how far the backfill is, until it has come to its end."""
     with _bars(platform, types, quiet=quiet) as bars:
         while True:
-            found = full_syncs.find(platform, sync_.id)
+            found = full_sync_requests.find(platform, sync_.id)
             if found is None:
                 say_error(f"the full sync {sync_.id} is not known any more: ask for it again")
                 raise typer.Exit(Exit.FAILED)
-            bars.show(full_syncs.progress(platform, sync_.id))
+            bars.show(full_sync_requests.progress(platform, sync_.id))
             if found.finished:
                 return found
             time.sleep(_LOOK_EVERY_S)

@@ -18,19 +18,19 @@ from mcp_assets.defs.sources import source_table_key, stream_key
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.events import Kind
 from mcp_assets.graph import EdgeType
+from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
-from mcp_assets.sync.announce import announce_links, answer_relinked
-from mcp_assets.sync.demand import is_drained, pending_types
-from mcp_assets.sync.drain import Drained, drain
-from mcp_assets.sync.full import Stages, full_sync
-from mcp_assets.sync.full_syncs import ProgressWriter
-from mcp_assets.sync.graph_view import strengths_of
-from mcp_assets.sync.indexer import Counts
-from mcp_assets.sync.linker import RULES_VERSION, LinkCounts, LinkReport, link, link_until_done, mark_shards
-from mcp_assets.sync.mass_delete import MassDeletion
-from mcp_assets.sync.outbox import publish_waiting
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox.announce import announce_links, answer_relinked
+from mcp_assets.sync.inbox.drain import Drained, drain
+from mcp_assets.sync.inbox.drain_requests import is_drained, pending_types
+from mcp_assets.sync.inbox.outbox import publish_waiting
+from mcp_assets.sync.index.full_sync import Stages, full_sync
+from mcp_assets.sync.index.indexer import Counts
+from mcp_assets.sync.index.mass_delete import MassDeletion
+from mcp_assets.sync.link.linker import RULES_VERSION, LinkCounts, LinkReport, link, link_until_done, mark_shards
+from mcp_assets.sync.requests.full_sync_requests import ProgressWriter
+from mcp_assets.sync.views.graph import strengths_of
 
 ENTITIES = dg.AssetKey("entities")
 EMBEDDINGS = dg.AssetKey("embeddings")

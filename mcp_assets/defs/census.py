@@ -9,7 +9,7 @@ from mcp_assets.defs.metadata import census_metadata
 from mcp_assets.defs.partitions import partition_key, partitions_named, partitions_of, ranges_of
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.settings import Settings
-from mcp_assets.sync.census import take_census
+from mcp_assets.sync.consistency.census import take_census
 
 CENSUS = dg.AssetKey("consistency_census")
 

@@ -1,4 +1,4 @@
-"""Asset checks: what `sync.checks` finds, as Dagster shows it. All belong to `consistency_census`."""
+"""Asset checks: what `sync.consistency.checks` finds, as Dagster shows it. All belong to `consistency_census`."""
 
 from collections.abc import Iterator
 
@@ -7,8 +7,8 @@ import dagster as dg
 from mcp_assets.defs.census import CENSUS
 from mcp_assets.defs.metadata import finding_metadata
 from mcp_assets.defs.resources import PlatformResource
-from mcp_assets.sync.checks import CHECKS, evaluate
-from mcp_assets.sync.drift import Severity
+from mcp_assets.sync.consistency.checks import CHECKS, evaluate
+from mcp_assets.sync.consistency.drift import Severity
 
 _SEVERITIES = {
     Severity.ERROR: dg.AssetCheckSeverity.ERROR,

@@ -13,8 +13,9 @@ from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.partitions import whole_type
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.settings import Settings
-from mcp_assets.sync import full_syncs, outbox
-from mcp_assets.sync.dead_letters import Selection, purge, replay
+from mcp_assets.sync.inbox import outbox
+from mcp_assets.sync.requests import full_sync_requests
+from mcp_assets.sync.requests.dead_letters import Selection, purge, replay
 
 DEAD_LETTERS_JOB = "dead_letters"
 RECONCILE_JOB = "reconcile"
@@ -109,7 +110,7 @@ def build_clean_up_job(settings: Settings) -> dg.JobDefinition:
         before = datetime.now(UTC) - timedelta(days=settings.keep_runs_days)
         deleted = delete_runs(context.instance, before)
         opened = platform.get()
-        forgotten = full_syncs.forget_old(opened, settings.keep_runs_days)
+        forgotten = full_sync_requests.forget_old(opened, settings.keep_runs_days)
         unpublished = outbox.forget_old(opened, settings.results_days)
         if unpublished:
             context.log.warning(

@@ -7,11 +7,11 @@ import dagster as dg
 
 from mcp_assets.defs.plots import strengths_png
 from mcp_assets.graph import EdgeType
-from mcp_assets.sync.census import Census
-from mcp_assets.sync.checks import Finding
-from mcp_assets.sync.drift import Drift, Kind
-from mcp_assets.sync.indexer import Counts
-from mcp_assets.sync.linker import LinkCounts
+from mcp_assets.sync.consistency.census import Census
+from mcp_assets.sync.consistency.checks import Finding
+from mcp_assets.sync.consistency.drift import Drift, Kind
+from mcp_assets.sync.index.indexer import Counts
+from mcp_assets.sync.link.linker import LinkCounts
 
 
 def ledger_metadata(counts: Counts) -> Mapping[str, int | float]:

@@ -11,7 +11,7 @@ from mcp_assets.defs.metadata import drift_table
 from mcp_assets.defs.partitions import partitions_of
 from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.settings import Settings
-from mcp_assets.sync.validation import validate
+from mcp_assets.sync.consistency.validation import validate
 
 CENSUS_JOB = "census"
 CHECKS_JOB = "checks"

@@ -20,15 +20,15 @@ from mcp_assets.defs.resources import PlatformResource, embedding_until_interrup
 from mcp_assets.defs.sensors import tick, unfinished_runs
 from mcp_assets.events import Kind
 from mcp_assets.launcher import PROMPT_TAG
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync import full_syncs
-from mcp_assets.sync.announce import answer_relinked
-from mcp_assets.sync.conflicts import Difference
-from mcp_assets.sync.dead_letters import announce_dead_letters
-from mcp_assets.sync.demand import beats, undrained
-from mcp_assets.sync.full_syncs import FullSync
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.requests import Answer, lane, pending_requests, work_off
+from mcp_assets.sync.consistency.conflicts import Difference
+from mcp_assets.sync.inbox.announce import answer_relinked
+from mcp_assets.sync.inbox.drain_requests import beats, undrained
+from mcp_assets.sync.requests import full_sync_requests
+from mcp_assets.sync.requests.answering import Answer, lane, pending_requests, work_off
+from mcp_assets.sync.requests.dead_letters import announce_dead_letters
+from mcp_assets.sync.requests.full_sync_requests import FullSync
 
 REQUESTS_JOB = "requests"
 REQUESTS_TAG = "mcp_assets/requests"
@@ -98,7 +98,7 @@ def build_sync_sensor() -> dg.SensorDefinition:
         graph = repository.asset_graph
 
         def look(opened: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-            full_syncs.sensor_lives(opened)
+            full_sync_requests.sensor_lives(opened)
             follow_full_syncs(opened, instance, graph)
             answer_relinked(opened)
             announce_dead_letters(opened)
@@ -115,20 +115,20 @@ def follow_full_syncs(platform: Platform, instance: dg.DagsterInstance, graph: B
     One that was asked for while another of the same types compares is started once that one is through.
     """
     started: set[str] = set()
-    for sync in full_syncs.unfinished(platform):
+    for sync in full_sync_requests.unfinished(platform):
         backfill = instance.get_backfill(sync.id)
         if backfill is None and sync.started:
-            full_syncs.finish(platform, sync, "its backfill is gone from Dagster's storage: ask for it again")
+            full_sync_requests.finish(platform, sync, "its backfill is gone from Dagster's storage: ask for it again")
             continue
         if backfill is None and started.intersection(sync.entity_types):
             continue
         if backfill is None:
             instance.add_backfill(_backfill(platform.settings, instance, graph, sync))
-            full_syncs.started(platform, sync.id)
+            full_sync_requests.started(platform, sync.id)
         elif not sync.started:
-            full_syncs.started(platform, sync.id)
+            full_sync_requests.started(platform, sync.id)
         elif backfill.status in BULK_ACTION_TERMINAL_STATUSES:
-            full_syncs.finish(platform, sync, _failure(instance, backfill))
+            full_sync_requests.finish(platform, sync, _failure(instance, backfill))
             continue
         started.update(sync.entity_types)
 

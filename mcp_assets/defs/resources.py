@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from mcp_assets.sync.platform import Platform, shared_platform
+from mcp_assets.platform import Platform, shared_platform
 
 
 class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]

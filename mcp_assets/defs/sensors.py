@@ -14,9 +14,10 @@ from mcp_assets.defs.partitions import whole_type
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.events import Kind
 from mcp_assets.launcher import PROMPT_TAG
+from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
-from mcp_assets.sync.demand import (
+from mcp_assets.sync.inbox.drain_requests import (
     DRAIN_FAILURES_COUNTED,
     FAILURES_COUNTED,
     DrainRun,
@@ -29,13 +30,12 @@ from mcp_assets.sync.demand import (
     undrained,
     wanted_full_syncs,
 )
-from mcp_assets.sync.intake import intake
-from mcp_assets.sync.linker import oldest_link_s
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.provider_outage import let_through
-from mcp_assets.sync.recheck import Rechecks
-from mcp_assets.sync.store_outage import QdrantProbe
-from mcp_assets.sync.sweep import Sweeper
+from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.index.event_rechecks import Rechecks
+from mcp_assets.sync.index.provider_outage import let_through
+from mcp_assets.sync.index.store_outage import QdrantProbe
+from mcp_assets.sync.index.sweep import Sweeper
+from mcp_assets.sync.link.linker import oldest_link_s
 
 DRAIN_TAG = "mcp_assets/drain"
 FULL_SYNC_TAG = "mcp_assets/full_sync"

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient, models
 
+from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionNotOurs, StoreRefused
-from mcp_assets.sync import doctor
-from mcp_assets.sync.adoption import adopt, adopted
-from mcp_assets.sync.checks import evaluate
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.search import search
+from mcp_assets.sync.collections.adoption import adopt, adopted
+from mcp_assets.sync.consistency.checks import evaluate
+from mcp_assets.sync.views import doctor
+from mcp_assets.sync.views.search import search
 from mcp_assets_tests.observing import assert_points_are, points, put, put_tasks, sync_all
 
 TASKS = {f"t{n}": f"Task {n} about gates" for n in range(9)}

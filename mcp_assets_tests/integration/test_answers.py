@@ -12,17 +12,18 @@ import pytest
 from nats.js import api
 
 from mcp_assets.events import Kind
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.sync import full_syncs, outbox
-from mcp_assets.sync.announce import answer_relinked
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.full_syncs import FullSync
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.outbox import count_waiting, fitted, forget_old, publish_waiting
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.requests import Answer, work_off
+from mcp_assets.sync.inbox import outbox
+from mcp_assets.sync.inbox.announce import answer_relinked
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.inbox.outbox import count_waiting, fitted, forget_old, publish_waiting
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.requests import full_sync_requests
+from mcp_assets.sync.requests.answering import Answer, work_off
+from mcp_assets.sync.requests.full_sync_requests import FullSync
+from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import dead_letters, put, put_tasks, rows, send, sync_all, take_in, without_linger
 
@@ -50,7 +51,7 @@ def answers(platform: Platform) -> list[Answer]:
 
 
 def full_sync_of(platform: Platform, answer: Answer) -> FullSync:
-    sync = full_syncs.find(platform, answer.result["backfill_id"])
+    sync = full_sync_requests.find(platform, answer.result["backfill_id"])
     assert sync is not None
     return sync
 
@@ -61,11 +62,11 @@ def full_sync_of(platform: Platform, answer: Answer) -> FullSync:
 def test_a_full_sync_request_joins_one_that_has_not_begun_to_compare(platform: Platform, listener: Listener) -> None:
     ask(platform, "full_sync", message_id="first")
     (first,) = answers(platform)
-    full_syncs.started(platform, full_sync_of(platform, first).id)
+    full_sync_requests.started(platform, full_sync_of(platform, first).id)
     ask(platform, "full_sync", message_id="second")
     (second,) = answers(platform)
     assert second.result["backfill_id"] == first.result["backfill_id"]
-    full_syncs.finish(platform, full_sync_of(platform, first), None)
+    full_sync_requests.finish(platform, full_sync_of(platform, first), None)
     assert {told["correlation_id"] for told in listener.all("data.sync.completed", 2)} == {"first", "second"}
 
 
@@ -75,16 +76,16 @@ def test_a_full_sync_request_made_after_another_has_begun_to_compare_is_answered
     ask(platform, "full_sync", message_id="first")
     (first,) = answers(platform)
     earlier = full_sync_of(platform, first)
-    full_syncs.begins_to_compare(platform, earlier.id)
+    full_sync_requests.begins_to_compare(platform, earlier.id)
     ask(platform, "full_sync", message_id="second")
     ask(platform, "full_sync", message_id="third")
 
     second, third = answers(platform)
 
     assert second.result["backfill_id"] == third.result["backfill_id"] != earlier.id
-    full_syncs.finish(platform, earlier, None)
+    full_sync_requests.finish(platform, earlier, None)
     assert listener.one("data.sync.completed")["correlation_id"] == "first"
-    full_syncs.finish(platform, full_sync_of(platform, second), None)
+    full_sync_requests.finish(platform, full_sync_of(platform, second), None)
     assert [told["correlation_id"] for told in listener.all("data.sync.completed", 3)] == ["first", "second", "third"]
 
 
@@ -97,7 +98,7 @@ def test_a_request_that_joins_in_the_moment_the_full_sync_finishes_is_answered(
     ask(platform, "full_sync", message_id="second")
     take_in(platform)
     joined, finishing = threading.Event(), threading.Event()
-    original = full_syncs.result_of
+    original = full_sync_requests.result_of
 
     def slowly(*given: Any) -> dict[str, Any]:
         if threading.current_thread().name.startswith("asker") and not joined.is_set():
@@ -107,9 +108,9 @@ def test_a_request_that_joins_in_the_moment_the_full_sync_finishes_is_answered(
 
     def finish() -> None:
         finishing.set()
-        full_syncs.finish(platform, sync, None)
+        full_sync_requests.finish(platform, sync, None)
 
-    monkeypatch.setattr(full_syncs, "result_of", slowly)
+    monkeypatch.setattr(full_sync_requests, "result_of", slowly)
     with ThreadPoolExecutor(2, thread_name_prefix="asker") as threads:
         asking = threads.submit(lambda: list(work_off(platform, Kind.SYNC, "asker")))
         assert joined.wait(10)
@@ -119,7 +120,7 @@ def test_a_request_that_joins_in_the_moment_the_full_sync_finishes_is_answered(
         finishing_.join()
 
     assert listener.answer("first")[0] == listener.answer("second")[0] == "data.sync.completed"
-    assert full_syncs.unfinished(platform) == []
+    assert full_sync_requests.unfinished(platform) == []
 
 
 def test_the_answer_of_a_full_sync_tells_of_the_types_that_were_asked_for(
@@ -132,12 +133,12 @@ def test_the_answer_of_a_full_sync_tells_of_the_types_that_were_asked_for(
     sync = full_sync_of(platform, first)
     put_tasks(platform, {"t1": "one"})
     put(platform, "wiki_pages", id="p1", title="Page", content="text")
-    writer = full_syncs.ProgressWriter(platform, sync.id)
+    writer = full_sync_requests.ProgressWriter(platform, sync.id)
     for entity_type in ("task", "page"):
-        for news in full_syncs.full_sync(platform, entity_type, range(platform.settings.shards)):
+        for news in full_sync_requests.full_sync(platform, entity_type, range(platform.settings.shards)):
             writer.worked(entity_type, news.shard, news.counts, news.differing) if not news.complete else None
     writer.flush()
-    full_syncs.finish(platform, sync, None)
+    full_sync_requests.finish(platform, sync, None)
 
     everything, pages = listener.answer("all")[1]["data"], listener.answer("pages")[1]["data"]
     assert everything["counts"]["embedded"] == 2

@@ -17,13 +17,13 @@ from qdrant_client import models
 
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.drift import Kind
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.linker import link, link_until_done
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.validation import validate
+from mcp_assets.sync.consistency.drift import Kind
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.link.linker import link, link_until_done
 from mcp_assets_tests.hashing import (
     TASKS,
     HashEmbedder,
@@ -233,8 +233,8 @@ def test_an_edge_to_what_went_is_no_fault_while_a_sweep_has_yet_to_ask_its_sourc
     platform = make_platform(shards=1)
     counting(platform)
     fill(platform, 20)
-    monkeypatch.setattr("mcp_assets.sync.linker.SWEEP_FROM", 1)
-    monkeypatch.setattr("mcp_assets.sync.linker.SWEEP_SHARE", 0.0)
+    monkeypatch.setattr("mcp_assets.sync.link.linker.SWEEP_FROM", 1)
+    monkeypatch.setattr("mcp_assets.sync.link.linker.SWEEP_SHARE", 0.0)
     remove(platform, "tasks", "t3")
     for _ in full_sync(platform, "task", [0]):
         pass
@@ -253,9 +253,9 @@ import os, signal, sys
 import psycopg
 from mcp_assets.settings import load_settings
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.validation import validate
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.platform import Platform
+from mcp_assets.sync.consistency.validation import validate
 from mcp_assets_tests.hashing import HashEmbedder
 
 left = int(sys.argv[1])
@@ -279,7 +279,7 @@ platform = Platform(load_settings())
 platform._embedder = Writing()
 with platform.postgres.transaction():
     pass
-from mcp_assets.sync import validation
+from mcp_assets.sync.consistency import validation
 repair = validation.repair_all
 def armed(*args, **kwargs):
     psycopg.Connection.execute = dying(psycopg.Connection.execute)

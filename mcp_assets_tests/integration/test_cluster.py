@@ -9,10 +9,10 @@ from nats.js import api
 from nats.js.errors import APIError
 from pydantic import SecretStr
 
-from mcp_assets.sync.demand import wanted_full_syncs
-from mcp_assets.sync.intake import intake
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
+from mcp_assets.cli.load_entities import create_source_tables
+from mcp_assets.platform import Platform
+from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
+from mcp_assets.sync.inbox.intake import intake
 from mcp_assets_tests.nats_servers import Server, cluster, on_jetstream, until
 from mcp_assets_tests.observing import inbox, send_looks, take_in
 

@@ -8,9 +8,9 @@ from qdrant_client import QdrantClient, models
 from mcp_assets.entities.points import Key, chunk_id, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import SyncTarget
-from mcp_assets.sync.conflicts import Difference, Strategy, resolve
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.platform import Platform
+from mcp_assets.platform import Platform
+from mcp_assets.sync.consistency.conflicts import Difference, Strategy, resolve
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets_tests.observing import (
     assert_points_are,
     drain_all,

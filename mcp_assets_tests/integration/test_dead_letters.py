@@ -8,19 +8,19 @@ import pytest
 
 from mcp_assets.entities.registry import SOURCE_PRESETS
 from mcp_assets.events import Kind
+from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
-from mcp_assets.sync import requests
-from mcp_assets.sync.dead_letters import (
+from mcp_assets.sync.inbox.outbox import publish_waiting
+from mcp_assets.sync.index.event_rechecks import LOOKS_AFTER_S
+from mcp_assets.sync.requests import answering
+from mcp_assets.sync.requests.answering import work_off
+from mcp_assets.sync.requests.dead_letters import (
     Selection,
     announce_dead_letters,
     find_letters,
     purge,
     replay,
 )
-from mcp_assets.sync.outbox import publish_waiting
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.recheck import LOOKS_AFTER_S
-from mcp_assets.sync.requests import work_off
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -198,7 +198,7 @@ def test_more_letters_than_a_page_are_all_replayed(platform: Platform) -> None:
 def test_a_request_that_was_given_up_for_a_silent_store_can_be_replayed(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "TRIES", 1)
+    monkeypatch.setattr(answering, "TRIES", 1)
     put_tasks(platform, {"t1": "one"})
     send(platform, ("data.sync.request", {"data": {"sync_type": "incremental_sync", "entity_ids": ["t1"]}}))
     take_in(platform)

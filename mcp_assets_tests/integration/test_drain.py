@@ -14,15 +14,15 @@ import pytest
 
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.events import Kind
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, TypeMapping
 from mcp_assets.stores.errors import CollectionMismatch
-from mcp_assets.sync import drain as drain_module
-from mcp_assets.sync.demand import beats, pending_types, undrained
-from mcp_assets.sync.drain import drain, sole_drain
-from mcp_assets.sync.indexer import Indexer
-from mcp_assets.sync.ledger import Wanted, apply
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox import drain as drain_module
+from mcp_assets.sync.inbox.drain import drain, sole_drain
+from mcp_assets.sync.inbox.drain_requests import beats, pending_types, undrained
+from mcp_assets.sync.index.indexer import Indexer
+from mcp_assets.sync.index.ledger import Wanted, apply
+from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -599,8 +599,8 @@ def test_what_a_killed_drain_had_taken_over_is_done_by_the_next_drain_of_that_ty
 
 DRAIN_UNTIL_KILLED = """
 from mcp_assets.settings import Settings
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.platform import Platform
 
 platform = Platform(Settings(_env_file=None))
 for drained in drain(platform, "task", "doomed"):

@@ -1,10 +1,10 @@
 """Entities that live by events alone though their type has a source table: counted by the census, ended when asked."""
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.sync.end_entities import end_entities
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.validation import validate
+from mcp_assets.platform import Platform
+from mcp_assets.sync.consistency.end_entities import end_entities
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets_tests.observing import drain_all, entity_points, ledger, put_tasks, rows, send, sync_all
 
 ROW, GHOST, OTHER = (EntityRef("task", name) for name in ("row", "ghost", "other"))

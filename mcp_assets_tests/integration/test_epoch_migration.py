@@ -5,9 +5,9 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
+from mcp_assets.cli.load_entities import create_source_tables
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.migrating import downgrade, upgrade
 from mcp_assets_tests.observing import drain_all, inbox, ledger, rows, send, take_in
 

@@ -3,11 +3,11 @@
 import pytest
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.sync.checks import evaluate
-from mcp_assets.sync.drift import Severity
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.validation import validate
+from mcp_assets.platform import Platform
+from mcp_assets.sync.consistency.checks import evaluate
+from mcp_assets.sync.consistency.drift import Severity
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets_tests.observing import put, put_tasks, remove, rows, sync_all
 
 TYPES = ("task", "page", "memory")

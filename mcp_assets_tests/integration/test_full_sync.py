@@ -8,11 +8,11 @@ import pytest
 from mcp_assets.embedding.protocol import EmbedderUnavailable
 from mcp_assets.entities.refs import shard_of, slot_of
 from mcp_assets.entities.registry import SourceTable
+from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.sync.demand import wanted_full_syncs
-from mcp_assets.sync.full import Progress, Stages, count_differing, full_sync
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
+from mcp_assets.sync.index.full_sync import Progress, Stages, count_differing, full_sync
 from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import (
     assert_points_are,

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.stateful import run_state_machine_as_test
 
-from mcp_assets.sync import ahead, linker, lists
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
+from mcp_assets.cli.load_entities import create_source_tables
+from mcp_assets.platform import Platform
+from mcp_assets.sync.link import linker, neighbours, prefetch
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, shorten_lists
 from mcp_assets_tests.machine import LIMIT, Workspace
 from mcp_assets_tests.machine_steps import STEPS, Steps
@@ -61,10 +61,10 @@ def machine(
     monkeypatch.setattr(linker, "CHANGES_AT_ONCE", 5)
     monkeypatch.setattr(linker, "SWEPT_AT_ONCE", 5)
     monkeypatch.setattr(linker, "_LISTS_BETWEEN_CHANGES", 2)
-    monkeypatch.setattr(ahead, "LISTS_AT_ONCE", 2)
+    monkeypatch.setattr(prefetch, "LISTS_AT_ONCE", 2)
     monkeypatch.setattr(linker, "REFERRING_AT_ONCE", 4)
-    monkeypatch.setattr(lists, "DEEP", 2)
-    monkeypatch.setattr(lists, "ASKED", 2)
+    monkeypatch.setattr(neighbours, "DEEP", 2)
+    monkeypatch.setattr(neighbours, "ASKED", 2)
     shorten_lists(monkeypatch, LIMIT, LIMIT + way.spares)
     platform = make_platform(types=TYPES, tag_candidates=4, chunk_size=8_000)
     platform._embedder = AngleEmbedder(threshold=0.8)

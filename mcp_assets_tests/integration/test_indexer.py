@@ -13,13 +13,13 @@ from qdrant_client import QdrantClient, models
 from mcp_assets.embedding.protocol import EmbedderUnavailable
 from mcp_assets.entities.points import RESERVED_KEYS, Key, chunk_id, point_id
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionMismatch, StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.indexer import BatchReport, Indexer
-from mcp_assets.sync.ledger import Wanted, apply
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.index.indexer import BatchReport, Indexer
+from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,

@@ -15,15 +15,15 @@ import pytest
 from nats.js import JetStreamContext, api
 from pydantic import SecretStr
 
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.nats import Message, NatsStreams
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.sync import intake as intake_module
-from mcp_assets.sync.demand import wanted_full_syncs
-from mcp_assets.sync.intake import intake
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox import intake as intake_module
+from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
+from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.observing import dead_letters, inbox, raw_publish, rows, send, send_looks, send_raw, take_in
 
 STREAM = "MCP_ASSETS"
@@ -83,8 +83,8 @@ def test_intakes_of_several_threads_and_processes_take_in_each_message_once(
     count = 3000
     code = f"""
 from mcp_assets.settings import Settings
-from mcp_assets.sync import intake
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox import intake
+from mcp_assets.platform import Platform
 
 intake.MESSAGES_A_READ = 70
 platform = Platform(Settings(_env_file=None))

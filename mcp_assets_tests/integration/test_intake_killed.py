@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 from nats.js import JetStreamContext
 
-from mcp_assets.sync import intake as intake_module
-from mcp_assets.sync.demand import wanted_full_syncs
-from mcp_assets.sync.intake import intake
-from mcp_assets.sync.platform import Platform
+from mcp_assets.platform import Platform
+from mcp_assets.sync.inbox import intake as intake_module
+from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
+from mcp_assets.sync.inbox.intake import intake
 from mcp_assets_tests.killing import killed_at, moments
 from mcp_assets_tests.nats_servers import on_jetstream
 from mcp_assets_tests.observing import drain_all, inbox, ledger, rows, send, take_in

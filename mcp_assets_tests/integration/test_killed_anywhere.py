@@ -8,15 +8,15 @@ from qdrant_client import models
 
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.sync import drain as drain_module
-from mcp_assets.sync.census import last_censuses, take_census
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.linker import link_until_done, pending_links
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.repair import repair
-from mcp_assets.sync.validation import validate
+from mcp_assets.platform import Platform
+from mcp_assets.sync.consistency.census import last_censuses, take_census
+from mcp_assets.sync.consistency.repair import repair
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.inbox import drain as drain_module
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.link.linker import link_until_done, pending_links
+from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.hashing import TASKS, points, qdrant, task_point
 from mcp_assets_tests.killing import chosen, killed_at, moments
 from mcp_assets_tests.observing import inbox, rows, take_in, until

@@ -14,11 +14,11 @@ from mcp_assets.entities.chunks import ChunkSpec
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import LONGEST_TEXT, Prepared, prepare
 from mcp_assets.events import Carried, Event, Kind, Verb, coalesce
+from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
 from mcp_assets.stores.sources import SourceReader
-from mcp_assets.sync.full import Stages, full_sync
-from mcp_assets.sync.ledger import Wanted, apply
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.index.full_sync import Stages, full_sync
+from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets_tests.observing import (
     dead_letters,
     drain_all,
@@ -473,7 +473,7 @@ def test_no_row_is_locked_while_a_long_text_is_cut_into_chunks(
             )
         return prepare(title, content, spec)
 
-    monkeypatch.setattr("mcp_assets.sync.ledger.prepare", look)
+    monkeypatch.setattr("mcp_assets.sync.index.ledger.prepare", look)
     applied = apply(platform, "task", [Wanted("short"), Wanted("long")])
 
     assert free == [[("long",), ("short",)]]
@@ -493,7 +493,7 @@ def test_a_long_text_that_changes_while_it_is_cut_is_applied_as_it_is_then(
             put(platform, "tasks", id="a", title="Long", description="仮名" * 140_000)
         return prepare(title, content, spec)
 
-    monkeypatch.setattr("mcp_assets.sync.ledger.prepare", change)
+    monkeypatch.setattr("mcp_assets.sync.index.ledger.prepare", change)
     (dirty,) = apply(platform, "task", [Wanted("a")]).dirty
 
     assert cut == [300_000, 280_000]

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
-from mcp_assets.sync import linker, lists
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.tags import refresh_tag_weights
+from mcp_assets.platform import Platform
+from mcp_assets.sync.link import linker, neighbours
+from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets_tests.linking import (
     TYPES,
     AngleEmbedder,
@@ -224,7 +224,7 @@ def test_both_ways_of_linking_make_the_edges_of_a_rebuild(
     monkeypatch.setattr(linker, "SWEEP_FROM", sweep_from)
     monkeypatch.setattr(linker, "SWEEP_SHARE", 0.0)
     for bound, value in (("DEEP", 16), ("_DEEP_QUERIES_A_REQUEST", 2), ("NAMES_KEPT", 30)):
-        monkeypatch.setattr(lists, bound, value)
+        monkeypatch.setattr(neighbours, bound, value)
     refs = [EntityRef(name, f"{number:02}") for name in ("task", "page", "memory") for number in range(15)]
     for number, ref in enumerate(refs):
         tags = [f"t{number % 5}", f"u{number % 3}"]

@@ -5,17 +5,17 @@ from contextlib import contextmanager
 
 import pytest
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync import ahead, linker
-from mcp_assets.sync.ahead import Ahead
-from mcp_assets.sync.link_lock import exclusive
-from mcp_assets.sync.linker import LinkReport, Reason, link, mark, pending_links
-from mcp_assets.sync.lists import Answers, SemanticLists
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.link import linker, prefetch
+from mcp_assets.sync.link.linker import LinkReport, Reason, link, mark, pending_links
+from mcp_assets.sync.link.locks import exclusive
+from mcp_assets.sync.link.neighbours import Answers, SemanticLists
+from mcp_assets.sync.link.prefetch import Ahead
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, rebuild, relink, shorten_lists, write_source
 from mcp_assets_tests.observing import rows
 
@@ -28,10 +28,10 @@ NEW = EntityRef("task", "new")
 def world(make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch) -> Platform:
     """Six near entities that were never linked: everybody is asked, one entity a transaction, all answers at once."""
     monkeypatch.setattr(linker, "SWEEP_FROM", 4)
-    monkeypatch.setattr(ahead, "LISTS_AT_ONCE", 1)
+    monkeypatch.setattr(prefetch, "LISTS_AT_ONCE", 1)
     ask = Ahead._ask
 
-    def ask_and_wait(self: Ahead, *args: object) -> ahead.Asked:
+    def ask_and_wait(self: Ahead, *args: object) -> prefetch.Asked:
         asked = ask(self, *args)  # type: ignore[arg-type]
         asked.answers()
         return asked
@@ -144,7 +144,7 @@ def test_of_a_hub_in_the_lists_of_very_many_only_those_whose_turn_comes_first_ar
         asked.update(points)
         return {}
 
-    monkeypatch.setattr(ahead, "_WINDOW", 2)
+    monkeypatch.setattr(prefetch, "_WINDOW", 2)
     monkeypatch.setattr(SemanticLists, "answer", answer)
     with Ahead(world, SemanticLists(world)) as early:
         early.ask_for(set(REFS))
@@ -154,7 +154,7 @@ def test_of_a_hub_in_the_lists_of_very_many_only_those_whose_turn_comes_first_ar
 def test_a_newcomer_that_an_answer_named_too_early_is_named_once_it_is_linked(
     world: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ahead, "_WINDOW", 1)
+    monkeypatch.setattr(prefetch, "_WINDOW", 1)
     with changes_worked_off(world) as linking:
         next(linking)
         put(world, NEW, 1)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from mcp_assets.cli.load_entities import LoadError, create_source_tables, load, parse_lines, parse_records
+from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.sync.load import LoadError, create_source_tables, load, parse_lines, parse_records
-from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.observing import assert_points_are, entity_points, rows, sync_all
 
 TASK: dict[str, Any] = {"entity_type": "task", "entity_id": "t1", "title": "Mend the gate", "content": "It sags."}

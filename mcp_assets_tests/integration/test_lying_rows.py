@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.incremental import bring_up_to_date
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.validation import Validation, validate
+from mcp_assets.platform import Platform
+from mcp_assets.sync.consistency.validation import Validation, validate
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.requests.incremental import bring_up_to_date
 from mcp_assets_tests.observing import drain_all, ledger, put, put_tasks, rows, send, sync_all
 from mcp_assets_tests.openai_stub import OpenAIStub
 

@@ -14,21 +14,21 @@ from qdrant_client.http.exceptions import ResponseHandlingException
 
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
 from mcp_assets.settings import variable_of
 from mcp_assets.stores.errors import CollectionMismatch, StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync import linker as linker_module
-from mcp_assets.sync.ahead import Ahead
-from mcp_assets.sync.collections import describe, read_journal
-from mcp_assets.sync.full import count_differing, full_sync
-from mcp_assets.sync.indexer import Indexer
-from mcp_assets.sync.ledger import Wanted
-from mcp_assets.sync.link_lock import sole_linker
-from mcp_assets.sync.linker import link_until_done, pending_links
-from mcp_assets.sync.lists import SemanticLists
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.search import search
+from mcp_assets.sync.collections.serving import describe, read_journal
+from mcp_assets.sync.index.full_sync import count_differing, full_sync
+from mcp_assets.sync.index.indexer import Indexer
+from mcp_assets.sync.index.ledger import Wanted
+from mcp_assets.sync.link import linker as linker_module
+from mcp_assets.sync.link.linker import link_until_done, pending_links
+from mcp_assets.sync.link.locks import sole_linker
+from mcp_assets.sync.link.neighbours import SemanticLists
+from mcp_assets.sync.link.prefetch import Ahead
+from mcp_assets.sync.views.pending import pending
+from mcp_assets.sync.views.search import search
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -516,9 +516,9 @@ _DIES = """
 import os, signal, sys
 from mcp_assets.settings import load_settings
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync import collections
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.collections import serving
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.platform import Platform
 
 where = sys.argv[1]
 writes = 0

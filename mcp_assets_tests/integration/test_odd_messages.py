@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync import message_warnings
-from mcp_assets.sync.message_warnings import find_warnings
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox import message_warnings
+from mcp_assets.sync.inbox.message_warnings import find_warnings
 from mcp_assets_tests.migrating import downgrade, upgrade
 from mcp_assets_tests.observing import dead_letters, drain_all, ledger, put_tasks, replace_stream, rows, send, take_in
 

@@ -15,16 +15,16 @@ from qdrant_client import QdrantClient, models
 from mcp_assets.embedding.protocol import EmbedderUnavailable
 from mcp_assets.entities.points import chunk_id, point_id
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
 from mcp_assets.stores import qdrant as qdrant_module
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync import paid_vectors
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.full import full_sync, index_until_settled
-from mcp_assets.sync.indexer import Indexer
-from mcp_assets.sync.ledger import Wanted, apply
-from mcp_assets.sync.paid_vectors import Vectors
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.index import paid_vectors
+from mcp_assets.sync.index.full_sync import full_sync, index_until_settled
+from mcp_assets.sync.index.indexer import Indexer
+from mcp_assets.sync.index.ledger import Wanted, apply
+from mcp_assets.sync.index.paid_vectors import Vectors
 from mcp_assets_tests.integration.test_drain import until
 from mcp_assets_tests.observing import (
     assert_points_are,

@@ -8,14 +8,14 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from mcp_assets.entities.points import FORMER_KEYS, INDEXED_KEYS, PREFIX, RESERVED_KEYS, Key
+from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync import payload_keys
-from mcp_assets.sync.census import take_census
-from mcp_assets.sync.collections import serving
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.search import search
+from mcp_assets.sync.collections import payload_keys
+from mcp_assets.sync.collections.serving import serving
+from mcp_assets.sync.consistency.census import take_census
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.views.search import search
 from mcp_assets_tests.observing import points, put, put_tasks, sync_all
 from mcp_assets_tests.openai_stub import OpenAIStub
 

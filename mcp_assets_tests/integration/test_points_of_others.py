@@ -8,12 +8,12 @@ from qdrant_client import QdrantClient, models
 
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.sync.checks import CHECKS, evaluate
-from mcp_assets.sync.drift import Kind
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.search import search
-from mcp_assets.sync.validation import validate
+from mcp_assets.platform import Platform
+from mcp_assets.sync.consistency.checks import CHECKS, evaluate
+from mcp_assets.sync.consistency.drift import Kind
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.views.search import search
 from mcp_assets_tests.observing import entity_points, points, put_tasks, rows, sync_all
 
 TASKS = {f"t{n}": f"Mend gate {n % 3}" for n in range(12)}

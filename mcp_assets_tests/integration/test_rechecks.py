@@ -12,13 +12,13 @@ from psycopg import sql
 
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.events import Kind
+from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
-from mcp_assets.sync import recheck
-from mcp_assets.sync.demand import pending_types
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.recheck import LOOKS_AFTER_S, Rechecks
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.inbox.drain_requests import pending_types
+from mcp_assets.sync.index import event_rechecks
+from mcp_assets.sync.index.event_rechecks import LOOKS_AFTER_S, Rechecks
+from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -234,7 +234,7 @@ def test_rechecks_of_a_table_in_another_database_read_it_there(
 def test_a_publisher_that_is_always_ahead_of_its_commits_has_its_changes_indexed_without_a_full_sync(
     platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recheck, "LOOKS_AFTER_S", (1.0, 2.0, 4.0))
+    monkeypatch.setattr(event_rechecks, "LOOKS_AFTER_S", (1.0, 2.0, 4.0))
     put_tasks(platform, {"changes": "Old", "goes": "Here for now"})
     sync_all(platform)
 

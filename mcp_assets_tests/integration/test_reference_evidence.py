@@ -6,13 +6,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeKey, EdgeType
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.edge_census import EdgeCensus
-from mcp_assets.sync.graph_view import related
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.consistency.edge_census import EdgeCensus
+from mcp_assets.sync.views.graph import related
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, evidence, graph, index, rebuild, relink, write_source
 from mcp_assets_tests.migrating import downgrade, upgrade
 

@@ -12,17 +12,17 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import Edge, EdgeDiff, EdgeType
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.sync.export import export
-from mcp_assets.sync.graph_view import Format, edge_counts, related, strengths_of
-from mcp_assets.sync.link_lock import require_usable_edges
-from mcp_assets.sync.linker import link_until_done, mark_shards
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.validation import validate
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.link.linker import link_until_done, mark_shards
+from mcp_assets.sync.link.locks import require_usable_edges
+from mcp_assets.sync.views.export import export
+from mcp_assets.sync.views.graph import Format, edge_counts, related, strengths_of
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, delete_source, graph, index, rebuild, relink, write_source
 from mcp_assets_tests.observing import entity_points, put, put_tasks, rows, sync_all
 

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.registry import SourceTable
+from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
-from mcp_assets.sync.checks import evaluate
-from mcp_assets.sync.dead_letters import Selection, replay
-from mcp_assets.sync.linker import link_until_done, mark_shards
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.removed_types import removed_types
-from mcp_assets.sync.validation import validate
+from mcp_assets.sync.consistency.checks import evaluate
+from mcp_assets.sync.consistency.removed_types import removed_types
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.link.linker import link_until_done, mark_shards
+from mcp_assets.sync.requests.dead_letters import Selection, replay
+from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.observing import drain_all, inbox, ledger, put, rows, send, sync_all, take_in
 
 TASK = TypeMapping(

@@ -7,15 +7,15 @@ import pytest
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import Kind
+from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
-from mcp_assets.sync import full_syncs, requests
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.drift import Drift
-from mcp_assets.sync.drift import Kind as DriftKind
-from mcp_assets.sync.outbox import publish_waiting
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.requests import Answer, work_off
-from mcp_assets.sync.validation import Validation
+from mcp_assets.sync.consistency.drift import Drift
+from mcp_assets.sync.consistency.drift import Kind as DriftKind
+from mcp_assets.sync.consistency.validation import Validation
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.inbox.outbox import publish_waiting
+from mcp_assets.sync.requests import answering, full_sync_requests
+from mcp_assets.sync.requests.answering import Answer, work_off
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -131,20 +131,20 @@ def test_a_full_sync_is_asked_for_once_however_often_its_message_comes(platform:
     ask(platform, "full_sync", message_id="again")
     ask(platform, "full_sync", message_id="other", entity_types=["tasks"])
     answers(platform)
-    (sync,) = full_syncs.unfinished(platform)
+    (sync,) = full_sync_requests.unfinished(platform)
     assert sync.entity_types == ["task", "page", "memory"]
 
-    full_syncs.finish(platform, sync, None)
+    full_sync_requests.finish(platform, sync, None)
     assert [told["correlation_id"] for told in listener.all("data.sync.completed", 3)] == ["again", "again", "other"]
 
     ask(platform, "full_sync", message_id="again")
     answers(platform)
-    assert full_syncs.unfinished(platform) == []
+    assert full_sync_requests.unfinished(platform) == []
     assert listener.all("data.sync.completed", 4)[-1]["data"]["backfill_id"] == sync.id
 
     ask(platform, "full_sync", message_id="a new one", entity_types=["page"], force=True)
     answers(platform)
-    (sync,) = full_syncs.unfinished(platform)
+    (sync,) = full_sync_requests.unfinished(platform)
     assert (list(sync.entity_types), sync.force) == (["page"], True)
 
 
@@ -176,10 +176,10 @@ def test_a_request_is_put_off_while_a_store_is_silent_and_given_up_in_the_end(
         raise StoreUnavailable("Qdrant does not answer")
 
     platform.settings.retry_delay_ms = 600_000
-    monkeypatch.setattr(requests, "bring_up_to_date", silent)
+    monkeypatch.setattr(answering, "bring_up_to_date", silent)
     put_tasks(platform, {"t1": "one"})
     ask(platform, "incremental_sync", "t1")
-    for attempt in range(1, requests.TRIES):
+    for attempt in range(1, answering.TRIES):
         (answer,) = answers(platform)
         assert (answer.error, answer.told) == ("Qdrant does not answer", False)
         assert rows(platform, "SELECT attempts, not_before > now() FROM {schema}.inbox") == [(attempt, True)]
@@ -198,7 +198,7 @@ def test_a_request_whose_worker_dies_is_there_again(platform: Platform, monkeypa
     put_tasks(platform, {"t1": "one"})
     ask(platform, "incremental_sync", "t1")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(requests, "bring_up_to_date", dies)
+        patched.setattr(answering, "bring_up_to_date", dies)
         answers(platform)
     assert inbox_size(platform) == 1
     (answer,) = answers(platform)
@@ -215,7 +215,7 @@ def test_a_validation_mends_what_it_finds_unless_it_is_told_not_to(
         drift = Drift(DriftKind.ORPHAN_VECTOR, EntityRef("task", "t1"), "the entity is not living")
         return Validation(5, {"orphan_vector": 2}, {"orphan_vector": 2}, (drift,))
 
-    monkeypatch.setattr(requests, "validate", validate)
+    monkeypatch.setattr(answering, "validate", validate)
     put_tasks(platform, {"t1": "one"})
     send(platform, ("data.validate.request", {"messageId": "v-1", "data": {}}))
     ask(platform, "data_validation", "t1", repair=False, deep=True)

@@ -7,10 +7,10 @@ import pytest
 from mcp_assets.embedding.protocol import TextRefused
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text
+from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
 from mcp_assets.stores.errors import CollectionMismatch
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.search import search
+from mcp_assets.sync.views.search import search
 from mcp_assets_tests.observing import drain_all, put, put_tasks, remove, send, sync_all
 
 FILLER = " ".join(f"Paragraph {n} speaks of apples and of pears." for n in range(1400))

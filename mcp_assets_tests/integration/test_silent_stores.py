@@ -10,12 +10,12 @@ import sqlalchemy
 from pydantic import SecretStr
 
 from mcp_assets.defs.storage import SettingsPostgresStorage
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores import postgres_silence
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Postgres
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.observing import put_tasks, rows, sync_all
 from mcp_assets_tests.relay import Relay
 

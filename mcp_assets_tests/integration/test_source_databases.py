@@ -8,14 +8,14 @@ import psycopg
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from mcp_assets.cli.load_entities import create_source_tables, load, parse_records
 from mcp_assets.entities.registry import SourceTable
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, SettingsError, TypeMapping
 from mcp_assets.stores import sources
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
-from mcp_assets.sync.full import count_differing, full_sync
-from mcp_assets.sync.ledger import Wanted, apply
-from mcp_assets.sync.load import create_source_tables, load, parse_records
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.index.full_sync import count_differing, full_sync
+from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,

@@ -7,18 +7,18 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import MAX_ID_BYTES
 from mcp_assets.entities.registry import SourceTable
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, TypeMapping
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.sources import NAMELESS
-from mcp_assets.sync.checks import evaluate
-from mcp_assets.sync.doctor import _source_tables
-from mcp_assets.sync.full import count_differing
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.sweep import sweep_slice
-from mcp_assets.sync.validation import validate
+from mcp_assets.sync.consistency.checks import evaluate
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.index.full_sync import count_differing
+from mcp_assets.sync.index.sweep import sweep_slice
+from mcp_assets.sync.views.doctor import _source_tables
 from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import (
     assert_points_are,

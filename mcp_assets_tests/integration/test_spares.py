@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection
 
 import pytest
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeKey, EdgeType
-from mcp_assets.sync import linker
-from mcp_assets.sync.ahead import Ahead
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
+from mcp_assets.platform import Platform
+from mcp_assets.sync.link import linker
+from mcp_assets.sync.link.prefetch import Ahead
 from mcp_assets_tests.linking import (
     TYPES,
     AngleEmbedder,

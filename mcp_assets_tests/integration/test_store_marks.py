@@ -20,12 +20,12 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from mcp_assets.embedded.servers.nats import _binary
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable, Stranger
 from mcp_assets.stores.qdrant import Point, physical_name
 from mcp_assets.stores.qdrant_identity import METADATA_KEY
-from mcp_assets.sync.demand import wanted_full_syncs
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 
 MakePlatform = Callable[..., Platform]
 

@@ -16,11 +16,11 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.api.points_api import SyncPointsApi
 
 from mcp_assets.entities.points import Key
+from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.nats import NatsStreams
 from mcp_assets.stores.postgres import Postgres
 from mcp_assets.stores.qdrant import Point, Qdrant
-from mcp_assets.sync.platform import Platform
 from mcp_assets_tests.observing import points, put_tasks, rows, send_looks, sync_all
 
 DIMENSION = 16

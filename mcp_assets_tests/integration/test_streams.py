@@ -9,17 +9,17 @@ import pytest
 from nats.js import JetStreamContext, api
 from pydantic import SecretStr
 
+from mcp_assets.cli.load_entities import create_source_tables
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.sync import intake as intake_module
-from mcp_assets.sync.checks import evaluate
-from mcp_assets.sync.demand import wanted_full_syncs
-from mcp_assets.sync.doctor import _nats
-from mcp_assets.sync.drift import Severity
-from mcp_assets.sync.intake import intake
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.consistency.checks import evaluate
+from mcp_assets.sync.consistency.drift import Severity
+from mcp_assets.sync.inbox import intake as intake_module
+from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
+from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.views.doctor import _nats
+from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.nats_servers import Server, on_jetstream, until
 from mcp_assets_tests.observing import (
     dead_letters,

@@ -9,14 +9,14 @@ import pytest
 from pydantic import SecretStr
 
 from mcp_assets.entities.registry import SourceTable
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, TypeMapping
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets.sync import sweep as sweep_module
-from mcp_assets.sync.checks import evaluate
-from mcp_assets.sync.drain import drain
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.sweep import Sweeper, last_passes, sweep_slice
+from mcp_assets.sync.consistency.checks import evaluate
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.index import sweep as sweep_module
+from mcp_assets.sync.index.sweep import Sweeper, last_passes, sweep_slice
+from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import pytest
 from pydantic import SecretStr
 
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
-from mcp_assets.sync import doctor
-from mcp_assets.sync.doctor import diagnose
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.search import search
+from mcp_assets.sync.views import doctor
+from mcp_assets.sync.views.doctor import diagnose
+from mcp_assets.sync.views.pending import pending
+from mcp_assets.sync.views.search import search
 
 
 class Frozen:

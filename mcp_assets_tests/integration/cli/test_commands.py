@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from mcp_assets.cli import main
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, load_settings
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets_tests.openai_stub import OpenAIStub
 
 COMMAND = Path(sys.executable).parent / "mcp-assets"

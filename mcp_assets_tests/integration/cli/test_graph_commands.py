@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
 from mcp_assets.settings import variable_of
-from mcp_assets.sync import export as export_module
-from mcp_assets.sync.export import export
-from mcp_assets.sync.graph_view import Format
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.views import export as export_module
+from mcp_assets.sync.views.export import export
+from mcp_assets.sync.views.graph import Format
 from mcp_assets_tests.linking import AngleEmbedder, index, relink, write_source
 
 A, PAGE, C = EntityRef("task", "A"), EntityRef("page", "P"), EntityRef("memory", "C")

@@ -15,11 +15,11 @@ import pytest
 
 from mcp_assets.cli.app import main
 from mcp_assets.cli.console import out
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, variable_of
-from mcp_assets.sync import full_syncs
-from mcp_assets.sync.full_syncs import ProgressWriter
-from mcp_assets.sync.indexer import Counts
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.index.indexer import Counts
+from mcp_assets.sync.requests import full_sync_requests
+from mcp_assets.sync.requests.full_sync_requests import ProgressWriter
 from mcp_assets_tests.observing import assert_points_are, entity_points, put_tasks, send, take_in
 from mcp_assets_tests.openai_stub import REFUSE_MARKER, OpenAIStub
 
@@ -138,7 +138,7 @@ def test_a_full_sync_that_was_killed_goes_on_where_it_was(
 def test_with_a_daemon_a_full_sync_is_its_backfill_and_is_watched_to_its_end(
     platform: Platform, environment: dict[str, str], error: str | None
 ) -> None:
-    full_syncs.sensor_lives(platform)
+    full_sync_requests.sensor_lives(platform)
     watching = subprocess.Popen(
         [sys.executable, "-m", "mcp_assets.cli", "sync", "--full", "--force", "--watch"],
         env={**os.environ, **environment},
@@ -147,7 +147,7 @@ def test_with_a_daemon_a_full_sync_is_its_backfill_and_is_watched_to_its_end(
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not (asked := full_syncs.unfinished(platform)):
+    while not (asked := full_sync_requests.unfinished(platform)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (sync,) = asked
@@ -158,7 +158,7 @@ def test_with_a_daemon_a_full_sync_is_its_backfill_and_is_watched_to_its_end(
     writer.worked("task", 0, Counts(scanned=5, embedded=5), differing=5)
     writer.indexed("task", 0, Counts(scanned=9, embedded=5))
     writer.linked("task", 0)
-    full_syncs.finish(platform, sync, error)
+    full_sync_requests.finish(platform, sync, error)
 
     out, err = watching.communicate(timeout=60)
     assert watching.returncode == (0 if error is None else 1), err
@@ -168,9 +168,9 @@ def test_with_a_daemon_a_full_sync_is_its_backfill_and_is_watched_to_its_end(
 
 
 def test_with_a_daemon_a_full_sync_that_nobody_watches_is_only_asked_for(platform: Platform, call: Call) -> None:
-    full_syncs.sensor_lives(platform)
+    full_sync_requests.sensor_lives(platform)
     asked = json.loads(call("sync", "--full", "--json").stdout)
-    (sync,) = full_syncs.unfinished(platform)
+    (sync,) = full_sync_requests.unfinished(platform)
     assert asked == {"backfill_id": sync.id, "finished": False}
     assert json.loads(call("sync", "--full", "--json").stdout) == asked
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from qdrant_client import models
 
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, variable_of
-from mcp_assets.sync.full import full_sync
-from mcp_assets.sync.linker import link_until_done
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets_tests.hashing import TASKS, qdrant, task_point
 from mcp_assets_tests.observing import put_tasks
 

@@ -19,10 +19,10 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 from dagster_graphql.schema import create_schema
 
+from mcp_assets.cli.load_entities import load, parse_records
 from mcp_assets.definitions import build_defs
 from mcp_assets.defs.resources import PlatformResource
-from mcp_assets.sync.load import load, parse_records
-from mcp_assets.sync.platform import Platform
+from mcp_assets.platform import Platform
 
 ASSETS = ("entities", "embeddings")
 

@@ -10,9 +10,9 @@ from qdrant_client import models
 
 from mcp_assets.definitions import build_defs
 from mcp_assets.defs.census import CENSUS
-from mcp_assets.sync.checks import CHECKS, evaluate
-from mcp_assets.sync.intake import intake
-from mcp_assets.sync.platform import Platform
+from mcp_assets.platform import Platform
+from mcp_assets.sync.consistency.checks import CHECKS, evaluate
+from mcp_assets.sync.inbox.intake import intake
 from mcp_assets_tests.hashing import TASKS, counting, fill, qdrant, sync, task_point
 
 WORLD = ("task-00", "memory-01")

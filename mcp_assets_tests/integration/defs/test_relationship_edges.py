@@ -11,19 +11,19 @@ import dagster as dg
 import nats
 import pytest
 
+from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.definitions import build_defs
 from mcp_assets.defs import assets, sensors
 from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
-from mcp_assets.sync import linker
-from mcp_assets.sync.announce import answer_relinked
-from mcp_assets.sync.intake import intake
-from mcp_assets.sync.link_lock import sole_linker
-from mcp_assets.sync.linker import LinkReport, link_until_done, pending_links
-from mcp_assets.sync.load import create_source_tables
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.tags import refresh_tag_weights
+from mcp_assets.platform import Platform
+from mcp_assets.sync.inbox.announce import answer_relinked
+from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.link import linker
+from mcp_assets.sync.link.linker import LinkReport, link_until_done, pending_links
+from mcp_assets.sync.link.locks import sole_linker
+from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, relink, write_source
 
 A, B, PAGE = EntityRef("task", "A"), EntityRef("task", "B"), EntityRef("page", "P")

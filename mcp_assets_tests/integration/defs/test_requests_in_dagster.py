@@ -14,10 +14,10 @@ from dagster._core.test_utils import create_run_for_test
 from mcp_assets.defs.housekeeping import delete_runs
 from mcp_assets.defs.requests import REQUESTS_TAG
 from mcp_assets.events import Kind
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync import full_syncs
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.requests import lane, work_off
+from mcp_assets.sync.requests import full_sync_requests
+from mcp_assets.sync.requests.answering import lane, work_off
 from mcp_assets_tests.integration.defs.conftest import told_by
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import dead_letters, points, put_tasks, rows, send, take_in
@@ -163,7 +163,7 @@ def test_a_full_sync_is_one_backfill_of_all_three_assets_in_the_ui(
     instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
     tick()
     assert listener.one("data.sync.completed")["correlation_id"] == "f"
-    assert full_syncs.unfinished(platform) == []
+    assert full_sync_requests.unfinished(platform) == []
 
 
 @pytest.mark.parametrize("status", [BulkActionStatus.CANCELED, BulkActionStatus.COMPLETED_FAILED])
@@ -200,7 +200,7 @@ def test_a_backfill_that_was_added_before_the_tick_was_killed_is_not_added_again
     rows(platform, "UPDATE {schema}.full_syncs SET started_at = NULL RETURNING 1")
     tick()
     assert len(instance.get_backfills()) == 1
-    (sync,) = full_syncs.unfinished(platform)
+    (sync,) = full_sync_requests.unfinished(platform)
     assert sync.started
 
 

@@ -13,13 +13,13 @@ import pytest
 from mcp_assets.defs import assets
 from mcp_assets.entities.refs import shard_of, slot_of
 from mcp_assets.events import Kind
+from mcp_assets.platform import Platform
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync import drain as drain_module
-from mcp_assets.sync.demand import beats
-from mcp_assets.sync.drain import drain, sole_drain
-from mcp_assets.sync.intake import intake
-from mcp_assets.sync.linker import pending_links
-from mcp_assets.sync.platform import Platform
+from mcp_assets.sync.inbox import drain as drain_module
+from mcp_assets.sync.inbox.drain import drain, sole_drain
+from mcp_assets.sync.inbox.drain_requests import beats
+from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.link.linker import pending_links
 from mcp_assets_tests.integration.defs.conftest import ASSETS, Backfills, Logged, Ran
 from mcp_assets_tests.observing import take_in
 from mcp_assets_tests.openai_stub import OpenAIStub

@@ -16,15 +16,16 @@ from pydantic import SecretStr
 
 from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.sensors import DRAIN_TAG, FULL_SYNC_TAG
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
-from mcp_assets.sync import demand, store_outage
-from mcp_assets.sync.checks import evaluate
-from mcp_assets.sync.drain import drain, sole_drain
-from mcp_assets.sync.pending import pending
-from mcp_assets.sync.platform import Platform
-from mcp_assets.sync.provider_outage import provider_outages, provider_refuses
-from mcp_assets.sync.store_outage import QdrantProbe
+from mcp_assets.sync.consistency.checks import evaluate
+from mcp_assets.sync.inbox import drain_requests
+from mcp_assets.sync.inbox.drain import drain, sole_drain
+from mcp_assets.sync.index import store_outage
+from mcp_assets.sync.index.provider_outage import provider_outages, provider_refuses
+from mcp_assets.sync.index.store_outage import QdrantProbe
+from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, Ran
 from mcp_assets_tests.observing import inbox, ledger, replace_stream, take_in
 from mcp_assets_tests.openai_stub import OpenAIStub
@@ -131,7 +132,7 @@ def test_events_that_come_without_end_do_not_keep_a_tick_from_asking(platform: P
 def test_a_burst_has_its_drains_asked_for_before_all_of_it_is_taken_in(
     platform: Platform, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mcp_assets.sync.intake.MESSAGES_A_READ", 50)
+    monkeypatch.setattr("mcp_assets.sync.inbox.intake.MESSAGES_A_READ", 50)
     platform.nats.publish(thin("task", *(f"t{n}" for n in range(120))))
 
     assert types_of(tick()) == ["task"]
@@ -175,7 +176,7 @@ def test_what_comes_while_a_drain_of_another_type_lives_is_left_to_it_at_first(
         platform.nats.publish(thin("page", "p1"))
         assert tick().run_requests == []
 
-        monkeypatch.setattr(demand, "LEFT_TO_DRAINS_S", 0.0)
+        monkeypatch.setattr(drain_requests, "LEFT_TO_DRAINS_S", 0.0)
         assert types_of(tick()) == ["page"]
 
 
@@ -221,7 +222,7 @@ def test_work_of_a_run_that_never_began_to_drain_is_asked_for_again(
     platform.nats.publish(thin("task", "t1"))
     make_run(instance, status, drain="task")
     assert tick().run_requests == []
-    monkeypatch.setattr(demand, "STARTING_S", 0.0)
+    monkeypatch.setattr(drain_requests, "STARTING_S", 0.0)
     assert types_of(tick()) == ["task"]
 
 
@@ -298,7 +299,7 @@ def test_a_full_sync_that_fails_each_time_keeps_no_event_of_its_type_waiting_and
 
     make_run(instance, dg.DagsterRunStatus.FAILURE, full_sync="task")
     assert types_of(tick(), FULL_SYNC_TAG) == []
-    monkeypatch.setattr(demand, "FULL_SYNC_AGAIN_S", 0.0)
+    monkeypatch.setattr(drain_requests, "FULL_SYNC_AGAIN_S", 0.0)
     assert types_of(tick(), FULL_SYNC_TAG) == ["task"]
 
 
@@ -419,7 +420,7 @@ def test_a_drain_that_fails_at_once_each_time_is_not_asked_for_at_each_tick(
     assert sorted(types_of(tick())) == ["page", "task"]
     make_run(instance, dg.DagsterRunStatus.FAILURE, drain="task")
     assert types_of(tick()) == ["page"]
-    monkeypatch.setattr(demand, "DRAIN_AGAIN_S", 0.0)
+    monkeypatch.setattr(drain_requests, "DRAIN_AGAIN_S", 0.0)
     assert sorted(types_of(tick())) == ["page", "task"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from dagster import AssetKey, DagsterRunStatus
 
 from mcp_assets.launcher.run_process import RunProcess
-from mcp_assets.sync.platform import Platform
+from mcp_assets.platform import Platform
 from mcp_assets_tests.integration.launcher.conftest import Location, eventually
 from mcp_assets_tests.observing import put_tasks, rows, send_looks, take_in
 from mcp_assets_tests.openai_stub import OpenAIStub

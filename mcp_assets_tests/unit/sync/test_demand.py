@@ -2,7 +2,8 @@
 
 import pytest
 
-from mcp_assets.sync.demand import (
+from mcp_assets.sync.inbox.drain import STALE_BEAT_S
+from mcp_assets.sync.inbox.drain_requests import (
     LEFT_TO_DRAINS_S,
     STARTING_S,
     Beat,
@@ -13,7 +14,6 @@ from mcp_assets.sync.demand import (
     overdue,
     undrained,
 )
-from mcp_assets.sync.drain import STALE_BEAT_S
 
 WORKING = Beat("r", 1.0, locked=True)
 

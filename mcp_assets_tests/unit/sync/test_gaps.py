@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_assets.stores.streams import Message, Read, StreamState, StreamTraits
-from mcp_assets.sync.intake import (
+from mcp_assets.sync.inbox.intake import (
     Cursor,
     Intake,
     event_order,

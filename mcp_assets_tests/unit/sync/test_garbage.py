@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from mcp_assets.sync.garbage import collected_seldom
+from mcp_assets.sync.collections.gc_threshold import collected_seldom
 
 
 def test_the_collector_is_as_it_was_after_the_block_and_after_an_error_in_it() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mcp_assets.sync.provider_outage import LONGEST_WAIT_S, ProviderOutage, to_ask_for, wait_s
+from mcp_assets.sync.index.provider_outage import LONGEST_WAIT_S, ProviderOutage, to_ask_for, wait_s
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_assets.stores.streams import covers, state_of
-from mcp_assets.sync.streams import meaning_of
+from mcp_assets.sync.inbox.stream_limits import meaning_of
 
 MADE = datetime(2026, 1, 1, tzinfo=UTC)
 OURS = ["mcp.*.updated", "mcp.*.*.updated", "data.sync.request"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import SLOTS
-from mcp_assets.sync.sweep import ROWS_A_SLICE, SHARE_OF_A_CORE, Counts, pause_s, width_of_slice
+from mcp_assets.sync.index.sweep import ROWS_A_SLICE, SHARE_OF_A_CORE, Counts, pause_s, width_of_slice
 
 COSTS = st.floats(0.0, 100.0)
 

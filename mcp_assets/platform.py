@@ -1,0 +1,278 @@
+"""Platform: the settings and the clients of one process, made once on first use and shared by all that runs in it."""
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+from pydantic import SecretStr
+
+from mcp_assets.embedding.local import LocalEmbedder
+from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
+from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile
+from mcp_assets.embedding.protocol import Embedder
+from mcp_assets.entities.registry import SourceTable
+from mcp_assets.entities.text import prepared_by
+from mcp_assets.events import TypeNames, result_subjects, stream_subjects
+from mcp_assets.graph import LinkForm, ReferenceRules
+from mcp_assets.settings import Settings, load_settings
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.marks import StoreMarks
+from mcp_assets.stores.migrations.relationships import IdColumn
+from mcp_assets.stores.nats import NatsStreams, ResultsStream
+from mcp_assets.stores.postgres import Connection, Postgres
+from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.stores.qdrant_identity import IdentityReader
+from mcp_assets.stores.relationships import Relationships
+from mcp_assets.stores.source_database import SourceDatabase
+from mcp_assets.stores.sources import SourceReader
+
+_TIMEOUT_S = 15.0
+"""Seconds for a connection to PostgreSQL."""
+
+_LOOK_TIMEOUT_S = 5.0
+"""The same where a person waits for a look at how things are, and nothing is lost by giving up."""
+
+
+class Companion(Protocol):
+    """What lives beside the clients of a platform, as long as they do."""
+
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Companion)
+
+
+@dataclass
+class Platform:
+    """The parts that `sync` works with. Nothing connects before it is used."""
+
+    settings: Settings
+    reads_only: bool = False
+    """It only looks: marks of stores are compared and not recorded."""
+    _embedder: Embedder | None = None
+    _previous: Embedder | None = None
+    _sources: dict[str, SourceReader] = field(default_factory=dict)
+    _source_databases: dict[str, SourceDatabase] = field(default_factory=dict, repr=False)
+    _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _prepared_by: dict[str, str] = field(default_factory=dict, repr=False)
+    _companions: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def postgres(self) -> Postgres:
+        settings = self.settings
+        ids = {
+            name: IdColumn(entity_type.source.table, entity_type.source.id)
+            for name, entity_type in settings.entity_types.items()
+            if entity_type.source and settings.source_url(entity_type.source) is None
+        }
+        return Postgres(
+            settings.require_database_url(),
+            settings.schema_name,
+            settings.relationships_table,
+            ids,
+            timeout_s=_LOOK_TIMEOUT_S if self.reads_only else _TIMEOUT_S,
+        )
+
+    @cached_property
+    def relationships(self) -> Relationships:
+        return Relationships(self.settings.relationships_table)
+
+    @cached_property
+    def qdrant(self) -> Qdrant:
+        return self.open_qdrant()
+
+    def open_qdrant(self, *, timeout_s: float = 30.0) -> Qdrant:
+        """A client of its own, which the caller closes."""
+        key = self.settings.qdrant_api_key
+        return Qdrant(
+            self.settings.require_qdrant_url(),
+            key.get_secret_value() if key else None,
+            timeout_s=timeout_s,
+            verify=lambda: self.marks.check_qdrant(self._qdrant_identity.read(), self._qdrant_identity),
+            mark=lambda: self.marks.key(),
+        )
+
+    @cached_property
+    def _qdrant_identity(self) -> IdentityReader:
+        key = self.settings.qdrant_api_key
+        return IdentityReader(
+            self.settings.require_qdrant_url(),
+            key.get_secret_value() if key else None,
+            list(self.settings.entity_types.collections()),
+        )
+
+    def silent_without_postgres(self) -> dict[str, str]:
+        """Which of NATS and Qdrant do not answer, and why, asked without PostgreSQL.
+
+        Their marks stand in PostgreSQL, so that without it nothing else can be asked of them.
+        """
+        asked: dict[str, Callable[[], object]] = {"nats": self.nats.mark, "qdrant": self._qdrant_identity.read}
+        silent = {}
+        for store, ask in asked.items():
+            try:
+                ask()
+            except (StoreUnavailable, StoreRefused) as error:
+                silent[store] = str(error)
+        return silent
+
+    def accept_qdrant(self) -> str:
+        """From now on the Qdrant that answers is this platform's; by what it is known."""
+        return self.marks.accept_qdrant(self._qdrant_identity.read(), self._qdrant_identity)
+
+    @cached_property
+    def nats(self) -> NatsStreams:
+        settings = self.settings
+        results = ResultsStream(
+            settings.results_stream, result_subjects(), settings.results_days, create=settings.create_stream
+        )
+        return NatsStreams(
+            settings.require_nats_url(), stream_subjects(), results, verify=lambda mark: self.marks.check_nats(mark)
+        )
+
+    @cached_property
+    def marks(self) -> StoreMarks:
+        return StoreMarks(self.postgres, list(self.settings.entity_types), reads_only=self.reads_only)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        return self._embedder or make_embedder(self.settings)
+
+    @cached_property
+    def previous_embedder(self) -> Embedder | None:
+        """The model before, while it is still configured: its collections serve until the new ones are complete."""
+        return self._previous or make_previous_embedder(self.settings)
+
+    @cached_property
+    def type_names(self) -> TypeNames:
+        types = self.settings.entity_types
+        return TypeNames.of(
+            {name: entity_type.aliases for name, entity_type in types.items()},
+            {name: entity_type.id_keys for name, entity_type in types.items()},
+        )
+
+    @cached_property
+    def reference_rules(self) -> ReferenceRules:
+        forms = [LinkForm.of(template, name) for template, name in self.settings.link_forms.items()]
+        return ReferenceRules.of(self.settings.entity_types, forms)
+
+    def prepared_by(self, entity_type: str) -> str:
+        """Names how entities of the type are prepared: by the text builder, and from a row by its mapping."""
+        if entity_type not in self._prepared_by:
+            mapping = self.settings.entity_types[entity_type].source
+            self._prepared_by[entity_type] = prepared_by(self.settings.chunks, mapping)
+        return self._prepared_by[entity_type]
+
+    def source(self, entity_type: str) -> SourceReader | None:
+        """The reader of the type's source table; None for a type that lives by its events alone."""
+        mapping = self.settings.entity_types[entity_type].source
+        if mapping is None:
+            return None
+        if entity_type not in self._sources:
+            reader = SourceReader(mapping, self.settings.schema_name, self._source_database(mapping))
+            self._sources[entity_type] = reader
+        return self._sources[entity_type]
+
+    def source_transaction(self, source: SourceTable) -> AbstractContextManager[Connection]:
+        """A transaction in the database that `source` is in."""
+        return (self._source_database(source) or self.postgres).transaction()
+
+    def _source_database(self, source: SourceTable) -> SourceDatabase | None:
+        """The database that `source` is in, shared by all tables there; None if it is the platform's own."""
+        url = self.settings.source_url(source)
+        if url is None:
+            return None
+        with self._opening:
+            if url not in self._source_databases:
+                self._source_databases[url] = SourceDatabase(url, verify=self._verify_source)
+            return self._source_databases[url]
+
+    def _verify_source(self, address: str, mark: str | None) -> None:
+        self.marks.check_source(address, mark)
+
+    def companion(self, kind: Callable[["Platform"], C]) -> C:
+        """The one `kind` of this platform, made at first use; closed before the clients that it works with."""
+        with self._opening:
+            if kind not in self._companions:
+                self._companions[kind] = kind(self)
+            companion: C = self._companions[kind]
+            return companion
+
+    def stop_embedding(self) -> None:
+        """Send nothing more to the embedding providers. Does not wait for what they are answering."""
+        for name in ("embedder", "previous_embedder"):
+            embedder: Embedder | None = self.__dict__.get(name)
+            if embedder is not None:
+                embedder.stop()
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for companion in self._companions.values():
+            companion.close()
+        self._companions.clear()
+        for database in self._source_databases.values():
+            database.close()
+        self._source_databases.clear()
+        self._sources.clear()
+        self.__dict__.pop("marks", None)
+        for name in ("postgres", "qdrant", "nats", "embedder", "previous_embedder"):
+            part = self.__dict__.pop(name, None)
+            if part is not None:
+                part.close()
+
+
+_lock = threading.Lock()
+_shared: Platform | None = None
+
+
+def shared_platform() -> Platform:
+    """This process's platform. Dagster rebuilds resources at each tick; connections should outlive that.
+
+    The embedded stack may have been started anew, at other addresses: then the platform is made anew too.
+    """
+    global _shared
+    settings = load_settings()
+    with _lock:
+        if _shared is None or _shared.settings != settings:
+            stale, _shared = _shared, Platform(settings)
+            if stale is not None:
+                stale.close()
+        return _shared
+
+
+def make_embedder(settings: Settings) -> Embedder:
+    """The embedder that the settings name."""
+    if settings.provider == "local":
+        return LocalEmbedder(settings.profile)
+    return _openai_embedder(settings, settings.profile, settings.openai_api_key, settings.openai_base_url)
+
+
+def make_previous_embedder(settings: Settings) -> Embedder | None:
+    """The embedder of the model before; the local model needs no setting, for it is always there."""
+    profile = settings.previous_profile
+    if profile is None:
+        return LocalEmbedder() if settings.provider != "local" else None
+    if profile.name == WORDLLAMA.name:
+        return LocalEmbedder(profile)
+    return _openai_embedder(
+        settings,
+        profile,
+        settings.previous_api_key or settings.openai_api_key,
+        settings.previous_base_url or settings.openai_base_url,
+    )
+
+
+def _openai_embedder(
+    settings: Settings, profile: ModelProfile, key: SecretStr | None, base_url: str | None
+) -> OpenAICompatibleEmbedder:
+    return OpenAICompatibleEmbedder(
+        profile,
+        api_key=key.get_secret_value() if key else None,
+        base_url=base_url,
+        concurrency=settings.embedding_concurrency,
+        attempts=settings.retry_attempts,
+        retry_delay_s=settings.retry_delay_ms / 1000,
+        timeout_s=settings.embedding_timeout_s,
+    )

@@ -1,0 +1,70 @@
+"""Payload keys: moves the points of a collection from the keys of before (`kind`, `slot`, ...) to those with a prefix.
+
+Nothing is embedded: a payload is read, its keys are renamed, and it is written over the one before. What the entity's
+metadata has under a name that was reserved is put back from the ledger. The pass reads one page at a time; a pass that
+was killed is repeated, and writes only what is left.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from mcp_assets.entities.points import FORMER_KEYS, Key, bears_former_keys, with_prefix
+from mcp_assets.platform import Platform
+from mcp_assets.stores.qdrant import HeldPoint
+
+logger = logging.getLogger(__name__)
+
+_POINTS_A_PAGE = 500
+
+
+def rename_payload_keys(platform: Platform, collection: str) -> int:
+    """Rename the keys of all points that this platform wrote before they got a prefix; returns their number.
+
+    No other process may write to the collection meanwhile.
+
+    Raises:
+        StoreUnavailable, StoreRefused: what has been renamed by then stays so; the rest is left for the next try.
+    """
+    renamed = read = 0
+    for page in platform.qdrant.payload_pages(collection, limit=_POINTS_A_PAGE):
+        former = [point for point in page if bears_former_keys(point.payload)]
+        if former:
+            if not renamed:
+                logger.warning("the payload keys of %s get their prefix; nothing is embedded", collection)
+            metadata = _reserved_metadata(platform, former)
+            payloads = {
+                UUID(point.id): with_prefix(point.payload, metadata.get(_state(point.payload), {}))
+                for point in former
+                if not point.id.isdecimal()
+            }
+            platform.qdrant.write(collection, payloads=payloads)
+            renamed += len(payloads)
+        read += len(page)
+    if renamed:
+        logger.warning("the payload keys of %d of %d points of %s have their prefix", renamed, read, collection)
+    return renamed
+
+
+_State = tuple[str, str, str]
+
+
+def _state(payload: Any) -> _State:
+    """Type and id of the entity that a payload of before names, and the state that it was made of."""
+    return payload[Key.ENTITY_TYPE], payload[Key.ENTITY_ID], payload["state_hash"]
+
+
+def _reserved_metadata(platform: Platform, former: Sequence[HeldPoint]) -> dict[_State, dict[str, Any]]:
+    """What the metadata of the entities that `former` name has under names that were reserved, by state."""
+    names = {_state(point.payload)[:2] for point in former}
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            platform.postgres.query("metadata_of_keys"),
+            {
+                "types": [name[0] for name in names],
+                "ids": [name[1] for name in names],
+                "keys": list(FORMER_KEYS),
+            },
+        ).fetchall()
+    return {(row[0], row[1], row[2]): row[3] for row in rows}

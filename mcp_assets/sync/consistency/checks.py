@@ -1,0 +1,318 @@
+"""Checks: what a person is told of each kind of drift, of dead letters and of the intake; a silent store never passes.
+
+A check about drift goes by the last census of each partition. Where there is none that is recent and of the collection
+in use, it takes one first; how old what it says is, it says.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from mcp_assets.entities.refs import slot_range
+from mcp_assets.platform import Platform
+from mcp_assets.retrying import retrying
+from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.sync.collections.serving import built_for_settings, mismatch, serving_and_others, serving_collection
+from mcp_assets.sync.consistency.census import EXAMPLES, LastCensus, drift_counts, examples, last_censuses, take_census
+from mcp_assets.sync.consistency.drift import OF_LINKS, Kind, Severity
+from mcp_assets.sync.consistency.removed_types import removed_types
+from mcp_assets.sync.inbox.stream_limits import look_at
+from mcp_assets.sync.index.mass_delete import is_mass, sentence
+from mcp_assets.sync.index.provider_outage import provider_outages
+from mcp_assets.sync.index.sweep import last_passes
+
+RECENT_S = 3_900.0
+"""A census as old as this is not taken for the state of things: a little more than an hour, for they are hourly."""
+
+INTAKE_LAG_S = 300.0
+"""Seconds that a message may wait in stream or inbox."""
+
+
+@dataclass(slots=True)
+class Finding:
+    """What one check came to. `rows`: at most EXAMPLES of what is wrong, all with the same keys."""
+
+    passed: bool
+    summary: str
+    count: int = 0
+    severity: Severity = Severity.ERROR
+    rows: Sequence[Mapping[str, str]] = ()
+    advice: str = ""
+    figures: Mapping[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check by name."""
+
+    description: str
+    evaluate: Callable[[Platform], Finding]
+
+
+def evaluate(platform: Platform, name: str) -> Finding:
+    """Run the check `name`. What cannot be read fails it, with the reason."""
+    try:
+        return retrying(platform.settings)(CHECKS[name].evaluate, platform)
+    except (StoreUnavailable, StoreRefused, CollectionMismatch) as error:
+        return Finding(
+            False, f"it could not be checked: {error}", advice="Mend what the reason names, and check again."
+        )
+
+
+def recent_censuses(platform: Platform) -> list[LastCensus]:
+    """The last census of every partition, of the collection in use and recent; taken now where there is none."""
+    known = _by_place(platform)
+    settings = platform.settings
+    censuses = []
+    for entity_type in settings.entity_types:
+        collection, _ = serving_collection(platform, entity_type)
+        for shard in range(settings.shards):
+            slots = slot_range(shard, settings.shards)
+            last = known.get((entity_type, slots))
+            is_current = last is not None and (collection is None or collection.name == last.collection)
+            if last is None or not is_current or last.age_s > RECENT_S:
+                take_census(platform, entity_type, shard)
+                last = _by_place(platform)[entity_type, slots]
+            censuses.append(last)
+    return censuses
+
+
+def _by_place(platform: Platform) -> dict[tuple[str, tuple[int, int]], LastCensus]:
+    return {(last.entity_type, last.slots): last for last in last_censuses(platform)}
+
+
+def _drift(*kinds: Kind) -> Callable[[Platform], Finding]:
+    def look(platform: Platform) -> Finding:
+        censuses = recent_censuses(platform)
+        ids = [last.id for last in censuses]
+        counts = drift_counts(platform, ids)
+        by_kind = {kind: sum(found[kind] for found in counts.values()) for kind in kinds}
+        count = sum(by_kind.values())
+        rows = [
+            {
+                "kind": drift.kind.value,
+                "entity": str(drift.ref) if drift.ref else "",
+                "subject": drift.subject,
+                "detail": drift.detail,
+            }
+            for drift in (examples(platform, ids, kinds, EXAMPLES) if count else ())
+        ]
+        oldest = max(last.age_s for last in censuses)
+        depth = "all of them deep" if all(last.deep for last in censuses) else "texts and edges by a sample"
+        told = ", ".join(f"{number} {kind.value}" for kind, number in by_kind.items() if number) or "nothing found"
+        advice = " ".join(kind.advice for kind, number in by_kind.items() if number)
+        return Finding(
+            passed=count == 0,
+            summary=f"{told}; by censuses of which the oldest is {oldest:.0f} s old, {depth}",
+            count=count,
+            severity=_worst([kind for kind in kinds if by_kind[kind]] or kinds),
+            rows=rows,
+            advice=advice,
+            figures={
+                "checked": sum(last.checked for last in censuses),
+                "census_age_s": round(oldest, 1),
+                **{kind.value: number for kind, number in by_kind.items()},
+            },
+        )
+
+    return look
+
+
+def _worst(kinds: Sequence[Kind]) -> Severity:
+    return Severity.ERROR if any(kind.severity is Severity.ERROR for kind in kinds) else Severity.WARNING
+
+
+def _ledger(platform: Platform) -> Finding:
+    with platform.postgres.transaction() as connection:
+        for entity_type in platform.settings.entity_types:
+            reader = platform.source(entity_type)
+            if reader is not None:
+                # A table that is not there now fails the check, however young the census is.
+                reader.read(connection, ["0"])
+    kinds = (Kind.LEDGER_BEHIND, Kind.VANISHED_ROW, Kind.UNUSABLE_ROW, Kind.LYING_LEDGER, Kind.DAMAGED_ROW)
+    finding = _drift(*kinds)(platform)
+    censuses = recent_censuses(platform)
+    counts = drift_counts(platform, [last.id for last in censuses])
+    gone: Counter[str] = Counter()
+    checked: Counter[str] = Counter()
+    for last in censuses:
+        gone[last.entity_type] += counts[last.id][Kind.VANISHED_ROW]
+        checked[last.entity_type] += last.checked
+    refusals = [
+        sentence(platform, "entities", entity_type, going, checked[entity_type])
+        for entity_type, going in gone.items()
+        if is_mass(platform, going, checked[entity_type])
+    ]
+    if platform.settings.sweep:
+        left = [f"the sweep of {swept.entity_type}: {line}" for swept in last_passes(platform) for line in swept.left]
+        finding.summary = "; ".join([*left, finding.summary])
+    if refusals:
+        finding.summary = f"{refusals[0]}; {finding.summary}"
+    return finding
+
+
+def _collections(platform: Platform) -> Finding:
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("ledger_counts")).fetchall()
+    living = {row[0]: row[1] for row in rows}
+    types = platform.settings.entity_types
+    profile = platform.embedder.profile
+    building = built_for_settings(platform)
+    wrong: list[dict[str, str]] = []
+    try:
+        serving, others = serving_and_others(platform)
+    except CollectionMismatch as error:
+        return Finding(passed=False, summary=str(error), count=1)
+    for alias in types.collections():
+        sharing = [name for name in types if types[name].collection_name == alias]
+        target = serving.get(alias)
+        # What replaces it is on its way: to delete what serves would be wrong.
+        if alias in building:
+            continue
+        if alias in others:
+            wrong.append({"collection": alias, "detail": str(others[alias])})
+        elif target is None:
+            if any(living.get(name) for name in sharing):
+                wrong.append({"collection": alias, "detail": "it is absent, and there are entities: run a full sync"})
+        elif (target.profile.name, target.profile.dimension) != (profile.name, profile.dimension):
+            wrong.append({"collection": alias, "detail": mismatch(platform, target)})
+    summary = f"all are of {profile.name}, {profile.dimension} dimensions"
+    if wrong:
+        summary = f"{len(wrong)} collections do not hold vectors of {profile.name}, {profile.dimension} dimensions"
+    elif building:
+        summary = f"{', '.join(sorted(building.values()))} are being built; the collections before them serve meanwhile"
+    return Finding(
+        passed=not wrong,
+        summary=summary,
+        count=len(wrong),
+        rows=wrong[:EXAMPLES],
+        advice="A full sync makes a collection that is absent, and builds one for a new model." if wrong else "",
+    )
+
+
+def _dead_letters(platform: Platform) -> Finding:
+    with platform.postgres.transaction() as connection:
+        counts = connection.execute(platform.postgres.query("dead_letter_counts")).fetchall()
+        letters = connection.execute(platform.postgres.query("dead_letter_examples"), {"limit": EXAMPLES}).fetchall()
+    count = sum(row[2] for row in counts)
+    return Finding(
+        passed=count == 0,
+        summary=", ".join(f"{row[2]} {row[0]}/{row[1]}" for row in counts) or "none",
+        count=count,
+        rows=[
+            {"id": str(row[0]), "entity": row[1] or "", "stage": row[2], "kind": row[3], "error": row[4][:300]}
+            for row in letters
+        ],
+        advice="Each tells its reason: mend the cause and replay it." if count else "",
+    )
+
+
+def _provider(platform: Platform) -> Finding:
+    outages = provider_outages(platform)
+    return Finding(
+        passed=not outages,
+        summary="; ".join(outage.sentence for outage in outages)
+        or "the last texts that were sent to it were embedded, or refused one by one",
+        count=len(outages),
+        rows=[
+            {"model": outage.model, "since": outage.since.isoformat(), "reason": outage.reason} for outage in outages
+        ],
+        advice="Mend what the reason names; a run that is started by hand, or `mcp-assets sync`, tries it at once."
+        if outages
+        else "",
+    )
+
+
+def _intake(platform: Platform) -> Finding:
+    now = datetime.now(UTC)
+    with platform.postgres.transaction() as connection:
+        query = platform.postgres.query
+        inbox = connection.execute(query("inbox_counts")).fetchall()
+        wanted = [
+            row
+            for row in connection.execute(query("wanted_full_syncs")).fetchall()
+            if row[0] in platform.settings.entity_types
+        ]
+    removed = [one for one in removed_types(platform) if one.messages]
+    lag_s = max(((now - row[3]).total_seconds() for row in inbox), default=0.0)
+    rows: list[dict[str, str]] = [
+        {"what": f"{row[0]} {row[1]} in the inbox", "messages": str(row[2]), "since": row[3].isoformat()}
+        for row in inbox
+    ]
+    streams = [look_at(platform, name) for name in platform.settings.streams]
+    unread = 0
+    for stream in streams:
+        unread += stream.unread or 0
+        if stream.oldest_unread_at is not None:
+            lag_s = max(lag_s, (now - stream.oldest_unread_at).total_seconds())
+            rows.append(
+                {
+                    "what": f"unread in stream {stream.name}",
+                    "messages": str(stream.unread),
+                    "since": stream.oldest_unread_at.isoformat(),
+                }
+            )
+    waiting = sum(row[2] for row in inbox)
+    lost = "; ".join(f"events of {row[0]} were lost ({row[2]})" for row in wanted)
+    absent = [stream.absent for stream in streams if stream.absent is not None]
+    blind = [f"stream {stream.name}: {reason}" for stream in streams for reason in stream.blind]
+    late = lag_s > INTAKE_LAG_S
+    broken = bool(late or wanted or absent)
+    return Finding(
+        passed=not broken and not blind,
+        # Where a loss cannot be noticed nothing need be lost: a person has to decide whether to mend the stream.
+        severity=Severity.ERROR if broken else Severity.WARNING,
+        summary=f"{unread} messages unread, {waiting} not applied, the oldest for {lag_s:.0f} s"
+        + (f"; {lost}, and a full sync is not through" if wanted else "")
+        + "".join(f"; {one.sentence}" for one in removed)
+        + "".join(f"; {reason}" for reason in absent)
+        + "".join(f"; a loss of messages may go unnoticed on {reason}" for reason in blind),
+        count=unread + waiting,
+        rows=rows[:EXAMPLES],
+        advice=_advice_about_intake(late=late, removed=bool(removed), streams=bool(blind or absent)),
+        figures={"unread": unread, "not_applied": waiting, "lag_s": round(max(lag_s, 0.0), 1)},
+    )
+
+
+def _advice_about_intake(*, late: bool, removed: bool, streams: bool) -> str:
+    if removed:
+        return Kind.REMOVED_TYPE.advice
+    if late:
+        return "Is the Dagster daemon running, and its sensors on? `mcp-assets status` tells what waits."
+    return "`mcp-assets doctor` tells what each stream's configuration means." if streams else ""
+
+
+CHECKS: Mapping[str, Check] = {
+    "no_missing_vectors": Check("Every living entity has its points.", _drift(Kind.MISSING_VECTOR)),
+    "no_stale_vectors": Check(
+        "Every point is of its entity's newest text, state and model.",
+        _drift(Kind.STALE_VECTOR, Kind.STALE_PAYLOAD, Kind.WRONG_MODEL),
+    ),
+    "no_orphan_vectors": Check(
+        "No point is of an entity or a chunk that is not there.", _drift(Kind.ORPHAN_VECTOR, Kind.SURPLUS_CHUNK)
+    ),
+    "no_duplicate_points": Check("No entity has a second point.", _drift(Kind.DUPLICATE_POINT)),
+    "vectors_are_valid": Check(
+        "Dimension, finite numbers, length 1, and the vector that was written with the payload.",
+        _drift(Kind.INVALID_VECTOR, Kind.SWAPPED_VECTOR),
+    ),
+    "no_foreign_points": Check("No point was written by another hand.", _drift(Kind.FOREIGN_POINT)),
+    "collections_match_model": Check("Every collection is made for the embedding model in use.", _collections),
+    "no_orphaned_relationships": Check(
+        "Both ends of every edge are living entities; of edges that other programs wrote, a warning.",
+        _drift(Kind.ORPHANED_EDGE, Kind.FOREIGN_EDGE),
+    ),
+    "no_dangling_references": Check("What a text names is there.", _drift(Kind.DANGLING_REFERENCE)),
+    "edges_match_rules": Check(
+        "The edges of a sample of entities, or by a deep census of all, are those that the rules make.",
+        _drift(*sorted(OF_LINKS), Kind.UNUSABLE_TABLE, Kind.REMOVED_TYPE),
+    ),
+    "no_dead_letters": Check("Nothing was given up.", _dead_letters),
+    "intake_is_current": Check(
+        f"No message waits longer than {INTAKE_LAG_S:.0f} s, none was lost, and a loss would be noticed.", _intake
+    ),
+    "provider_answers": Check("The embedding provider embeds what it is sent.", _provider),
+    "ledger_matches_source": Check("The ledger says what the source tables say.", _ledger),
+}
+"""By name, in the order in which they are told."""

@@ -1,0 +1,308 @@
+"""Census of edges: edges without a living end, references to nothing, and edges that the rules would make otherwise.
+
+The second look holds the link lock: no linker writes while wanted and stored edges are read, and what is about to
+change is marked, or its ledger row is dirty. An entity is left out if it, or an entity that its edges differ in, waits.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from psycopg import sql
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import Edge, EdgeType, diff
+from mcp_assets.platform import Platform
+from mcp_assets.stores.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.relationships import Orphan
+from mcp_assets.sync.consistency.drift import LIES, Drift, Kind
+from mcp_assets.sync.consistency.recheck import LIE, lies
+from mcp_assets.sync.link.link_state import by_type_and_id, read_linked, reference_edges, stale
+from mcp_assets.sync.link.linker import linked_by
+from mcp_assets.sync.link.locks import exclusive
+from mcp_assets.sync.link.neighbours import SemanticLists, TopicalLists
+
+T = TypeVar("T")
+
+EDGES_SAMPLED = 200
+"""Entities of a partition whose edges a census recomputes that is not deep: others each time."""
+
+RELINKED_AT_ONCE = 250
+
+_ROWS_AT_ONCE = 5_000
+_SUSPECTS_AT_ONCE = 500
+
+
+class EdgeCensus:
+    """The census of the edges whose source is in one partition."""
+
+    def __init__(self, platform: Platform, entity_type: str, slots: tuple[int, int], *, deep: bool, seed: int) -> None:
+        self._platform = platform
+        self._type = entity_type
+        self._slots = slots
+        self._deep = deep
+        self._seed = seed
+        self._types = list(platform.settings.entity_types)
+
+    def take(self) -> Iterator[Drift]:
+        yield from self._orphans()
+        yield from self._dangling()
+        rules = EdgeRules(self._platform)
+        for part in _parts(self._not_linked(), RELINKED_AT_ONCE):
+            yield from self._differing(rules, part)
+        for ids in self._deep_pages() if self._deep else [self._sample()]:
+            for part in _parts((EntityRef(self._type, entity_id) for entity_id in ids), RELINKED_AT_ONCE):
+                yield from self._differing(rules, part)
+
+    def count(self) -> int:
+        with self._platform.postgres.transaction() as connection:
+            return self._platform.relationships.count_from(connection, self._type, self._slots)
+
+    def _differing(self, rules: "EdgeRules", refs: Collection[EntityRef]) -> Iterator[Drift]:
+        # A deep census of ledger rows has told of each that lies.
+        return (drift for drift in rules.differing(refs) if not (self._deep and drift.kind in LIES))
+
+    def _orphans(self) -> Iterator[Drift]:
+        relationships = self._platform.relationships
+        statement = relationships.orphans(self._platform.postgres.schema, self._type, self._slots, self._types)
+        for part in _parts((row[0] for row in self._stream(statement)), _SUSPECTS_AT_ONCE):
+            yield from orphaned_edges(self._platform, part)
+
+    def _dangling(self) -> Iterator[Drift]:
+        waits: bool | None = None
+        for source_type, source_id, kind, key, rule in self._stream("dangling_references"):
+            if waits is None:
+                waits = self._any_change_waits()
+            if waits:
+                # What is named may be about to be linked.
+                return
+            ref = EntityRef(source_type, source_id)
+            yield Drift(Kind.DANGLING_REFERENCE, ref, f"{kind} {key!r}, by {rule}, is nobody's", key)
+
+    def _any_change_waits(self) -> bool:
+        with self._platform.postgres.transaction() as connection:
+            row = connection.execute(self._platform.postgres.query("any_change_waits")).fetchone()
+        return bool(row and row[0])
+
+    def _not_linked(self) -> Iterator[EntityRef]:
+        return (EntityRef(self._type, row[0]) for row in self._stream("living_not_linked"))
+
+    def _stream(self, query: str | sql.Composed) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query over the whole partition; memory does not grow with them."""
+        low, high = self._slots
+        postgres = self._platform.postgres
+        with postgres.transaction() as connection, connection.cursor(name="census") as cursor:
+            # All of both sides is read: row by row through an index takes a hundred times as long, which is what
+            # PostgreSQL chooses where it expects few rows.
+            connection.execute("SET LOCAL enable_nestloop = off")
+            cursor.itersize = _ROWS_AT_ONCE
+            if isinstance(query, str):
+                cursor.execute(postgres.query(query), {"entity_type": self._type, "low": low, "high": high})
+            else:
+                cursor.execute(query)
+            yield from cursor
+
+    def _sample(self) -> list[str]:
+        return self._ids("sample_of_living", seed=str(self._seed), limit=EDGES_SAMPLED)
+
+    def _deep_pages(self) -> Iterator[list[str]]:
+        after = ""
+        while ids := self._ids("linked_or_living", after=after, limit=_ROWS_AT_ONCE):
+            yield ids
+            after = ids[-1]
+
+    def _ids(self, query: str, **parameters: str | int) -> list[str]:
+        low, high = self._slots
+        with self._platform.postgres.transaction() as connection:
+            rows = connection.execute(
+                self._platform.postgres.query(query),
+                {"entity_type": self._type, "low": low, "high": high, **parameters},
+            ).fetchall()
+        return [row[0] for row in rows]
+
+
+def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
+    """Those of the rows `ids` of `relationships` that lack a living end, and wait for nothing: ours, and of others."""
+    types = list(platform.settings.entity_types)
+    with exclusive(platform) as connection:
+        found = platform.relationships.orphans_among(connection, platform.postgres.schema, ids, types)
+        # A source that waits has its edges written anew: in a sweep that is how they lose a target that is gone.
+        waiting = _waiting(platform, connection, {end for orphan in found for end in _ends(orphan, types)})
+        # An end that the ledger has not heard of may have its row.
+        alive = _in_source(platform, connection, {end for orphan in found for end in _lacking(orphan, types)})
+    drift = []
+    for orphan in found:
+        if waiting.intersection(_ends(orphan, types)) or alive.intersection(_lacking(orphan, types)):
+            continue
+        source = f"{orphan.source_type or '?'}:{orphan.source_id}"
+        target = f"{orphan.target_type or '?'}:{orphan.target_id}"
+        ours = orphan.origin == ORIGIN
+        whose = "" if ours else f", origin {orphan.origin or 'unknown'}"
+        gone = " and ".join(
+            name for name, there in ((source, orphan.has_source), (target, orphan.has_target)) if not there
+        )
+        drift.append(
+            Drift(
+                Kind.ORPHANED_EDGE if ours else Kind.FOREIGN_EDGE,
+                EntityRef(orphan.source_type or "?", orphan.source_id),
+                f"{source} → {target} ({orphan.edge_type}{whose}): {gone} is no living entity",
+                orphan.id,
+            )
+        )
+    return drift
+
+
+def lying_rows(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, Drift]:
+    """Those of `refs` whose ledger row's own columns are not what its hashes were made of."""
+    found: dict[EntityRef, Drift] = {}
+    if not refs:
+        return found
+    rows = connection.execute(platform.postgres.query("texts_with_hashes"), by_type_and_id(refs))
+    for entity_type, entity_id, origin, prepared_by, text_hash, state_hash, *text in rows:
+        if lies(platform, entity_type, prepared_by, (text_hash, state_hash), *text):
+            ref = EntityRef(entity_type, entity_id)
+            kind = Kind.LYING_LEDGER if origin == "source" else Kind.DAMAGED_ROW
+            found[ref] = Drift(kind, ref, LIE)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """One finding about an entity's edges, and the other entity that it is about."""
+
+    drift: Drift
+    other: EntityRef | None = None
+    semantic: bool = False
+
+    @property
+    def involved(self) -> list[EntityRef]:
+        return [ref for ref in (self.drift.ref, self.other) if ref is not None]
+
+
+class EdgeRules:
+    """What the rules make of entities, against the edges that are stored. Collections are looked up once."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._semantic = SemanticLists(platform)
+        self._topical = TopicalLists(platform)
+        self._linked_by = linked_by(platform, self._semantic.profile)
+
+    def differing(self, refs: Collection[EntityRef]) -> list[Drift]:
+        """What is wrong with the edges of `refs`, looked at twice; of an entity whose ledger row lies, only that."""
+        with self._platform.postgres.transaction() as connection:
+            # A linker may be at work: all of what it wrote is seen, or nothing of it.
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            suspects = {one.drift.ref for one in self._compare(connection, refs) if one.drift.ref is not None}
+        if not suspects:
+            return []
+        with exclusive(self._platform) as locked:
+            found = self._compare(locked, suspects)
+            involved = {ref for one in found for ref in one.involved}
+            waiting = _waiting(self._platform, locked, involved)
+            points = {ref: row.point for ref, row in read_linked(self._platform, locked, involved).items() if row.point}
+            lying = lying_rows(self._platform, locked, {one.drift.ref for one in found if one.drift.ref is not None})
+        moving = {one.drift.ref for one in found if waiting.intersection(one.involved)}
+        # A lost point is told of by itself; the lists that it stood in are right again once it is back.
+        lost = self._semantic.missing(points)
+        lacking = {one.drift.ref for one in found if one.semantic and lost.intersection(one.involved)}
+        # Linked by what such a row says, an entity would lose edges that are right.
+        told = [drift for ref, drift in lying.items() if ref not in moving]
+        return told + [
+            one.drift
+            for one in found
+            if one.drift.ref not in moving
+            and one.drift.ref not in lying
+            and not (one.semantic and one.drift.ref in lacking)
+        ]
+
+    def _compare(self, connection: Connection, refs: Collection[EntityRef]) -> list[_Difference]:
+        platform = self._platform
+        relationships = platform.relationships
+        stored = relationships.of_sources(connection, refs, tuple(EdgeType))
+        wanted = relationships.storable(connection, self._wanted(connection, refs))
+        found = diff((edge for _, edge in stored.values()), wanted)
+        told: list[_Difference] = []
+        for kind, edges in (
+            (Kind.MISSING_EDGE, found.added),
+            (Kind.WRONG_EDGE, found.changed),
+            (Kind.SURPLUS_EDGE, found.removed),
+        ):
+            for edge in edges:
+                if kind is not Kind.WRONG_EDGE and self._is_approximate(edge):
+                    continue
+                row_id, held = stored.get(edge.key, ("", edge))
+                instead = f": {held.strength}" if held.strength != edge.strength else ""
+                detail = f"{edge.source} → {edge.target} ({edge.type}, {edge.strength}){instead}"
+                semantic = edge.type is EdgeType.SEMANTIC_SIMILARITY
+                told.append(_Difference(Drift(kind, edge.source, detail, str(row_id)), edge.target, semantic))
+        collections = self._semantic.collections
+        told += (
+            _Difference(Drift(Kind.STALE_LINK, ref, "the linker last saw it otherwise than it is"))
+            for ref in sorted(stale(platform, connection, refs, collections, self._linked_by))
+        )
+        return told
+
+    def _wanted(self, connection: Connection, refs: Collection[EntityRef]) -> list[Edge]:
+        platform = self._platform
+        living = read_linked(platform, connection, refs)
+        points = {ref: row.point for ref, row in living.items() if row.point}
+        near = {ref: known.ranking for ref, known in self._semantic.known(connection, points).items()}
+        topical = self._topical.edges_of(connection, {ref: row.tags for ref, row in living.items()})
+        return [
+            *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in self._semantic.edges(near)),
+            *(edge.of_type(EdgeType.TOPICAL_RELEVANCE) for edge in topical),
+            *reference_edges(platform, connection, refs),
+        ]
+
+    def _is_approximate(self, edge: Edge) -> bool:
+        """Beyond some size, a list asked for again may be a little another list."""
+        return edge.type is EdgeType.SEMANTIC_SIMILARITY and not self._semantic.exact
+
+
+def _ends(orphan: Orphan, types: Sequence[str]) -> list[EntityRef]:
+    """Both ends; one without a type may be of each."""
+    return [
+        *_named(orphan.source_type, orphan.source_id, types),
+        *_named(orphan.target_type, orphan.target_id, types),
+    ]
+
+
+def _lacking(orphan: Orphan, types: Sequence[str]) -> list[EntityRef]:
+    """The ends that are not living."""
+    source = _named(orphan.source_type, orphan.source_id, types)
+    target = _named(orphan.target_type, orphan.target_id, types)
+    return [*([] if orphan.has_source else source), *([] if orphan.has_target else target)]
+
+
+def _named(entity_type: str | None, entity_id: str, types: Sequence[str]) -> list[EntityRef]:
+    return [EntityRef(name, entity_id) for name in ([entity_type] if entity_type is not None else types)]
+
+
+def _waiting(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> set[EntityRef]:
+    if not refs:
+        return set()
+    rows = connection.execute(platform.postgres.query("waiting_for_links"), by_type_and_id(refs))
+    return {EntityRef(*row) for row in rows}
+
+
+def _in_source(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> set[EntityRef]:
+    """Those of `refs` that have a living source row."""
+    by_type: dict[str, list[str]] = {}
+    for ref in refs:
+        by_type.setdefault(ref.type, []).append(ref.id)
+    found: set[EntityRef] = set()
+    for entity_type, ids in by_type.items():
+        reader = platform.source(entity_type) if entity_type in platform.settings.entity_types else None
+        if reader is not None:
+            rows = reader.read(connection, ids)
+            found |= {EntityRef(entity_type, key) for key, row in rows.items() if row.alive}
+    return found
+
+
+def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part

@@ -1,0 +1,50 @@
+"""Ends entities that live by events alone: what an event that deletes would do, where no such event ever came."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
+from mcp_assets.sync.index.full_sync import index_until_settled
+from mcp_assets.sync.index.indexer import Indexer
+from mcp_assets.sync.index.ledger import Wanted
+from mcp_assets.sync.link.linker import Reason, link_until_done, mark
+from mcp_assets.sync.resolve_ids import IDS_AT_ONCE, by_type, pages
+
+
+@dataclass(slots=True)
+class Ended:
+    """`refs`: entities that are deleted now; `left`: those that are not living, or have a source row."""
+
+    refs: list[EntityRef] = field(default_factory=list)
+    left: list[EntityRef] = field(default_factory=list)
+
+
+def end_entities(platform: Platform, refs: Sequence[EntityRef]) -> Ended:
+    """Delete those of `refs` that live by events alone: ledger row, points, edges.
+
+    A newer event of the entity, or a source row, brings it back; an older event that comes again does not.
+
+    Raises:
+        StoreUnavailable, StoreRefused, CollectionMismatch: what is ended is deleted in the ledger; a full sync or a
+            repair removes what is left of it.
+    """
+    ended: set[EntityRef] = set()
+    for entity_type, named in by_type(dict.fromkeys(refs)).items():
+        reader = platform.source(entity_type)
+        for ids in pages(named, IDS_AT_ONCE):
+            with platform.postgres.transaction() as connection:
+                sources = reader.read(connection, ids) if reader is not None else {}
+                rows = connection.execute(
+                    platform.postgres.query("end_entities"),
+                    {"entity_type": entity_type, "ids": [one for one in ids if one not in sources]},
+                ).fetchall()
+                gone = [row[0] for row in rows]
+                mark(platform, connection, [EntityRef(entity_type, one) for one in gone], Reason.CHANGED)
+            for part in pages(gone, platform.settings.batch_size):
+                wanted = [Wanted(one) for one in part]
+                index_until_settled(platform, Indexer(platform, entity_type), wanted, force=False, embed=True)
+            ended |= {EntityRef(entity_type, one) for one in gone}
+    for _ in link_until_done(platform):
+        pass
+    return Ended([ref for ref in refs if ref in ended], [ref for ref in refs if ref not in ended])

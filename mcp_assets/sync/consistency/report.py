@@ -1,0 +1,52 @@
+"""Report of the censuses: one row a partition and kind of drift, as a table of pandas, for a file."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from mcp_assets.platform import Platform
+from mcp_assets.sync.consistency.census import drift_counts, last_censuses
+from mcp_assets.sync.consistency.drift import Kind
+
+FORMATS = (".csv", ".parquet")
+
+
+def report_table(platform: Platform) -> pd.DataFrame:
+    """The last census of each partition: a row for each kind of drift, those that were not found with count 0."""
+    censuses = last_censuses(platform)
+    counts = drift_counts(platform, [last.id for last in censuses])
+    rows = [
+        (
+            last.entity_type,
+            last.slots[0],
+            last.slots[1],
+            last.collection,
+            last.deep,
+            last.ended_at,
+            last.checked,
+            last.points,
+            last.edges,
+            kind.value,
+            kind.severity.value,
+            counts[last.id][kind],
+        )
+        for last in censuses
+        for kind in Kind
+    ]
+    columns = ["entity_type", "first_slot", "end_slot", "collection", "deep", "ended_at", "checked", "points", "edges"]
+    frame = pd.DataFrame.from_records(rows, columns=[*columns, "kind", "severity", "count"])
+    return frame.astype({"entity_type": "string", "collection": "string", "kind": "string", "severity": "string"})
+
+
+def export_report(platform: Platform, path: Path) -> int:
+    """Write the table to `path`, whose suffix is one of FORMATS. Returns the number of rows.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    table = report_table(platform)
+    if path.suffix == ".parquet":
+        table.to_parquet(path, index=False, engine="pyarrow")
+    else:
+        table.to_csv(path, index=False)
+    return len(table)

@@ -1,0 +1,249 @@
+"""Validation: takes a census of what is named, mends it if asked, and says what was found and done."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mcp_assets.entities.points import Key
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import EdgeType
+from mcp_assets.platform import Platform
+from mcp_assets.sync.collections.serving import serving_collection
+from mcp_assets.sync.consistency.census import EXAMPLES, Census, last_censuses, take_census
+from mcp_assets.sync.consistency.drift import LIES, Drift, Kind, Severity
+from mcp_assets.sync.consistency.edge_census import RELINKED_AT_ONCE, EdgeRules, orphaned_edges
+from mcp_assets.sync.consistency.recheck import ENTITIES_AT_ONCE, examine
+from mcp_assets.sync.consistency.repair import mend_entities, relink, remove_orphaned_edges
+from mcp_assets.sync.consistency.repair import repair as repair_all
+from mcp_assets.sync.index.full_sync import index_until_settled
+from mcp_assets.sync.index.indexer import Indexer
+from mcp_assets.sync.index.ledger import Wanted
+from mcp_assets.sync.link.link_state import by_type_and_id
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.resolve_ids import by_type, pages
+
+_NAMED = 5
+"""Entities that a sentence names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a validation found and did."""
+
+    checked: int = 0
+    """Entities."""
+    found: Mapping[str, int] = field(default_factory=dict)
+    """By kind of drift."""
+    mended: Mapping[str, int] = field(default_factory=dict)
+    examples: Sequence[Drift] = ()
+    """Some of what was found, at most EXAMPLES of each kind and partition."""
+    refused: str | None = None
+    """Why a repair stopped before it removed very much."""
+    embedded: int = 0
+    """Entities that the repair embedded."""
+    by_events: int = 0
+    """Entities that live by events alone though their type has a source table: no drift, a person may end them."""
+    by_events_examples: Sequence[EntityRef] = ()
+    given_up: Sequence[EntityRef] = ()
+    """Entities that are not indexed as they are, because something refuses them: dead letters tell the reasons."""
+
+    @property
+    def left(self) -> dict[str, int]:
+        """What is found and not mended, by kind; what a person has to decide on is not counted."""
+        left = {kind: count - self.mended.get(kind, 0) for kind, count in self.found.items()}
+        return {kind: count for kind, count in left.items() if count > 0 and Kind(kind).severity is Severity.ERROR}
+
+    @property
+    def unfinished(self) -> str | None:
+        """What is not as it should be, in one sentence for a person; None if all is."""
+        parts = [self.refused] if self.refused else []
+        if self.left:
+            parts.append("drift is left: " + ", ".join(f"{count} {kind}" for kind, count in self.left.items()))
+        if self.given_up:
+            named = ", ".join(map(str, self.given_up[:_NAMED]))
+            more = f" and {len(self.given_up) - _NAMED} more" if len(self.given_up) > _NAMED else ""
+            parts.append(
+                f"{len(self.given_up)} entities could not be indexed ({named}{more}): see `mcp-assets dlq list`"
+            )
+        return "; ".join(parts) or None
+
+
+def validate(
+    platform: Platform,
+    *,
+    entity_types: Sequence[str],
+    entities: Sequence[EntityRef] = (),
+    repair: bool = False,
+    deep: bool = False,
+    allow_mass_delete: bool = False,
+    foreign: bool = False,
+    foreign_edges: bool = False,
+) -> Validation:
+    """Compare the stores for `entity_types`, or only for `entities` if there are any, and mend what differs if asked.
+
+    `deep`: every text, payload and edge is looked at, not a sample. `foreign`: a repair removes points that other
+    programs wrote too; `foreign_edges`: and their rows of `relationships` that lack a living end. `allow_mass_delete`:
+    a repair may remove however much it finds gone.
+
+    Raises:
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was mended stays mended.
+    """
+    if entities:
+        refs = sorted(set(entities))
+        done = _validate_entities(platform, refs, repair=repair)
+        return replace(done, given_up=_given_up(platform, refs))
+    taken = [
+        take_census(platform, entity_type, shard, deep=deep)
+        for entity_type in entity_types
+        for shard in range(platform.settings.shards)
+    ]
+    found = sum_of(taken)
+    examples = tuple(drift for census in taken for drift in census.examples)
+    checked = sum(census.checked for census in taken)
+    by_events = sum(census.by_events for census in taken)
+    named = [ref for census in taken for ref in census.by_events_examples]
+    if not repair:
+        return Validation(
+            checked,
+            found,
+            examples=examples,
+            by_events=by_events,
+            by_events_examples=named,
+            given_up=_given_up(platform, of_types=entity_types),
+        )
+    # Where nothing was found, too: what a killed repair left dirty waits, and is no drift.
+    ids = {census.id for census in taken}
+    last = [one for one in last_censuses(platform) if one.id in ids]
+    repaired = repair_all(
+        platform, last, allow_mass_delete=allow_mass_delete, foreign=foreign, foreign_edges=foreign_edges
+    )
+    return Validation(
+        checked,
+        found,
+        _named(repaired.mended),
+        examples,
+        "; ".join(repaired.refused) or None,
+        repaired.embedded,
+        by_events,
+        named,
+        _given_up(platform, of_types=entity_types),
+    )
+
+
+def sum_of(censuses: Sequence[Census]) -> dict[str, int]:
+    """How much of each kind `censuses` found together."""
+    total: Counter[Kind] = Counter()
+    for census in censuses:
+        total += census.counts
+    return _named(total)
+
+
+def _validate_entities(platform: Platform, refs: Sequence[EntityRef], *, repair: bool) -> Validation:
+    found, mended, embedded = _look_at(platform, refs, repair=repair)
+    counts = Counter(drift.kind for drift in found)
+    shown = Counter[Kind]()
+    examples = []
+    for drift in found:
+        shown[drift.kind] += 1
+        if shown[drift.kind] <= EXAMPLES:
+            examples.append(drift)
+    return Validation(len(refs), _named(counts), _named(mended), examples, None, embedded)
+
+
+def drift_of_entities(platform: Platform, refs: Sequence[EntityRef]) -> list[Drift]:
+    """What is wrong with ledger rows, points and edges of `refs`, as a census finds it: work under way is not wrong.
+
+    Raises:
+        StoreUnavailable, StoreRefused, CollectionMismatch: nothing is said of anything.
+    """
+    return _look_at(platform, refs, repair=False)[0]
+
+
+def mend_named(platform: Platform, refs: Sequence[EntityRef]) -> None:
+    """Mend what is wrong with ledger rows, points and edges of `refs`, as a repair does.
+
+    Raises:
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was mended stays mended.
+    """
+    _look_at(platform, refs, repair=True)
+
+
+def _look_at(platform: Platform, refs: Sequence[EntityRef], *, repair: bool) -> tuple[list[Drift], Counter[Kind], int]:
+    """What is wrong with `refs`; with `repair`, what of it is mended, and how many entities were embedded for it."""
+    found: list[Drift] = []
+    mended: Counter[Kind] = Counter()
+    embedded = 0
+    for entity_type, ids in by_type(refs).items():
+        for part in pages(ids, ENTITIES_AT_ONCE):
+            drift, mended_now, count = _look_at_points(platform, entity_type, part, repair=repair)
+            found += drift
+            mended += mended_now
+            embedded += count
+    if repair:
+        for _ in link_until_done(platform):
+            pass
+    rules = EdgeRules(platform)
+    for some in pages(refs, RELINKED_AT_ONCE):
+        orphaned = orphaned_edges(platform, _edge_ids(platform, some))
+        # Of rows that lie, the look at ledger and points has told.
+        wrong = [drift for drift in rules.differing(some) if drift.kind not in LIES]
+        found += [*orphaned, *wrong]
+        if repair and orphaned:
+            removed = remove_orphaned_edges(platform, [drift.subject for drift in orphaned], Kind.ORPHANED_EDGE)
+            mended.update(drift.kind for drift in orphaned if drift.subject in removed)
+        if repair and wrong:
+            clean_refs = relink(platform, sorted({drift.ref for drift in wrong if drift.ref}), rules)
+            mended.update(drift.kind for drift in wrong if drift.ref in clean_refs)
+    return found, mended, embedded
+
+
+def _look_at_points(
+    platform: Platform, entity_type: str, ids: Sequence[str], *, repair: bool
+) -> tuple[list[Drift], Counter[Kind], int]:
+    """As `_look_at`, of ledger rows and points of one type; at most ENTITIES_AT_ONCE."""
+    mended: Counter[Kind] = Counter()
+    embedded = 0
+    collection, profile = serving_collection(platform, entity_type)
+    suspects: dict[str, list[str]] = {entity_id: [] for entity_id in ids}
+    if collection is not None:
+        # Those beyond its chunks, and second points, bear ids that are not known.
+        for point in platform.qdrant.naming(collection.name, entity_type, ids):
+            suspects[str(point.payload[Key.ENTITY_ID])].append(point.id)
+    examined = examine(platform, entity_type, collection.name if collection else None, profile, suspects)
+    found = [drift for one in examined.values() for drift in one.drift]
+    waiting = [Wanted(key) for key, one in examined.items() if one.waiting]
+    broken = {key: suspects[key] for key, one in examined.items() if one.drift}
+    if repair and waiting:
+        report = index_until_settled(platform, Indexer(platform, entity_type), waiting, force=False, embed=True)
+        embedded += sum(counts.embedded for counts in report.shards.values())
+    if repair and broken:
+        clean, count = mend_entities(platform, entity_type, broken, sparing=False)
+        embedded += count
+        mended.update(drift.kind for key in clean for drift in examined[key].drift)
+    return found, mended, embedded
+
+
+def _given_up(
+    platform: Platform, refs: Sequence[EntityRef] = (), *, of_types: Sequence[str] | None = None
+) -> list[EntityRef]:
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            platform.postgres.query("given_up_entities"),
+            {**by_type_and_id(refs), "of_types": list(of_types or {ref.type for ref in refs})},
+        ).fetchall()
+    return [EntityRef(*row) for row in rows]
+
+
+def _edge_ids(platform: Platform, refs: Sequence[EntityRef]) -> list[str]:
+    """The rows of our edges from and to `refs`."""
+    with platform.postgres.transaction() as connection:
+        relationships = platform.relationships
+        rows = {
+            **relationships.of_sources(connection, refs, tuple(EdgeType)),
+            **relationships.of_targets(connection, refs, tuple(EdgeType)),
+        }
+    return [str(row_id) for row_id, _ in rows.values()]
+
+
+def _named(counts: Mapping[Kind, int]) -> dict[str, int]:
+    return {kind.value: counts[kind] for kind in Kind if counts.get(kind)}

@@ -1,0 +1,211 @@
+"""Announcements: what results say. Each is kept in the outbox in the transaction of what it tells."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import EdgeType
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.relationships import EdgeChanges
+from mcp_assets.sync.inbox.outbox import Told, keep
+from mcp_assets.sync.index.indexer import Counts
+from mcp_assets.sync.link.linker import LinkCounts
+
+if TYPE_CHECKING:
+    from mcp_assets.sync.inbox.drain import Drained
+
+INDEX_COMPLETED, INDEX_FAILED = "vector.index.completed", "vector.index.failed"
+RELATIONSHIPS_COMPLETED, RELATIONSHIPS_FAILED = "relationship.analyze.completed", "relationship.analyze.failed"
+
+_INDEX_REQUEST, _RELATE_REQUEST = "vector.index.request", "relationship.analyze.request"
+
+_ANSWERED_AT_ONCE = 1_000
+"""Requests to re-link that one message answers."""
+
+
+def result_subject(request_subject: str, *, failed: bool) -> str:
+    """`data.sync.request` is answered on `data.sync.completed`, or `data.sync.failed`."""
+    return f"{request_subject.removesuffix('.request')}.{'failed' if failed else 'completed'}"
+
+
+def announce_indexed(platform: Platform, connection: Connection, drained: "Drained") -> None:
+    """Tell what a batch of the inbox came to, and what of it failed; nothing if nothing changed and none was asked for.
+
+    Entities that were asked for are told apart from the others, so that the counts of an answer are those of its own.
+    """
+    ids_of: dict[str, list[str]] = {}
+    for asked in drained.asked:
+        if asked.subject == _INDEX_REQUEST:
+            ids_of.setdefault(asked.entity_id, []).append(asked.message_id)
+    failures = {entity_id: refusal.sentence for entity_id, refusal in drained.report.refusals.items()}
+    failures |= dict.fromkeys(drained.given_up, "nothing is known of it: it has no source row, and no event states it")
+    done = [entity_id for entity_id in drained.entity_ids if entity_id not in failures]
+    _announce_done(platform, connection, drained, [name for name in done if name in ids_of], ids_of)
+    _announce_done(platform, connection, drained, [name for name in done if name not in ids_of], {})
+    _announce_failures(
+        platform, connection, drained, {name: error for name, error in failures.items() if name in ids_of}, ids_of
+    )
+    _announce_failures(
+        platform, connection, drained, {name: error for name, error in failures.items() if name not in ids_of}, {}
+    )
+
+
+def _announce_done(
+    platform: Platform,
+    connection: Connection,
+    drained: "Drained",
+    entity_ids: Sequence[str],
+    ids_of: Mapping[str, Sequence[str]],
+) -> None:
+    outcomes = Counter(drained.report.outcomes.get(entity_id, "unchanged") for entity_id in entity_ids)
+    if not ids_of and not outcomes.keys() - {"unchanged"}:
+        return
+    if entity_ids:
+        counts = Counts(scanned=len(entity_ids), **outcomes)
+        result = {
+            "entity_type": drained.entity_type,
+            "counts": counts_of(counts),
+            "entities": [f"{drained.entity_type}:{entity_id}" for entity_id in entity_ids],
+        }
+        keep(platform, connection, Told(INDEX_COMPLETED, result, _message_ids(entity_ids, ids_of)))
+
+
+def _announce_failures(
+    platform: Platform,
+    connection: Connection,
+    drained: "Drained",
+    failures: Mapping[str, str],
+    ids_of: Mapping[str, Sequence[str]],
+) -> None:
+    if failures:
+        result = {
+            "entity_type": drained.entity_type,
+            "counts": {"failed": len(failures)},
+            "failed": [
+                {"entity": f"{drained.entity_type}:{entity_id}", "error": error}
+                for entity_id, error in failures.items()
+            ],
+        }
+        keep(platform, connection, Told(INDEX_FAILED, result, _message_ids(failures, ids_of)))
+
+
+def _message_ids(entity_ids: Collection[str], ids_of: Mapping[str, Sequence[str]]) -> list[str]:
+    return [message_id for entity_id in entity_ids for message_id in ids_of.get(entity_id, ())]
+
+
+def announce_when_linked(platform: Platform, connection: Connection, drained: "Drained") -> None:
+    """Have the requests of a batch to re-link entities answered, once the marks of these entities are worked off.
+
+    Those about entities of which nothing is known are answered now.
+    """
+    ids_of: dict[str, list[str | None]] = {ref.id: [] for ref in drained.relate}
+    unknown: list[str] = []
+    lost: list[str] = []
+    for asked in drained.asked:
+        if asked.subject != _RELATE_REQUEST:
+            continue
+        if asked.entity_id in drained.given_up:
+            unknown.append(f"{drained.entity_type}:{asked.entity_id}")
+            lost.append(asked.message_id)
+        else:
+            ids_of.setdefault(asked.entity_id, []).append(asked.message_id)
+    if lost:
+        result = {
+            "entities": list(dict.fromkeys(unknown)),
+            "error": "nothing is known of these entities: they have no edges",
+        }
+        keep(platform, connection, Told(RELATIONSHIPS_FAILED, result, lost))
+    if not ids_of:
+        return
+    before = platform.relationships.count_by_source(
+        connection, [EntityRef(drained.entity_type, entity_id) for entity_id in ids_of]
+    )
+    waiting = [(entity_id, message_id) for entity_id, ids in ids_of.items() for message_id in ids or [None]]
+    edges = [before[EntityRef(drained.entity_type, entity_id)] for entity_id, _ in waiting]
+    connection.execute(
+        platform.postgres.query("insert_relate_requests"),
+        {
+            "entity_type": drained.entity_type,
+            "entity_id": [entity_id for entity_id, _ in waiting],
+            "message_id": [message_id for _, message_id in waiting],
+            "edges_before": [json.dumps(counts) for counts in edges],
+        },
+    )
+
+
+def answer_relinked(platform: Platform) -> int:
+    """Keep the answers to requests to re-link whose marks are worked off, by whichever linker. How many requests."""
+    answered = 0
+    while some := _answer_some_relinked(platform):
+        answered += some
+        if some < _ANSWERED_AT_ONCE:
+            break
+    return answered
+
+
+def _answer_some_relinked(platform: Platform) -> int:
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("claim_relinked"), {"limit": _ANSWERED_AT_ONCE}).fetchall()
+        if not rows:
+            return 0
+        rows.sort()
+        before: dict[EntityRef, Mapping[str, int]] = {}
+        since: dict[EntityRef, datetime] = {}
+        for _, entity_type, entity_id, _, edges, asked_at in rows:
+            ref = EntityRef(entity_type, entity_id)
+            # Asked for twice, it is told what came of both.
+            before.setdefault(ref, edges)
+            since.setdefault(ref, asked_at)
+        changes = platform.relationships.changes_since(connection, since, before)
+        result = {
+            **edge_results(changes.values()),
+            "relinked": len(since),
+            "entities": [
+                {"entity_type": ref.type, "entity_id": ref.id, "edges": dict(one.now)} for ref, one in changes.items()
+            ],
+        }
+        message_ids = [message_id for _, _, _, message_id, _, _ in rows if message_id is not None]
+        keep(platform, connection, Told(RELATIONSHIPS_COMPLETED, result, message_ids))
+    return len(rows)
+
+
+def edge_results(changes: Iterable[EdgeChanges]) -> dict[str, dict[str, int]]:
+    """Edges added, changed and removed, by type, as results tell them."""
+    total = EdgeChanges()
+    for one in changes:
+        total.add(one)
+    return {"added": dict(total.added), "changed": dict(total.changed), "removed": dict(total.removed)}
+
+
+def announce_links(platform: Platform, total: LinkCounts) -> None:
+    """Tell what was linked that was not asked for by a request."""
+
+    def told(counts: Mapping[EdgeType, int]) -> dict[str, int]:
+        return {edge_type.value: count for edge_type, count in counts.items()}
+
+    result = {
+        "relinked": total.relinked,
+        "added": told(total.added),
+        "changed": told(total.changed),
+        "removed": told(total.removed),
+        "entities": [],
+    }
+    with platform.postgres.transaction() as connection:
+        keep(platform, connection, Told(RELATIONSHIPS_COMPLETED, result))
+
+
+def counts_of(counts: Counts) -> dict[str, int]:
+    """The counts of entities as results tell them."""
+    return {
+        "scanned": counts.scanned,
+        "embedded": counts.embedded,
+        "updated": counts.repayloaded,
+        "unchanged": counts.unchanged,
+        "deleted": counts.deleted,
+        "empty": counts.empty,
+        "failed": counts.failed,
+    }

@@ -1,0 +1,102 @@
+"""Warnings: what is odd in messages that were taken in all the same; a bounded number, counted by subject and place."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.events import Event
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
+
+MAX_WARNINGS = 1_000
+"""Rows that are kept; those that were not seen for the longest time go first."""
+
+_MAX_SUBJECT = 200
+"""Characters of a subject that are kept: an index row of PostgreSQL is bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageWarning:
+    """One kind of oddity at one place of the messages on one subject.
+
+    `entity`, `stream`, `epoch` and `seq` are of the newest of them.
+    """
+
+    subject: str
+    error_kind: str
+    place: str
+    """JSON path, such as `$.data.tags[]`."""
+    warning: str
+    entity: EntityRef | None
+    stream: str | None
+    epoch: int | None
+    """None: it was kept before warnings had epochs."""
+    seq: int | None
+    messages: int
+    first_at: datetime
+    last_at: datetime
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "subject": self.subject,
+            "error_kind": self.error_kind,
+            "place": self.place,
+            "warning": self.warning,
+            "entity": str(self.entity) if self.entity is not None else None,
+            "stream": self.stream,
+            "epoch": self.epoch,
+            "seq": self.seq,
+            "messages": self.messages,
+            "first_at": self.first_at,
+            "last_at": self.last_at,
+        }
+
+
+def keep_warnings(platform: Platform, connection: Connection, taken_in: Iterable[tuple[Event, str, int, int]]) -> None:
+    """Keep the oddities of events that are taken in, each with its stream, epoch and sequence, in that order."""
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for event, stream, epoch, seq in taken_in:
+        for oddity in event.oddities:
+            subject = event.subject[:_MAX_SUBJECT]
+            known = rows.get((subject, oddity.kind.value, oddity.place))
+            rows[subject, oddity.kind.value, oddity.place] = {
+                "subject": subject,
+                "error_kind": oddity.kind.value,
+                "place": oddity.place,
+                "warning": oddity.sentence,
+                "entity_type": event.ref.type if event.ref is not None else None,
+                "entity_id": event.ref.id if event.ref is not None else None,
+                "stream": stream,
+                "epoch": epoch,
+                "seq": seq,
+                "messages": 1 + (known["messages"] if known is not None else 0),
+            }
+    if not rows:
+        return
+    ordered = [rows[key] for key in sorted(rows)]
+    columns = {name: [row[name] for row in ordered] for name in ordered[0]}
+    connection.execute(platform.postgres.query("keep_warnings"), columns)
+    connection.execute(platform.postgres.query("forget_old_warnings"), {"kept": MAX_WARNINGS})
+
+
+def find_warnings(
+    platform: Platform, *, entity_type: str | None = None, error_kind: str | None = None, limit: int
+) -> list[MessageWarning]:
+    """The warnings of what fits all that is given, the newest first."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            platform.postgres.query("find_warnings"),
+            {"entity_type": entity_type, "error_kind": error_kind, "limit": limit},
+        ).fetchall()
+    return [
+        MessageWarning(
+            subject, kind, place, warning, _ref(entity_type, entity_id), stream, epoch, seq, count, first, last
+        )
+        for subject, kind, place, warning, entity_type, entity_id, stream, epoch, seq, count, first, last in rows
+    ]
+
+
+def _ref(entity_type: str | None, entity_id: str | None) -> EntityRef | None:
+    return None if entity_type is None or entity_id is None else EntityRef(entity_type, entity_id)

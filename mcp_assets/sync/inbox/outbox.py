@@ -1,0 +1,142 @@
+"""Outbox: results are kept in the transaction of what they tell, and published until NATS has confirmed them.
+
+A result is told at least once: a process that is killed between the confirmation and its note of it leaves the result
+to the next one, and JetStream drops the copy by the message's id.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from mcp_assets.platform import Platform
+from mcp_assets.settings import SettingsError
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.nats import Announcement
+from mcp_assets.stores.postgres import Connection
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 20
+"""Results that are held in memory and published together; each has up to the server's size of a message."""
+
+_LONGEST_TEXT = 1_000
+"""Characters of a text that are told where the result does not fit without any list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A result, and the ids of the requests that it answers."""
+
+    subject: str
+    result: Mapping[str, Any]
+    message_ids: Sequence[str] = ()
+
+
+def keep(platform: Platform, connection: Connection, *told: Told) -> None:
+    """Have results published, once the caller's transaction is committed.
+
+    Whoever commits it calls `publish_waiting` soon after; otherwise a tick or a drain does.
+    """
+    if told:
+        connection.execute(
+            platform.postgres.query("insert_results"),
+            {
+                "subject": [one.subject for one in told],
+                "envelope": [json.dumps(envelope_of(one.result, one.message_ids)).encode() for one in told],
+            },
+        )
+
+
+def publish_waiting(platform: Platform) -> int:
+    """Publish the results that are committed and not confirmed, the oldest first. How many NATS has confirmed.
+
+    What cannot be published now stays, with a warning: the work that it tells of is done in any case.
+    """
+    published = 0
+    try:
+        while some := _publish_some(platform):
+            published += some
+    except (StoreUnavailable, StoreRefused, SettingsError) as error:
+        logger.warning("what was done is committed, but results wait to be published: %s", error)
+    return published
+
+
+def count_waiting(platform: Platform) -> int:
+    """Results that NATS has not confirmed."""
+    with platform.postgres.transaction() as connection:
+        row = connection.execute(platform.postgres.query("count_results")).fetchone()
+    return row[0] if row else 0
+
+
+def forget_old(platform: Platform, days: float) -> int:
+    """Forget results that could not be published for `days`, with a warning. How many there were.
+
+    A listener could not read them any more if they had been: the stream of results keeps them as long.
+    """
+    with platform.postgres.transaction() as connection:
+        forgotten = connection.execute(platform.postgres.query("forget_results"), {"days": days}).rowcount
+    if forgotten:
+        logger.warning(
+            "%d results that could not be published for %g days (MCP_ASSETS_RESULTS_DAYS) are forgotten: the requests "
+            "that they answer are done, but their senders were not told; see what `mcp-assets doctor` says of NATS",
+            forgotten,
+            days,
+        )
+    return forgotten
+
+
+def envelope_of(result: Mapping[str, Any], message_ids: Sequence[str]) -> dict[str, Any]:
+    """The message that tells `result`, made now."""
+    return {
+        "message_id": str(uuid4()),
+        "correlation_id": message_ids[0] if len(message_ids) == 1 else None,
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "source": "mcp_assets",
+        "data": {**result, "requests": list(message_ids)},
+    }
+
+
+def fitted(envelope: Mapping[str, Any], max_bytes: int) -> bytes:
+    """The message in at most `max_bytes`: the longest list of its data is halved until it fits.
+
+    Raises:
+        StoreRefused: it does not fit without any list and with short texts either.
+    """
+    data = dict(envelope["data"])
+    message = {**envelope, "data": data}
+    omitted: dict[str, int] = {}
+    while len(body := json.dumps(message, ensure_ascii=False).encode(errors="replace")) > max_bytes:
+        sizes = {name: len(json.dumps(value)) for name, value in data.items() if isinstance(value, list) and value}
+        if not sizes:
+            long = [name for name, value in data.items() if isinstance(value, str) and len(value) > _LONGEST_TEXT]
+            if not long:
+                raise StoreRefused(f"a result has {len(body)} bytes, and the NATS server takes {max_bytes}")
+            data |= {name: data[name][:_LONGEST_TEXT] for name in long}
+            continue
+        longest = max(sizes, key=lambda name: sizes[name])
+        kept = data[longest][: len(data[longest]) // 2]
+        omitted[longest] = omitted.get(longest, 0) + len(data[longest]) - len(kept)
+        data[longest] = kept
+        data["omitted"] = omitted
+    return body
+
+
+def _publish_some(platform: Platform) -> int:
+    """The rows stay locked until NATS has confirmed them: another process publishes others meanwhile."""
+    query = platform.postgres.query
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(query("claim_results"), {"limit": _AT_ONCE}).fetchall()
+        if not rows:
+            return 0
+        max_bytes = platform.nats.max_payload()
+        announcements = []
+        for _, subject, kept in rows:
+            envelope = json.loads(kept)
+            announcements.append(Announcement(subject, fitted(envelope, max_bytes), envelope["message_id"]))
+        platform.nats.announce(announcements)
+        connection.execute(query("delete_results"), {"ids": [row[0] for row in rows]})
+    return len(rows)

@@ -1,0 +1,98 @@
+"""Mass deletion: a bulk path that would remove much of an entity type holds the deletions back, and a person is asked.
+
+A source table that was emptied by mistake and a mapping that leads to another table look alike: as if every entity of
+the type had been deleted. What is new or changed goes on; only the deletions wait. Events are not asked about, because
+each names what it deletes.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from mcp_assets.entities.refs import SLOTS
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
+
+ALWAYS_ALLOWED = 20
+"""So few of an entity type are removed without asking, whatever their share is."""
+
+ALLOWED_IF_NONE_IS_LEFT = 5
+"""So few are removed without asking although they are all that there is: a table that was emptied loses more."""
+
+
+class MassDeletion(Exception):
+    """So much of a type would be removed that a person is asked first; what is new or changed was done, nothing was
+    removed. `shards`: those of which deletions are held back, where a full sync holds them back."""
+
+    def __init__(self, message: str, shards: Collection[int] = ()) -> None:
+        super().__init__(message)
+        self.shards = frozenset(shards)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Deletions that wait for a person."""
+
+    sentence: str
+    shards: frozenset[int]
+    """Of the range that was looked at."""
+
+
+def is_mass(platform: Platform, going: int, total: int) -> bool:
+    """Whether a person has to allow the removal of `going` of the `total` of an entity type."""
+    if going >= total:
+        return going > ALLOWED_IF_NONE_IS_LEFT
+    return going > ALWAYS_ALLOWED and going > platform.settings.mass_delete_share * total
+
+
+def sentence(platform: Platform, what: str, entity_type: str, going: int, total: int) -> str:
+    """The refusal, for a person."""
+    share = platform.settings.mass_delete_share
+    return (
+        f"{going} of {total} {what} of the type {entity_type} would be removed, more than {share:.0%} "
+        "(MCP_ASSETS_MASS_DELETE_SHARE): if the source table is as it should be, run it again with "
+        "--allow-mass-delete (in the UI, allow_mass_delete: true)"
+    )
+
+
+def hold_back_vanished(
+    platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int]
+) -> HeldBack | None:
+    """Take out of the temporary table `differing` the entities whose living source row is gone, if they are very many.
+
+    They are counted over the whole type, whatever part of it `slots` (half-open, what `differing` ranges over) is.
+    `session`: in autocommit. None: nothing is held back.
+
+    Raises:
+        StoreUnavailable, StoreRefused: the source table could not be read; `differing` is as it was.
+    """
+    query = platform.postgres.query
+    place = {"entity_type": entity_type, "low": slots[0], "high": slots[1]}
+    row = session.execute(query("differing_living"), place).fetchone()
+    candidates, living = row or (0, 0)
+    # Most of what differs has changed and is not gone. The source table is read once more only if it could be mass.
+    look = is_mass if slots == (0, SLOTS) else _may_be_mass
+    if not candidates or not look(platform, candidates, living):
+        return None
+    reader = platform.source(entity_type)
+    session.execute("DROP TABLE IF EXISTS census_source")
+    if reader is not None:
+        reader.copy_living(session, (0, SLOTS))
+    else:
+        session.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')
+    session.execute("DROP TABLE IF EXISTS vanished")
+    session.execute(query("vanished"), {"entity_type": entity_type})
+    session.execute("DROP TABLE census_source")
+    row = session.execute(query("count_vanished"), {"entity_type": entity_type}).fetchone()
+    gone, total = row or (0, 0)
+    if not is_mass(platform, gone, total):
+        return None
+    rows = session.execute(query("hold_back_vanished"), {"shards": platform.settings.shards}).fetchall()
+    if not rows:
+        return None
+    shards = frozenset(row[0] for row in rows)
+    return HeldBack(sentence(platform, "entities", entity_type, gone, total), shards)
+
+
+def _may_be_mass(platform: Platform, candidates: int, living: int) -> bool:
+    """Of a part of a type the number says nothing, but the share does: slots are spread evenly."""
+    return candidates > platform.settings.mass_delete_share * living

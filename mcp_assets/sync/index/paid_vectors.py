@@ -1,0 +1,129 @@
+"""Paid vectors: what the provider has embedded is used, whatever keeps it from being written at once.
+
+In memory, for one indexer: batches that want the same text at the same time share one embedding, and a state that moves
+on in its metadata only, while its text is embedded, finds the vector of the state before. In PostgreSQL
+(`unwritten_vectors`): what could not be written because a store was away, for the run that writes it later.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_assets.embedding.protocol import Refusal
+from mcp_assets.embedding.vectors import vector_checks
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
+
+_RECENT_BYTES = 32 << 20
+"""Of vectors that an indexer remembers: some 5,000 texts at 1,536 dimensions, more than are in flight."""
+
+_STORED = np.dtype("<f4")
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Unit vectors of an entity's own text and of its chunks, shape (1 + chunks, dimension), with their checks."""
+
+    rows: NDArray[np.float32]
+    checks: Sequence[float]
+
+
+Outcome = Vectors | Refusal
+Key = tuple[str, str]
+"""Model key and text hash."""
+
+
+class RecentVectors:
+    """The outcomes of the texts that one indexer embeds now or has embedded a short while ago. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outcomes: OrderedDict[Key, Future[Outcome]] = OrderedDict()
+        self._bytes = 0
+
+    def claim(self, key: Key) -> "Future[Outcome] | None":
+        """The outcome for `key`, which may be on its way; None if the caller is to find it, and to `give` or `drop` it.
+
+        A caller gives what it has claimed before it waits for what others have.
+        """
+        with self._lock:
+            known = self._outcomes.get(key)
+            if known is None:
+                self._outcomes[key] = Future()
+            else:
+                self._outcomes.move_to_end(key)
+            return known
+
+    def give(self, key: Key, outcome: Outcome) -> None:
+        """The outcome of a claimed key. A refusal reaches those that wait, and is not remembered."""
+        with self._lock:
+            claimed = self._outcomes[key]
+            if isinstance(outcome, Vectors):
+                self._bytes += outcome.rows.nbytes
+                self._forget_oldest()
+            else:
+                del self._outcomes[key]
+        claimed.set_result(outcome)
+
+    def drop(self, keys: Iterable[Key], error: BaseException) -> None:
+        """The claimed keys whose outcome could not be found: those that wait get the error."""
+        for key in keys:
+            with self._lock:
+                claimed = self._outcomes.pop(key)
+            claimed.set_exception(error)
+
+    def _forget_oldest(self) -> None:
+        for key in list(self._outcomes):
+            if self._bytes <= _RECENT_BYTES:
+                return
+            future = self._outcomes[key]
+            if future.done():
+                del self._outcomes[key]
+                outcome = future.result()
+                self._bytes -= outcome.rows.nbytes if isinstance(outcome, Vectors) else 0
+
+
+def keep(platform: Platform, model: str, vectors: Mapping[str, Vectors]) -> None:
+    """Keep what is paid and cannot be written now, by text hash: the newest KEPT_VECTORS_MB of it, for a day.
+
+    Raises:
+        StoreUnavailable: PostgreSQL is away, too; nothing is kept.
+    """
+    with platform.postgres.transaction() as connection:
+        connection.execute(
+            platform.postgres.query("keep_vectors"),
+            {
+                "model": model,
+                "text_hash": list(vectors),
+                "vectors": [one.rows.astype(_STORED).tobytes() for one in vectors.values()],
+            },
+        )
+        connection.execute(
+            platform.postgres.query("bound_kept_vectors"), {"most_bytes": platform.settings.kept_vectors_mb << 20}
+        )
+
+
+def kept(
+    platform: Platform, connection: Connection, model: str, dimension: int, text_hashes: Sequence[str]
+) -> dict[str, Vectors]:
+    """Those of `text_hashes` whose vectors were kept."""
+    rows = connection.execute(
+        platform.postgres.query("kept_vectors"), {"model": model, "text_hashes": list(text_hashes)}
+    )
+    found = {}
+    for text_hash, stored in rows:
+        vectors = np.frombuffer(stored, dtype=_STORED).astype(np.float32).reshape(-1, dimension)
+        found[text_hash] = Vectors(vectors, vector_checks(vectors).tolist())
+    return found
+
+
+def forget(platform: Platform, connection: Connection, model: str, text_hashes: Sequence[str]) -> None:
+    """Remove what has been written."""
+    connection.execute(
+        platform.postgres.query("forget_kept_vectors"), {"model": model, "text_hashes": list(text_hashes)}
+    )

@@ -1,0 +1,338 @@
+"""Sweep: compares source tables with the ledger all the time, and has the few rows looked at of which no event told.
+
+A slice of a table is compared by one statement; then the sweep rests for so long that all of it costs at most 1 % of a
+core. It acts on what is little: a look goes into the inbox for each new or changed row, and for a row that two passes
+have missed. What is more, or was prepared by another mapping or text builder, it reports, for that is a full sync's.
+"""
+
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mcp_assets.entities.refs import SLOTS, slot_of
+from mcp_assets.events import Kind
+from mcp_assets.platform import Platform
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.sources import Comparison
+from mcp_assets.sync.index.event_rechecks import LAST_LOOK, LOOK_SUBJECT, insert_looks
+from mcp_assets.sync.index.mass_delete import is_mass
+
+logger = logging.getLogger(__name__)
+
+SHARE_OF_A_CORE = 0.01
+
+ROWS_A_SLICE = 1_000_000
+"""Rows that one statement compares: it takes some 4 s, and for each slice the whole table is filtered by slot."""
+
+_UNKNOWN_WIDTH = SLOTS // 16
+"""Slots of the first slice of a table of which no pass has told how large it is."""
+
+_LEAST_PAUSE_S = 2.0
+_KEPT_S = 60.0
+_LOCKED_S = 10.0
+_AFTER_AN_ERROR_S = 60.0
+
+REACTION_S = 10.0
+"""From a look in the inbox to the entity indexed: the gap between two ticks, the start of a run, a small batch."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a pass over one source table has come to so far."""
+
+    rows: int = 0
+    living: int = 0
+    behind: int = 0
+    """New or changed rows."""
+    vanished: int = 0
+    otherwise_prepared: int = 0
+    asked: int = 0
+    """Looks that it asked for."""
+    cost_s: float = 0.0
+    seconds: float = 0.0
+    """What the pass takes with its pauses."""
+
+    def add(self, compared: Comparison) -> None:
+        self.rows += compared.rows
+        self.living += compared.living
+        self.behind += compared.behind
+        self.vanished += compared.vanished
+        self.otherwise_prepared += compared.otherwise_prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """The last whole pass over the source table of a type."""
+
+    entity_type: str
+    counts: Counts
+    age_s: float
+
+    limit: int
+    """More than so many rows it leaves to a full sync."""
+    mass: bool
+    """So many of the rows are gone that a person has to allow it."""
+
+    @property
+    def left(self) -> list[str]:
+        """What it found and did not act on, in sentences."""
+        counts = self.counts
+        many = counts.behind + counts.vanished > self.limit
+        said = []
+        if many and counts.behind:
+            said.append(f"{counts.behind} rows are new or changed, more than MCP_ASSETS_SWEEP_ROWS: run a full sync")
+        if counts.vanished and (many or self.mass):
+            said.append(
+                f"{counts.vanished} of {counts.living} rows are gone, too many to be removed unasked: check the source "
+                "table, then run a full sync"
+            )
+        if counts.otherwise_prepared:
+            said.append(
+                f"{counts.otherwise_prepared} entities were prepared by another mapping or text builder: a full sync "
+                "prepares them anew, and embeds those whose texts differ"
+            )
+        return said
+
+    @property
+    def within_s(self) -> int:
+        """Seconds within which a change is indexed though no event tells of it."""
+        return math.ceil(self.counts.seconds + REACTION_S)
+
+    @property
+    def deleted_within_s(self) -> int:
+        """The same of a deletion: two passes have to miss the row."""
+        return math.ceil(2 * self.counts.seconds + REACTION_S)
+
+    @property
+    def stands_still(self) -> bool:
+        return self.age_s > 3 * self.counts.seconds + _KEPT_S
+
+
+def pause_s(cost_s: float, pass_costs_s: Mapping[str, float], entity_type: str) -> float:
+    """How long the sweep of a type rests after a slice that took `cost_s`.
+
+    `pass_costs_s`: what a pass over the table of each type costs. Of the share of a core a type has a part by the
+    square root of its cost, so that a small table is not kept waiting for a large one, nor the other way round.
+    """
+    roots = {name: math.sqrt(max(cost, 1e-6)) for name, cost in pass_costs_s.items()}
+    part = roots[entity_type] / sum(roots.values())
+    return max(_LEAST_PAUSE_S, cost_s / (SHARE_OF_A_CORE * part))
+
+
+def width_of_slice(next_slot: int, counts: Counts, last: Counts | None) -> int:
+    """How many slots the next slice of a pass takes, by the rows of the last pass, or else of this one so far."""
+    if last is not None:
+        rows = last.rows
+    elif next_slot:
+        rows = counts.rows * SLOTS // next_slot
+    else:
+        return _UNKNOWN_WIDTH
+    slices = max(1, -(-rows // ROWS_A_SLICE))
+    return -(-SLOTS // slices)
+
+
+def last_passes(platform: Platform) -> list[Swept]:
+    """The last whole pass over each source table; none of a table that no pass has been over."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("read_sweeps")).fetchall()
+    found = []
+    for entity_type, counted, age_s in rows:
+        if entity_type in platform.settings.entity_types:
+            counts = Counts(**counted)
+            mass = is_mass(platform, counts.vanished, counts.living)
+            found.append(Swept(entity_type, counts, age_s, platform.settings.sweep_rows, mass))
+    return found
+
+
+def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bool:
+    """Compare the next slice of the type's source table, and ask for the looks that it leads to.
+
+    `session`: in autocommit. Returns whether the pass over the table is through with it.
+
+    Raises:
+        StoreUnavailable, StoreRefused: the slice was not compared, or nothing came of it; it is the next one still.
+    """
+    reader = platform.source(entity_type)
+    assert reader is not None  # noqa: S101  (only types with a source table are swept)
+    query, names = platform.postgres.query, {"entity_type": entity_type}
+    began = time.monotonic()
+    session.execute(query("begin_sweep"), names)
+    row = session.execute(query("lock_sweep"), names).fetchone()
+    assert row is not None  # noqa: S101  (it was just made, if it was not there)
+    next_slot, number, counts = row[0], row[1], Counts(**row[2])
+    last = Counts(**row[3]) if row[4] else None
+    width = width_of_slice(next_slot, counts, last)
+    slots = (next_slot, min(next_slot + width, SLOTS))
+    limit = platform.settings.sweep_rows
+    with session.transaction():
+        compared = reader.compare(session, entity_type, slots, platform.prepared_by(entity_type), limit=limit + 1)
+    counts.add(compared)
+    # Of a part of a table it is not known that all of it is little, unless the pass before has said so.
+    whole = slots == (0, SLOTS)
+    if not whole and (last is None or last.behind + last.vanished > limit):
+        compared.found = {}
+    ends: bool = slots[1] == SLOTS
+    with session.transaction():
+        counts.asked += _act(platform, session, entity_type, slots, number, counts, compared)
+        cost_s = time.monotonic() - began
+        counts.cost_s += cost_s
+        counts.seconds += cost_s + pause_s(cost_s, _pass_costs(session, platform, entity_type, counts), entity_type)
+        parameters = {**names, "counts": json.dumps(asdict(counts)), "next_slot": slots[1]}
+        session.execute(query("end_sweep_pass" if ends else "move_sweep"), parameters)
+    return ends
+
+
+def _pass_costs(session: Connection, platform: Platform, entity_type: str, counts: Counts) -> dict[str, float]:
+    known = {row[0]: float(row[1]["cost_s"]) for row in session.execute(platform.postgres.query("read_sweeps"))}
+    types = platform.settings.entity_types
+    costs = {name: known.get(name, 0.0) for name in types if types[name].source is not None}
+    return {**costs, entity_type: max(costs[entity_type], counts.cost_s)}
+
+
+@dataclass(slots=True)
+class _Finding:
+    entity_id: str
+    source_hash: str | None
+    first_pass: int
+    asks: bool
+
+
+def _act(
+    platform: Platform,
+    session: Connection,
+    entity_type: str,
+    slots: tuple[int, int],
+    number: int,
+    counts: Counts,
+    compared: Comparison,
+) -> int:
+    """Ask for a look at each row that differs, if they are few, and remember them. Returns the number of looks."""
+    query, names = platform.postgres.query, {"entity_type": entity_type}
+    limit = platform.settings.sweep_rows
+    few = counts.behind + counts.vanished <= limit
+    few_vanished = few and not is_mass(platform, counts.vanished, counts.living)
+    found = compared.found if few else {}
+    findings: list[_Finding] = []
+    if found:
+        ids = {**names, "ids": list(found)}
+        known = {row[0]: row[1:] for row in session.execute(query("sweep_findings"), ids)}
+        waiting = {row[0] for row in session.execute(query("waiting_in_inbox"), ids)}
+        for entity_id, source_hash in found.items():
+            before = known.get(entity_id)
+            same = before is not None and before[0] == source_hash
+            first_pass = before[1] if before is not None and same else number
+            asked = before is not None and same and before[2] is not None and not before[3]
+            certain = source_hash is not None or (few_vanished and first_pass < number)
+            findings.append(
+                _Finding(entity_id, source_hash, first_pass, certain and not asked and entity_id not in waiting)
+            )
+    asking = [finding.entity_id for finding in findings if finding.asks]
+    insert_looks(
+        platform,
+        session,
+        entity_type,
+        [(entity_id, Kind.ENTITY.value, LOOK_SUBJECT, None, LAST_LOOK) for entity_id in asking],
+    )
+    if findings:
+        session.execute(
+            query("keep_sweep_findings"),
+            {
+                **names,
+                "pass": number,
+                "entity_id": [finding.entity_id for finding in findings],
+                "slot": [slot_of(finding.entity_id) for finding in findings],
+                "source_hash": [finding.source_hash for finding in findings],
+                "first_pass": [finding.first_pass for finding in findings],
+                "asks": [finding.asks for finding in findings],
+            },
+        )
+    session.execute(query("forget_sweep_findings"), {**names, "low": slots[0], "high": slots[1], "pass": number})
+    return len(asking)
+
+
+@dataclass
+class Sweeper:
+    """Sweeps in a thread of its own for as long as it is kept at it; of all processes one at a time."""
+
+    platform: Platform
+    _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
+    _thread: threading.Thread | None = None
+    _until: float = 0.0
+    _closed: bool = False
+
+    def keep(self) -> None:
+        """Go on for another minute, unless a setting turns the sweep off."""
+        if not self.platform.settings.sweep:
+            return
+        with self._changed:
+            self._until = time.monotonic() + _KEPT_S
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """End after the slice that is under way."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(_AFTER_AN_ERROR_S)
+
+    def _kept(self) -> bool:
+        return not self._closed and time.monotonic() < self._until
+
+    def _rest(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, timeout=seconds)
+
+    def _run(self) -> None:
+        postgres = self.platform.postgres
+        lock = f"{postgres.schema}/sweep"
+        while self._kept():
+            try:
+                with postgres.session() as session:
+                    row = session.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (lock,)).fetchone()
+                    if row is not None and row[0]:
+                        self._sweep(session)
+            except StoreUnavailable as error:
+                logger.warning("the sweep rests for %.0f s: %s", _AFTER_AN_ERROR_S, error)
+                self._rest(_AFTER_AN_ERROR_S)
+            else:
+                self._rest(min(_LOCKED_S, max(0.0, self._until - time.monotonic())))
+
+    def _sweep(self, session: Connection) -> None:
+        types = self.platform.settings.entity_types
+        due = {name: 0.0 for name in types if types[name].source is not None}
+        while due and self._kept():
+            entity_type = min(due, key=lambda name: due[name])
+            wait_s = due[entity_type] - time.monotonic()
+            if wait_s > 0:
+                self._rest(min(wait_s, _LOCKED_S))
+                continue
+            began = time.monotonic()
+            try:
+                sweep_slice(self.platform, session, entity_type)
+                cost_s = time.monotonic() - began
+                costs = _pass_costs(session, self.platform, entity_type, Counts(cost_s=cost_s))
+                due[entity_type] = time.monotonic() + pause_s(cost_s, costs, entity_type)
+            except (StoreUnavailable, StoreRefused) as error:
+                if session.broken:
+                    raise
+                logger.warning("the sweep of %s rests for %.0f s: %s", entity_type, _AFTER_AN_ERROR_S, error)
+                due[entity_type] = time.monotonic() + _AFTER_AN_ERROR_S
+
+
+def as_dict(swept: Swept) -> dict[str, Any]:
+    """One pass for a program."""
+    return {
+        **asdict(swept.counts),
+        "age_s": round(swept.age_s, 1),
+        "indexed_within_s": swept.within_s,
+        "deleted_within_s": swept.deleted_within_s,
+    }

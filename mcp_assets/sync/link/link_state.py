@@ -1,0 +1,279 @@
+"""Linked: what the linker last saw of each entity, brought to what the ledger says now; and the reference edges."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcp_assets.entities.points import point_id
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import (
+    Edge,
+    EdgeType,
+    ReferenceKey,
+    ReferenceKind,
+    Use,
+    id_key,
+    keys_of,
+    resolve,
+    strongest,
+    tags_of,
+)
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """One row of `linked`. `point`: its own point in Qdrant, if it has one. Floors: see `sync.link.neighbours`."""
+
+    point: str | None
+    title_key: str | None
+    slug_key: str | None
+    tags: frozenset[str]
+    semantic_floor: float | None = None
+    topical_floor: float | None = None
+    linked_by: str = ""
+
+    def keys(self, ref: EntityRef) -> frozenset[ReferenceKey]:
+        named = ((ReferenceKind.TITLE, self.title_key), (ReferenceKind.SLUG, self.slug_key))
+        return frozenset((id_key(ref), *(ReferenceKey(kind, key) for kind, key in named if key is not None)))
+
+
+@dataclass(slots=True)
+class Derived:
+    """What changed entities are now, against what they were when they were last linked."""
+
+    living: dict[EntityRef, Linked] = field(default_factory=dict)
+    gone: set[EntityRef] = field(default_factory=set)
+    moved: set[EntityRef] = field(default_factory=set)
+    """Their vector came, went or is another: their place in the semantic lists is."""
+    retagged: set[EntityRef] = field(default_factory=set)
+    """The same of their tags and the topical lists."""
+    referring: set[EntityRef] = field(default_factory=set)
+    """Whose reference edges may be others now, themselves or not."""
+
+
+def by_type_and_id(refs: Iterable[EntityRef]) -> dict[str, list[str]]:
+    """`refs` as the two parameters that queries take."""
+    ordered = sorted(refs)
+    return {"types": [ref.type for ref in ordered], "ids": [ref.id for ref in ordered]}
+
+
+def read_linked(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, Linked]:
+    """Those of `refs` that were living when they were last linked."""
+    rows = connection.execute(platform.postgres.query("read_linked"), by_type_and_id(refs))
+    return {
+        EntityRef(row[0], row[1]): Linked(row[2], row[3], row[4], frozenset(row[5]), row[6], row[7], row[8])
+        for row in rows.fetchall()
+    }
+
+
+def derive(
+    platform: Platform,
+    connection: Connection,
+    refs: Collection[EntityRef],
+    vectors: Collection[EntityRef],
+    collections: Sequence[str],
+    linked_by: str,
+) -> Derived:
+    """Bring `linked` and `reference_uses` of `refs` to what the ledger says; those in `vectors` have a new vector.
+
+    `collections`: the physical ones that are searched. `linked_by`: the name of the rules and settings in force.
+    """
+    names = by_type_and_id(refs)
+    before = read_linked(platform, connection, refs)
+    known_uses = _read_uses(platform, connection, "uses_of_sources", names)
+    derived = Derived()
+    now_living = _states(platform, connection, names, collections, linked_by)
+    derived.living = {ref: row for ref, (row, _) in now_living.items()}
+    new_uses = {ref: uses for ref, (_, uses) in now_living.items()}
+    after_keys = {ref: row.keys(ref) for ref, row in derived.living.items()}
+    changed_keys: set[ReferenceKey] = set()
+    rewritten: list[EntityRef] = []
+    stale_uses: list[EntityRef] = []
+    for ref in refs:
+        was, now = before.get(ref), derived.living.get(ref)
+        if now is None:
+            derived.gone.add(ref)
+        changed_keys |= (was.keys(ref) if was else frozenset()) ^ after_keys.get(ref, frozenset())
+        if (was.point if was else None) != (now.point if now else None) or (ref in vectors and now and now.point):
+            derived.moved.add(ref)
+        if (was.tags if was else frozenset()) != (now.tags if now else frozenset()):
+            derived.retagged.add(ref)
+        if now is not None and (was is None or not _same(was, now)):
+            rewritten.append(ref)
+        uses_before, uses_after = known_uses.get(ref, ()), new_uses.get(ref, ())
+        if set(uses_before) != set(uses_after):
+            stale_uses.append(ref)
+            derived.referring |= {ref, *_reverse_targets(uses_before), *_reverse_targets(uses_after)}
+        if (was is None) != (now is None):
+            derived.referring.add(ref)
+    _write_linked(platform, connection, derived, before, rewritten, linked_by)
+    _write_uses(platform, connection, stale_uses, new_uses)
+    derived.referring |= _users(platform, connection, changed_keys)
+    return derived
+
+
+def stale(
+    platform: Platform, connection: Connection, refs: Collection[EntityRef], collections: Sequence[str], linked_by: str
+) -> set[EntityRef]:
+    """Those of `refs` of which `linked` or `reference_uses` say something else than the ledger implies."""
+    names = by_type_and_id(refs)
+    before = read_linked(platform, connection, refs)
+    known_uses = _read_uses(platform, connection, "uses_of_sources", names)
+    living = _states(platform, connection, names, collections, linked_by)
+    found = set()
+    for ref in refs:
+        was = before.get(ref)
+        now, uses = living.get(ref, (None, ()))
+        same = _same(was, now) if was is not None and now is not None else was is now
+        if not same or set(known_uses.get(ref, ())) != set(uses):
+            found.add(ref)
+    return found
+
+
+def _states(
+    platform: Platform,
+    connection: Connection,
+    names: Mapping[str, Sequence[str]],
+    collections: Sequence[str],
+    linked_by: str,
+) -> dict[EntityRef, tuple[Linked, tuple[Use, ...]]]:
+    """What the ledger says now of those that are living, as the linker keeps it, and the references they make."""
+    found = {}
+    rows = connection.execute(platform.postgres.query("read_states"), {**names, "collections": list(collections)})
+    for entity_type, entity_id, title, content, metadata, deleted, has_point in rows.fetchall():
+        if deleted or entity_type not in platform.settings.entity_types:
+            continue
+        ref = EntityRef(entity_type, entity_id)
+        by_kind = {key.kind: key.key for key in keys_of(ref, title, metadata)}
+        row = Linked(
+            str(point_id(ref)) if has_point else None,
+            by_kind.get(ReferenceKind.TITLE),
+            by_kind.get(ReferenceKind.SLUG),
+            tags_of(metadata),
+            linked_by=linked_by,
+        )
+        found[ref] = row, platform.reference_rules.uses(ref, title, content, metadata)
+    return found
+
+
+def reference_edges(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> list[Edge]:
+    """Every edge that references make and of which one of `refs` is the source; none of those that are gone."""
+    own = _read_uses(platform, connection, "uses_of_sources", by_type_and_id(refs))
+    incoming = _read_uses(
+        platform, connection, "reverse_uses_of_keys", {"keys": sorted(id_key(ref).key for ref in refs)}
+    )
+    named = {use.reference for uses in (*own.values(), *incoming.values()) for use in uses}
+    named |= {id_key(ref) for ref in refs}
+    holders = _holders(platform, connection, named)
+    living = {ref for ref in refs if id_key(ref) in holders}
+    stated = [
+        edge
+        for source, uses in (*own.items(), *incoming.items())
+        for edge in resolve(source, uses, holders)
+        if edge.source in living
+    ]
+    return list(strongest(stated).values())
+
+
+def _same(was: Linked, now: Linked) -> bool:
+    return (was.point, was.title_key, was.slug_key, was.tags, was.linked_by) == (
+        now.point,
+        now.title_key,
+        now.slug_key,
+        now.tags,
+        now.linked_by,
+    )
+
+
+def _reverse_targets(uses: Iterable[Use]) -> Iterable[EntityRef]:
+    return (_ref_of(use.key) for use in uses if use.reverse)
+
+
+def _ref_of(key: str) -> EntityRef:
+    """The entity that a reference key of the kind id names."""
+    entity_type, _, entity_id = key.partition(":")
+    return EntityRef(entity_type, entity_id)
+
+
+def _users(platform: Platform, connection: Connection, keys: Collection[ReferenceKey]) -> set[EntityRef]:
+    if not keys:
+        return set()
+    rows = connection.execute(
+        platform.postgres.query("users_of_keys"),
+        {"kinds": [key.kind.value for key in keys], "keys": [key.key for key in keys]},
+    )
+    return {EntityRef(*row) for row in rows}
+
+
+def _read_uses(
+    platform: Platform, connection: Connection, query: str, parameters: Mapping[str, Any]
+) -> dict[EntityRef, tuple[Use, ...]]:
+    found: dict[EntityRef, list[Use]] = {}
+    for row in connection.execute(platform.postgres.query(query), parameters).fetchall():
+        source_type, source_id, kind, key, within, relation, *rest = row
+        use = Use(ReferenceKind(kind), key, within, EdgeType(relation), *rest)
+        found.setdefault(EntityRef(source_type, source_id), []).append(use)
+    return {ref: tuple(uses) for ref, uses in found.items()}
+
+
+def _holders(
+    platform: Platform, connection: Connection, keys: Collection[ReferenceKey]
+) -> dict[ReferenceKey, list[EntityRef]]:
+    """The living entities that `keys` find: of a title or slug the first of each type."""
+    postgres = platform.postgres
+    holders: dict[ReferenceKey, list[EntityRef]] = {}
+    ids = {_ref_of(key.key) for key in keys if key.kind is ReferenceKind.ID}
+    for row in connection.execute(postgres.query("linked_among"), by_type_and_id(ids)).fetchall():
+        ref = EntityRef(*row)
+        holders[id_key(ref)] = [ref]
+    for kind, query in ((ReferenceKind.TITLE, "holders_of_titles"), (ReferenceKind.SLUG, "holders_of_slugs")):
+        named = sorted(key.key for key in keys if key.kind is kind)
+        if named:
+            for key, entity_type, entity_id in connection.execute(postgres.query(query), {"keys": named}):
+                holders.setdefault(ReferenceKey(kind, key), []).append(EntityRef(entity_type, entity_id))
+    return holders
+
+
+def _write_linked(
+    platform: Platform,
+    connection: Connection,
+    derived: Derived,
+    before: Mapping[EntityRef, Linked],
+    rewritten: Sequence[EntityRef],
+    linked_by: str,
+) -> None:
+    gone = derived.gone & before.keys()
+    if gone:
+        connection.execute(platform.postgres.query("delete_linked"), by_type_and_id(gone))
+    if rewritten:
+        rows = [derived.living[ref] for ref in sorted(rewritten)]
+        connection.execute(
+            platform.postgres.query("write_linked"),
+            {
+                **by_type_and_id(rewritten),
+                "point": [row.point for row in rows],
+                "title_key": [row.title_key for row in rows],
+                "slug_key": [row.slug_key for row in rows],
+                "tags": [json.dumps(sorted(row.tags), ensure_ascii=False) for row in rows],
+                "linked_by": linked_by,
+            },
+        )
+
+
+def _write_uses(
+    platform: Platform,
+    connection: Connection,
+    sources: Sequence[EntityRef],
+    uses: Mapping[EntityRef, Sequence[Use]],
+) -> None:
+    if not sources:
+        return
+    connection.execute(platform.postgres.query("delete_uses"), by_type_and_id(sources))
+    with connection.cursor() as cursor, cursor.copy(platform.postgres.query("copy_uses")) as writer:
+        for source in sources:
+            for use in uses.get(source, ()):
+                kind, key, within, relation, *rest = use
+                writer.write_row((*source, kind.value, key, within, relation.value, *rest))

@@ -1,0 +1,349 @@
+"""Requests: works off the sync and validate requests of the inbox, one after the other, and answers each."""
+
+import json
+import logging
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from mcp_assets.embedding.protocol import EmbedderUnavailable
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.events import Kind, SyncRequest, SyncTarget, SyncType
+from mcp_assets.platform import Platform
+from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.consistency.conflicts import Difference, Strategy, resolve
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.inbox.announce import counts_of, edge_results, result_subject
+from mcp_assets.sync.inbox.drain import sole_drain
+from mcp_assets.sync.inbox.outbox import Told, keep, publish_waiting
+from mcp_assets.sync.requests import full_sync_requests
+from mcp_assets.sync.requests.incremental import bring_up_to_date
+from mcp_assets.sync.resolve_ids import find_targets
+
+logger = logging.getLogger(__name__)
+
+TRIES = 5
+"""Of a request whose stores do not answer, before it is given up, answered so, and dead-lettered."""
+
+REQUEST_KINDS = (Kind.SYNC, Kind.VALIDATE)
+
+
+class BadRequest(Exception):
+    """A request that cannot be done as it stands; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of the inbox."""
+
+    message: full_sync_requests.Message
+    request: SyncRequest
+    stored_at: datetime
+    attempts: int
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of one request."""
+
+    request: Request
+    result: dict[str, Any]
+    error: str | None = None
+    """Why it failed; None if it is done, or under way."""
+    told: bool = True
+    """The result is told now; else once the full sync that serves it is through, or after another try."""
+    differences: Sequence[Difference] = field(default_factory=list)
+
+
+def lane(kind: Kind) -> str:
+    """The name under which requests of `kind` are drained, among the entity types: no type can have it."""
+    return f"({kind})"
+
+
+def pending_requests(platform: Platform) -> list[Kind]:
+    """The kinds of requests that are due."""
+    with platform.postgres.transaction() as connection:
+        return [Kind(row[0]) for row in connection.execute(platform.postgres.query("pending_requests"))]
+
+
+def work_off(platform: Platform, kind: Kind, run_id: str) -> Generator[Answer, None, None]:
+    """Answer the requests of `kind`, in the order of the streams, until none is due.
+
+    A request leaves the inbox in the transaction that holds its lock and keeps its answer: killed at any moment, it is
+    there again, or it is answered. Yields nothing if somebody else is at it.
+
+    Raises:
+        StoreUnavailable: PostgreSQL does not answer.
+    """
+    with sole_drain(platform, lane(kind), run_id) as alone:
+        while alone and (answer := _answer_next(platform, kind)) is not None:
+            publish_waiting(platform)
+            yield answer
+
+
+def _answer_next(platform: Platform, kind: Kind) -> Answer | None:
+    request: Request | None = None
+    try:
+        with platform.postgres.transaction() as connection:
+            row = connection.execute(platform.postgres.query("claim_request"), {"kind": kind.value}).fetchone()
+            if row is None:
+                return None
+            request = _request(row)
+            answer = _answer(platform, connection, request)
+            if answer.error is not None:
+                _dead_letter(platform, connection, request, "request_failed", answer.error)
+            _take_out(platform, connection, request)
+            if answer.told:
+                _keep(platform, connection, answer)
+    except (StoreUnavailable, EmbedderUnavailable) as error:
+        if request is None:
+            raise
+        answer = _put_off(platform, request, str(error))
+    except Exception as error:
+        # A fault of ours: the run fails with it, and the request does not come back for ever.
+        if request is not None:
+            _put_off(platform, request, f"{type(error).__name__}: {error}")
+        raise
+    return answer
+
+
+def _answer(platform: Platform, connection: Connection, request: Request) -> Answer:
+    asked = request.request
+    result: dict[str, Any] = {"sync_type": asked.sync_type.value}
+    try:
+        match asked.sync_type:
+            case SyncType.INCREMENTAL_SYNC:
+                return _incremental(platform, request, result)
+            case SyncType.FULL_SYNC:
+                return _full(platform, connection, request)
+            case SyncType.CONFLICT_RESOLUTION:
+                return _conflicts(platform, request, result)
+            case SyncType.DATA_VALIDATION:
+                return _validation(platform, request, result)
+    except (BadRequest, StoreRefused, CollectionMismatch) as error:
+        return Answer(request, result, str(error))
+
+
+def _incremental(platform: Platform, request: Request, result: dict[str, Any]) -> Answer:
+    found = find_targets(platform, request.request.targets)
+    asked_at, edges_before = _edges_now(platform, found.refs)
+    synced = bring_up_to_date(platform, found.refs, force=_flag(request, "force"))
+    with platform.postgres.transaction() as connection:
+        # Not what the linker counts: it works off what others changed, too.
+        since = dict.fromkeys(found.refs, asked_at)
+        edges = edge_results(platform.relationships.changes_since(connection, since, edges_before).values())
+    unknown = [*found.unknown, *map(str, sorted(synced.unknown))]
+    failed = synced.refusals.keys()
+    result |= {
+        "counts": {
+            **counts_of(synced.counts),
+            "unknown": len(unknown),
+            **{f"edges_{change}": sum(counts.values()) for change, counts in edges.items()},
+        },
+        "entities": [str(ref) for ref in found.refs if ref not in failed and ref not in synced.unknown],
+        "unknown": unknown,
+        "failed": [
+            {"entity": str(ref), "error_kind": refusal.error_kind, "error": refusal.sentence}
+            for ref, refusal in sorted(synced.refusals.items())
+        ],
+    }
+    if request.request.targets and not result["entities"]:
+        return Answer(
+            request,
+            result,
+            f"none of the {len(request.request.targets)} entities named could be brought up to date: "
+            f"{len(unknown)} are unknown, {len(failed)} were refused",
+        )
+    return Answer(request, result)
+
+
+def _edges_now(platform: Platform, refs: Sequence[EntityRef]) -> tuple[datetime, Mapping[EntityRef, Mapping[str, int]]]:
+    """PostgreSQL's time, and how many edges each of `refs` is the source of, by type."""
+    with platform.postgres.transaction() as connection:
+        row = connection.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None  # noqa: S101  (a select without FROM has one row)
+        return row[0], platform.relationships.count_by_source(connection, refs)
+
+
+def _full(platform: Platform, connection: Connection, request: Request) -> Answer:
+    entity_types = _entity_types(platform, request)
+    sync = full_sync_requests.ask(
+        platform,
+        connection,
+        entity_types,
+        force=_flag(request, "force"),
+        requested_by=request.message.subject,
+        message=request.message,
+    )
+    result = full_sync_requests.result_of(platform, sync, entity_types)
+    if not sync.finished:
+        return Answer(request, result, told=False)
+    # A repeated message, of a full sync that is through: it gets the same answer, and is no failure of its own.
+    message = request.message
+    full_sync_requests.answer(platform, connection, sync, message.subject, message.message_id, entity_types)
+    return Answer(request, result, told=False)
+
+
+def _conflicts(platform: Platform, request: Request, result: dict[str, Any]) -> Answer:
+    name = request.request.context.get("strategy", Strategy.SOURCE.value)
+    if name not in list(Strategy):
+        raise BadRequest(f"context.strategy is {name!r}; send one of {', '.join(Strategy)}")
+    resolution = resolve(platform, request.request.targets, Strategy(str(name)))
+    result |= {
+        "strategy": name,
+        "counts": {
+            "entities": len(resolution.refs),
+            "unknown": len(resolution.unknown),
+            "differences": len(resolution.differences),
+            "settled": sum(one.settled for one in resolution.differences),
+        },
+        "entities": [str(ref) for ref in resolution.refs],
+        "unknown": resolution.unknown,
+        "differences": [one.as_dict() for one in resolution.differences],
+    }
+    error = None
+    if request.request.targets and not resolution.refs:
+        error = f"none of the {len(request.request.targets)} entities named is known"
+    elif left := [one for one in resolution.differences if one.to_be_settled and not one.settled]:
+        error = f"{len(left)} of {len(resolution.differences)} differences are still there: see the dead letters"
+    return Answer(request, result, error, differences=resolution.differences)
+
+
+def _validation(platform: Platform, request: Request, result: dict[str, Any]) -> Answer:
+    targets = request.request.targets
+    found = find_targets(platform, targets)
+    entity_types = _entity_types(platform, request)
+    if targets:
+        if not found.refs:
+            raise BadRequest(f"none of the {len(targets)} entities named is known")
+        entity_types = [name for name in entity_types if any(ref.type == name for ref in found.refs)]
+    # What is broken is mended, as the original worker did with orphaned relationships, unless it is told not to.
+    repair = _flag(request, "repair", default=True)
+    validation = validate(
+        platform,
+        entity_types=entity_types,
+        entities=found.refs,
+        repair=repair,
+        deep=_flag(request, "deep"),
+        allow_mass_delete=_flag(request, "allow_mass_delete"),
+    )
+    result |= {
+        "entity_types": entity_types,
+        "counts": {
+            "checked": validation.checked,
+            "found": sum(validation.found.values()),
+            "mended": sum(validation.mended.values()),
+        },
+        "found": dict(validation.found),
+        "mended": dict(validation.mended),
+        "examples": [
+            {"kind": str(one.kind), "entity": str(one.ref) if one.ref is not None else None, "detail": one.detail}
+            for one in validation.examples
+        ],
+        "given_up": [str(ref) for ref in validation.given_up],
+        "unknown": found.unknown,
+    }
+    return Answer(request, result, validation.unfinished if repair else None)
+
+
+def _entity_types(platform: Platform, request: Request) -> list[str]:
+    """The types that `context.entity_types` names, in the order of the registry; all if it names none."""
+    named = request.request.context.get("entity_types")
+    if named is None:
+        return list(platform.settings.entity_types)
+    if not isinstance(named, list) or not named:
+        raise BadRequest("context.entity_types must be a list of entity types, with one at least")
+    found = set()
+    for name in named:
+        entity_type = platform.type_names.canonical(name) if isinstance(name, str) else None
+        if entity_type is None:
+            raise BadRequest(
+                f"context.entity_types names {str(name)[:100]!r}, which is no entity type: send some of "
+                f"{', '.join(platform.settings.entity_types)}"
+            )
+        found.add(entity_type)
+    return [name for name in platform.settings.entity_types if name in found]
+
+
+def _flag(request: Request, name: str, *, default: bool = False) -> bool:
+    value = request.request.context.get(name, default)
+    if not isinstance(value, bool):
+        raise BadRequest(f"context.{name} must be true or false")
+    return value
+
+
+def _keep(platform: Platform, connection: Connection, answer: Answer) -> None:
+    """Have the answer published once the transaction is committed."""
+    message = answer.request.message
+    told = Told(
+        result_subject(message.subject, failed=answer.error is not None),
+        answer.result | ({"error": answer.error} if answer.error is not None else {}),
+        [message.message_id] if message.message_id is not None else [],
+    )
+    keep(platform, connection, told)
+
+
+def _put_off(platform: Platform, request: Request, error: str) -> Answer:
+    """The request is tried again after a while, or given up."""
+    given_up = request.attempts + 1 >= TRIES
+    answer = Answer(request, {"sync_type": request.request.sync_type.value}, error, told=given_up)
+    with platform.postgres.transaction() as connection:
+        if given_up:
+            _dead_letter(platform, connection, request, "unavailable", error)
+            _take_out(platform, connection, request)
+            _keep(platform, connection, answer)
+        else:
+            connection.execute(
+                platform.postgres.query("postpone_inbox"),
+                {**_place(request), "delay_ms": platform.settings.retry_delay_ms},
+            )
+    logger.warning(
+        "%s is %s: %s", request.request.sync_type, "dead-lettered" if given_up else "put off for another try", error
+    )
+    return answer
+
+
+def _take_out(platform: Platform, connection: Connection, request: Request) -> None:
+    connection.execute(platform.postgres.query("delete_inbox"), _place(request))
+
+
+def _dead_letter(platform: Platform, connection: Connection, request: Request, error_kind: str, error: str) -> None:
+    """Keep the request with the reason, in a form that is parsed anew when it is replayed."""
+    message, asked = request.message, request.request
+    data: dict[str, Any] = {
+        "sync_type": asked.sync_type.value,
+        "entity_ids": [target.id if target.type is None else f"{target.type}:{target.id}" for target in asked.targets],
+        "context": asked.context,
+    }
+    envelope = {"data": data} if message.message_id is None else {"message_id": message.message_id, "data": data}
+    connection.execute(
+        platform.postgres.query("insert_failed_request"),
+        {
+            "subject": message.subject,
+            "stream": message.stream,
+            "epoch": message.epoch,
+            "seq": message.seq,
+            "stored_at": request.stored_at,
+            "raw": json.dumps(envelope, ensure_ascii=False).encode(),
+            "error_kind": error_kind,
+            "error": error,
+        },
+    )
+
+
+def _place(request: Request) -> dict[str, Any]:
+    message = request.message
+    return {
+        "stream": [message.stream],
+        "epoch": [message.epoch],
+        "seq": [message.seq],
+    }
+
+
+def _request(row: Sequence[Any]) -> Request:
+    stream, epoch, seq, subject, message_id, payload, stored_at, attempts = row
+    targets = tuple(SyncTarget(**target) for target in payload["targets"])
+    request = SyncRequest(SyncType(payload["sync_type"]), targets, payload["context"])
+    return Request(full_sync_requests.Message(stream, epoch, seq, subject, message_id), request, stored_at, attempts)

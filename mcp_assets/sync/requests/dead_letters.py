@@ -1,0 +1,333 @@
+"""Dead letters: told on NATS, found, replayed once their cause is mended, or purged."""
+
+import base64
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
+from mcp_assets.events import Event, Rejected, parse, payload_of
+from mcp_assets.events.subjects import DEAD_LETTER, REQUESTS
+from mcp_assets.platform import Platform
+from mcp_assets.retrying import retrying
+from mcp_assets.sync.inbox.announce import result_subject
+from mcp_assets.sync.inbox.intake import event_order
+from mcp_assets.sync.inbox.message_warnings import keep_warnings
+from mcp_assets.sync.inbox.outbox import Told, keep, publish_waiting
+from mcp_assets.sync.link.linker import link
+from mcp_assets.sync.requests.incremental import Synced, index
+from mcp_assets.sync.resolve_ids import by_type
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("intake", "request", "apply", "embed", "upsert")
+
+_MESSAGE_STAGES = frozenset({"intake", "request"})
+
+_AT_ONCE = 200
+_PAGES_A_LOOK = 10
+
+_RAW_TOLD = 64 << 10
+"""Bytes of a message that are told with its dead letter; a longer one is in the table alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which dead letters are meant: those that fit all that is given."""
+
+    ids: Sequence[int] | None = None
+    entity_type: str | None = None
+    stage: str | None = None
+    error_kind: str | None = None
+
+    @property
+    def everything(self) -> bool:
+        return self == Selection()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One message, or entity, that could not be processed. `replayed_at`: it is replayed, and not done yet."""
+
+    id: int
+    stage: str
+    subject: str | None
+    stream: str | None
+    epoch: int | None
+    seq: int | None
+    stored_at: datetime | None
+    entity_type: str | None
+    entity_id: str | None
+    raw: bytes
+    error_kind: str
+    error: str
+    attempts: int
+    first_at: datetime
+    last_at: datetime
+    replayed_at: datetime | None
+
+    @property
+    def ref(self) -> EntityRef | None:
+        if self.entity_type is None or self.entity_id is None:
+            return None
+        return EntityRef(self.entity_type, self.entity_id)
+
+    @property
+    def is_message(self) -> bool:
+        return self.stage in _MESSAGE_STAGES
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "stage": self.stage,
+            "subject": self.subject,
+            "stream": self.stream,
+            "seq": self.seq,
+            "entity": str(self.ref) if self.ref is not None else None,
+            "error_kind": self.error_kind,
+            "error": self.error,
+            "attempts": self.attempts,
+            "first_at": self.first_at,
+            "last_at": self.last_at,
+            "replayed_at": self.replayed_at,
+        }
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What a replay came to."""
+
+    accepted: int = 0
+    """Messages that are sound now: they are in the inbox."""
+    done: int = 0
+    """Entities that are indexed now, or need not be."""
+    failed: int = 0
+    """Letters that are still bad; their attempts are counted."""
+
+    @property
+    def total(self) -> int:
+        return self.accepted + self.done + self.failed
+
+
+def announce_dead_letters(platform: Platform) -> int:
+    """Have the letters, and new attempts, that have not been told yet published. How many there were.
+
+    Each is told at least once. A request that was refused is answered, too.
+    """
+    told = 0
+    for _ in range(_PAGES_A_LOOK):
+        page = _announce_page(platform)
+        told += page
+        if page < _AT_ONCE:
+            break
+    publish_waiting(platform)
+    return told
+
+
+def find_letters(platform: Platform, selection: Selection, *, limit: int | None = None) -> Iterator[DeadLetter]:
+    """The letters of `selection` that exist now, in the order of their ids."""
+    query = platform.postgres.query
+    with platform.postgres.transaction() as connection:
+        row = connection.execute(query("last_dead_letter")).fetchone()
+    up_to = row[0] if row else 0
+    after, left = 0, limit
+    while left is None or left > 0:
+        size = _AT_ONCE if left is None else min(left, _AT_ONCE)
+        with platform.postgres.transaction() as connection:
+            rows = connection.execute(
+                query("find_dead_letters"), {**_filters(selection), "after": after, "up_to": up_to, "limit": size}
+            ).fetchall()
+        yield from (DeadLetter(*row) for row in rows)
+        if len(rows) < size:
+            return
+        after = rows[-1][0]
+        left = None if left is None else left - len(rows)
+
+
+def replay(platform: Platform, selection: Selection) -> Replayed:
+    """Try the letters of `selection` again: messages are parsed anew, entities indexed anew.
+
+    A message takes its old place in the order of events. Its letter goes once it is done; what is still bad keeps its
+    letter, with the attempt counted.
+
+    Raises:
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was replayed before stands.
+    """
+    done = Replayed()
+    page: list[DeadLetter] = []
+    for letter in find_letters(platform, selection):
+        page.append(letter)
+        if len(page) == _AT_ONCE:
+            _replay_page(platform, page, done)
+            page = []
+    _replay_page(platform, page, done)
+    if done.done:
+        for _ in link(platform):
+            pass
+    return done
+
+
+def purge(platform: Platform, selection: Selection) -> int:
+    """Forget the letters of `selection`. How many there were."""
+    with platform.postgres.transaction() as connection:
+        return connection.execute(platform.postgres.query("purge_dead_letters"), _filters(selection)).rowcount
+
+
+def _filters(selection: Selection) -> dict[str, Any]:
+    filters = asdict(selection)
+    filters["ids"] = None if selection.ids is None else list(selection.ids)
+    return filters
+
+
+def _announce_page(platform: Platform) -> int:
+    query = platform.postgres.query
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(query("claim_unannounced"), {"limit": _AT_ONCE}).fetchall()
+        keep(platform, connection, *(told for row in rows for told in _told_of_letter(*row)))
+        if rows:
+            connection.execute(query("mark_announced"), {"ids": [row[0] for row in rows]})
+    return len(rows)
+
+
+def _told_of_letter(
+    letter_id: int,
+    stage: str,
+    subject: str | None,
+    stream: str | None,
+    seq: int | None,
+    entity_type: str | None,
+    entity_id: str | None,
+    error_kind: str,
+    error: str,
+    attempts: int,
+    raw: bytes,
+) -> Iterator[Told]:
+    message_id = _message_id(raw) if stage in _MESSAGE_STAGES else None
+    message_ids = [message_id] if message_id is not None else []
+    letter = {
+        "id": letter_id,
+        "stage": stage,
+        "subject": subject,
+        "stream": stream,
+        "seq": seq,
+        "entity": f"{entity_type}:{entity_id}" if entity_type is not None else None,
+        "error_kind": error_kind,
+        "error": error,
+        "attempts": attempts,
+        "raw_base64": base64.b64encode(raw).decode() if 0 < len(raw) <= _RAW_TOLD else None,
+        "raw_bytes": len(raw),
+    }
+    if stage == "intake" and subject is not None and subject in REQUESTS:
+        # Refused before anybody could work on it: whoever asked waits for an answer.
+        refused = {"counts": {}, "error_kind": error_kind, "error": error}
+        yield Told(result_subject(subject, failed=True), refused, message_ids)
+    yield Told(DEAD_LETTER, letter, message_ids)
+
+
+def _message_id(raw: bytes) -> str | None:
+    """The message's id, if the bytes show one: they may be anything."""
+    try:
+        envelope = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(envelope, dict):
+        return None
+    named = envelope.get("message_id", envelope.get("messageId"))
+    if not isinstance(named, str) or not 0 < len(named) <= MAX_ID_LENGTH:
+        return None
+    return named.encode(errors="replace").decode()
+
+
+def _replay_page(platform: Platform, page: Sequence[DeadLetter], done: Replayed) -> None:
+    messages = [letter for letter in page if letter.is_message and letter.replayed_at is None]
+    if messages:
+        accepted, failed = retrying(platform.settings)(_replay_messages, platform, messages)
+        done.accepted += accepted
+        done.failed += failed
+    letters = {letter.ref: letter for letter in page if not letter.is_message and letter.ref is not None}
+    known = {ref: letter for ref, letter in letters.items() if ref.type in platform.settings.entity_types}
+    if letters:
+        done.failed += len(letters) - len(known)
+        _replay_entities(platform, known, done)
+
+
+def _replay_messages(platform: Platform, letters: Sequence[DeadLetter]) -> tuple[int, int]:
+    """How many went into the inbox, and how many are still no events."""
+    query = platform.postgres.query
+    with platform.postgres.transaction() as connection:
+        locked = {
+            row[0] for row in connection.execute(query("lock_dead_letters"), {"ids": [one.id for one in letters]})
+        }
+        parsed = [
+            (letter, parse(letter.subject or "", letter.raw, platform.type_names))
+            for letter in letters
+            if letter.id in locked
+        ]
+        events = [(letter, event) for letter, event in parsed if isinstance(event, Event)]
+        rejected = [(letter, event) for letter, event in parsed if isinstance(event, Rejected)]
+        if events:
+            connection.execute(query("replay_inbox"), _inbox_columns(events))
+            taken_in = ((event, letter.stream or "", letter.epoch or 0, letter.seq or 0) for letter, event in events)
+            keep_warnings(platform, connection, taken_in)
+            connection.execute(query("mark_replayed"), {"ids": [letter.id for letter, _ in events]})
+        if rejected:
+            connection.execute(
+                query("still_rejected"),
+                {
+                    "ids": [letter.id for letter, _ in rejected],
+                    "error_kind": [rejection.error_kind.value for _, rejection in rejected],
+                    "error": [rejection.error for _, rejection in rejected],
+                },
+            )
+    return len(events), len(rejected)
+
+
+def _inbox_columns(events: Sequence[tuple[DeadLetter, Event]]) -> dict[str, list[Any]]:
+    return {
+        "stream": [letter.stream for letter, _ in events],
+        "epoch": [letter.epoch for letter, _ in events],
+        "seq": [letter.seq for letter, _ in events],
+        "kind": [event.kind.value for _, event in events],
+        "subject": [event.subject for _, event in events],
+        "entity_type": [event.ref and event.ref.type for _, event in events],
+        "entity_id": [event.ref and event.ref.id for _, event in events],
+        "verb": [event.verb.value for _, event in events],
+        "payload": [payload_of(event) for _, event in events],
+        "message_id": [event.message_id for _, event in events],
+        "event_order": [
+            event_order(letter.stored_at or letter.first_at, letter.stream or "", letter.epoch or 0, letter.seq or 0)
+            for letter, _ in events
+        ],
+        "stored_at": [letter.stored_at or letter.first_at for letter, _ in events],
+    }
+
+
+def _replay_entities(platform: Platform, letters: dict[EntityRef, DeadLetter], done: Replayed) -> None:
+    synced = Synced()
+    index(platform, list(letters), synced)
+    sound = [ref for ref in letters if ref not in synced.refusals and ref not in synced.unknown]
+    done.done += len(sound)
+    done.failed += len(letters) - len(sound)
+
+    def settle() -> None:
+        with platform.postgres.transaction() as connection:
+            for entity_type, ids in by_type(sound).items():
+                # Those that needed nothing to be written: the row is again what was indexed before.
+                connection.execute(
+                    platform.postgres.query("settle_dead_letters"), {"entity_type": entity_type, "ids": ids}
+                )
+            unknown = [letters[ref] for ref in letters if ref in synced.unknown]
+            if unknown:
+                connection.execute(
+                    platform.postgres.query("still_rejected"),
+                    {
+                        "ids": [letter.id for letter in unknown],
+                        "error_kind": [letter.error_kind for letter in unknown],
+                        "error": [letter.error for letter in unknown],
+                    },
+                )
+
+    retrying(platform.settings)(settle)

@@ -1,0 +1,171 @@
+"""Doctor: tries each dependency once and says what is wrong and what to do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import ValidationError
+
+from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
+from mcp_assets.entities.refs import SLOTS
+from mcp_assets.platform import Platform
+from mcp_assets.settings import SettingsError, load_settings
+from mcp_assets.stores.errors import CollectionMismatch, CollectionNotOurs, StoreRefused, StoreUnavailable
+from mcp_assets.stores.postgres import no_writes
+from mcp_assets.sync.collections import serving
+from mcp_assets.sync.inbox.stream_limits import absent_stream, can_be_made, meaning_of
+from mcp_assets.sync.link.locks import require_usable_edges
+
+_TOLD = 5
+
+_NEEDING_POSTGRES = ("source tables", "relationships", "nats", "qdrant", "collections")
+
+_PROBE = "a short text that any model can embed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check came to."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+def diagnose() -> list[Finding]:
+    """Check settings, PostgreSQL, its tables, NATS, streams, Qdrant, collections and the embedder, in this order."""
+    try:
+        settings = load_settings()
+        profile = settings.profile
+        settings.previous_profile  # noqa: B018  (it may be mistaken, too)
+    except (ValidationError, SettingsError, ValueError) as error:
+        return [Finding("settings", ok=False, message=str(error))]
+    platform = Platform(settings, reads_only=True)
+    checks: list[tuple[str, Callable[[Platform], str]]] = [
+        ("postgres", _postgres),
+        ("source tables", _source_tables),
+        ("relationships", _relationships),
+        ("nats", _nats),
+        ("qdrant", _qdrant),
+        ("collections", _collections),
+        ("embedder", _embedder),
+    ]
+    findings = [Finding("settings", ok=True, message=f"provider {settings.provider}, model {profile.name}")]
+    silent_postgres = False
+    try:
+        for name, check in checks:
+            if silent_postgres and name in _NEEDING_POSTGRES:
+                continue
+            try:
+                findings.append(Finding(name, ok=True, message=check(platform)))
+            except (
+                SettingsError,
+                StoreUnavailable,
+                StoreRefused,
+                CollectionMismatch,
+                EmbedderUnavailable,
+                TextRefused,
+                ValueError,
+            ) as error:
+                findings.append(Finding(name, ok=False, message=str(error)))
+                if name == "postgres" and isinstance(error, StoreUnavailable):
+                    silent_postgres = True
+                    findings += _without_postgres(platform)
+    finally:
+        platform.close()
+    return findings
+
+
+def _without_postgres(platform: Platform) -> list[Finding]:
+    """The findings of all that PostgreSQL is needed for, while it does not answer: whose fault it is, and is not."""
+    silent = platform.silent_without_postgres()
+    answers = "it answers; whether it is this platform's, and what it holds, is looked at when PostgreSQL is back"
+    later = "looked at when PostgreSQL is back"
+    return [
+        Finding(name, ok=False, message=silent[name])
+        if name in silent
+        else Finding(name, ok=name in ("nats", "qdrant"), message=answers if name in ("nats", "qdrant") else later)
+        for name in _NEEDING_POSTGRES
+    ]
+
+
+def _postgres(platform: Platform) -> str:
+    with platform.postgres.transaction() as connection:
+        row = connection.execute("SELECT current_setting('server_version'), pg_is_in_recovery()").fetchone()
+        reason = no_writes(connection)
+    version, replica = row or ("unknown", False)
+    if replica:
+        raise StoreRefused("DATABASE_URL leads to a read replica, which lags behind the truth: give the primary")
+    if reason is not None:
+        raise StoreUnavailable(reason)
+    return f"PostgreSQL {version}, schema {platform.settings.schema_name} migrated"
+
+
+def _source_tables(platform: Platform) -> str:
+    wrong: list[str] = []
+    with platform.postgres.transaction() as connection:
+        for name in platform.settings.entity_types:
+            reader = platform.source(name)
+            if reader is not None:
+                reader.read(connection, ["00000000-0000-0000-0000-000000000000", "0"])
+                faults = reader.id_faults(connection, (0, SLOTS))
+                wrong += [f"{name}:{entity_id}: {told}" for entity_id, (_, told) in faults.sentences().items()]
+    if wrong:
+        raise StoreRefused(
+            f"{len(wrong)} ids of source rows cannot be those of entities: {'; '.join(wrong[:_TOLD])}"
+            + (" …" if len(wrong) > _TOLD else "")
+        )
+    return "every mapped table and column is there"
+
+
+def _relationships(platform: Platform) -> str:
+    require_usable_edges(platform)
+    return f"{platform.settings.relationships_table} takes edges of every type"
+
+
+def _nats(platform: Platform) -> str:
+    told, absent = [], []
+    for name in platform.settings.streams:
+        state = platform.nats.state(name)
+        if state is None and not can_be_made(platform.settings):
+            absent.append(absent_stream(name))
+        elif state is None:
+            told.append(f"stream {name} will be made at first use")
+        else:
+            meaning = meaning_of(state)
+            blind = [f"a loss of messages may go unnoticed: {reason}" for reason in meaning.blind]
+            told.append(f"stream {name} holds up to message {state.last_seq}: " + "; ".join([*meaning.words, *blind]))
+    if absent:
+        raise StoreRefused("; ".join([*absent, *told]))
+    return ". ".join(told)
+
+
+def _qdrant(platform: Platform) -> str:
+    return f"{len(platform.qdrant.collections())} collections"
+
+
+def _collections(platform: Platform) -> str:
+    told = []
+    served, others = serving.serving_and_others(platform)
+    if others:
+        raise CollectionNotOurs("; ".join(map(str, others.values())))
+    for name, entity_type in platform.settings.entity_types.items():
+        alias = entity_type.collection_name
+        found = served.get(alias)
+        if found is None:
+            told.append(f"{alias}: not made yet")
+            continue
+        points = platform.qdrant.count(found.collection.name)
+        told.append(f"{alias}: {points} points of {found.profile.name}")
+        # A Qdrant that answers may refuse the filters of a search all the same: a strict one, without an index.
+        probe = np.full(found.profile.dimension, found.profile.dimension**-0.5, dtype=np.float32)
+        platform.qdrant.search(found.collection.name, probe, entity_type=name, limit=1)
+        if found.profile != platform.embedder.profile:
+            # Raises if nobody could write there.
+            serving.targets(platform, alias)
+    return ", ".join(dict.fromkeys(told))
+
+
+def _embedder(platform: Platform) -> str:
+    vector = platform.embedder.embed_query(_PROBE)
+    return f"{platform.embedder.profile.name} answers with {len(vector)} dimensions"

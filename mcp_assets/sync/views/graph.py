@@ -1,0 +1,208 @@
+"""The graph as people look at it: the edges around an entity, strengths of a partition, everything for an export."""
+
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from psycopg import sql
+
+from mcp_assets.entities.refs import EntityRef, slot_range
+from mcp_assets.graph import STRENGTH_BINS, EdgeType
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.link.locks import reading_edges
+
+_ROWS_AT_ONCE = 10_000
+_NEIGHBOURS_SHOWN = 500
+
+
+class Format(StrEnum):
+    """The file formats of an export."""
+
+    GRAPHML = "graphml"
+    CSV = "csv"
+    PARQUET = "parquet"
+    HTML = "html"
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """One edge near an entity, ours or of others. `depth`: steps from the entity to its nearer end, plus one."""
+
+    source: EntityRef
+    target: EntityRef
+    edge_type: str
+    strength: float | None
+    depth: int
+    origin: str | None
+    metadata: Mapping[str, Any]
+    """The evidence: which rule made it, of which words, or what is shared."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedEdge:
+    """One row of an export."""
+
+    source_type: str | None
+    source_id: str
+    target_type: str | None
+    target_id: str
+    relationship_type: str
+    strength: float | None
+    metadata: Mapping[str, Any]
+    origin: str | None
+    source_title: str | None
+    target_title: str | None
+
+
+def related(
+    platform: Platform, start: EntityRef, *, types: Collection[str] = (), depth: int = 1
+) -> tuple[list[Related], dict[EntityRef, str | None]]:
+    """The edges at most `depth` steps around `start`, both ways, strongest first, and the titles of their ends.
+
+    Breadth first; an entity with very many edges is followed along the strongest of them.
+
+    Raises:
+        StoreUnavailable.
+        StoreRefused: the table of edges could not be made or adopted; so do the other readers of edges here.
+    """
+    found: dict[tuple[EntityRef, EntityRef, str, str | None], Related] = {}
+    seen = {start}
+    border = deque([start])
+    with reading_edges(platform) as connection:
+        for step in range(1, depth + 1):
+            reached: set[EntityRef] = set()
+            for edge in _around(platform, connection, list(border), types, step):
+                source, target = edge.source, edge.target
+                key = (source, target, edge.edge_type, edge.origin)
+                if key not in found:
+                    found[key] = edge
+                    reached |= {source, target}
+            border = deque(sorted(reached - seen))
+            seen |= reached
+            if not border:
+                break
+        titles = _titles(platform, connection, seen)
+    ordered = sorted(found.values(), key=lambda one: (one.depth, -(one.strength or 0), one.source, one.target))
+    return ordered, titles
+
+
+def exists(platform: Platform, ref: EntityRef) -> bool:
+    with platform.postgres.transaction() as connection:
+        return ref in _titles(platform, connection, [ref])
+
+
+def find_by_id(platform: Platform, entity_id: str) -> list[EntityRef]:
+    """The living entities of any type with this id."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            platform.postgres.query("living_by_id"),
+            {"types": list(platform.settings.entity_types), "id": entity_id},
+        ).fetchall()
+    return [EntityRef(*row) for row in rows]
+
+
+def exported(platform: Platform, *, types: Collection[str] = (), min_strength: float = 0.0) -> Iterator[ExportedEdge]:
+    """Every edge, those of others too, in the order of source, target and type; memory does not grow with them."""
+    statement = sql.SQL(
+        "SELECT source_type, source_id::text, target_type, target_id::text, relationship_type, strength, edge.metadata,"
+        " edge.origin, source.title, target.title"
+        " FROM {table} AS edge"
+        " LEFT JOIN {schema}.entities AS source ON source.entity_type = source_type"
+        " AND source.entity_id = source_id::text"
+        " LEFT JOIN {schema}.entities AS target ON target.entity_type = target_type"
+        " AND target.entity_id = target_id::text"
+        " WHERE (%(types)s::text[] = '{{}}' OR relationship_type::text = ANY(%(types)s))"
+        " AND coalesce(strength, 0) >= %(min_strength)s"
+        " ORDER BY source_type, source_id, target_type, target_id, relationship_type"
+    ).format(table=platform.relationships.table, schema=sql.Identifier(platform.postgres.schema))
+    with reading_edges(platform) as connection, connection.cursor(name="export") as cursor:
+        cursor.itersize = _ROWS_AT_ONCE
+        cursor.execute(statement, {"types": list(types), "min_strength": min_strength})
+        for row in cursor:
+            yield ExportedEdge(
+                row[0], row[1], row[2], row[3], row[4], _decimals(row[5]), row[6] or {}, row[7], row[8], row[9]
+            )
+
+
+def strengths_of(platform: Platform, entity_type: str, shard: int) -> dict[EdgeType, list[int]]:
+    """How many of our edges from the partition have which strength: STRENGTH_BINS numbers a type of edge."""
+    low, high = slot_range(shard, platform.settings.shards)
+    with reading_edges(platform) as connection:
+        ids = [
+            row[0]
+            for row in connection.execute(
+                platform.postgres.query("living_ids"), {"entity_type": entity_type, "low": low, "high": high}
+            )
+        ]
+        refs = platform.relationships.castable(connection, (EntityRef(entity_type, entity_id) for entity_id in ids))
+        rows = connection.execute(
+            sql.SQL(
+                "SELECT relationship_type, least(floor(strength * %(bins)s)::integer, %(bins)s - 1), count(*)"
+                " FROM {} WHERE origin = 'mcp_assets' AND source_type = %(entity_type)s"
+                " AND source_id = ANY(%(ids)s::text[]::{}[]) GROUP BY 1, 2"
+            ).format(platform.relationships.table, platform.relationships.id_type(connection)),
+            {"bins": STRENGTH_BINS, "entity_type": entity_type, "ids": [ref.id for ref in refs]},
+        ).fetchall()
+    found: dict[EdgeType, list[int]] = {}
+    for edge_type, position, count in rows:
+        found.setdefault(EdgeType(edge_type), [0] * STRENGTH_BINS)[position] = count
+    return found
+
+
+def edge_counts(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, dict[str, int]]:
+    """How many of our edges each of `refs` is the source of, by type."""
+    found: dict[EntityRef, dict[str, int]] = {}
+    if refs:
+        with reading_edges(platform) as connection:
+            for key in platform.relationships.of_sources(connection, refs, tuple(EdgeType)):
+                counts = found.setdefault(key.source, {})
+                counts[key.type.value] = counts.get(key.type.value, 0) + 1
+    return found
+
+
+def _around(
+    platform: Platform, connection: Connection, refs: Sequence[EntityRef], types: Collection[str], depth: int
+) -> Iterator[Related]:
+    wanted = platform.relationships.castable(connection, refs)
+    statement = sql.SQL(
+        "SELECT edge.* FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
+        " CROSS JOIN LATERAL ("
+        " SELECT source_type, source_id::text, target_type, target_id::text, relationship_type, strength, origin,"
+        " metadata FROM {table} WHERE {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
+        " AND (%(edge_types)s::text[] = '{{}}' OR relationship_type::text = ANY(%(edge_types)s))"
+        " ORDER BY strength DESC NULLS LAST, source_id, target_id LIMIT %(limit)s) AS edge"
+    )
+    for end in ("source", "target"):
+        rows = connection.execute(
+            statement.format(
+                id=platform.relationships.id_type(connection),
+                table=platform.relationships.table,
+                end_type=sql.Identifier(f"{end}_type"),
+                end_id=sql.Identifier(f"{end}_id"),
+            ),
+            {
+                "types": [ref.type for ref in wanted],
+                "ids": [ref.id for ref in wanted],
+                "edge_types": list(types),
+                "limit": _NEIGHBOURS_SHOWN,
+            },
+        )
+        for source_type, source_id, target_type, target_id, edge_type, strength, origin, metadata in rows:
+            source, target = EntityRef(source_type or "?", source_id), EntityRef(target_type or "?", target_id)
+            said = metadata if isinstance(metadata, dict) else {}
+            yield Related(source, target, edge_type, _decimals(strength), depth, origin, said)
+
+
+def _titles(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, str | None]:
+    rows = connection.execute(
+        platform.postgres.query("read_titles"), {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs]}
+    )
+    return {EntityRef(row[0], row[1]): row[2] for row in rows}
+
+
+def _decimals(strength: float | None) -> float | None:
+    """A `real` of the table at the decimals at which it was written."""
+    return None if strength is None else round(strength, 4)

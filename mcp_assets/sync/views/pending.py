@@ -1,0 +1,190 @@
+"""Pending: what waits in stream, inbox and ledger, and what was dead-lettered; a store that is silent is said so."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from mcp_assets.platform import Platform
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.postgres import no_writes
+from mcp_assets.sync.collections.serving import describe
+from mcp_assets.sync.inbox.outbox import count_waiting
+from mcp_assets.sync.inbox.stream_limits import look_at
+from mcp_assets.sync.index.provider_outage import provider_outages
+from mcp_assets.sync.index.store_outage import QdrantProbe
+from mcp_assets.sync.index.sweep import Swept, as_dict, last_passes
+
+
+@dataclass(slots=True)
+class Pending:
+    """Numbers of what is not done yet. None: unknown, for the store does not answer."""
+
+    unread: dict[str, int | None] = field(default_factory=dict)
+    """Messages of each stream that intake has not read."""
+    inbox: dict[str, int] = field(default_factory=dict)
+    """Messages taken in and not applied, by kind and entity type."""
+    entities: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By entity type: living entities, and entities whose state Qdrant does not hold yet."""
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    unlinked: int = 0
+    """Marks of entities that are to be re-linked."""
+    rechecks: int = 0
+    """Entities to be looked at again, for an event may have come before its commit; they count as nothing pending."""
+    sweeps: list[Swept] = field(default_factory=list)
+    """The last comparison of each source table with the ledger."""
+    sweeping: bool = True
+    """Whether the settings have them compared all the time."""
+    wanted_full_syncs: dict[str, str] = field(default_factory=dict)
+    collections: list[str] = field(default_factory=list)
+    """What is to be said of a change of model that is under way."""
+    answers: int = 0
+    """Results of finished work that NATS has not confirmed yet."""
+    provider: list[str] = field(default_factory=list)
+    """Why the embedding provider embeds nothing, since when, and when it is tried again."""
+    unavailable: list[str] = field(default_factory=list)
+
+    @property
+    def idle(self) -> bool:
+        """Everything that was published has been applied."""
+        return (
+            not self.unavailable
+            and all(count == 0 for count in self.unread.values())
+            and not self.inbox
+            and not self.unlinked
+            and not any(dirty for _, dirty in self.entities.values())
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "idle": self.idle,
+            "unread": self.unread,
+            "inbox": self.inbox,
+            "entities": {name: {"living": living, "dirty": dirty} for name, (living, dirty) in self.entities.items()},
+            "unlinked": self.unlinked,
+            "rechecks": self.rechecks,
+            "dead_letters": self.dead_letters,
+            "sweep": {swept.entity_type: as_dict(swept) for swept in self.sweeps} if self.sweeping else None,
+            "wanted_full_syncs": self.wanted_full_syncs,
+            "collections": self.collections,
+            "answers": self.answers,
+            "provider": self.provider,
+            "unavailable": self.unavailable,
+        }
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        lines = [
+            f"stream {name}: {'unknown' if n is None else f'{n} messages unread'}" for name, n in self.unread.items()
+        ]
+        lines += [f"inbox: {count} {name} messages not applied" for name, count in self.inbox.items()]
+        lines += [
+            f"{name}: {living} entities" + (f", {dirty} of them not in Qdrant yet" if dirty else "")
+            for name, (living, dirty) in self.entities.items()
+        ]
+        lines += [f"relationships: {self.unlinked} entities to re-link"] if self.unlinked else []
+        lines += (
+            [f"rechecks: {self.rechecks} entities are looked at again, in case their rows are committed late"]
+            if self.rechecks
+            else []
+        )
+        lines += self._sweep_lines()
+        lines += [f"dead letters: {count} × {name}" for name, count in self.dead_letters.items()]
+        lines += [f"full sync of {name} wanted: {why}" for name, why in self.wanted_full_syncs.items()]
+        lines += [f"answers: {self.answers} wait in the outbox until NATS takes them"] if self.answers else []
+        lines += self.collections
+        lines += self.provider
+        return lines + [f"unavailable: {message}" for message in self.unavailable]
+
+    def _sweep_lines(self) -> list[str]:
+        if not self.sweeping:
+            return ["sweep: off (MCP_ASSETS_SWEEP): a change without any event waits for the nightly full sync"]
+        lines = [
+            f"sweep of {swept.entity_type}: {swept.counts.rows} rows compared {swept.age_s:.0f} s ago; a change "
+            f"without any event is indexed within {swept.within_s} s, a deletion within {swept.deleted_within_s} s"
+            + ("; it stands still: do the Dagster daemon and the sensors run?" if swept.stands_still else "")
+            for swept in self.sweeps
+        ]
+        return lines + [f"sweep of {swept.entity_type}: {left}" for swept in self.sweeps for left in swept.left]
+
+
+def pending(platform: Platform, *, within_s: float = 30.0) -> Pending:
+    """Ask PostgreSQL and NATS what is left to do, and Qdrant whether it answers.
+
+    A PostgreSQL that has not told all by `within_s` counts as silent.
+    """
+    try:
+        found = _answer(partial(_ask_postgres, platform), within_s)
+    except StoreUnavailable as error:
+        # It holds the cursors of the streams, too, and the marks by which the other stores are known.
+        return Pending(
+            unread=dict.fromkeys(platform.settings.streams),
+            unavailable=[str(error), *platform.silent_without_postgres().values()],
+        )
+    silence = platform.companion(QdrantProbe).silence()
+    if silence is not None:
+        found.unavailable.append(f"{silence}; no run that needs it is asked for meanwhile")
+    for name in platform.settings.streams:
+        try:
+            look = look_at(platform, name)
+        except StoreUnavailable as error:
+            # The other streams would only be waited for, too.
+            found.unread |= {other: None for other in platform.settings.streams if other not in found.unread}
+            found.unavailable.append(str(error))
+            break
+        except StoreRefused as error:
+            found.unread[name] = None
+            found.unavailable.append(str(error))
+            continue
+        found.unread[name] = look.unread if look.absent is None else None
+        found.unavailable += [look.absent] if look.absent is not None else []
+    return found
+
+
+def _ask_postgres(platform: Platform) -> Pending:
+    found = Pending()
+    postgres = platform.postgres
+    with postgres.transaction() as connection:
+        if (reason := no_writes(connection)) is not None:
+            found.unavailable.append(reason)
+        for kind, entity_type, count, _ in connection.execute(postgres.query("inbox_counts")):
+            found.inbox[f"{kind} {entity_type}".strip()] = count
+        for entity_type, living, dirty in connection.execute(postgres.query("ledger_counts")):
+            found.entities[entity_type] = (living, dirty)
+        row = connection.execute(postgres.query("count_marked")).fetchone()
+        found.unlinked = row[0] if row else 0
+        row = connection.execute(postgres.query("count_rechecks")).fetchone()
+        found.rechecks = row[0] if row else 0
+        for stage, error_kind, count, _ in connection.execute(postgres.query("dead_letter_counts")):
+            found.dead_letters[f"{stage}/{error_kind}"] = count
+        for entity_type, _, reason in connection.execute(postgres.query("wanted_full_syncs")):
+            found.wanted_full_syncs[entity_type] = reason
+    found.sweeping = platform.settings.sweep
+    found.sweeps = last_passes(platform)
+    found.collections += describe(platform)
+    found.answers = count_waiting(platform)
+    found.provider += [outage.sentence for outage in provider_outages(platform)]
+    return found
+
+
+def _answer(ask: Callable[[], Pending], within_s: float) -> Pending:
+    """What `ask` returns or raises; StoreUnavailable if it takes longer. The thread that asks is left behind then."""
+    answer: Future[Pending] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:  # noqa: BLE001  (raised again where the answer is awaited)
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="pending", daemon=True).start()
+    try:
+        return answer.result(within_s)
+    except FutureTimeoutError as error:
+        raise StoreUnavailable(
+            f"PostgreSQL has not told all within {within_s:.0f} s: it is slow, or what is asked waits for a lock; look "
+            "at its load, its disk and pg_stat_activity"
+        ) from error

@@ -1,0 +1,70 @@
+"""Search: one question to all collections, answered by the entities nearest to it, best first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mcp_assets.entities.points import Key
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.entities.text import build_text
+from mcp_assets.platform import Platform
+from mcp_assets.stores.qdrant import Hit
+from mcp_assets.sync.collections import serving
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One entity that answers a search. `score`: that of its best point; `chunk`: that point's part of a long text."""
+
+    ref: EntityRef
+    score: float
+    title: str | None
+    excerpt: str
+    chunk: tuple[int, int] | None
+
+
+_EXCERPT = 200
+
+
+def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: int = 10) -> list[Found]:
+    """The `limit` entities of `types` (all by default) whose points are nearest to `query`, over all collections.
+
+    Raises:
+        TextRefused: the query cannot be embedded.
+        CollectionMismatch: a collection was made for a model that is not configured.
+        StoreUnavailable, EmbedderUnavailable.
+    """
+    registry = platform.settings.entity_types
+    wanted = list(types) or list(registry)
+    targets = serving.searchable(platform)
+    # While a model is being changed, the collections in service are those of the model before.
+    embedders = [embedder for _, embedder in targets.values()] or [platform.embedder]
+    vectors = {key: one.embed_query(query) for key, one in {id(one): one for one in embedders}.items()}
+    hits: list[Hit] = []
+    # One type at a time: in a shared collection two types may have entities of the same id.
+    for name in wanted:
+        if (found := targets.get(registry[name].collection_name)) is not None:
+            target, embedder = found
+            collection = target.collection.name
+            found_here = platform.qdrant.search(collection, vectors[id(embedder)], entity_type=name, limit=limit)
+            # A point of others may name an entity, too.
+            hits += (hit for hit in found_here if Key.KIND in hit.payload)
+    best = sorted(hits, key=lambda hit: (-hit.score, hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID]))[:limit]
+    texts = _texts(platform, [EntityRef(hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID]) for hit in best])
+    answers = []
+    for hit in best:
+        ref = EntityRef(hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID])
+        title, built = texts.get(ref, (hit.payload.get("title"), ""))
+        span = (hit.payload[Key.START], hit.payload[Key.END]) if hit.payload.get(Key.KIND) == "chunk" else None
+        passage = built[span[0] : span[1]] if span else built.removeprefix(title or "")
+        answers.append(Found(ref, hit.score, title, " ".join(passage.split())[:_EXCERPT], span))
+    return answers
+
+
+def _texts(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, tuple[str | None, str]]:
+    """Title and built text of each entity, as the ledger has them."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            platform.postgres.query("read_texts"),
+            {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs]},
+        ).fetchall()
+    return {EntityRef(row[0], row[1]): (row[2], build_text(row[2], row[3])) for row in rows}
