@@ -1,1 +1,12 @@
-"""What keeps the stores right: intake, ledger, indexer, drain, full sync, search. Read, diff, write; no Dagster."""
+"""What the platform does with its stores, without Dagster: each folder is a room, with its charter in `__init__.py`.
+
+A room imports only from rooms on lower floors, which `make check` enforces:
+
+    requests               messages and commands about many entities, and their answers
+    consistency, views     compare and repair; read for people
+    inbox                  take messages in, have them applied
+    link                   edges
+    index                  ledger and vectors
+    collections            which Qdrant collection is read and written
+    pipeline, resolve_ids  used by several rooms
+"""

@@ -545,9 +545,9 @@ def third_to_the_new(collection, **written):
 if where == "building":
     dies("write", after=third_to_the_new)
 elif where == "begun":
-    collections._make = lambda *args, **kwargs: die()
+    serving._make = lambda *args, **kwargs: die()
 elif where == "moving":
-    collections._move = lambda *args: die()
+    serving._move = lambda *args: die()
 elif where == "plain collection deleted":
     dies("move_aliases", before=True)
 elif where == "aliases moved":
