@@ -18,8 +18,9 @@ from mcp_assets.entities.registry import SourceTable
 from mcp_assets.graph import EdgeKey, EdgeType, ranking
 from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
+from mcp_assets.sync.index.batch_report import BatchReport
 from mcp_assets.sync.index.full_sync import Stages, full_sync
-from mcp_assets.sync.index.indexer import BatchReport, Indexer
+from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link import linker, neighbours
 from mcp_assets.sync.link import stored_lists as known_module

@@ -20,15 +20,15 @@ from qdrant_client import QdrantClient
 
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.sync.inbox import drain as drain_module
 from mcp_assets.sync.inbox.drain import Drained
 from mcp_assets.sync.inbox.drain_requests import pending_types
 from mcp_assets.sync.inbox.intake import Intake, intake
+from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.index.event_rechecks import take_due
 from mcp_assets.sync.index.full_sync import Progress, Stages, full_sync
-from mcp_assets.sync.index.indexer import Counts
 from mcp_assets_tests.openai_stub import vector_of
 
 EVERYTHING = Stages()
@@ -144,7 +144,7 @@ def drain_all(platform: Platform, *types: str) -> Counts:
     """Take in what was published and drain `types`, by default those with messages; the counts of all that was done."""
     take_in(platform)
     counts = Counts()
-    for entity_type in types or pending_types(platform, Kind.ENTITY):
+    for entity_type in types or pending_types(platform, MessageKind.ENTITY):
         with patch.object(drain_module, "_INTAKE_WAIT_S", 0.1):
             for drained in drain_module.drain(without_linger(platform), entity_type, "test"):
                 counts.add(total(drained))

@@ -16,7 +16,7 @@ from mcp_assets.defs.partitions import ShardRange, partition_key, partitions_nam
 from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.defs.sources import source_table_key, stream_key
 from mcp_assets.entities.text import prepared_by
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
@@ -25,8 +25,8 @@ from mcp_assets.sync.inbox.announce import announce_links, answer_relinked
 from mcp_assets.sync.inbox.drain import Drained, drain
 from mcp_assets.sync.inbox.drain_requests import is_drained, pending_types
 from mcp_assets.sync.inbox.outbox import publish_waiting
+from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.index.full_sync import Stages, full_sync
-from mcp_assets.sync.index.indexer import Counts
 from mcp_assets.sync.index.mass_delete import MassDeletion
 from mcp_assets.sync.link.linker import RULES_VERSION, LinkCounts, LinkReport, link, link_until_done, mark_shards
 from mcp_assets.sync.requests.full_sync_requests import ProgressWriter
@@ -186,7 +186,7 @@ def _work_off(
             beside.relate_requested |= bool(drained.relate)
             continue
         caught_up = not drained.messages and (
-            beside.relate_requested or not retrying(platform.settings)(pending_types, platform, Kind.ENTITY)
+            beside.relate_requested or not retrying(platform.settings)(pending_types, platform, MessageKind.ENTITY)
         )
         beside.relate_requested |= bool(drained.relate)
         if caught_up or beside.unlinked_s > LINK_AT_LEAST_EVERY_S:
@@ -244,7 +244,9 @@ class _Beside:
         next drain, or to the run that `relationship_sensor` asks for.
         """
         _raise_error_of(self._linking)
-        if self.relate_requested or not retrying(self._platform.settings)(is_drained, self._platform, Kind.ENTITY):
+        if self.relate_requested or not retrying(self._platform.settings)(
+            is_drained, self._platform, MessageKind.ENTITY
+        ):
             self._link()
         _raise_error_of(self._publishing)
         answer_relinked(self._platform)

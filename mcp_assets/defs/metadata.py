@@ -10,13 +10,13 @@ from mcp_assets.graph import EdgeType
 from mcp_assets.sync.consistency.census import Census
 from mcp_assets.sync.consistency.checks import Finding
 from mcp_assets.sync.consistency.drift import Drift, Kind
-from mcp_assets.sync.index.indexer import Counts
+from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.link.linker import LinkCounts
 
 
 def ledger_metadata(counts: Counts) -> Mapping[str, int | float]:
     """Of `entities`: numbers, so that Dagster plots them over time."""
-    changed = counts.embedded + counts.repayloaded + counts.empty
+    changed = counts.embedded + counts.updated + counts.empty
     return {
         "scanned": counts.scanned,
         "changed": changed,
@@ -32,7 +32,7 @@ def embeddings_metadata(counts: Counts, seconds: float) -> Mapping[str, int | fl
         "scanned": counts.scanned,
         "embedded": counts.embedded,
         "texts": counts.texts,
-        "payloads_updated": counts.repayloaded,
+        "payloads_updated": counts.updated,
         "unchanged": counts.unchanged,
         "deleted": counts.deleted,
         "failed": counts.failed,

@@ -18,13 +18,14 @@ from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES, IndexConfig
 from mcp_assets.defs.partitions import partition_key
 from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.defs.sensors import tick, unfinished_runs
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.launcher import PROMPT_TAG
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.consistency.conflicts import Difference
 from mcp_assets.sync.inbox.announce import answer_relinked
-from mcp_assets.sync.inbox.drain_requests import beats, undrained
+from mcp_assets.sync.inbox.drain_lock import heartbeats
+from mcp_assets.sync.inbox.drain_requests import undrained
 from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.answering import Answer, lane, pending_requests, work_off
 from mcp_assets.sync.requests.dead_letters import announce_dead_letters
@@ -46,7 +47,7 @@ _REASON = 1_000
 class RequestsConfig(dg.Config):
     """Which requests a run works off."""
 
-    kind: Kind = Kind.SYNC
+    kind: MessageKind = MessageKind.SYNC
 
 
 def build_requests_job() -> dg.JobDefinition:
@@ -138,7 +139,7 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
     kinds = {lane(kind): kind for kind in pending_requests(platform)}
     if not kinds:
         return []
-    lanes = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), beats(platform))
+    lanes = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), heartbeats(platform))
     return [
         dg.RunRequest(
             run_config=dg.RunConfig(ops={"answer": RequestsConfig(kind=kinds[name])}),

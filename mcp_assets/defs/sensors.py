@@ -12,17 +12,17 @@ from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES, IndexConfig, Mod
 from mcp_assets.defs.jobs import INDEX_JOB, RELATE_JOB
 from mcp_assets.defs.partitions import whole_type
 from mcp_assets.defs.resources import PlatformResource
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.launcher import PROMPT_TAG
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
+from mcp_assets.sync.inbox.drain_lock import heartbeats
 from mcp_assets.sync.inbox.drain_requests import (
     DRAIN_FAILURES_COUNTED,
     FAILURES_COUNTED,
     DrainRun,
     EndedRun,
-    beats,
     drain_due,
     full_sync_due,
     overdue,
@@ -144,7 +144,7 @@ def _skip_reason(platform: Platform, taken: int, unread: Sequence[str]) -> str:
 
 def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """A drain of each type with requests that nobody drains; and one for marks that nobody has worked off in time."""
-    waiting = pending_types(platform, Kind.RELATE)
+    waiting = pending_types(platform, MessageKind.RELATE)
     if not waiting:
         age_s = oldest_link_s(platform) or 0.0
         if age_s > _FORGOTTEN_S or (age_s > _LEFT_S and not _linking(instance)):
@@ -161,7 +161,7 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
     Both of one type may run at once. A full sync that fails again and again must not keep the type's events waiting.
     """
     # Drains first: while the provider refuses, one run is let through as a try. A full sync may fail before it asks.
-    drained = _undrained(platform, instance, pending_types(platform, Kind.ENTITY))
+    drained = _undrained(platform, instance, pending_types(platform, MessageKind.ENTITY))
     synced = _due_full_syncs(platform, instance)
     return [
         *(_request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type}) for entity_type in synced),
@@ -204,7 +204,7 @@ def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mappin
     """Those of `waiting` (type -> seconds) that need a run: nobody drains them or is about to."""
     if not waiting:
         return []
-    seen = beats(platform)
+    seen = heartbeats(platform)
     left = overdue(waiting, seen, platform.settings.entity_types)
     free = undrained(left, unfinished_runs(instance, DRAIN_TAG), seen) if left else []
     return _allowed(

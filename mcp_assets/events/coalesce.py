@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.events.model import Carried, Event, JsonValue, Kind, Verb
+from mcp_assets.events.model import Carried, Event, JsonValue, MessageKind, Verb
 
 
 class Comparable(Protocol):
@@ -49,7 +49,7 @@ class Coalesced(Generic[OrderKey]):
     order: OrderKey
     event: Event
     stated: Stated[OrderKey] | None
-    kinds: frozenset[Kind]
+    kinds: frozenset[MessageKind]
 
 
 def coalesce(

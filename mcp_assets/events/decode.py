@@ -12,7 +12,7 @@ import re
 
 from mcp_assets.events.model import ErrorKind, JsonValue
 from mcp_assets.events.oddities import Oddities
-from mcp_assets.events.refusal import ROOT, Path, Refusal, json_type, render
+from mcp_assets.events.rejection import ROOT, Path, Rejection, json_type, render
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -30,15 +30,15 @@ _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def decode(raw: bytes) -> tuple[dict[str, JsonValue], Oddities]:
-    """The object, and what of it was left out. Raises Refusal (empty, too_large, bad_json, not_an_object)."""
+    """The object, and what of it was left out. Raises Rejection (empty, too_large, bad_json, not_an_object)."""
     if len(raw) > MAX_BYTES:
-        raise Refusal(ErrorKind.TOO_LARGE, f"The message has {len(raw)} bytes; at most {MAX_BYTES} are read.")
+        raise Rejection(ErrorKind.TOO_LARGE, f"The message has {len(raw)} bytes; at most {MAX_BYTES} are read.")
     raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw.strip(_JSON_WHITE_SPACE):
-        raise Refusal(ErrorKind.EMPTY, "The message is empty.")
+        raise Rejection(ErrorKind.EMPTY, "The message is empty.")
     document = _document(raw)
     if not isinstance(document, dict):
-        raise Refusal(ErrorKind.NOT_AN_OBJECT, f"The message is {json_type(document)}, and must be a JSON object.")
+        raise Rejection(ErrorKind.NOT_AN_OBJECT, f"The message is {json_type(document)}, and must be a JSON object.")
     oddities = Oddities()
     _mend(document, ROOT, 1, oddities)
     return document, oddities
@@ -52,11 +52,13 @@ def _document(raw: bytes) -> JsonValue:
         except RecursionError:
             document = _DECODER.decode(_pruned(text))
     except UnicodeDecodeError as error:
-        raise Refusal(ErrorKind.BAD_JSON, f"The message is not UTF-8: {error.reason} at byte {error.start}.") from None
+        raise Rejection(
+            ErrorKind.BAD_JSON, f"The message is not UTF-8: {error.reason} at byte {error.start}."
+        ) from None
     except json.JSONDecodeError as error:
         fault = error.msg.rstrip(": ").removesuffix(" at")
         where = f"line {error.lineno}, column {error.colno}"
-        raise Refusal(ErrorKind.BAD_JSON, f"The message is not JSON: {fault} at {where}.") from None
+        raise Rejection(ErrorKind.BAD_JSON, f"The message is not JSON: {fault} at {where}.") from None
     return document
 
 
@@ -114,18 +116,20 @@ def _mended(value: JsonValue, path: Path, depth: int, oddities: Oddities) -> Jso
         if depth < MAX_DEPTH:
             _mend(value, path, depth + 1, oddities)
             return value
-        oddities.add(path, Refusal(ErrorKind.TOO_DEEP, f"{render(path)} is nested more than {MAX_DEPTH} levels deep."))
+        oddities.add(
+            path, Rejection(ErrorKind.TOO_DEEP, f"{render(path)} is nested more than {MAX_DEPTH} levels deep.")
+        )
         return None
     if isinstance(value, float) and not math.isfinite(value):
         sentence = f"{render(path)} is not a finite number: NaN, Infinity, or beyond 64-bit floats."
-        oddities.add(path, Refusal(ErrorKind.NOT_FINITE, sentence))
+        oddities.add(path, Rejection(ErrorKind.NOT_FINITE, sentence))
         return None
     if isinstance(value, int) and not _INT64_MIN <= value <= _INT64_MAX:
         sentence = f"{render(path)} is an integer beyond 64 bits; send it as a string if it is an id."
-        oddities.add(path, Refusal(ErrorKind.WRONG_TYPE, sentence))
+        oddities.add(path, Rejection(ErrorKind.WRONG_TYPE, sentence))
         return None
     return value
 
 
-def _bad_text(subject: str) -> Refusal:
-    return Refusal(ErrorKind.BAD_TEXT, f"{subject} a NUL character or a lone surrogate, which no store can hold.")
+def _bad_text(subject: str) -> Rejection:
+    return Rejection(ErrorKind.BAD_TEXT, f"{subject} a NUL character or a lone surrogate, which no store can hold.")

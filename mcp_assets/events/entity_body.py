@@ -6,7 +6,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events.fields import Fields, checked_id, labels, words, wrong_type
 from mcp_assets.events.model import Carried, ErrorKind, JsonValue
 from mcp_assets.events.oddities import Oddities
-from mcp_assets.events.refusal import Path, Refusal, quote
+from mcp_assets.events.rejection import Path, Rejection, quote
 from mcp_assets.events.subjects import Route
 from mcp_assets.events.type_names import TypeNames
 
@@ -23,20 +23,20 @@ def identify(body: Fields, routed: Route, types: TypeNames) -> EntityRef:
 
     An explicit type that is none is an oddity where another of them names the type: it may be the entity's own field.
 
-    Raises Refusal (unknown_type, wrong_type, ambiguous, missing_id, bad_id).
+    Raises Rejection (unknown_type, wrong_type, ambiguous, missing_id, bad_id).
     """
     typed_keys = {entity_type: key for key in body if (entity_type := types.type_of_id_key(key))}
     entity_type, named_by = _entity_type(body, routed, types, typed_keys)
     own_key, *further_keys = types.id_keys(entity_type)
     if entity_type not in typed_keys and not any(key in body for key in _NEUTRAL_ID_KEYS) and len(typed_keys) == 1:
         ((other_type, other_key),) = typed_keys.items()
-        raise Refusal(
+        raise Rejection(
             ErrorKind.WRONG_TYPE,
             f"{named_by} names a {entity_type}, but the only id, {body.rendered(other_key)}, is a {other_type}'s.",
         )
     own_id, neutral_id = body.id(own_key), body.id("entity_id")
     if own_id is not None and neutral_id is not None and own_id != neutral_id:
-        raise Refusal(
+        raise Rejection(
             ErrorKind.AMBIGUOUS,
             f"{body.rendered(own_key)} and {body.rendered('entity_id')} differ; send the id of the entity once.",
         )
@@ -48,7 +48,7 @@ def identify(body: Fields, routed: Route, types: TypeNames) -> EntityRef:
     name = body.raw("name")
     if _OBSERVATIONS in body and isinstance(name, str) and body.mended("name") is None:
         return EntityRef(entity_type, checked_id(name, body.path("name")))
-    raise Refusal(
+    raise Rejection(
         ErrorKind.MISSING_ID, f"The message names no {entity_type}: it has neither {own_key}, entity_id nor id."
     )
 
@@ -56,12 +56,12 @@ def identify(body: Fields, routed: Route, types: TypeNames) -> EntityRef:
 def _entity_type(body: Fields, routed: Route, types: TypeNames, typed_keys: dict[str, str]) -> tuple[str, str]:
     """The entity type of `body`, and what names it, for a sentence."""
     explicit = body.raw("entity_type")
-    unknown: Refusal | None = None
+    unknown: Rejection | None = None
     if isinstance(explicit, str):
         entity_type = types.canonical(explicit)
         if entity_type is not None:
             return entity_type, body.rendered("entity_type")
-        unknown = Refusal(
+        unknown = Rejection(
             ErrorKind.UNKNOWN_TYPE,
             f"{body.rendered('entity_type')} is {quote(explicit)}, which is no registered entity type; "
             f"there are {_listed(types)}.",
@@ -77,7 +77,7 @@ def _entity_type(body: Fields, routed: Route, types: TypeNames, typed_keys: dict
         raise unknown
     ids = "ids of several entity types" if typed_keys else "no entity type"
     subject = "" if routed.type_name is None else f", and its subject {quote(routed.type_name)}"
-    raise Refusal(
+    raise Rejection(
         ErrorKind.UNKNOWN_TYPE,
         f"The message names {ids}{subject}; send entity_type as one of {_listed(types)}.",
     )

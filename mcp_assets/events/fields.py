@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from mcp_assets.entities.refs import id_excess
 from mcp_assets.events.model import ErrorKind, JsonValue
 from mcp_assets.events.oddities import Oddities
-from mcp_assets.events.refusal import Path, Refusal, json_type, quote, render
+from mcp_assets.events.rejection import Path, Rejection, json_type, quote, render
 
 _LABEL_KEYS = ("name", "label", "title", "value")
 
@@ -23,9 +23,9 @@ def snake_case(key: str) -> str:
 class Fields:
     """The fields of one JSON object under their snake_case names. A null field is an absent field.
 
-    Of two spellings of one field (`taskId`, `task_id`) that disagree the first counts, and the oddity is noted; in an
-    id it is a refusal. Accessors return None for an absent field. Some raise Refusal (wrong_type, naming the JSON path
-    as sent) for one of another type; others note the oddity, as their words say.
+    If two spellings of one field (`taskId`, `task_id`) disagree, the first counts and the oddity is noted; in an id it
+    is a rejection. Accessors return None for an absent field. For a field of another type some raise Rejection
+    (wrong_type, with the JSON path as sent) and others note the oddity, as their docstrings say.
     """
 
     def __init__(self, document: dict[str, JsonValue], path: Path, oddities: Oddities) -> None:
@@ -33,7 +33,7 @@ class Fields:
         self._oddities = oddities
         self._values: dict[str, JsonValue] = {}
         self._spellings: dict[str, str] = {}
-        self._ambiguous: dict[str, Refusal] = {}
+        self._ambiguous: dict[str, Rejection] = {}
         for key, value in document.items():
             name = snake_case(key)
             if value is None:
@@ -43,7 +43,7 @@ class Fields:
                 self._values[name] = value
                 self._spellings[name] = key
             elif self._values[name] != value:
-                self._ambiguous[name] = Refusal(
+                self._ambiguous[name] = Rejection(
                     ErrorKind.AMBIGUOUS,
                     f"{render(path)} has {quote(name)} in two spellings that disagree; send one of them.",
                 )
@@ -73,14 +73,14 @@ class Fields:
         """The fields whose snake_case name is not in `names`."""
         return {name: value for name, value in self._values.items() if name not in names}
 
-    def note(self, name: str, oddity: Refusal) -> None:
+    def note(self, name: str, oddity: Rejection) -> None:
         """The field is odd, and left out."""
         self._oddities.add(self.path(name), oddity)
 
     def note_type(self, name: str, wanted: str) -> None:
         self.note(name, wrong_type(self.path(name), self._values.get(name), wanted))
 
-    def mended(self, name: str) -> Refusal | None:
+    def mended(self, name: str) -> Rejection | None:
         """How the field was odd already as it was decoded."""
         return self._oddities.at(self.path(name))
 
@@ -123,7 +123,7 @@ class Fields:
         raise wrong_type(self.path(name), value, "a list")
 
     def id(self, name: str) -> str | None:
-        """The field as an id; also raises Refusal (missing_id, bad_id, ambiguous, and what decoding found odd)."""
+        """The field as an id; also raises Rejection (missing_id, bad_id, ambiguous, and what decoding found odd)."""
         unclear = self._ambiguous.get(name) or self.mended(name)
         if unclear is not None:
             raise unclear
@@ -166,7 +166,7 @@ def labels(value: JsonValue, path: Path, oddities: Oddities) -> list[str] | None
 
 
 def id_text(value: JsonValue, path: Path) -> str:
-    """A string, or an integer in decimal, that can be an id. Raises Refusal (wrong_type, missing_id, bad_id)."""
+    """A string, or an integer in decimal, that can be an id. Raises Rejection (wrong_type, missing_id, bad_id)."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -175,16 +175,16 @@ def id_text(value: JsonValue, path: Path) -> str:
 
 
 def checked_id(entity_id: str, path: Path) -> str:
-    """Raises Refusal (missing_id, bad_id)."""
+    """Raises Rejection (missing_id, bad_id)."""
     if not entity_id:
-        raise Refusal(ErrorKind.MISSING_ID, f"{render(path)} is an empty id.")
+        raise Rejection(ErrorKind.MISSING_ID, f"{render(path)} is an empty id.")
     excess = id_excess(entity_id)
     if excess is not None:
-        raise Refusal(ErrorKind.BAD_ID, f"{render(path)} {excess}.")
+        raise Rejection(ErrorKind.BAD_ID, f"{render(path)} {excess}.")
     if entity_id != entity_id.strip():
-        raise Refusal(ErrorKind.BAD_ID, f"{render(path)} begins or ends with white space: {quote(entity_id)}.")
+        raise Rejection(ErrorKind.BAD_ID, f"{render(path)} begins or ends with white space: {quote(entity_id)}.")
     return entity_id
 
 
-def wrong_type(path: Path, value: JsonValue, wanted: str) -> Refusal:
-    return Refusal(ErrorKind.WRONG_TYPE, f"{render(path)} is {json_type(value)}, and must be {wanted}.")
+def wrong_type(path: Path, value: JsonValue, wanted: str) -> Rejection:
+    return Rejection(ErrorKind.WRONG_TYPE, f"{render(path)} is {json_type(value)}, and must be {wanted}.")

@@ -9,7 +9,7 @@ from mcp_assets.entities.refs import EntityRef
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
 
-class Kind(StrEnum):
+class MessageKind(StrEnum):
     """Which flow a message belongs to; each has a sensor of its own."""
 
     ENTITY = "entity"
@@ -116,7 +116,7 @@ class Event:
     `carried` is None when the body is thin, and always for `Verb.DELETE`. `oddities`: what was left out or mended.
     """
 
-    kind: Kind
+    kind: MessageKind
     subject: str
     ref: EntityRef | None
     verb: Verb

@@ -1,14 +1,14 @@
 """Oddities: what is wrong with a message that is an event all the same, for its entity is clear.
 
 The reader of a field reports here what it leaves out or mends, and goes on. What names the entity is never mended: an
-id that was mended would name another entity, so that the oddity at its path becomes the refusal.
+id that was mended would name another entity, so that the oddity at its path becomes the rejection.
 """
 
 import re
 from collections.abc import Iterator
 
 from mcp_assets.events.model import ErrorKind, Oddity
-from mcp_assets.events.refusal import Path, Refusal, render
+from mcp_assets.events.rejection import Path, Rejection, render
 
 MAX_KEPT = 10
 """Oddities of one message that are kept as warnings."""
@@ -20,24 +20,24 @@ class Oddities:
     """The oddities of one message, each path once, in the order in which they were found."""
 
     def __init__(self) -> None:
-        self._found: dict[Path, Refusal] = {}
+        self._found: dict[Path, Rejection] = {}
 
-    def add(self, path: Path, oddity: Refusal) -> None:
-        """`oddity`: the refusal that it would be in a message whose every field counts."""
+    def add(self, path: Path, oddity: Rejection) -> None:
+        """`oddity`: the rejection that it would be in a message whose every field counts."""
         self._found.setdefault(path, oddity)
 
-    def at(self, path: Path) -> Refusal | None:
+    def at(self, path: Path) -> Rejection | None:
         return self._found.get(path)
 
-    def __iter__(self) -> Iterator[tuple[Path, Refusal]]:
+    def __iter__(self) -> Iterator[tuple[Path, Rejection]]:
         return iter(self._found.items())
 
     def kept(self) -> tuple[Oddity, ...]:
         """The first MAX_KEPT as warnings, one of each kind and place; all items of a list are one place."""
         kept: dict[tuple[str, ErrorKind], Oddity] = {}
-        for path, refusal in self._found.items():
+        for path, rejection in self._found.items():
             place = _INDEX.sub("[]", render(path))
-            kept.setdefault((place, refusal.kind), Oddity(place, refusal.kind, refusal.error))
+            kept.setdefault((place, rejection.kind), Oddity(place, rejection.kind, rejection.error))
             if len(kept) == MAX_KEPT:
                 break
         return tuple(kept.values())

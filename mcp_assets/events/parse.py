@@ -16,9 +16,9 @@ from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
 from mcp_assets.events.decode import decode
 from mcp_assets.events.entity_body import carried_state, changed_fields, identify
 from mcp_assets.events.fields import Fields, snake_case
-from mcp_assets.events.model import Carried, Changed, ErrorKind, Event, Kind, Rejected, Verb
+from mcp_assets.events.model import Carried, Changed, ErrorKind, Event, MessageKind, Rejected, Verb
 from mcp_assets.events.oddities import Oddities
-from mcp_assets.events.refusal import ROOT, Refusal
+from mcp_assets.events.rejection import ROOT, Rejection
 from mcp_assets.events.subjects import INDEX_REQUEST, Route, route
 from mcp_assets.events.sync_body import sync_request
 from mcp_assets.events.type_names import TypeNames
@@ -42,8 +42,8 @@ def parse(subject: str, raw: bytes, types: TypeNames) -> Event | Rejected:
     """
     try:
         return _event(subject, raw, types)
-    except Refusal as refusal:
-        return Rejected(subject, refusal.kind, refusal.error)
+    except Rejection as rejection:
+        return Rejected(subject, rejection.kind, rejection.error)
 
 
 def _event(subject: str, raw: bytes, types: TypeNames) -> Event:
@@ -62,7 +62,7 @@ def _event(subject: str, raw: bytes, types: TypeNames) -> Event:
         if isinstance(envelope.raw("version"), bool | list | dict):
             envelope.note_type("version", "a string or a number")
 
-    if routed.kind in (Kind.SYNC, Kind.VALIDATE):
+    if routed.kind in (MessageKind.SYNC, MessageKind.VALIDATE):
         envelope.object("data")
         request = sync_request(body, routed.kind, types)
         for path, oddity in oddities:
@@ -83,7 +83,7 @@ def _event(subject: str, raw: bytes, types: TypeNames) -> Event:
 def _identified(body: Fields, envelope: Fields, routed: Route, types: TypeNames) -> EntityRef:
     try:
         return identify(body, routed, types)
-    except Refusal:
+    except Rejection:
         if body is envelope:
             # It names no entity by itself: then the fault is in what should have been its body.
             envelope.object("data")
@@ -98,7 +98,7 @@ def _said(
         # Only the id counts: no field of its body may stand in its way.
         return None, None if routed.changes is None else Changed({}, routed.changes.alive)
     carried = carried_state(body, not_state, types, oddities)
-    if routed.kind is Kind.RELATE:
+    if routed.kind is MessageKind.RELATE:
         # It asks for edges. Without a text, what it says does not make an entity, nor empty one.
         return carried if carried is not None and carried.content else None, None
     if routed.changes is None or (carried is not None and (carried.title is not None or carried.content)):
@@ -117,7 +117,7 @@ def _message_id(envelope: Fields) -> str | None:
     if len(message_id) > MAX_ID_LENGTH:
         where = envelope.rendered("message_id")
         sentence = f"{where} has {len(message_id)} characters; a message id has at most {MAX_ID_LENGTH}."
-        envelope.note("message_id", Refusal(ErrorKind.BAD_ID, sentence))
+        envelope.note("message_id", Rejection(ErrorKind.BAD_ID, sentence))
         return None
     return message_id or None
 
@@ -138,7 +138,7 @@ def _check_timestamp(envelope: Fields) -> None:
             f"{envelope.rendered('timestamp')} is neither an RFC 3339 time such as 2026-03-01T12:00:00Z "
             "nor epoch milliseconds up to the year 9999."
         )
-        envelope.note("timestamp", Refusal(ErrorKind.BAD_TIMESTAMP, sentence))
+        envelope.note("timestamp", Rejection(ErrorKind.BAD_TIMESTAMP, sentence))
 
 
 def _is_rfc_3339(text: str) -> bool:

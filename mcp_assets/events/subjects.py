@@ -5,20 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from mcp_assets.events.model import Changed, ErrorKind, Kind, Verb
-from mcp_assets.events.refusal import Refusal, quote
+from mcp_assets.events.model import Changed, ErrorKind, MessageKind, Verb
+from mcp_assets.events.rejection import Rejection, quote
 
 INDEX_REQUEST = "vector.index.request"
 
 DEAD_LETTER = "mcp_assets.dead_letter"
 """Where each dead letter is told."""
 
-REQUESTS: Mapping[str, Kind] = MappingProxyType(
+REQUESTS: Mapping[str, MessageKind] = MappingProxyType(
     {
-        INDEX_REQUEST: Kind.ENTITY,
-        "relationship.analyze.request": Kind.RELATE,
-        "data.sync.request": Kind.SYNC,
-        "data.validate.request": Kind.VALIDATE,
+        INDEX_REQUEST: MessageKind.ENTITY,
+        "relationship.analyze.request": MessageKind.RELATE,
+        "data.sync.request": MessageKind.SYNC,
+        "data.validate.request": MessageKind.VALIDATE,
     }
 )
 
@@ -54,7 +54,7 @@ _ENTITY_EVENT = re.compile(rf"mcp\.(?:{_TOKEN}\.)?(?P<type_name>{_TOKEN})\.(?P<v
 class Route:
     """What a subject alone says. `type_name` is as sent, None for the request subjects."""
 
-    kind: Kind
+    kind: MessageKind
     verb: Verb
     type_name: str | None
     changes: Changed | None = None
@@ -76,20 +76,20 @@ def result_subjects() -> list[str]:
 
 
 def route(subject: str) -> Route:
-    """Raises Refusal (unknown_subject, unknown_verb)."""
+    """Raises Rejection (unknown_subject, unknown_verb)."""
     kind = REQUESTS.get(subject)
     if kind is not None:
         return Route(kind, Verb.LOOK, None)
     match = _ENTITY_EVENT.fullmatch(subject)
     if match is None:
-        raise Refusal(
+        raise Rejection(
             ErrorKind.UNKNOWN_SUBJECT,
             f"The subject {quote(subject)} is neither a request ({', '.join(REQUESTS)}) nor of the form "
             "mcp.<type>.<verb> or mcp.<area>.<type>.<verb>.",
         )
     verb = VERBS.get(match["verb"])
     if verb is None:
-        raise Refusal(
+        raise Rejection(
             ErrorKind.UNKNOWN_VERB, f"The verb {quote(match['verb'])} of the subject is none of {', '.join(VERBS)}."
         )
-    return Route(Kind.ENTITY, verb, match["type_name"], CHANGES.get(match["verb"]))
+    return Route(MessageKind.ENTITY, verb, match["type_name"], CHANGES.get(match["verb"]))

@@ -1,15 +1,15 @@
 """The body of a sync or validate request: what to bring in line, and which entities."""
 
 from mcp_assets.events.fields import Fields, checked_id, id_text
-from mcp_assets.events.model import ErrorKind, JsonValue, Kind, SyncRequest, SyncTarget, SyncType
-from mcp_assets.events.refusal import Path, Refusal, quote
+from mcp_assets.events.model import ErrorKind, JsonValue, MessageKind, SyncRequest, SyncTarget, SyncType
+from mcp_assets.events.rejection import Path, Rejection, quote
 from mcp_assets.events.type_names import TypeNames
 
 _NEEDS_TARGETS = frozenset({SyncType.INCREMENTAL_SYNC, SyncType.CONFLICT_RESOLUTION})
 
 
-def sync_request(body: Fields, kind: Kind, types: TypeNames) -> SyncRequest:
-    """Targets in the order sent, each once. Raises Refusal (unknown_sync_type, wrong_type, missing_id, bad_id).
+def sync_request(body: Fields, kind: MessageKind, types: TypeNames) -> SyncRequest:
+    """Targets in the order sent, each once. Raises Rejection (unknown_sync_type, wrong_type, missing_id, bad_id).
 
     An empty list is a request that has nothing to do; a list that is missing is a mistake of the sender.
     """
@@ -18,21 +18,21 @@ def sync_request(body: Fields, kind: Kind, types: TypeNames) -> SyncRequest:
     items = body.items("entity_ids")
     targets = tuple(dict.fromkeys(_target(item, (path, index), types) for index, item in enumerate(items or ())))
     if items is None and sync_type in _NEEDS_TARGETS:
-        raise Refusal(
+        raise Rejection(
             ErrorKind.MISSING_ID, f"A request for {sync_type} names no entities; send their ids in entity_ids."
         )
     context = body.object("context")
     return SyncRequest(sync_type, targets, {} if context is None else context.all_but())
 
 
-def _sync_type(body: Fields, kind: Kind) -> SyncType:
-    allowed = (SyncType.DATA_VALIDATION,) if kind is Kind.VALIDATE else tuple(SyncType)
+def _sync_type(body: Fields, kind: MessageKind) -> SyncType:
+    allowed = (SyncType.DATA_VALIDATION,) if kind is MessageKind.VALIDATE else tuple(SyncType)
     name = body.text("sync_type")
-    if name is None and kind is Kind.VALIDATE:
+    if name is None and kind is MessageKind.VALIDATE:
         return SyncType.DATA_VALIDATION
     if name not in allowed:
         found = "The request has no sync_type" if name is None else f"{body.rendered('sync_type')} is {quote(name)}"
-        raise Refusal(ErrorKind.UNKNOWN_SYNC_TYPE, f"{found}; send {' or '.join(allowed)}.")
+        raise Rejection(ErrorKind.UNKNOWN_SYNC_TYPE, f"{found}; send {' or '.join(allowed)}.")
     return SyncType(name)
 
 

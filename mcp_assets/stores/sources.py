@@ -53,7 +53,7 @@ class SourceRow:
     content: str
     metadata: Mapping[str, Any]
     source_hash: str
-    unfit: str | None = None
+    unstorable: str | None = None
     """Why no store could hold the metadata, which PostgreSQL's jsonb could; then `metadata` is empty."""
     repeated: bool = False
     """More than one living row bears the id: which of them is the entity is not known."""
@@ -164,13 +164,15 @@ class SourceReader:
         found: dict[str, SourceRow] = {}
         for entity_id, alive, title, content, metadata, source_hash in rows:
             # Read here and not by the driver, which would fail all rows for one.
-            fit, unfit = _read_metadata(metadata)
-            row = SourceRow(bool(alive), title, content, fit, source_hash, unfit)
+            fit, unstorable = _read_metadata(metadata)
+            row = SourceRow(bool(alive), title, content, fit, source_hash, unstorable)
             before = found.get(entity_id)
             if before is not None and before.alive:
                 if not row.alive:
                     continue
-                row = replace(row, unfit="more than one living row of the source table bears this id", repeated=True)
+                row = replace(
+                    row, unstorable="more than one living row of the source table bears this id", repeated=True
+                )
             found[entity_id] = row
         return found
 

@@ -11,7 +11,7 @@ import nats
 import pytest
 from nats.js import api
 
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused
@@ -47,7 +47,7 @@ def ask(platform: Platform, sync_type: str, *ids: str, message_id: str = "m-1", 
 
 def answers(platform: Platform) -> list[Answer]:
     take_in(platform)
-    return list(work_off(platform, Kind.SYNC, "test"))
+    return list(work_off(platform, MessageKind.SYNC, "test"))
 
 
 def full_sync_of(platform: Platform, answer: Answer) -> FullSync:
@@ -112,7 +112,7 @@ def test_a_request_that_joins_in_the_moment_the_full_sync_finishes_is_answered(
 
     monkeypatch.setattr(full_sync_requests, "result_of", slowly)
     with ThreadPoolExecutor(2, thread_name_prefix="asker") as threads:
-        asking = threads.submit(lambda: list(work_off(platform, Kind.SYNC, "asker")))
+        asking = threads.submit(lambda: list(work_off(platform, MessageKind.SYNC, "asker")))
         assert joined.wait(10)
         finishing_ = threading.Thread(target=finish)
         finishing_.start()
@@ -241,7 +241,7 @@ def test_an_answer_that_cannot_be_published_waits_in_the_outbox_and_fails_nothin
     put_tasks(platform, {"t1": "one"})
     ask(platform, "incremental_sync", "t1", message_id="late")
     take_in(platform)
-    (answer,) = work_off(deaf, Kind.SYNC, "test")
+    (answer,) = work_off(deaf, MessageKind.SYNC, "test")
     assert answer.error is None
     assert "results wait to be published" in caplog.text
     assert (count_waiting(platform), rows(platform, "SELECT count(*) FROM {schema}.inbox")) == (1, [(0,)])
@@ -257,7 +257,7 @@ def test_answers_that_wait_are_told_by_status_and_forgotten_when_nobody_could_re
     for number in range(2):
         ask(platform, "incremental_sync", message_id=f"m{number}")
     take_in(platform)
-    assert len(list(work_off(deaf, Kind.SYNC, "test"))) == 2
+    assert len(list(work_off(deaf, MessageKind.SYNC, "test"))) == 2
     told = pending(platform)
     assert told.answers == told.as_dict()["answers"] == 2
     assert "answers: 2 wait in the outbox until NATS takes them" in told.lines()
@@ -299,7 +299,7 @@ def test_an_answer_published_again_after_a_kill_is_kept_by_the_stream_once(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(platform.postgres, "query", killed)
-        list(work_off(platform, Kind.SYNC, "test"))
+        list(work_off(platform, MessageKind.SYNC, "test"))
     assert count_waiting(platform) == 1
     assert publish_waiting(platform) == 1
     assert [told["correlation_id"] for told in kept(platform.settings)] == ["twice"]
@@ -357,7 +357,7 @@ def test_waiting_results_are_published_some_at_a_time_in_their_order(
     monkeypatch.setattr(outbox, "_AT_ONCE", 3)
     with platform.postgres.transaction() as connection:
         for number in range(8):
-            outbox.keep(platform, connection, outbox.Told("data.sync.completed", {"number": number}))
+            outbox.keep(platform, connection, outbox.ResultMessage("data.sync.completed", {"number": number}))
     assert publish_waiting(platform) == 8
     heard = [told["data"]["number"] for told in listener.all("data.sync.completed", 8)]
     assert sorted(heard) == list(range(8))

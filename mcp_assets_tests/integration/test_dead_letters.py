@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mcp_assets.entities.registry import SOURCE_PRESETS
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
 from mcp_assets.sync.inbox.outbox import publish_waiting
@@ -133,11 +133,11 @@ def test_a_failed_request_is_answered_when_it_is_replayed_and_counted_when_it_fa
     )
     take_in(platform)
     for tries in (1, 2):
-        list(work_off(platform, Kind.SYNC, "test"))
+        list(work_off(platform, MessageKind.SYNC, "test"))
         assert attempts(platform) == {"1": tries}
         assert replay(platform, Selection(stage="request")).accepted == 1
     put_tasks(platform, {"t1": "one"})
-    list(work_off(platform, Kind.SYNC, "test"))
+    list(work_off(platform, MessageKind.SYNC, "test"))
     assert dead_letters(platform) == {}
     assert listener.one("data.sync.completed")["correlation_id"] == "r"
 
@@ -204,7 +204,7 @@ def test_a_request_that_was_given_up_for_a_silent_store_can_be_replayed(
     take_in(platform)
     url, platform.settings.qdrant_url = platform.settings.qdrant_url, "http://127.0.0.1:9"
     platform.settings.retry_attempts = 1
-    (answer,) = work_off(platform, Kind.SYNC, "test")
+    (answer,) = work_off(platform, MessageKind.SYNC, "test")
     assert answer.error is not None
     assert dead_letters(platform) == {"1": "unavailable"}
 
@@ -212,6 +212,6 @@ def test_a_request_that_was_given_up_for_a_silent_store_can_be_replayed(
     platform.qdrant.close()
     del platform.qdrant
     assert replay(platform, EVERYTHING).accepted == 1
-    (answer,) = work_off(platform, Kind.SYNC, "test")
+    (answer,) = work_off(platform, MessageKind.SYNC, "test")
     assert answer.error is None
     assert_points_are(platform, {"t1": "one"})

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from mcp_assets.entities.registry import SourceTable
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, TypeMapping
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.sync.inbox import drain as drain_module
-from mcp_assets.sync.inbox.drain import drain, sole_drain
-from mcp_assets.sync.inbox.drain_requests import beats, pending_types, undrained
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.inbox.drain_lock import heartbeats, hold_drain_lock
+from mcp_assets.sync.inbox.drain_requests import pending_types, undrained
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.views.pending import pending
@@ -67,7 +68,7 @@ def living_drain(platform: Platform, entity_type: str = "task", run_id: str = "l
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        until(lambda: any(beat.locked for beat in beats(platform).get(entity_type, [])))
+        until(lambda: any(beat.locked for beat in heartbeats(platform).get(entity_type, [])))
         yield thread
     finally:
         thread.join()
@@ -142,7 +143,7 @@ def test_a_second_drain_of_the_type_ends_at_once_whatever_waits_and_one_of_anoth
             assert list(drain(platform, "task", "second")) == []
             assert first.is_alive()
             assert inbox(platform) == ["t1", "t2", "t3", "p"]
-            assert [beat.run_id for beat in beats(platform)["task"]] == ["living"]
+            assert [beat.run_id for beat in heartbeats(platform)["task"]] == ["living"]
             assert sum(batch.messages for batch in drain(without_linger(platform), "page", "other")) == 1
         finally:
             stub.clear_faults()
@@ -154,10 +155,10 @@ def test_a_drain_beats_while_it_lives_and_leaves_no_beat_behind(
     platform: Platform, make_platform: Callable[..., Platform]
 ) -> None:
     with living_drain(make_platform(drain_linger_s=1)):
-        (beat,) = beats(platform)["task"]
+        (beat,) = heartbeats(platform)["task"]
         assert (beat.run_id, beat.locked) == ("living", True)
 
-    assert beats(platform) == {}
+    assert heartbeats(platform) == {}
 
 
 def test_a_drain_that_fails_lets_go_of_its_lock(platform: Platform, stub: OpenAIStub) -> None:
@@ -167,7 +168,7 @@ def test_a_drain_that_fails_lets_go_of_its_lock(platform: Platform, stub: OpenAI
     stub.add_fault("insufficient_quota", times=None)
     with pytest.raises(Exception, match="quota"):
         list(drain(platform, "task", "run"))
-    assert beats(platform) == {}
+    assert heartbeats(platform) == {}
     stub.clear_faults()
 
     assert sum(batch.messages for batch in drain(platform, "task", "next")) == 1
@@ -251,7 +252,7 @@ def test_a_living_drain_takes_over_what_comes_of_other_types_and_lets_go_of_all_
         put_pages(platform, {"p": "A page"})
         send_pages(platform, "p")
         until(lambda: "p" in entity_points(platform, "page"))
-        seen = beats(platform)
+        seen = heartbeats(platform)
         assert {(name, beat.run_id, beat.locked) for name, of_type in seen.items() for beat in of_type} == {
             ("task", "living", True),
             ("page", "living", True),
@@ -261,7 +262,7 @@ def test_a_living_drain_takes_over_what_comes_of_other_types_and_lets_go_of_all_
         until(lambda: "t" in entity_points(platform))
 
     assert inbox(platform) == []
-    assert beats(platform) == {}
+    assert heartbeats(platform) == {}
 
 
 def test_what_waited_before_a_drain_began_is_left_to_the_run_asked_for_it_but_not_for_long(
@@ -288,7 +289,7 @@ def test_a_drain_whose_type_is_drained_takes_over_nothing(
     put_pages(platform, {"p": "A page"})
     send_pages(platform, "p")
     take_in(platform)
-    with sole_drain(make_platform(), "task", "other") as alone:
+    with hold_drain_lock(make_platform(), "task", "other") as alone:
         assert alone
         monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
         assert list(drain(platform, "task", "run")) == []
@@ -309,7 +310,7 @@ def test_of_two_drains_that_could_take_over_a_type_one_does(
         send(platform, *(("mcp.memory.node.updated", {"memoryId": entity_id}) for entity_id in texts))
         holders = set()
         while len(entity_points(platform, "memory")) < len(texts):
-            locked = {beat.run_id for beat in beats(platform).get("memory", []) if beat.locked}
+            locked = {beat.run_id for beat in heartbeats(platform).get("memory", []) if beat.locked}
             assert len(locked) <= 1
             holders |= locked
 
@@ -326,10 +327,10 @@ def test_an_error_of_a_type_taken_over_is_told_and_ends_neither_the_drain_nor_is
     with closing(drain(make_platform(drain_linger_s=1.5), "task", "run")) as draining:
         worker = threading.Thread(target=lambda: batches.extend(draining))
         worker.start()
-        until(lambda: "task" in beats(platform))
+        until(lambda: "task" in heartbeats(platform))
         send_pages(platform, "p")
         until(lambda: any(batch.error for batch in batches))
-        assert "page" not in beats(platform)
+        assert "page" not in heartbeats(platform)
         put_tasks(platform, {"t": "A task"})
         send_looks(platform, "t")
         until(lambda: "t" in entity_points(platform))
@@ -367,7 +368,7 @@ def test_an_error_of_a_drains_own_type_is_raised_once_what_it_took_over_is_worke
 
     assert_points_are(platform, pages, "page")
     assert inbox(platform) == ["t"]
-    assert beats(platform) == {}
+    assert heartbeats(platform) == {}
 
 
 def test_a_type_that_the_embedder_is_slow_with_keeps_no_other_waiting(
@@ -429,7 +430,7 @@ def test_a_drain_that_is_closed_lets_go_of_every_type_and_what_it_had_not_done_i
         while next(batches).entity_type != "page":
             pass
 
-    assert beats(platform) == {}
+    assert heartbeats(platform) == {}
     assert 0 < len(inbox(platform)) < 80
     stub.clear_faults()
     drain_all(platform)
@@ -506,7 +507,7 @@ def test_an_older_event_taken_in_later_changes_nothing(platform: Platform) -> No
     assert_points_are(platform, {"a": "New"})
 
 
-def test_an_entity_overtaken_while_it_was_embedded_stays_in_the_inbox_until_its_newest_state_is_written(
+def test_an_entity_superseded_while_it_was_embedded_stays_in_the_inbox_until_its_newest_state_is_written(
     platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = make_platform()
@@ -524,7 +525,7 @@ def test_an_entity_overtaken_while_it_was_embedded_stays_in_the_inbox_until_its_
         patched.setattr(platform.embedder, "embed", embed)
         (drained,) = drain_batch(platform)
 
-    assert drained.report.overtaken == {"a"}
+    assert drained.report.superseded == {"a"}
     assert inbox(platform) == ["a"]
     assert set(entity_points(platform)) == {"b"}
     drain_all(platform)
@@ -581,16 +582,16 @@ def test_what_a_killed_drain_had_taken_over_is_done_by_the_next_drain_of_that_ty
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
-        until(lambda: "task" in beats(platform))
+        until(lambda: "task" in heartbeats(platform))
         send_pages(platform, *pages)
         assert process.stdout.readline(), "the drain ended before it was killed"
-        assert [(beat.run_id, beat.locked) for beat in beats(platform)["page"]] == [("doomed", True)]
+        assert [(beat.run_id, beat.locked) for beat in heartbeats(platform)["page"]] == [("doomed", True)]
         process.send_signal(signal.SIGKILL)
     assert 0 < len(entity_points(platform, "page")) < 60
     stub.clear_faults()
-    until(lambda: not any(beat.locked for beat in beats(platform)["page"]))
+    until(lambda: not any(beat.locked for beat in heartbeats(platform)["page"]))
 
-    assert list(undrained(pending_types(platform, Kind.ENTITY), [], beats(platform))) == ["page"]
+    assert list(undrained(pending_types(platform, MessageKind.ENTITY), [], heartbeats(platform))) == ["page"]
     drain_all(platform, "page")
 
     assert_points_are(platform, pages, "page")

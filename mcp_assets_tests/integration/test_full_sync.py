@@ -71,7 +71,7 @@ def test_changed_new_and_gone_rows_are_found_and_nothing_else_is_embedded(platfo
 
     counts = sync_all(platform)
 
-    assert (counts.embedded, counts.repayloaded, counts.deleted, counts.unchanged) == (2, 1, 2, 96)
+    assert (counts.embedded, counts.updated, counts.deleted, counts.unchanged) == (2, 1, 2, 96)
     assert counts.scanned == 101
     assert stub.stats()["texts"] == 2
     left = {entity_id: text for entity_id, text in TASKS.items() if entity_id not in {"t003", "t004"}}

@@ -17,8 +17,9 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionMismatch, StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.index.batch_report import BatchReport
 from mcp_assets.sync.index.full_sync import full_sync
-from mcp_assets.sync.index.indexer import BatchReport, Indexer
+from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -213,7 +214,7 @@ def test_a_change_of_metadata_alone_replaces_the_payload_without_embedding(
     report = look(platform, "a")
 
     assert stub.stats()["texts"] == 0
-    assert sum(counts.repayloaded for counts in report.shards.values()) == 1
+    assert sum(counts.updated for counts in report.shards.values()) == 1
     payload = entity_points(platform)["a"].payload
     assert (payload["status"], payload["new"], payload["both"]) == ("done", 2, 2)
     assert "old" not in payload
@@ -729,7 +730,7 @@ def while_embedding(platform: Platform, monkeypatch: pytest.MonkeyPatch, act: Ca
     return monkeypatch.undo
 
 
-def test_a_state_overtaken_while_it_was_embedded_is_not_written_over_the_newer_one(
+def test_a_state_superseded_while_it_was_embedded_is_not_written_over_the_newer_one(
     platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = make_platform()
@@ -743,7 +744,7 @@ def test_a_state_overtaken_while_it_was_embedded_is_not_written_over_the_newer_o
     report = look(platform, "a", "b")
     undo()
 
-    assert report.overtaken == {"a"}
+    assert report.superseded == {"a"}
     assert_points_are(platform, {"a": "New words", "b": "Paint it"})
 
 
@@ -764,7 +765,7 @@ def test_an_entity_deleted_while_it_was_embedded_has_no_point(
     assert points(platform) == {}
 
 
-def test_a_full_sync_goes_on_until_what_was_overtaken_is_written_too(
+def test_a_full_sync_goes_on_until_what_was_superseded_is_written_too(
     platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, other = make_platform(shards=1), make_platform()
@@ -864,7 +865,7 @@ def test_appliers_at_once_leave_every_point_at_the_last_write(
                     )
                 wanted = [entity_id]
                 while wanted:
-                    wanted = list(look(own, *wanted).overtaken)
+                    wanted = list(look(own, *wanted).superseded)
         except BaseException as error:
             errors.append(error)
             raise

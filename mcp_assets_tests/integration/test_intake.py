@@ -162,20 +162,20 @@ def test_of_two_intakes_that_read_the_same_messages_one_moves_the_cursor_and_the
     send_looks(platform, "a")
     other = make_platform()
     real = NatsStreams.read
-    overtaken = False
+    superseded = False
 
     def read(self: NatsStreams, *args: Any, **options: Any) -> Any:
-        nonlocal overtaken
+        nonlocal superseded
         messages = real(self, *args, **options)
-        if self is platform.nats and not overtaken:
-            overtaken = True
+        if self is platform.nats and not superseded:
+            superseded = True
             assert intake(other, wait_s=0.2).accepted == 1
         return messages
 
     monkeypatch.setattr(NatsStreams, "read", read)
     first = intake(platform, wait_s=0.2)
 
-    assert overtaken
+    assert superseded
     assert (first.accepted, first.more) == (0, True)
     assert inbox(platform) == ["a"]
 

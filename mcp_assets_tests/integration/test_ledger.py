@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mcp_assets.entities.chunks import ChunkSpec
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import LONGEST_TEXT, Prepared, prepare
-from mcp_assets.events import Carried, Event, Kind, Verb, coalesce
+from mcp_assets.events import Carried, Event, MessageKind, Verb, coalesce
 from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
 from mcp_assets.stores.sources import SourceReader
@@ -177,7 +177,9 @@ def deliver(platform: Platform, model: Model, picks: list[int]) -> None:
             model.known.add(event.id)
         carried = None if event.title is None else Carried(event.title, "", {})
         name = EntityRef("task", event.id)
-        events.append((f"{pick:020d}", Event(Kind.ENTITY, "mcp.task.updated", name, event.verb, carried, None, None)))
+        events.append(
+            (f"{pick:020d}", Event(MessageKind.ENTITY, "mcp.task.updated", name, event.verb, carried, None, None))
+        )
     apply(platform, "task", [Wanted(ref.id, folded.stated) for ref, folded in coalesce(events).items()])
 
 
@@ -233,22 +235,22 @@ def test_of_two_appliers_that_insert_the_same_entity_the_later_one_looks_again(
     with platform.postgres.transaction() as connection:
         old_truth = late_reader.read(connection, ["a"])
     put_tasks(platform, {"a": "new"})
-    overtaken = False
+    superseded = False
 
     def read(self: SourceReader, *args: Any) -> Any:
-        nonlocal overtaken
+        nonlocal superseded
         if self is late_reader:
             return old_truth
         found = real(self, *args)
-        if not overtaken:
-            overtaken = True
+        if not superseded:
+            superseded = True
             apply(other, "task", [Wanted("a")])
         return found
 
     monkeypatch.setattr(SourceReader, "read", read)
     apply(platform, "task", [Wanted("a")])
 
-    assert overtaken
+    assert superseded
     assert ledger(platform)["a"]["title"] == "new"
 
 

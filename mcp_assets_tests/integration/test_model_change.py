@@ -459,7 +459,7 @@ def test_a_batch_that_was_embedded_for_the_plain_collection_is_not_written_to_it
     monkeypatch.setattr(type(plain.embedder), "embed", move_meanwhile)
     report = Indexer(plain, "task").run([Wanted("late")])
 
-    assert report.overtaken == {"late"}
+    assert report.superseded == {"late"}
     assert models_in(own) == {"other"}
     assert_points_are(own, TASKS | {"late": "Embedded by the old model"})
 

@@ -21,8 +21,8 @@ from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.index import paid_vectors
-from mcp_assets.sync.index.full_sync import full_sync, index_until_settled
-from mcp_assets.sync.index.indexer import Indexer
+from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.index.paid_vectors import Vectors
 from mcp_assets_tests.integration.test_drain import until
@@ -78,7 +78,7 @@ def qdrant_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outage]:
 
 def settle(platform: Platform, indexer: Indexer, *ids: str) -> None:
     wanted = [Wanted(entity_id) for entity_id in ids]
-    index_until_settled(platform, indexer, wanted, force=False, embed=True)
+    index_until_current(platform, indexer, wanted, force=False, embed=True)
 
 
 def test_what_qdrant_could_not_take_is_kept_and_written_by_the_next_run_without_embedding(

@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from mcp_assets.entities.registry import SourceTable
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
 from mcp_assets.sync.inbox.drain import drain
@@ -85,7 +85,7 @@ def test_what_waits_for_a_later_look_is_not_in_the_inbox_asks_for_no_run_and_cou
 
     assert waiting(platform) == ["nobody", "t"]
     assert inbox(platform) == []
-    assert pending_types(platform, Kind.ENTITY) == {}
+    assert pending_types(platform, MessageKind.ENTITY) == {}
     found = pending(platform)
     assert (found.idle, found.rechecks, found.as_dict()["rechecks"]) == (True, 2, 2)
     assert any("rechecks: 2 entities" in line for line in found.lines())

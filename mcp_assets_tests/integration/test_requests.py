@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync.consistency.drift import Drift
@@ -42,7 +42,7 @@ def ask(platform: Platform, sync_type: str, *ids: str, message_id: str | None = 
     send(platform, ("data.sync.request", {"message_id": message_id, "data": data}))
 
 
-def answers(platform: Platform, kind: Kind = Kind.SYNC) -> list[Answer]:
+def answers(platform: Platform, kind: MessageKind = MessageKind.SYNC) -> list[Answer]:
     take_in(platform)
     return list(work_off(platform, kind, "test"))
 
@@ -220,7 +220,7 @@ def test_a_validation_mends_what_it_finds_unless_it_is_told_not_to(
     send(platform, ("data.validate.request", {"messageId": "v-1", "data": {}}))
     ask(platform, "data_validation", "t1", repair=False, deep=True)
 
-    answers(platform, Kind.VALIDATE)
+    answers(platform, MessageKind.VALIDATE)
     answers(platform)
 
     assert [(call["repair"], call["deep"], call["entities"]) for call in calls] == [

@@ -116,11 +116,11 @@ SET stage = excluded.stage, subject = coalesce(excluded.subject, letter.subject)
     error_kind = excluded.error_kind, error = excluded.error, attempts = letter.attempts + 1, last_at = now(),
     replayed_at = NULL
 
--- name: settle_dead_letters
+-- name: resolve_dead_letters
 DELETE FROM {schema}.dead_letters
 WHERE stage NOT IN ('intake', 'request') AND entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
--- name: settle_id_faults
+-- name: resolve_id_faults
 -- Of a source row whose id could not be one of an entity.
 DELETE FROM {schema}.dead_letters
 WHERE stage = 'apply' AND entity_type = %(entity_type)s AND error_kind = ANY(%(kinds)s) AND entity_id <> ALL(%(ids)s)
@@ -129,7 +129,7 @@ WHERE stage = 'apply' AND entity_type = %(entity_type)s AND error_kind = ANY(%(k
 SELECT stage, error_kind, count(*), max(last_at) FROM {schema}.dead_letters
 WHERE replayed_at IS NULL GROUP BY 1, 2 ORDER BY 1, 2
 
--- name: beat
+-- name: heartbeat
 INSERT INTO {schema}.drains (entity_type, run_id) VALUES (%(entity_type)s, %(run_id)s)
 ON CONFLICT (entity_type, run_id) DO UPDATE SET beat_at = now()
 

@@ -423,7 +423,7 @@ class _Vectors:
         for row in rows:
             own, source = held.get(row.id), sources.get(row.id)
             text = own if source is None and row.origin == "event" else None
-            if source is not None and source.alive and source.unfit is None:
+            if source is not None and source.alive and source.unstorable is None:
                 text = source.title, source.content, source.metadata
                 if own != text:
                     lying.add(row.id)

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
-from mcp_assets.sync.index.full_sync import index_until_settled
-from mcp_assets.sync.index.indexer import Indexer
+from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link.linker import Reason, link_until_done, mark
 from mcp_assets.sync.resolve_ids import IDS_AT_ONCE, by_type, pages
@@ -43,7 +42,7 @@ def end_entities(platform: Platform, refs: Sequence[EntityRef]) -> Ended:
                 mark(platform, connection, [EntityRef(entity_type, one) for one in gone], Reason.CHANGED)
             for part in pages(gone, platform.settings.batch_size):
                 wanted = [Wanted(one) for one in part]
-                index_until_settled(platform, Indexer(platform, entity_type), wanted, force=False, embed=True)
+                index_until_current(platform, Indexer(platform, entity_type), wanted, force=False, embed=True)
             ended |= {EntityRef(entity_type, one) for one in gone}
     for _ in link_until_done(platform):
         pass

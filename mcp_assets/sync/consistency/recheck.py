@@ -256,7 +256,7 @@ def _truth(
     if source is not None:
         if not source.alive:
             return None
-        if source.unfit is not None:
+        if source.unstorable is not None:
             return _Unfit()
         text = (source.title, source.content, source.metadata)
     elif not state.living or state.origin == "source" or text is None:

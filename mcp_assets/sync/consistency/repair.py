@@ -37,8 +37,8 @@ from mcp_assets.sync.consistency.drift import (
 from mcp_assets.sync.consistency.edge_census import RELINKED_AT_ONCE, EdgeRules, orphaned_edges
 from mcp_assets.sync.consistency.recheck import ENTITIES_AT_ONCE, Examined, examine, read_states, retrieve
 from mcp_assets.sync.consistency.removed_types import clean_up_removed_types, removed_types
-from mcp_assets.sync.index.full_sync import Stages, full_sync, index_until_settled
-from mcp_assets.sync.index.indexer import Indexer
+from mcp_assets.sync.index.full_sync import Stages, full_sync
+from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.index.mass_delete import MassDeletion, is_mass, sentence
 from mcp_assets.sync.link.linker import Reason, link_until_done, mark
@@ -127,7 +127,7 @@ def mend_entities(
     _rewrite_ledger(platform, entity_type, broken)
     retrying(platform.settings)(_distrust, platform, entity_type, collection, profile, broken)
     wanted = [Wanted(key) for key in sorted(broken)]
-    report = index_until_settled(platform, indexer, wanted, force=False, embed=True)
+    report = index_until_current(platform, indexer, wanted, force=False, embed=True)
     again = examine(platform, entity_type, collection.name, profile, {key: suspects[key] for key in broken})
     clean |= {key for key, one in again.items() if not one.drift and not one.waiting}
     return clean, sum(counts.embedded for counts in report.shards.values())

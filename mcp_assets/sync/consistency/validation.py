@@ -15,8 +15,7 @@ from mcp_assets.sync.consistency.edge_census import RELINKED_AT_ONCE, EdgeRules,
 from mcp_assets.sync.consistency.recheck import ENTITIES_AT_ONCE, examine
 from mcp_assets.sync.consistency.repair import mend_entities, relink, remove_orphaned_edges
 from mcp_assets.sync.consistency.repair import repair as repair_all
-from mcp_assets.sync.index.full_sync import index_until_settled
-from mcp_assets.sync.index.indexer import Indexer
+from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link.link_state import by_type_and_id
 from mcp_assets.sync.link.linker import link_until_done
@@ -214,7 +213,7 @@ def _look_at_points(
     waiting = [Wanted(key) for key, one in examined.items() if one.waiting]
     broken = {key: suspects[key] for key, one in examined.items() if one.drift}
     if repair and waiting:
-        report = index_until_settled(platform, Indexer(platform, entity_type), waiting, force=False, embed=True)
+        report = index_until_current(platform, Indexer(platform, entity_type), waiting, force=False, embed=True)
         embedded += sum(counts.embedded for counts in report.shards.values())
     if repair and broken:
         clean, count = mend_entities(platform, entity_type, broken, sparing=False)

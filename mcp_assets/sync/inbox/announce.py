@@ -11,8 +11,8 @@ from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.relationships import EdgeChanges
-from mcp_assets.sync.inbox.outbox import Told, keep
-from mcp_assets.sync.index.indexer import Counts
+from mcp_assets.sync.inbox.outbox import ResultMessage, keep
+from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.link.linker import LinkCounts
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _announce_done(
             "counts": counts_of(counts),
             "entities": [f"{drained.entity_type}:{entity_id}" for entity_id in entity_ids],
         }
-        keep(platform, connection, Told(INDEX_COMPLETED, result, _message_ids(entity_ids, ids_of)))
+        keep(platform, connection, ResultMessage(INDEX_COMPLETED, result, _message_ids(entity_ids, ids_of)))
 
 
 def _announce_failures(
@@ -90,7 +90,7 @@ def _announce_failures(
                 for entity_id, error in failures.items()
             ],
         }
-        keep(platform, connection, Told(INDEX_FAILED, result, _message_ids(failures, ids_of)))
+        keep(platform, connection, ResultMessage(INDEX_FAILED, result, _message_ids(failures, ids_of)))
 
 
 def _message_ids(entity_ids: Collection[str], ids_of: Mapping[str, Sequence[str]]) -> list[str]:
@@ -118,7 +118,7 @@ def announce_when_linked(platform: Platform, connection: Connection, drained: "D
             "entities": list(dict.fromkeys(unknown)),
             "error": "nothing is known of these entities: they have no edges",
         }
-        keep(platform, connection, Told(RELATIONSHIPS_FAILED, result, lost))
+        keep(platform, connection, ResultMessage(RELATIONSHIPS_FAILED, result, lost))
     if not ids_of:
         return
     before = platform.relationships.count_by_source(
@@ -169,7 +169,7 @@ def _answer_some_relinked(platform: Platform) -> int:
             ],
         }
         message_ids = [message_id for _, _, _, message_id, _, _ in rows if message_id is not None]
-        keep(platform, connection, Told(RELATIONSHIPS_COMPLETED, result, message_ids))
+        keep(platform, connection, ResultMessage(RELATIONSHIPS_COMPLETED, result, message_ids))
     return len(rows)
 
 
@@ -195,7 +195,7 @@ def announce_links(platform: Platform, total: LinkCounts) -> None:
         "entities": [],
     }
     with platform.postgres.transaction() as connection:
-        keep(platform, connection, Told(RELATIONSHIPS_COMPLETED, result))
+        keep(platform, connection, ResultMessage(RELATIONSHIPS_COMPLETED, result))
 
 
 def counts_of(counts: Counts) -> dict[str, int]:
@@ -203,7 +203,7 @@ def counts_of(counts: Counts) -> dict[str, int]:
     return {
         "scanned": counts.scanned,
         "embedded": counts.embedded,
-        "updated": counts.repayloaded,
+        "updated": counts.updated,
         "unchanged": counts.unchanged,
         "deleted": counts.deleted,
         "empty": counts.empty,

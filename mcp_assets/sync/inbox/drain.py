@@ -10,21 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Queue
 from typing import Any
 
-import psycopg
-
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.events import Coalesced, Event, Kind, Verb, coalesce, said_in
+from mcp_assets.events import Coalesced, Event, MessageKind, Verb, coalesce, said_in
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.inbox.announce import announce_indexed, announce_when_linked
+from mcp_assets.sync.inbox.drain_lock import drain_lock_name, hold_drain_lock
 from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.index.batch_report import BatchReport
 from mcp_assets.sync.index.event_rechecks import (
     LAST_LOOK,
     LOOK_SUBJECT,
@@ -34,16 +34,12 @@ from mcp_assets.sync.index.event_rechecks import (
     Rechecks,
     note,
 )
-from mcp_assets.sync.index.indexer import BatchReport, Indexer
+from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link.linker import Reason, mark
 from mcp_assets.sync.pipeline import overlapped
 
 logger = logging.getLogger(__name__)
-
-BEAT_S = 5.0
-STALE_BEAT_S = 4 * BEAT_S
-"""A drain that has not beaten for this long is taken for dead."""
 
 TAKEN_OVER_S = 3.0
 """What came before a drain was asked for has a run of its own on the way, unless it has waited for this long."""
@@ -53,7 +49,7 @@ _INTAKE_WAIT_S = 0.5
 _BATCHES_AHEAD = 16
 """Batches that lanes may be ahead of who is told of them."""
 
-_KINDS = [Kind.ENTITY.value, Kind.RELATE.value]
+_KINDS = [MessageKind.ENTITY.value, MessageKind.RELATE.value]
 """A drain works off both: a relate request may carry the state of an entity, and events about it come in between."""
 
 
@@ -73,7 +69,7 @@ class _InboxRow:
 
     def event(self, ref: EntityRef) -> Event:
         carried, changed = said_in(self.payload)
-        return Event(Kind(self.kind), self.subject, ref, Verb(self.verb), carried, None, None, changed)
+        return Event(MessageKind(self.kind), self.subject, ref, Verb(self.verb), carried, None, None, changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +91,7 @@ class Drained:
     relate: tuple[EntityRef, ...] = ()
     """Entities that were asked to be re-linked, and are marked for it."""
     entity_ids: tuple[str, ...] = ()
-    """The entities that were looked at to the end: neither overtaken nor to be looked at again."""
+    """The entities that were looked at to the end: neither superseded nor to be looked at again."""
     given_up: tuple[str, ...] = ()
     """Those of which nothing is known after the last recheck: they were dead-lettered."""
     asked: tuple[Asked, ...] = ()
@@ -128,11 +124,6 @@ def drain(
         lanes = _Lanes(platform, entity_type, types, run_id, asked_at, deadline, failed)
         yield from lanes.drained()
         types = lanes.left_behind()
-
-
-def drain_lock(schema: str, entity_type: str) -> str:
-    """Name of the advisory lock that the drain of `entity_type` holds; hashed by PostgreSQL."""
-    return f"{schema}/drain/{entity_type}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +244,7 @@ class _Lanes:
         self._results.put(_Ended(name, error))
 
     def _lane(self, entity_type: str) -> None:
-        with sole_drain(self._platform, entity_type, self._run_id) as alone:
+        with hold_drain_lock(self._platform, entity_type, self._run_id) as alone:
             if not alone:
                 return
             with self._changed:
@@ -380,7 +371,7 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
         done: list[_InboxRow] = []
         late: list[_InboxRow] = []
         for ref, (_, messages) in by_entity.items():
-            if ref.id in report.overtaken:
+            if ref.id in report.superseded:
                 continue
             if ref.id in report.unknown:
                 late += messages
@@ -389,7 +380,7 @@ def _drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drai
         relate = tuple(
             ref
             for ref, (folded, _) in by_entity.items()
-            if Kind.RELATE in folded.kinds and ref.id not in report.overtaken | report.unknown
+            if MessageKind.RELATE in folded.kinds and ref.id not in report.superseded | report.unknown
         )
         for reason in (Reason.CHANGED, Reason.REFERENCES, Reason.LISTS):
             mark(platform, connection, relate, reason)
@@ -427,7 +418,7 @@ def _note_early(
         if ref.id in report.unknown:
             asked = [(row.kind, row.subject, row.message_id) for row in messages if row.attempts < LAST_LOOK]
             early += [Early(ref.id, asked)] if asked else []
-        elif ref.id in report.early and ref.id not in report.overtaken:
+        elif ref.id in report.early and ref.id not in report.superseded:
             early.append(Early(ref.id))
     note(platform, connection, entity_type, early)
 
@@ -490,41 +481,6 @@ def _for_messages(
         )
 
 
-@contextmanager
-def sole_drain(platform: Platform, entity_type: str, run_id: str) -> Iterator[bool]:
-    """Hold the drain lock of `entity_type` and beat while the block runs; False if another drain holds it."""
-    postgres = platform.postgres
-    names = {"entity_type": entity_type, "run_id": run_id}
-    with postgres.session() as session:
-        got = session.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (drain_lock(postgres.schema, entity_type),)
-        ).fetchone()
-        if got is None or not got[0]:
-            yield False
-            return
-        stop = threading.Event()
-        session.execute(postgres.query("beat"), names)
-        heart = threading.Thread(target=_beat, args=(platform, session, names, stop), name="beat", daemon=True)
-        heart.start()
-        try:
-            yield True
-        finally:
-            stop.set()
-            heart.join()
-            if not session.broken:
-                session.execute(postgres.query("leave_drain"), names)
-
-
-def _beat(platform: Platform, session: Connection, names: Mapping[str, str], stop: threading.Event) -> None:
-    """Beat on the connection that holds the lock: if it breaks, the lock is gone, and so is this heart."""
-    while not stop.wait(BEAT_S):
-        try:
-            session.execute(platform.postgres.query("beat"), names)
-        except psycopg.OperationalError:
-            logger.warning("the drain of %s lost its lock: another may start beside it", names["entity_type"])
-            return
-
-
 def _waiting_undrained(platform: Platform, entity_types: Collection[str]) -> dict[str, float]:
     """Those of `entity_types` with messages that are due and no drain; for how long the oldest has been, seconds."""
     postgres = platform.postgres
@@ -532,6 +488,10 @@ def _waiting_undrained(platform: Platform, entity_types: Collection[str]) -> dic
         return dict(
             connection.execute(
                 postgres.query("waiting_undrained"),
-                {"entity_types": sorted(entity_types), "kinds": _KINDS, "lock_prefix": drain_lock(postgres.schema, "")},
+                {
+                    "entity_types": sorted(entity_types),
+                    "kinds": _KINDS,
+                    "lock_prefix": drain_lock_name(postgres.schema, ""),
+                },
             ).fetchall()
         )

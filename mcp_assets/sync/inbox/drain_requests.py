@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
-from mcp_assets.sync.inbox.drain import STALE_BEAT_S, drain_lock
+from mcp_assets.sync.inbox.drain_lock import Heartbeat, heartbeats
 
 STARTING_S = 30.0
 """A run that has not begun to drain this long after it was made or launched is taken for lost.
@@ -54,15 +54,6 @@ class DrainRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
-    """The last sign of life of a drain; `locked`: somebody holds the type's drain lock."""
-
-    run_id: str
-    age_s: float
-    locked: bool
-
-
-@dataclass(frozen=True, slots=True)
 class EndedRun:
     """A run that is finished. A run that a person canceled counts as failed: it is not asked for again at once."""
 
@@ -92,20 +83,22 @@ def _failures_in_a_row(ended: Sequence[EndedRun]) -> int:
     return sum(1 for _ in takewhile(lambda run: run.failed, ended))
 
 
-def overdue(waiting: Mapping[str, float], beats: Mapping[str, Iterable[Beat]], types: Collection[str]) -> list[str]:
+def overdue(
+    waiting: Mapping[str, float], beats: Mapping[str, Iterable[Heartbeat]], types: Collection[str]
+) -> list[str]:
     """Those of `waiting` (type -> seconds) that no living drain of one of `types` is just about to take over."""
-    living = any(_works(beat) for entity_type in types for beat in beats.get(entity_type, ()))
+    living = any(beat.is_alive for entity_type in types for beat in beats.get(entity_type, ()))
     return [name for name, waited_s in waiting.items() if not living or waited_s >= LEFT_TO_DRAINS_S]
 
 
-def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[str, Iterable[Beat]]) -> list[str]:
+def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[str, Iterable[Heartbeat]]) -> list[str]:
     """Those of the types in `pending` that no drain works on or is about to.
 
     A drain is at work if it holds the type's lock and beats; a run is about to if it waits in the queue, or was made or
     launched a short while ago and has not beaten yet. Whatever else is unfinished has died or hangs: so has a run that
     was made and that a daemon, killed at that moment, has never launched.
     """
-    drained = {entity_type for entity_type, seen in beats.items() if any(map(_works, seen))}
+    drained = {entity_type for entity_type, seen in beats.items() if any(beat.is_alive for beat in seen)}
     beaten = {beat.run_id for seen in beats.values() for beat in seen}
     drained |= {
         run.entity_type for run in runs if run.queued or (run.run_id not in beaten and run.changed_s_ago < STARTING_S)
@@ -113,33 +106,18 @@ def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[s
     return [entity_type for entity_type in pending if entity_type not in drained]
 
 
-def _works(beat: Beat) -> bool:
-    return beat.locked and beat.age_s < STALE_BEAT_S
-
-
-def pending_types(platform: Platform, kind: Kind) -> dict[str, float]:
+def pending_types(platform: Platform, kind: MessageKind) -> dict[str, float]:
     """Registered entity types with messages of `kind` in the inbox; for how long the oldest has been due, seconds."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("pending_types"), {"kinds": [kind.value]}).fetchall()
     return {row[0]: row[1] for row in rows if row[0] in platform.settings.entity_types}
 
 
-def beats(platform: Platform) -> dict[str, list[Beat]]:
-    """Every drain's last sign of life, by entity type."""
-    postgres = platform.postgres
-    found: dict[str, list[Beat]] = {}
-    with postgres.transaction() as connection:
-        rows = connection.execute(postgres.query("drains"), {"lock_prefix": drain_lock(postgres.schema, "")}).fetchall()
-    for entity_type, run_id, age_s, locked in rows:
-        found.setdefault(entity_type, []).append(Beat(run_id, age_s, locked))
-    return found
-
-
-def is_drained(platform: Platform, kind: Kind) -> bool:
+def is_drained(platform: Platform, kind: MessageKind) -> bool:
     """Whether a living drain works off messages of `kind` that are in the inbox."""
     waiting = pending_types(platform, kind)
-    seen = beats(platform) if waiting else {}
-    return any(_works(beat) for entity_type in waiting for beat in seen.get(entity_type, ()))
+    seen = heartbeats(platform) if waiting else {}
+    return any(beat.is_alive for entity_type in waiting for beat in seen.get(entity_type, ()))
 
 
 def wanted_full_syncs(platform: Platform) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
-from mcp_assets.events import Event, Kind, Rejected, parse, payload_of
+from mcp_assets.events import Event, MessageKind, Rejected, parse, payload_of
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
@@ -188,7 +188,9 @@ def _taken_in_before(
         },
     )
     requests = {
-        message.seq for message, event in old if isinstance(event, Event) and event.kind in (Kind.SYNC, Kind.VALIDATE)
+        message.seq
+        for message, event in old
+        if isinstance(event, Event) and event.kind in (MessageKind.SYNC, MessageKind.VALIDATE)
     }
     return requests | {row[0] for row in known}
 

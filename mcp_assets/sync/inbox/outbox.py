@@ -28,7 +28,7 @@ _LONGEST_TEXT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ResultMessage:
     """A result, and the ids of the requests that it answers."""
 
     subject: str
@@ -36,7 +36,7 @@ class Told:
     message_ids: Sequence[str] = ()
 
 
-def keep(platform: Platform, connection: Connection, *told: Told) -> None:
+def keep(platform: Platform, connection: Connection, *told: ResultMessage) -> None:
     """Have results published, once the caller's transaction is committed.
 
     Whoever commits it calls `publish_waiting` soon after; otherwise a tick or a drain does.

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_assets.events import Kind, Stated
+from mcp_assets.events import MessageKind, Stated
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
@@ -199,7 +199,7 @@ def _decide(
             # Answered by the drain, as what was found, or given up for good.
             looks += [(row.entity_id, *message, 0 if differs else LAST_LOOK) for message in row.asked]
         elif differs:
-            looks.append((row.entity_id, Kind.ENTITY.value, LOOK_SUBJECT, None, 0))
+            looks.append((row.entity_id, MessageKind.ENTITY.value, LOOK_SUBJECT, None, 0))
     insert_looks(platform, connection, entity_type, looks)
     query = platform.postgres.query
     if later:

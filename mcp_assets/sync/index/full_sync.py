@@ -8,10 +8,10 @@ from datetime import datetime
 from mcp_assets.entities.refs import SLOTS, shard_of, slot_range
 from mcp_assets.entities.text import NO_TEXT_HASH
 from mcp_assets.platform import Platform
-from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.collections import serving
-from mcp_assets.sync.index.indexer import CHARACTERS_AT_ONCE, BatchReport, Counts, Indexer
+from mcp_assets.sync.index.batch_report import BatchReport, Counts
+from mcp_assets.sync.index.indexer import CHARACTERS_AT_ONCE, Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.index.mass_delete import MassDeletion, hold_back_vanished
 from mcp_assets.sync.pipeline import overlapped
@@ -82,7 +82,7 @@ def full_sync(
         differing = _count_by_shard(session, total)
 
         def work(batch: _Batch) -> BatchReport:
-            return index_until_settled(platform, indexer, batch.wanted, force=force, embed=stages.embeddings)
+            return index_until_current(platform, indexer, batch.wanted, force=force, embed=stages.embeddings)
 
         done = {shard: Counts() for shard in shards}
         remaining = list(shards)
@@ -134,30 +134,6 @@ def count_differing(platform: Platform) -> int:
             row = session.execute("SELECT count(*) FROM differing").fetchone()
             total += row[0] if row else 0
         return total
-
-
-def index_until_settled(
-    platform: Platform,
-    indexer: Indexer,
-    wanted: Sequence[Wanted],
-    *,
-    force: bool,
-    embed: bool,
-) -> BatchReport:
-    """Index `wanted`, and again those whose state moved on meanwhile, by the retry policy where a store fails."""
-    retry = retrying(platform.settings)
-    report = retry.copy()(indexer.run, wanted, force=force, embed=embed)
-    while report.overtaken:
-        again = [entity for entity in wanted if entity.id in report.overtaken]
-        report.overtaken = set()
-        later = retry.copy()(indexer.run, again, embed=embed)
-        report.overtaken = later.overtaken
-        report.unknown |= later.unknown
-        report.refusals |= later.refusals
-        for shard, counts in later.shards.items():
-            counts.scanned = 0
-            report.shards.setdefault(shard, Counts()).add(counts)
-    return report
 
 
 def _find_differing(
@@ -252,7 +228,7 @@ def _report_id_faults(platform: Platform, session: Connection, entity_type: str,
     with session.transaction():
         if slots == (0, SLOTS) and not faults.more:
             session.execute(
-                query("settle_id_faults"),
+                query("resolve_id_faults"),
                 {"entity_type": entity_type, "kinds": ["missing_id", "repeated_id", "bad_id"], "ids": list(told)},
             )
         if told:
@@ -293,7 +269,7 @@ def _complete(
         ).fetchone()
     counts.scanned = (living[0] if living else 0) + counts.deleted + faulty
     counts.unchanged = max(
-        0, counts.scanned - counts.embedded - counts.repayloaded - counts.empty - counts.deleted - counts.failed
+        0, counts.scanned - counts.embedded - counts.updated - counts.empty - counts.deleted - counts.failed
     )
     return Progress(shard, counts, complete=True, differing=differing.get(shard, 0))
 

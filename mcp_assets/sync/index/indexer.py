@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,7 @@ from mcp_assets.stores.qdrant import Collection, Point
 from mcp_assets.sync.collections import serving
 from mcp_assets.sync.collections.serving import Target, Targets, mark_lacking
 from mcp_assets.sync.index import paid_vectors
+from mcp_assets.sync.index.batch_report import BatchReport, Counts
 from mcp_assets.sync.index.ledger import Applied, Dirty, Wanted, apply
 from mcp_assets.sync.index.paid_vectors import Key, Outcome, RecentVectors, Vectors
 from mcp_assets.sync.index.provider_outage import model_key, provider_answers, provider_refuses
@@ -45,54 +46,6 @@ _ANSWERS_NOTED_EVERY_S = 5.0
 
 _TARGETS_KNOWN_S = 1.0
 """How long it is taken for granted which collections are there: a bulk load asks once, not once a batch."""
-
-
-@dataclass(slots=True)
-class Counts:
-    """What happened to the entities of a batch, a partition or a run."""
-
-    scanned: int = 0
-    embedded: int = 0
-    """Entities whose text was embedded."""
-    texts: int = 0
-    """Texts embedded: entities and chunks."""
-    repayloaded: int = 0
-    """Entities whose payload was replaced without embedding."""
-    unchanged: int = 0
-    deleted: int = 0
-    empty: int = 0
-    """Entities without any text: they have no point."""
-    failed: int = 0
-    tokens: int | None = None
-
-    def add(self, other: "Counts") -> None:
-        self.scanned += other.scanned
-        self.embedded += other.embedded
-        self.texts += other.texts
-        self.repayloaded += other.repayloaded
-        self.unchanged += other.unchanged
-        self.deleted += other.deleted
-        self.empty += other.empty
-        self.failed += other.failed
-        if other.tokens is not None:
-            self.tokens = (self.tokens or 0) + other.tokens
-
-
-@dataclass(slots=True)
-class BatchReport:
-    """What one batch did, by shard, and what has to be looked at again."""
-
-    shards: dict[int, Counts] = field(default_factory=dict)
-    overtaken: set[str] = field(default_factory=set)
-    """Ids whose state moved on while they were embedded, or whose point turned out to be missing: not written yet."""
-    unknown: set[str] = field(default_factory=set)
-    """Ids of which neither source, ledger nor event says anything."""
-    early: set[str] = field(default_factory=set)
-    """Ids whose event may have come before the commit of their source row: they are to be looked at again."""
-    refusals: dict[str, Refusal] = field(default_factory=dict)
-    """Why entities, by id, were dead-lettered."""
-    outcomes: dict[str, str] = field(default_factory=dict)
-    """Which of the counts each entity that was written, or refused, is in, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +176,8 @@ class Indexer:
         applied = apply(self._platform, self._type, wanted, force=force)
         report = BatchReport(unknown=set(applied.unknown), early=set(applied.early))
         self._count_scanned(report, wanted, applied)
-        report.refusals |= applied.unfit
-        self._dead_letter_unfit(applied.unfit)
+        report.refusals |= applied.unstorable
+        self._dead_letter_unfit(applied.unstorable)
         if embed:
             self.index(applied.dirty, report, force=force)
         return report
@@ -237,7 +190,7 @@ class Indexer:
         for part in _by_volume(dirty):
             for target, embedder in targets.writable:
                 # What one collection is to be given again must not pass for done because the next one holds it.
-                part = [entity for entity in part if entity.id not in report.overtaken]
+                part = [entity for entity in part if entity.id not in report.superseded]
                 if not part:
                     break
                 writing = _Writing(target, embedder, targets)
@@ -270,7 +223,7 @@ class Indexer:
         for entity in wanted:
             counts = self._counts(report, entity.id)
             counts.scanned += 1
-            if entity.id in applied.unfit:
+            if entity.id in applied.unstorable:
                 counts.failed += 1
             elif entity.id not in dirty and entity.id not in unknown:
                 counts.unchanged += 1
@@ -451,11 +404,11 @@ class Indexer:
         with postgres.transaction() as connection:
             if not serving.hold(self._platform, connection, writing.targets.journal):
                 self._known = None
-                report.overtaken |= {plan.dirty.id for plan in plans}
+                report.superseded |= {plan.dirty.id for plan in plans}
                 return
             current, bounds = self._lock(connection, plans)
             current = self._without_stale(connection, current, collection)
-            report.overtaken |= {plan.dirty.id for plan in plans} - {plan.dirty.id for plan in current}
+            report.superseded |= {plan.dirty.id for plan in plans} - {plan.dirty.id for plan in current}
             embedded = [plan for plan in current if plan.refusal is None]
             indexed_at = datetime.now(UTC).isoformat(timespec="milliseconds")
             lacking = [plan for plan in embedded if not (writing.targets.building and plan.held_already)]
@@ -463,7 +416,7 @@ class Indexer:
             missing = {plan.dirty.id for plan in lacking if plan.missing}
             if missing:
                 self._forget(connection, missing, collection)
-                report.overtaken |= missing
+                report.superseded |= missing
                 current, embedded, lacking = (
                     [plan for plan in plans_of if not plan.missing] for plans_of in (current, embedded, lacking)
                 )
@@ -658,7 +611,7 @@ class Indexer:
                     "chunks": [max(plan.point_count - 1, 0) for plan in plans],
                 },
             )
-        connection.execute(postgres.query("settle_dead_letters"), {"entity_type": self._type, "ids": ids})
+        connection.execute(postgres.query("resolve_dead_letters"), {"entity_type": self._type, "ids": ids})
 
     def _dead_letter(self, connection: Connection, refusals: Mapping[str, Refusal], stages: Mapping[str, str]) -> None:
         """Keep the refused entities with their reasons. Their last good points stay as they are."""
@@ -695,8 +648,32 @@ class Indexer:
             counts.embedded += 1
             counts.texts += plan.point_count
             return "embedded"
-        counts.repayloaded += 1
-        return "repayloaded"
+        counts.updated += 1
+        return "updated"
+
+
+def index_until_current(
+    platform: Platform,
+    indexer: Indexer,
+    wanted: Sequence[Wanted],
+    *,
+    force: bool,
+    embed: bool,
+) -> BatchReport:
+    """Index `wanted`, and again those whose state moved on meanwhile, by the retry policy where a store fails."""
+    retry = retrying(platform.settings)
+    report = retry.copy()(indexer.run, wanted, force=force, embed=embed)
+    while report.superseded:
+        again = [entity for entity in wanted if entity.id in report.superseded]
+        report.superseded = set()
+        later = retry.copy()(indexer.run, again, embed=embed)
+        report.superseded = later.superseded
+        report.unknown |= later.unknown
+        report.refusals |= later.refusals
+        for shard, counts in later.shards.items():
+            counts.scanned = 0
+            report.shards.setdefault(shard, Counts()).add(counts)
+    return report
 
 
 def _checks(plan: _Plan) -> Sequence[float]:

@@ -90,7 +90,7 @@ class Applied:
     """Ids of which neither the source, the ledger nor the event says anything."""
     early: list[str] = field(default_factory=list)
     """Ids whose event may have come before the commit of their source row."""
-    unfit: dict[str, Refusal] = field(default_factory=dict)
+    unstorable: dict[str, Refusal] = field(default_factory=dict)
     """Entities whose source row holds what no store can keep, with the reason; the ledger keeps what it had."""
 
 
@@ -249,11 +249,11 @@ def _apply_once(
     for entity_id in ids:
         row = current.get(entity_id)
         source = sources.get(entity_id)
-        if source is not None and source.alive and source.unfit is not None:
-            result.unfit[entity_id] = (
-                Refusal("repeated_id", f"{source.unfit}: map a column that names each row")
+        if source is not None and source.alive and source.unstorable is not None:
+            result.unstorable[entity_id] = (
+                Refusal("repeated_id", f"{source.unstorable}: map a column that names each row")
                 if source.repeated
-                else Refusal("unfit_metadata", f"no store can hold the row's metadata: {source.unfit}")
+                else Refusal("unfit_metadata", f"no store can hold the row's metadata: {source.unstorable}")
             )
             continue
         entity = wanted[entity_id]
@@ -285,7 +285,9 @@ def _apply_once(
                 continue
             record = _record(entity_id, truth, dirty)
         except ValueError as error:
-            result.unfit[entity_id] = Refusal("unfit_metadata", f"the metadata cannot be written as JSON ({error})")
+            result.unstorable[entity_id] = Refusal(
+                "unfit_metadata", f"the metadata cannot be written as JSON ({error})"
+            )
             continue
         if row is None:
             inserts.append(record)

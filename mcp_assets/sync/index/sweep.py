@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mcp_assets.entities.refs import SLOTS, slot_of
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
@@ -237,7 +237,7 @@ def _act(
         platform,
         session,
         entity_type,
-        [(entity_id, Kind.ENTITY.value, LOOK_SUBJECT, None, LAST_LOOK) for entity_id in asking],
+        [(entity_id, MessageKind.ENTITY.value, LOOK_SUBJECT, None, LAST_LOOK) for entity_id in asking],
     )
     if findings:
         session.execute(

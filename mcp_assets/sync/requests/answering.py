@@ -9,15 +9,15 @@ from typing import Any
 
 from mcp_assets.embedding.protocol import EmbedderUnavailable
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.events import Kind, SyncRequest, SyncTarget, SyncType
+from mcp_assets.events import MessageKind, SyncRequest, SyncTarget, SyncType
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.consistency.conflicts import Difference, Strategy, resolve
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.inbox.announce import counts_of, edge_results, result_subject
-from mcp_assets.sync.inbox.drain import sole_drain
-from mcp_assets.sync.inbox.outbox import Told, keep, publish_waiting
+from mcp_assets.sync.inbox.drain_lock import hold_drain_lock
+from mcp_assets.sync.inbox.outbox import ResultMessage, keep, publish_waiting
 from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.incremental import bring_up_to_date
 from mcp_assets.sync.resolve_ids import find_targets
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 TRIES = 5
 """Of a request whose stores do not answer, before it is given up, answered so, and dead-lettered."""
 
-REQUEST_KINDS = (Kind.SYNC, Kind.VALIDATE)
+REQUEST_KINDS = (MessageKind.SYNC, MessageKind.VALIDATE)
 
 
 class BadRequest(Exception):
@@ -57,18 +57,18 @@ class Answer:
     differences: Sequence[Difference] = field(default_factory=list)
 
 
-def lane(kind: Kind) -> str:
+def lane(kind: MessageKind) -> str:
     """The name under which requests of `kind` are drained, among the entity types: no type can have it."""
     return f"({kind})"
 
 
-def pending_requests(platform: Platform) -> list[Kind]:
+def pending_requests(platform: Platform) -> list[MessageKind]:
     """The kinds of requests that are due."""
     with platform.postgres.transaction() as connection:
-        return [Kind(row[0]) for row in connection.execute(platform.postgres.query("pending_requests"))]
+        return [MessageKind(row[0]) for row in connection.execute(platform.postgres.query("pending_requests"))]
 
 
-def work_off(platform: Platform, kind: Kind, run_id: str) -> Generator[Answer, None, None]:
+def work_off(platform: Platform, kind: MessageKind, run_id: str) -> Generator[Answer, None, None]:
     """Answer the requests of `kind`, in the order of the streams, until none is due.
 
     A request leaves the inbox in the transaction that holds its lock and keeps its answer: killed at any moment, it is
@@ -77,13 +77,13 @@ def work_off(platform: Platform, kind: Kind, run_id: str) -> Generator[Answer, N
     Raises:
         StoreUnavailable: PostgreSQL does not answer.
     """
-    with sole_drain(platform, lane(kind), run_id) as alone:
+    with hold_drain_lock(platform, lane(kind), run_id) as alone:
         while alone and (answer := _answer_next(platform, kind)) is not None:
             publish_waiting(platform)
             yield answer
 
 
-def _answer_next(platform: Platform, kind: Kind) -> Answer | None:
+def _answer_next(platform: Platform, kind: MessageKind) -> Answer | None:
     request: Request | None = None
     try:
         with platform.postgres.transaction() as connection:
@@ -277,7 +277,7 @@ def _flag(request: Request, name: str, *, default: bool = False) -> bool:
 def _keep(platform: Platform, connection: Connection, answer: Answer) -> None:
     """Have the answer published once the transaction is committed."""
     message = answer.request.message
-    told = Told(
+    told = ResultMessage(
         result_subject(message.subject, failed=answer.error is not None),
         answer.result | ({"error": answer.error} if answer.error is not None else {}),
         [message.message_id] if message.message_id is not None else [],

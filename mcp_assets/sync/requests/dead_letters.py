@@ -16,7 +16,7 @@ from mcp_assets.retrying import retrying
 from mcp_assets.sync.inbox.announce import result_subject
 from mcp_assets.sync.inbox.intake import event_order
 from mcp_assets.sync.inbox.message_warnings import keep_warnings
-from mcp_assets.sync.inbox.outbox import Told, keep, publish_waiting
+from mcp_assets.sync.inbox.outbox import ResultMessage, keep, publish_waiting
 from mcp_assets.sync.link.linker import link
 from mcp_assets.sync.requests.incremental import Synced, index
 from mcp_assets.sync.resolve_ids import by_type
@@ -204,7 +204,7 @@ def _told_of_letter(
     error: str,
     attempts: int,
     raw: bytes,
-) -> Iterator[Told]:
+) -> Iterator[ResultMessage]:
     message_id = _message_id(raw) if stage in _MESSAGE_STAGES else None
     message_ids = [message_id] if message_id is not None else []
     letter = {
@@ -223,8 +223,8 @@ def _told_of_letter(
     if stage == "intake" and subject is not None and subject in REQUESTS:
         # Refused before anybody could work on it: whoever asked waits for an answer.
         refused = {"counts": {}, "error_kind": error_kind, "error": error}
-        yield Told(result_subject(subject, failed=True), refused, message_ids)
-    yield Told(DEAD_LETTER, letter, message_ids)
+        yield ResultMessage(result_subject(subject, failed=True), refused, message_ids)
+    yield ResultMessage(DEAD_LETTER, letter, message_ids)
 
 
 def _message_id(raw: bytes) -> str | None:
@@ -317,7 +317,7 @@ def _replay_entities(platform: Platform, letters: dict[EntityRef, DeadLetter], d
             for entity_type, ids in by_type(sound).items():
                 # Those that needed nothing to be written: the row is again what was indexed before.
                 connection.execute(
-                    platform.postgres.query("settle_dead_letters"), {"entity_type": entity_type, "ids": ids}
+                    platform.postgres.query("resolve_dead_letters"), {"entity_type": entity_type, "ids": ids}
                 )
             unknown = [letters[ref] for ref in letters if ref in synced.unknown]
             if unknown:

@@ -10,10 +10,10 @@ from typing import Any
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.inbox.announce import result_subject
-from mcp_assets.sync.inbox.drain_requests import beats
-from mcp_assets.sync.inbox.outbox import Told, keep, publish_waiting
+from mcp_assets.sync.inbox.drain_lock import heartbeats
+from mcp_assets.sync.inbox.outbox import ResultMessage, keep, publish_waiting
+from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.index.full_sync import Progress, full_sync
-from mcp_assets.sync.index.indexer import Counts
 from mcp_assets.sync.index.mass_delete import MassDeletion
 from mcp_assets.sync.link.linker import link_until_done, mark_shards
 
@@ -156,7 +156,7 @@ def answer(
     """Tell what the finished full sync came to, to one of those who asked for it: of `entity_types`; None: of all."""
     told = result_of(platform, sync, entity_types) | ({"error": sync.error} if sync.error is not None else {})
     message_ids = [message_id] if message_id is not None else []
-    keep(platform, connection, Told(result_subject(subject, failed=sync.error is not None), told, message_ids))
+    keep(platform, connection, ResultMessage(result_subject(subject, failed=sync.error is not None), told, message_ids))
 
 
 def result_of(platform: Platform, sync: FullSync, entity_types: Sequence[str] | None = None) -> dict[str, Any]:
@@ -202,12 +202,12 @@ def forget_old(platform: Platform, days: float) -> int:
 def sensor_lives(platform: Platform) -> None:
     """Beat, as the sensor that starts full syncs."""
     with platform.postgres.transaction() as connection:
-        connection.execute(platform.postgres.query("beat"), {"entity_type": SENSOR, "run_id": "sync_sensor"})
+        connection.execute(platform.postgres.query("heartbeat"), {"entity_type": SENSOR, "run_id": "sync_sensor"})
 
 
 def is_served(platform: Platform) -> bool:
     """A running daemon will start what is asked for."""
-    return any(beat.age_s < ALIVE_S for beat in beats(platform).get(SENSOR, ()))
+    return any(beat.age_s < ALIVE_S for beat in heartbeats(platform).get(SENSOR, ()))
 
 
 def run_here(
@@ -251,7 +251,7 @@ def news_of(entity_type: str, news: Progress, *, first: bool) -> PartitionProgre
         told.scanned = news.counts.scanned
     else:
         counts = news.counts
-        told.done, told.embedded, told.updated = counts.scanned, counts.embedded, counts.repayloaded
+        told.done, told.embedded, told.updated = counts.scanned, counts.embedded, counts.updated
         told.deleted, told.failed = counts.deleted, counts.failed
     return told
 

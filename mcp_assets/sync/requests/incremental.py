@@ -8,8 +8,8 @@ from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
-from mcp_assets.sync.index.full_sync import index_until_settled
-from mcp_assets.sync.index.indexer import BatchReport, Counts, Indexer
+from mcp_assets.sync.index.batch_report import BatchReport, Counts
+from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link.linker import LinkCounts, Reason, link_until_done, mark
 from mcp_assets.sync.pipeline import overlapped
@@ -50,7 +50,7 @@ def index(platform: Platform, refs: Sequence[EntityRef], synced: Synced, *, forc
 
         def work(batch: list[str], indexer: Indexer = indexer) -> BatchReport:
             wanted = [Wanted(entity_id) for entity_id in batch]
-            return index_until_settled(platform, indexer, wanted, force=force, embed=True)
+            return index_until_current(platform, indexer, wanted, force=force, embed=True)
 
         batches = pages(ids, platform.settings.batch_size)
         with closing(

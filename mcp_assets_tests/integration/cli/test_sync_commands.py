@@ -17,7 +17,7 @@ from mcp_assets.cli.app import main
 from mcp_assets.cli.console import out
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, variable_of
-from mcp_assets.sync.index.indexer import Counts
+from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.full_sync_requests import ProgressWriter
 from mcp_assets_tests.observing import assert_points_are, entity_points, put_tasks, send, take_in

@@ -12,12 +12,12 @@ import pytest
 
 from mcp_assets.defs import assets
 from mcp_assets.entities.refs import shard_of, slot_of
-from mcp_assets.events import Kind
+from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.inbox import drain as drain_module
-from mcp_assets.sync.inbox.drain import drain, sole_drain
-from mcp_assets.sync.inbox.drain_requests import beats
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.inbox.drain_lock import heartbeats, hold_drain_lock
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.link.linker import pending_links
 from mcp_assets_tests.integration.defs.conftest import ASSETS, Backfills, Logged, Ran
@@ -50,7 +50,7 @@ def points(platform: Platform, collection: str = "kanban_tasks") -> int:
 def inbox(platform: Platform) -> int:
     with platform.postgres.transaction() as connection:
         row = connection.execute(
-            "SELECT count(*) FROM mcp_assets.inbox WHERE kind = %s", (Kind.ENTITY.value,)
+            "SELECT count(*) FROM mcp_assets.inbox WHERE kind = %s", (MessageKind.ENTITY.value,)
         ).fetchone()
     assert row is not None
     return int(row[0])
@@ -203,11 +203,11 @@ def test_a_drain_materializes_the_partitions_of_types_that_it_took_over_as_its_o
     platform.settings.drain_linger_s = 1.5
     write("task", {"t1": "one"})
     write("page", {"p1": "one"})
-    assert beats(platform) == {}
+    assert heartbeats(platform) == {}
 
     with ThreadPoolExecutor(1) as beside:
         running = beside.submit(run, "task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN")
-        until(lambda: bool(beats(platform)))
+        until(lambda: bool(heartbeats(platform)))
         platform.nats.publish(thin("page", "p1"))
         until(lambda: bool(points(platform, "wiki_pages")))
         platform.nats.publish(thin("task", "t1"))
@@ -235,7 +235,7 @@ def test_a_run_whose_type_is_drained_by_another_succeeds_and_leaves_the_links_to
         pass
     marks = pending_links(platform, up_to=10)
     assert marks > 0
-    with sole_drain(platform, "task", "another") as alone:
+    with hold_drain_lock(platform, "task", "another") as alone:
         assert alone
         platform.nats.publish(thin("task", "t2"))
         take_in(platform)
@@ -256,7 +256,7 @@ def test_a_drain_that_is_terminated_ends_canceled_and_lets_go_of_every_type(
 
     def terminate() -> None:
         try:
-            until(lambda: "task" in beats(platform))
+            until(lambda: "task" in heartbeats(platform))
             platform.nats.publish(thin("page", "p1"))
             until(lambda: bool(points(platform, "wiki_pages")))
             # As launchers terminate a run: the cancellation is reported, then its process is told.
@@ -279,7 +279,7 @@ def test_a_drain_that_is_terminated_ends_canceled_and_lets_go_of_every_type(
     (record,) = instance.get_run_records()
     assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
     assert ran.materialized == both([partition_of("page", "p1")])
-    assert beats(platform) == {}
+    assert heartbeats(platform) == {}
 
 
 def until(condition: Callable[[], bool]) -> None:

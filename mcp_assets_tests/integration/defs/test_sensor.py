@@ -21,7 +21,8 @@ from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync.consistency.checks import evaluate
 from mcp_assets.sync.inbox import drain_requests
-from mcp_assets.sync.inbox.drain import drain, sole_drain
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.inbox.drain_lock import hold_drain_lock
 from mcp_assets.sync.index import store_outage
 from mcp_assets.sync.index.provider_outage import provider_outages, provider_refuses
 from mcp_assets.sync.index.store_outage import QdrantProbe
@@ -172,7 +173,7 @@ def test_no_run_is_asked_for_while_a_drain_lives_and_one_is_once_it_has_gone(
 def test_what_comes_while_a_drain_of_another_type_lives_is_left_to_it_at_first(
     platform: Platform, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with sole_drain(platform, "task", "some run"):
+    with hold_drain_lock(platform, "task", "some run"):
         platform.nats.publish(thin("page", "p1"))
         assert tick().run_requests == []
 
@@ -233,7 +234,7 @@ def test_work_of_a_run_that_beat_once_and_was_killed_is_asked_for_again(
     killed = make_run(instance, dg.DagsterRunStatus.STARTED, drain="task")
     with platform.postgres.transaction() as connection:
         # What a drain leaves behind that had no time to say goodbye: a beat, and no lock.
-        connection.execute(platform.postgres.query("beat"), {"entity_type": "task", "run_id": killed.run_id})
+        connection.execute(platform.postgres.query("heartbeat"), {"entity_type": "task", "run_id": killed.run_id})
     assert types_of(tick()) == ["task"]
 
 

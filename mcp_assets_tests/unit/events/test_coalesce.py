@@ -13,7 +13,7 @@ from mcp_assets.events import (
     Changed,
     Coalesced,
     Event,
-    Kind,
+    MessageKind,
     Stated,
     SyncRequest,
     SyncType,
@@ -24,7 +24,9 @@ from mcp_assets.events import (
 REF = EntityRef("task", "t1")
 
 
-def event(carried: str | None = None, verb: Verb = Verb.LOOK, ref: EntityRef = REF, kind: Kind = Kind.ENTITY) -> Event:
+def event(
+    carried: str | None = None, verb: Verb = Verb.LOOK, ref: EntityRef = REF, kind: MessageKind = MessageKind.ENTITY
+) -> Event:
     state = None if carried is None else Carried(None, carried, {})
     return Event(kind, "mcp.task.updated", ref, verb, state, message_id=None, request=None)
 
@@ -32,7 +34,7 @@ def event(carried: str | None = None, verb: Verb = Verb.LOOK, ref: EntityRef = R
 def change(fields: dict[str, Any], alive: bool | None = None) -> Event:
     verb = Verb.DELETE if alive is False else Verb.LOOK
     changed = Changed(fields, alive)
-    return Event(Kind.ENTITY, "mcp.task.moved", REF, verb, None, message_id=None, request=None, changed=changed)
+    return Event(MessageKind.ENTITY, "mcp.task.moved", REF, verb, None, message_id=None, request=None, changed=changed)
 
 
 THIN = event()
@@ -68,15 +70,15 @@ def test_the_newest_event_leads_and_the_newest_that_states_something_is_kept(
 
 
 def test_a_relate_request_is_not_lost_under_a_newer_entity_event() -> None:
-    folded = coalesce([(1, event(kind=Kind.RELATE)), (2, event("a"))])[REF]
-    assert folded.event.kind is Kind.ENTITY
-    assert folded.kinds == {Kind.ENTITY, Kind.RELATE}
+    folded = coalesce([(1, event(kind=MessageKind.RELATE)), (2, event("a"))])[REF]
+    assert folded.event.kind is MessageKind.ENTITY
+    assert folded.kinds == {MessageKind.ENTITY, MessageKind.RELATE}
 
 
 def test_entities_are_kept_apart_by_type_and_id() -> None:
     refs = [EntityRef("task", "1"), EntityRef("page", "1"), EntityRef("task", "2")]
     assert coalesce((n, event(str(n), ref=ref)) for n, ref in enumerate(refs)) == {
-        ref: Coalesced(n, event(str(n), ref=ref), Stated(n, Carried(None, str(n), {})), frozenset({Kind.ENTITY}))
+        ref: Coalesced(n, event(str(n), ref=ref), Stated(n, Carried(None, str(n), {})), frozenset({MessageKind.ENTITY}))
         for n, ref in enumerate(refs)
     }
 
@@ -96,7 +98,7 @@ def test_an_order_key_may_be_any_comparable_value() -> None:
 
 def test_a_sync_request_is_about_no_single_entity() -> None:
     request = SyncRequest(SyncType.FULL_SYNC, (), {})
-    full_sync = Event(Kind.SYNC, "data.sync.request", None, Verb.LOOK, None, message_id=None, request=request)
+    full_sync = Event(MessageKind.SYNC, "data.sync.request", None, Verb.LOOK, None, message_id=None, request=request)
     with pytest.raises(ValueError, match=r"a sync request on data\.sync\.request is about no single entity"):
         coalesce([(1, full_sync)])
 
@@ -109,7 +111,7 @@ EVENTS = CHANGES | st.builds(
     carried=st.none() | st.sampled_from("abc"),
     verb=st.sampled_from(Verb),
     ref=st.sampled_from([REF, EntityRef("page", "t1")]),
-    kind=st.sampled_from([Kind.ENTITY, Kind.RELATE]),
+    kind=st.sampled_from([MessageKind.ENTITY, MessageKind.RELATE]),
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.events import DEFAULT_TYPE_NAMES, Carried, Changed, Event, Kind, TypeNames, Verb, parse
+from mcp_assets.events import DEFAULT_TYPE_NAMES, Carried, Changed, Event, MessageKind, TypeNames, Verb, parse
 
 TASK = EntityRef("task", "t1")
 PAGE = EntityRef("page", "p1")
@@ -89,7 +89,7 @@ def test_an_entity_shape_carries_its_state_in_any_envelope(
 ) -> None:
     message_id = None if envelope is dict else "n1"
     assert accepted(subject, envelope(shape)) == Event(
-        Kind.ENTITY, subject, ref, Verb.LOOK, state, message_id, request=None
+        MessageKind.ENTITY, subject, ref, Verb.LOOK, state, message_id, request=None
     )
 
 
@@ -120,7 +120,7 @@ def test_the_generic_shape_carries_the_same_state_in_either_dialect(
     event = accepted(subject, envelope(data))
     assert event.ref == PAGE
     assert event.carried == Carried("Setup", "Install it", {"category": "guides"})
-    assert event.kind is (Kind.RELATE if subject == "relationship.analyze.request" else Kind.ENTITY)
+    assert event.kind is (MessageKind.RELATE if subject == "relationship.analyze.request" else MessageKind.ENTITY)
 
 
 @pytest.mark.parametrize("envelope", [snake, camel])
@@ -128,7 +128,7 @@ def test_a_relationship_request_bears_context_in_place_of_metadata(envelope: Any
     data = {"entityId": "t1", "entityType": "task", "content": "c", "context": {"title": "Fix", "dependsOn": ["t2"]}}
     event = accepted("relationship.analyze.request", envelope(data))
     assert event == Event(
-        Kind.RELATE,
+        MessageKind.RELATE,
         "relationship.analyze.request",
         TASK,
         Verb.LOOK,
@@ -291,7 +291,7 @@ def test_an_id_is_a_string_or_an_integer_in_decimal(entity_id: str | int, text: 
 def test_of_a_delete_only_the_id_counts(subject: str) -> None:
     event = accepted(subject, camel({**TASK_SHAPE, "tags": 5, "metadata": "none"}))
     changed = Changed({}, alive=False) if subject.endswith("archived") else None
-    assert event == Event(Kind.ENTITY, subject, TASK, Verb.DELETE, None, "n1", request=None, changed=changed)
+    assert event == Event(MessageKind.ENTITY, subject, TASK, Verb.DELETE, None, "n1", request=None, changed=changed)
 
 
 @pytest.mark.parametrize(

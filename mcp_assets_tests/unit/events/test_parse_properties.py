@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
-from mcp_assets.events import DEFAULT_TYPE_NAMES, Carried, ErrorKind, Event, Kind, Rejected, Verb, parse
+from mcp_assets.events import DEFAULT_TYPE_NAMES, Carried, ErrorKind, Event, MessageKind, Rejected, Verb, parse
 
 SUBJECTS = st.sampled_from(
     [
@@ -124,7 +124,7 @@ def assert_sound(result: Event | Rejected) -> None:
     text = json.dumps(asdict(result), allow_nan=False, ensure_ascii=False)
     assert text.encode()
     assert r"\u0000" not in text.replace(r"\\", "")
-    about_one_entity = result.kind in (Kind.ENTITY, Kind.RELATE)
+    about_one_entity = result.kind in (MessageKind.ENTITY, MessageKind.RELATE)
     assert (result.ref is not None) is about_one_entity
     assert (result.request is None) is about_one_entity
     if result.ref is not None:
@@ -245,7 +245,7 @@ def test_every_dialect_and_shape_of_one_state_gives_the_same_event(
     metadata = metadata if tags is None else {**metadata, "tags": tags}
     subject = "vector.index.request"
     expected = Event(
-        Kind.ENTITY,
+        MessageKind.ENTITY,
         subject,
         EntityRef(entity_type, entity_id),
         Verb.LOOK,

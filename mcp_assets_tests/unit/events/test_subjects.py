@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcp_assets.events import DEFAULT_TYPE_NAMES, Event, Kind, Verb, parse, stream_subjects
+from mcp_assets.events import DEFAULT_TYPE_NAMES, Event, MessageKind, Verb, parse, stream_subjects
 from mcp_assets.events.subjects import VERBS
 
 
@@ -52,5 +52,5 @@ def test_every_verb_is_listed_and_asks_to_look_or_to_delete(prefix: str, verb: s
     assert sum(matches(pattern, subject) for pattern in stream_subjects()) == 1
     event = parse(subject, b'{"id": "7"}', DEFAULT_TYPE_NAMES)
     assert isinstance(event, Event)
-    assert event.kind is Kind.ENTITY
+    assert event.kind is MessageKind.ENTITY
     assert event.verb is (Verb.DELETE if verb in ("deleted", "archived") else Verb.LOOK)

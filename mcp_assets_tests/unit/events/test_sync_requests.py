@@ -9,7 +9,7 @@ from mcp_assets.events import (
     DEFAULT_TYPE_NAMES,
     ErrorKind,
     Event,
-    Kind,
+    MessageKind,
     Rejected,
     SyncRequest,
     SyncTarget,
@@ -46,7 +46,7 @@ def test_a_sync_request_reads_the_same_in_both_dialects(
         SyncTarget(None, "7"),
     )
     assert parsed("data.sync.request", body) == Event(
-        Kind.SYNC,
+        MessageKind.SYNC,
         "data.sync.request",
         None,
         Verb.LOOK,
@@ -60,7 +60,7 @@ def test_a_sync_request_reads_the_same_in_both_dialects(
 def test_a_validate_request_may_leave_out_everything(body: Any) -> None:
     event = parsed("data.validate.request", body)
     assert isinstance(event, Event)
-    assert event.kind is Kind.VALIDATE
+    assert event.kind is MessageKind.VALIDATE
     assert event.request == SyncRequest(SyncType.DATA_VALIDATION, (), {})
 
 

@@ -1,4 +1,4 @@
-"""Refusal: how the steps of `parse` say that a message is no event, and how they quote what was sent."""
+"""Rejection: how the steps of `parse` say that a message is no event, and how they quote what was sent."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _MAX_QUOTE_ECHO = 50
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Refusal(Exception):
+class Rejection(Exception):
     """Raised inside `parse` only, which returns it as a `Rejected`."""
 
     def __init__(self, kind: ErrorKind, error: str) -> None:

@@ -2,11 +2,10 @@
 
 import pytest
 
-from mcp_assets.sync.inbox.drain import STALE_BEAT_S
+from mcp_assets.sync.inbox.drain_lock import STALE_HEARTBEAT_S, Heartbeat
 from mcp_assets.sync.inbox.drain_requests import (
     LEFT_TO_DRAINS_S,
     STARTING_S,
-    Beat,
     DrainRun,
     EndedRun,
     drain_due,
@@ -15,7 +14,7 @@ from mcp_assets.sync.inbox.drain_requests import (
     undrained,
 )
 
-WORKING = Beat("r", 1.0, locked=True)
+WORKING = Heartbeat("r", 1.0, locked=True)
 
 
 def run(*, run_id: str = "r", entity_type: str = "task", queued: bool = False, ago: float = 1.0) -> DrainRun:
@@ -32,13 +31,13 @@ def test_pending_work_without_any_run_or_beat_is_undrained_in_the_order_given() 
     [
         pytest.param([], [WORKING], id="a drain holds the lock and beats"),
         pytest.param([run()], [WORKING], id="and its run is known"),
-        pytest.param([], [Beat("dead", 9e9, locked=True), WORKING], id="beside the last beat of a dead one"),
+        pytest.param([], [Heartbeat("dead", 9e9, locked=True), WORKING], id="beside the last beat of a dead one"),
         pytest.param([run(queued=True, ago=9e9)], [], id="a run waits in the queue, however long"),
         pytest.param([run(ago=STARTING_S - 1)], [], id="a run was launched a short while ago"),
-        pytest.param([run(run_id="new", ago=1)], [Beat("old", 9e9, locked=False)], id="beside a dead one"),
+        pytest.param([run(run_id="new", ago=1)], [Heartbeat("old", 9e9, locked=False)], id="beside a dead one"),
     ],
 )
-def test_a_type_that_is_drained_or_about_to_be_is_not_asked_for(runs: list[DrainRun], beats: list[Beat]) -> None:
+def test_a_type_that_is_drained_or_about_to_be_is_not_asked_for(runs: list[DrainRun], beats: list[Heartbeat]) -> None:
     assert undrained(["task"], runs, {"task": beats}) == []
 
 
@@ -46,18 +45,22 @@ def test_a_type_that_is_drained_or_about_to_be_is_not_asked_for(runs: list[Drain
     ("runs", "beats"),
     [
         pytest.param([run(ago=STARTING_S + 1)], [], id="a run was launched long ago and never beat"),
-        pytest.param([run(ago=2)], [Beat("r", 1.0, locked=False)], id="a run beat and has let go of its lock"),
-        pytest.param([run(ago=2)], [Beat("r", STALE_BEAT_S + 1, locked=True)], id="a drain hangs with its lock"),
-        pytest.param([], [Beat("r", 1.0, locked=False)], id="a killed drain's beat is still young"),
+        pytest.param([run(ago=2)], [Heartbeat("r", 1.0, locked=False)], id="a run beat and has let go of its lock"),
+        pytest.param(
+            [run(ago=2)], [Heartbeat("r", STALE_HEARTBEAT_S + 1, locked=True)], id="a drain hangs with its lock"
+        ),
+        pytest.param([], [Heartbeat("r", 1.0, locked=False)], id="a killed drain's beat is still young"),
         pytest.param([run(entity_type="page", queued=True)], [], id="a run of another type waits"),
     ],
 )
-def test_a_type_whose_drain_died_hangs_or_is_done_is_asked_for_again(runs: list[DrainRun], beats: list[Beat]) -> None:
+def test_a_type_whose_drain_died_hangs_or_is_done_is_asked_for_again(
+    runs: list[DrainRun], beats: list[Heartbeat]
+) -> None:
     assert undrained(["task"], runs, {"task": beats}) == ["task"]
 
 
 def test_a_drain_of_one_type_says_nothing_of_another() -> None:
-    assert undrained(["task", "page"], [run()], {"page": [Beat("p", 1.0, locked=True)]}) == []
+    assert undrained(["task", "page"], [run()], {"page": [Heartbeat("p", 1.0, locked=True)]}) == []
     assert undrained(["task", "memory"], [], {"page": [WORKING], "memory": [WORKING]}) == ["task"]
 
 
@@ -68,14 +71,14 @@ def test_a_drain_of_one_type_says_nothing_of_another() -> None:
         pytest.param({"page": [WORKING]}, 0.1, [], id="a drain of another type lives, which takes over"),
         pytest.param({"page": [WORKING]}, LEFT_TO_DRAINS_S, ["task"], id="and has had the time, but has not"),
         pytest.param(
-            {"page": [Beat("r", 1.0, locked=False)]}, 0.1, ["task"], id="a killed drain's beat is still young"
+            {"page": [Heartbeat("r", 1.0, locked=False)]}, 0.1, ["task"], id="a killed drain's beat is still young"
         ),
-        pytest.param({"page": [Beat("r", STALE_BEAT_S + 1, locked=True)]}, 0.1, ["task"], id="a drain hangs"),
+        pytest.param({"page": [Heartbeat("r", STALE_HEARTBEAT_S + 1, locked=True)]}, 0.1, ["task"], id="a drain hangs"),
         pytest.param({"(sync)": [WORKING]}, 0.1, ["task"], id="requests are answered, which takes over nothing"),
     ],
 )
 def test_fresh_work_is_left_to_a_living_drain_of_another_type(
-    beats: dict[str, list[Beat]], waited_s: float, asked: list[str]
+    beats: dict[str, list[Heartbeat]], waited_s: float, asked: list[str]
 ) -> None:
     assert overdue({"task": waited_s}, beats, ["task", "page"]) == asked
 

@@ -1,0 +1,91 @@
+"""Drain lock: at most one drain an entity type, and the heartbeat that shows that it lives.
+
+A drain holds an advisory lock of PostgreSQL on a connection of its own. The lock ends with that connection, so that a
+drain that is killed leaves none behind. A process that hangs keeps its lock: its old heartbeat gives it away.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 5.0
+STALE_HEARTBEAT_S = 4 * HEARTBEAT_S
+"""A drain that has not beaten for this long is taken for dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The last sign of life of a drain; `locked`: some session holds the drain lock of its type."""
+
+    run_id: str
+    age_s: float
+    locked: bool
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a drain is at work."""
+        return self.locked and self.age_s < STALE_HEARTBEAT_S
+
+
+def drain_lock_name(schema: str, entity_type: str) -> str:
+    """Name of the advisory lock that the drain of `entity_type` holds; hashed by PostgreSQL."""
+    return f"{schema}/drain/{entity_type}"
+
+
+@contextmanager
+def hold_drain_lock(platform: Platform, entity_type: str, run_id: str) -> Iterator[bool]:
+    """Hold the drain lock of `entity_type` and beat while the block runs; False if another drain holds it."""
+    postgres = platform.postgres
+    names = {"entity_type": entity_type, "run_id": run_id}
+    with postgres.session() as session:
+        got = session.execute(
+            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (drain_lock_name(postgres.schema, entity_type),)
+        ).fetchone()
+        if got is None or not got[0]:
+            yield False
+            return
+        stop = threading.Event()
+        session.execute(postgres.query("heartbeat"), names)
+        heart = threading.Thread(
+            target=_send_heartbeats, args=(platform, session, names, stop), name="heartbeat", daemon=True
+        )
+        heart.start()
+        try:
+            yield True
+        finally:
+            stop.set()
+            heart.join()
+            if not session.broken:
+                session.execute(postgres.query("leave_drain"), names)
+
+
+def _send_heartbeats(platform: Platform, session: Connection, names: Mapping[str, str], stop: threading.Event) -> None:
+    """Beat on the connection that holds the lock: if it breaks, the lock is gone, and so is this heart."""
+    while not stop.wait(HEARTBEAT_S):
+        try:
+            session.execute(platform.postgres.query("heartbeat"), names)
+        except psycopg.OperationalError:
+            logger.warning("the drain of %s lost its lock: another may start beside it", names["entity_type"])
+            return
+
+
+def heartbeats(platform: Platform) -> dict[str, list[Heartbeat]]:
+    """Every drain's last sign of life, by entity type."""
+    postgres = platform.postgres
+    found: dict[str, list[Heartbeat]] = {}
+    with postgres.transaction() as connection:
+        rows = connection.execute(
+            postgres.query("drains"), {"lock_prefix": drain_lock_name(postgres.schema, "")}
+        ).fetchall()
+    for entity_type, run_id, age_s, locked in rows:
+        found.setdefault(entity_type, []).append(Heartbeat(run_id, age_s, locked))
+    return found
