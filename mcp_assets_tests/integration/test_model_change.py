@@ -18,7 +18,8 @@ from mcp_assets.platform import Platform
 from mcp_assets.settings import variable_of
 from mcp_assets.stores.errors import CollectionMismatch, StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync.collections.serving import describe, read_journal
+from mcp_assets.sync.collections.model_change import describe_model_change
+from mcp_assets.sync.collections.move import read_journal
 from mcp_assets.sync.index.full_sync import count_differing, full_sync
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
@@ -300,15 +301,18 @@ def test_without_the_model_before_the_old_collection_is_frozen_and_status_says_s
 
 
 def test_status_tells_how_far_the_build_is(other: Platform) -> None:
-    assert describe(other) == []
+    assert describe_model_change(other) == []
     begin_building(other)
     left = len(TASKS) - len(texts_in(other, NEW))
 
-    assert f"collection kanban_tasks: {NEW} for other is being built: {left} of 40 entities to go" in describe(other)
-    assert not any("frozen" in line for line in describe(other))
+    assert (
+        f"collection kanban_tasks: {NEW} for other is being built: {left} of 40 entities to go"
+        in describe_model_change(other)
+    )
+    assert not any("frozen" in line for line in describe_model_change(other))
 
     sync_everything(other)
-    assert f"collection kanban_tasks: {OLD}, which served before, is kept for a day" in describe(other)
+    assert f"collection kanban_tasks: {OLD}, which served before, is kept for a day" in describe_model_change(other)
 
 
 def test_a_model_set_back_during_the_build_gives_it_up_and_catches_up_what_was_frozen(
@@ -327,7 +331,7 @@ def test_a_model_set_back_during_the_build_gives_it_up_and_catches_up_what_was_f
     assert_points_are(filled, left | {"t01": "Changed meanwhile"})
     assert stub.stats()["texts"] == 1
     assert NEW not in physical(filled)
-    assert describe(filled) == []
+    assert describe_model_change(filled) == []
 
 
 def test_a_process_that_knows_only_the_old_model_leaves_what_it_writes_for_the_new_one(
@@ -375,7 +379,7 @@ def test_the_old_collections_go_with_the_first_full_sync_a_day_after_the_move(ot
     sync_all(other)
 
     assert not {name for name in physical(other) if "__stub_" in name}
-    assert describe(other) == []
+    assert describe_model_change(other) == []
     assert rows(other, "SELECT count(*) FROM {schema}.embedded WHERE collection = %s", OLD) == [(0,)]
     assert_points_are(other, TASKS)
 
@@ -516,7 +520,7 @@ _DIES = """
 import os, signal, sys
 from mcp_assets.settings import load_settings
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync.collections import serving
+from mcp_assets.sync.collections import model_change
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.platform import Platform
 
@@ -545,9 +549,9 @@ def third_to_the_new(collection, **written):
 if where == "building":
     dies("write", after=third_to_the_new)
 elif where == "begun":
-    serving._make = lambda *args, **kwargs: die()
+    model_change.make_building_collection = lambda *args, **kwargs: die()
 elif where == "moving":
-    serving._move = lambda *args: die()
+    model_change.move_aliases = lambda *args: die()
 elif where == "plain collection deleted":
     dies("move_aliases", before=True)
 elif where == "aliases moved":

@@ -12,7 +12,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.collections import payload_keys
-from mcp_assets.sync.collections.serving import serving
+from mcp_assets.sync.collections.serving import serving_collections
 from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.views.search import search
@@ -105,11 +105,11 @@ def test_a_pass_that_dies_on_its_way_is_gone_on_with_by_the_next_that_looks(
 
     monkeypatch.setattr(Qdrant, "write", dying)
     with pytest.raises(StoreUnavailable):
-        serving(before)
+        serving_collections(before)
     assert written == [7, 7]
     monkeypatch.setattr(Qdrant, "write", real)
 
-    serving(before)
+    serving_collections(before)
 
     assert_moved(before, stub)
 
@@ -129,7 +129,7 @@ def test_points_of_others_keep_their_payload(before: Platform) -> None:
         wait=True,
     )
 
-    serving(before)
+    serving_collections(before)
 
     found = client.retrieve("kanban_tasks", list(others), with_payload=True)
     assert {record.id: record.payload for record in found} == others

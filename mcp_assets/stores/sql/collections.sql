@@ -21,13 +21,14 @@ DELETE FROM {schema}.collection_changes WHERE alias = ANY(%(aliases)s)
 DELETE FROM {schema}.embedded WHERE collection = ANY(%(collections)s)
 
 -- name: raise_chunk_bounds
--- Of entities of which a collection that was not written for a while holds more chunks than the ledger knows of.
+-- A collection that received no writes for a while may hold more chunks of an entity than the ledger's chunk_bound.
 UPDATE {schema}.entities AS ledger SET chunk_bound = held.points - 1
 FROM {schema}.embedded AS held
 WHERE held.collection = %(collection)s AND held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
   AND ledger.entity_type = ANY(%(entity_types)s) AND ledger.chunk_bound < held.points - 1
 
 -- name: mark_lacking
+-- Marks as dirty the entities that a collection does not hold in their present state.
 WITH lacking AS (
     SELECT ledger.entity_type, ledger.entity_id
     FROM {schema}.entities AS ledger LEFT JOIN {schema}.embedded AS held
@@ -46,7 +47,8 @@ UPDATE {schema}.entities AS ledger SET dirty = true FROM lacking
 WHERE ledger.entity_type = lacking.entity_type AND ledger.entity_id = lacking.entity_id
 
 -- name: add_lacking
--- To `differing`, what a collection that is being built lacks, or holds too much.
+-- The rows of `differing`, and those entities that a collection under construction does not hold in their present
+-- state, or should not hold any more.
 CREATE TEMPORARY TABLE differing_or_lacking AS
 SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, max(bytes) AS bytes
 FROM (
@@ -65,7 +67,8 @@ FROM (
 GROUP BY entity_id, slot
 
 -- name: count_lacking
--- Entities that a collection lacks, living ones, and those of the lacking that the model refuses.
+-- The numbers of entities that a collection lacks, of living ones, and of lacking ones that the model refuses. An entity
+-- that changed since %(since)s and is dirty is not lacking: it is about to be indexed.
 SELECT count(*) FILTER (WHERE lacking AND NOT refused AND NOT (dirty AND changed_at >= %(since)s)),
        count(*) FILTER (WHERE deleted_at IS NULL),
        count(*) FILTER (WHERE lacking AND refused AND deleted_at IS NULL)
@@ -118,7 +121,7 @@ WHERE ledger.entity_type = wrong.entity_type AND ledger.entity_id = wrong.entity
 SELECT model FROM {schema}.embedded WHERE collection = %(collection)s LIMIT 1
 
 -- name: metadata_of_keys
--- What the metadata of some entities has under some keys; those that have none of them are left out.
+-- Metadata of entities under certain keys; entities with none of these keys are left out.
 SELECT ledger.entity_type, ledger.entity_id, ledger.state_hash, chosen.metadata
 FROM unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
 JOIN {schema}.entities AS ledger USING (entity_type, entity_id)

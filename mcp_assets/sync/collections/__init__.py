@@ -4,7 +4,8 @@ Belongs here: the collections of a model, their aliases, the journal of a change
 adoption of a collection that another program made, payload keys of older versions. Does not: what is in a point
 (`index`), requests to Qdrant (`stores.qdrant`).
 
-Writes: `collection_changes`, `adopted_collections`; forgets rows of `embedded`; marks entities in `relink_marks`; asks
-in `wanted_full_syncs`. Locks: an advisory lock of all collections, shared by writers of points and exclusive for a
-change of the aliases; one for the end of a change; one for each collection that is made.
+Writes: `collection_changes`, `adopted_collections`, `wanted_full_syncs`; deletes rows of `embedded`; marks entities in
+`entities` (dirty) and `relink_marks`. Locks: one advisory lock for all collections, shared by the writers of points and
+exclusive for a change of the journal or the aliases; one for the end of a change of model; one for each collection that
+is being made.
 """

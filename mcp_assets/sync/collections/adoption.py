@@ -1,8 +1,8 @@
-"""Adoption: whose a collection is that bears a name of ours, and how a person hands over one of another program.
+"""Adoption: a collection of another program bears a name that the settings give to one of ours; a person hands it over.
 
-A collection of others is neither written to nor replaced. Once it is adopted, the next full sync builds a collection
-beside it, as in a change of model, and the alias takes its name when that is complete. Its points are copied first
-into a collection that is kept, unless the person wants no copy.
+Such a collection is neither written to nor replaced. To *adopt* it is to allow its replacement: the next full sync
+builds a collection beside it, as in a change of model, and when that is complete the alias takes over the name. Unless
+the person wants no copy, the points are first copied into a collection that is kept.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,28 +14,30 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionNotOurs, StoreRefused
 from mcp_assets.stores.qdrant import MadeFor
 
-_POINTS_LOOKED_AT = 1_000
+_POINTS_SAMPLED = 1_000
+"""Points read to find out whether a collection is ours: one request. A collection of ours has ours among the first."""
 
 BACKUP_SUFFIX = "-before-mcp-assets"
+"""Of the default name of the copy: the alias with this suffix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A collection that a person allowed to be replaced. `backup`: the copy of it, None if none was wanted."""
+    """A collection that a person allowed to be replaced. `backup`: the collection with its copy; None: no copy."""
 
     alias: str
     backup: str | None
     points: int
-    """That it held then."""
+    """In the collection when it was adopted."""
 
 
 def is_named_by_us(alias: str, name: str) -> bool:
-    """The physical collection bears a name that only this platform gives: that of an alias with a model."""
+    """The name of the physical collection is one that only this platform gives: the alias and a model."""
     return name.startswith(f"{alias}__")
 
 
 def adopted(platform: Platform) -> dict[str, Adopted]:
-    """What was adopted and has not been replaced yet, by alias."""
+    """The collections that were adopted and are not replaced yet, by alias."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("adopted_collections")).fetchall()
     return {row[0]: Adopted(*row) for row in rows}
@@ -44,11 +46,12 @@ def adopted(platform: Platform) -> dict[str, Adopted]:
 def check_ours(platform: Platform, made: MadeFor, dimensions: set[int]) -> None:
     """Raise CollectionNotOurs if a collection that this platform has not prepared is not its own.
 
-    An empty one was made to be taken as it is if it has one of `dimensions`, those of the models that are configured.
+    An empty collection counts as ours if its vectors have one of `dimensions`, those of the configured models: a person
+    made it for us.
     """
     if made.is_prepared or is_named_by_us(made.alias, made.name):
         return
-    page = next(platform.qdrant.payload_pages(made.name, limit=_POINTS_LOOKED_AT), [])
+    page = next(platform.qdrant.payload_pages(made.name, limit=_POINTS_SAMPLED), [])
     if any(is_own_id(point.id) and (Key.KIND in point.payload or bears_former_keys(point.payload)) for point in page):
         return
     if (made.dimension in dimensions) if not page else _holds_points_of_ledger(platform, made.name):
@@ -57,7 +60,7 @@ def check_ours(platform: Platform, made: MadeFor, dimensions: set[int]) -> None:
 
 
 def not_ours(platform: Platform, made: MadeFor) -> CollectionNotOurs:
-    """What to say, and what to do, about a collection of others."""
+    """The error about a collection of another program: why it is not written to, and the next step."""
     count = platform.qdrant.count(made.name)
     text = (
         f"the collection {made.name}, of {count} points with {made.dimension} dimensions, was not filled by this "
@@ -72,10 +75,10 @@ def not_ours(platform: Platform, made: MadeFor) -> CollectionNotOurs:
 
 
 def why_not_replaceable(platform: Platform, alias: str, physical: set[str], aliases: Mapping[str, str]) -> str | None:
-    """Why the alias may not take the place of the collection that serves under its name; None if it may.
+    """Why the alias may not be moved away from the collection that it names now; None if it may.
 
-    A collection of the plain name is deleted for that. So all points of it have to be ours, or it has to be adopted,
-    with as many points in its copy as it holds now.
+    A collection that bears the plain name of the alias has to be deleted for the move. So all its points have to be
+    ours, or it has to be adopted, with as many points in its copy as it holds now.
     """
     name = alias if alias in physical else aliases.get(alias)
     if name is None or is_named_by_us(alias, name):
@@ -108,7 +111,7 @@ def why_not_replaceable(platform: Platform, alias: str, physical: set[str], alia
 
 
 def holds_others(platform: Platform, name: str) -> bool:
-    """Some points of a collection of ours were written by others."""
+    """Some points of a collection of ours were written by another program."""
     qdrant = platform.qdrant
     return qdrant.made_for(name, name).is_prepared and qdrant.count(name) > qdrant.count_ours(name)
 
@@ -118,15 +121,15 @@ def adopt(
 ) -> Adopted:
     """Allow the collection that bears a name of ours to be replaced; `backup`: the collection to copy it to.
 
-    What is there already under the name of the copy is added to, so that a copy which was broken off is gone on with.
-    `on_progress` gets the points copied and their number. Safe to repeat.
+    Safe to repeat: points that the copy has already are kept, so that an interrupted copy is continued. `on_progress`
+    receives the number of points copied and the number of all.
 
     Raises:
         StoreRefused: there is no such collection, or it needs no adoption.
     """
     name = replaceable(platform, alias)
     points = platform.qdrant.count(name)
-    # What is reached by an alias of others stays as it is: the alias alone is moved.
+    # The name is another program's alias: only the alias will be moved, the collection behind it stays.
     if name != alias:
         backup = None
     if backup is not None:
@@ -140,7 +143,11 @@ def adopt(
 
 
 def replaceable(platform: Platform, alias: str) -> str:
-    """The physical collection under a name of ours that a person may hand over. Raises StoreRefused if it is ours."""
+    """The physical collection under the name `alias` that a person may hand over.
+
+    Raises:
+        StoreRefused: there is no such collection, or it is ours.
+    """
     if alias not in platform.settings.entity_types.collections():
         names = ", ".join(platform.settings.entity_types.collections())
         raise StoreRefused(f"no entity type has the collection {alias}: {names} are the collections of this platform")
@@ -155,9 +162,9 @@ def replaceable(platform: Platform, alias: str) -> str:
 
 
 def _holds_points_of_ledger(platform: Platform, name: str) -> bool:
-    """Some of the points that the ledger says the collection holds are there."""
+    """Some of the points that the ledger records for the collection exist in it."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(
-            platform.postgres.query("some_embedded"), {"collection": name, "limit": _POINTS_LOOKED_AT}
+            platform.postgres.query("some_embedded"), {"collection": name, "limit": _POINTS_SAMPLED}
         ).fetchall()
     return bool(platform.qdrant.existing(name, [str(point_id(EntityRef(*row))) for row in rows]))

@@ -1,17 +1,18 @@
-"""Garbage: collected seldom while very many short-lived containers are made, as the linker does."""
+"""Threshold of the garbage collector: raised while very many short-lived containers are made, as by the linker."""
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _CONTAINERS_BETWEEN = 50_000
-"""Instead of some hundred: hits and edges are freed by their counts, and looking for cycles among them takes a seventh
-of the linker's time. What cycles there are wait for some megabytes of others."""
+"""Containers made between two collections, instead of some hundred. Hits and edges are freed by their reference counts,
+so that the search for cycles among them finds nothing, and it took a seventh of the linker's time. Real cycles stay in
+memory for longer: some megabytes."""
 
 
 @contextmanager
 def collected_seldom() -> Iterator[None]:
-    """For the whole process while the block runs. Not for two threads at once."""
+    """Collect garbage seldom while the block runs, in the whole process. Not for two threads at once."""
     before = gc.get_threshold()
     gc.set_threshold(_CONTAINERS_BETWEEN, *before[1:])
     try:

@@ -1,8 +1,8 @@
-"""Payload keys: moves the points of a collection from the keys of before (`kind`, `slot`, ...) to those with a prefix.
+"""Payload keys: renames the keys of older versions (`kind`, `slot`, ...) in a collection to those with a prefix.
 
-Nothing is embedded: a payload is read, its keys are renamed, and it is written over the one before. What the entity's
-metadata has under a name that was reserved is put back from the ledger. The pass reads one page at a time; a pass that
-was killed is repeated, and writes only what is left.
+Nothing is embedded: a payload is read, its keys are renamed, and it replaces the old one. Older versions dropped
+metadata under names that were reserved then; it is added from the ledger. The pass reads one page at a time. If it is
+killed, the next pass renames only the payloads that are left.
 """
 
 import logging
@@ -17,6 +17,7 @@ from mcp_assets.stores.qdrant import HeldPoint
 logger = logging.getLogger(__name__)
 
 _POINTS_A_PAGE = 500
+"""Payloads read, and written, by one request: whole metadata, some kilobytes each."""
 
 
 def rename_payload_keys(platform: Platform, collection: str) -> int:
@@ -25,7 +26,7 @@ def rename_payload_keys(platform: Platform, collection: str) -> int:
     No other process may write to the collection meanwhile.
 
     Raises:
-        StoreUnavailable, StoreRefused: what has been renamed by then stays so; the rest is left for the next try.
+        StoreUnavailable, StoreRefused: payloads renamed by then stay renamed; the next call renames the rest.
     """
     renamed = read = 0
     for page in platform.qdrant.payload_pages(collection, limit=_POINTS_A_PAGE):
@@ -51,12 +52,12 @@ _State = tuple[str, str, str]
 
 
 def _state(payload: Any) -> _State:
-    """Type and id of the entity that a payload of before names, and the state that it was made of."""
+    """Type and id of the entity that an old payload names, and the state hash that it was made of."""
     return payload[Key.ENTITY_TYPE], payload[Key.ENTITY_ID], payload["state_hash"]
 
 
 def _reserved_metadata(platform: Platform, former: Sequence[HeldPoint]) -> dict[_State, dict[str, Any]]:
-    """What the metadata of the entities that `former` name has under names that were reserved, by state."""
+    """Metadata of the entities of `former` under names that were reserved: by type, id and state hash."""
     names = {_state(point.payload)[:2] for point in former}
     with platform.postgres.transaction() as connection:
         rows = connection.execute(

@@ -13,7 +13,8 @@ from mcp_assets.entities.refs import slot_range
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
-from mcp_assets.sync.collections.serving import built_for_settings, mismatch, serving_and_others, serving_collection
+from mcp_assets.sync.collections.model_change import built_for_settings
+from mcp_assets.sync.collections.serving import mismatch, serving_and_foreign, serving_collection
 from mcp_assets.sync.consistency.census import EXAMPLES, LastCensus, drift_counts, examples, last_censuses, take_census
 from mcp_assets.sync.consistency.drift import OF_LINKS, Kind, Severity
 from mcp_assets.sync.consistency.removed_types import removed_types
@@ -161,7 +162,7 @@ def _collections(platform: Platform) -> Finding:
     building = built_for_settings(platform)
     wrong: list[dict[str, str]] = []
     try:
-        serving, others = serving_and_others(platform)
+        serving, others = serving_and_foreign(platform)
     except CollectionMismatch as error:
         return Finding(passed=False, summary=str(error), count=1)
     for alias in types.collections():

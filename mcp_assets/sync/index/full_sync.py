@@ -9,7 +9,8 @@ from mcp_assets.entities.refs import SLOTS, shard_of, slot_range
 from mcp_assets.entities.text import NO_TEXT_HASH
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.sync.collections import serving
+from mcp_assets.sync.collections.journal import building_collection
+from mcp_assets.sync.collections.model_change import finish_model_change, prepare_model_change
 from mcp_assets.sync.index.batch_report import BatchReport, Counts
 from mcp_assets.sync.index.indexer import CHARACTERS_AT_ONCE, Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
@@ -70,10 +71,10 @@ def full_sync(
     indexer = Indexer(platform, entity_type)
     building: str | None = None
     if stages.embeddings:
-        serving.prepare(platform)
+        prepare_model_change(platform)
         # What a vanished collection held is found to differ, too.
         indexer.ensure_collection()
-        building = serving.building_collection(platform, entity_type)
+        building = building_collection(platform, entity_type)
     with platform.postgres.session() as session:
         started_at = _now(session)
         _find_differing(platform, session, entity_type, slots, stages, building, force=force)
@@ -97,7 +98,7 @@ def full_sync(
                     continue
                 if stages.embeddings and len(remaining) == 1 and held is None:
                     # Before the last is told to be complete: a retry of a run that fails here has to come by again.
-                    serving.finish(platform, started_at)
+                    finish_model_change(platform, started_at)
                 shard = remaining.pop(0)
                 yield _complete(
                     platform, entity_type, shard, done, differing, faulty=faulty if shard == shards[0] else 0
@@ -129,7 +130,7 @@ def count_differing(platform: Platform) -> int:
     with platform.postgres.session() as session:
         total = 0
         for entity_type in platform.settings.entity_types:
-            building = serving.building_collection(platform, entity_type)
+            building = building_collection(platform, entity_type)
             _find_differing(platform, session, entity_type, (0, SLOTS), Stages(), building, force=False)
             row = session.execute("SELECT count(*) FROM differing").fetchone()
             total += row[0] if row else 0

@@ -25,8 +25,9 @@ from mcp_assets.retrying import retrying, waiting
 from mcp_assets.stores.errors import PointsMissing, StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Collection, Point
-from mcp_assets.sync.collections import serving
-from mcp_assets.sync.collections.serving import Target, Targets, mark_lacking
+from mcp_assets.sync.collections.journal import hold_collections
+from mcp_assets.sync.collections.serving import WriteTarget, WriteTargets, write_targets
+from mcp_assets.sync.collections.verify import mark_lacking
 from mcp_assets.sync.index import paid_vectors
 from mcp_assets.sync.index.batch_report import BatchReport, Counts
 from mcp_assets.sync.index.ledger import Applied, Dirty, Wanted, apply
@@ -109,9 +110,9 @@ class _Plan:
 class _Writing:
     """One collection that a batch is written to, of those that it is to be in."""
 
-    target: Target
+    target: WriteTarget
     embedder: Embedder
-    targets: Targets
+    targets: WriteTargets
 
     @property
     def collection(self) -> Collection:
@@ -135,7 +136,7 @@ class Indexer:
         self._type = entity_type
         self._alias = platform.settings.entity_types[entity_type].collection_name
         self._looking_up = threading.Lock()
-        self._known: tuple[float, Targets] | None = None
+        self._known: tuple[float, WriteTargets] | None = None
         self._answered: dict[str, float] = {}
         self._recent = RecentVectors()
         self._deadline = deadline
@@ -205,12 +206,12 @@ class Indexer:
         self._known = None
         self._targets()
 
-    def _targets(self) -> Targets:
+    def _targets(self) -> WriteTargets:
         """Where points go, looked up no more than a moment ago; `hold` tells whether it is still so."""
         with self._looking_up:
             if self._known is None or time.monotonic() - self._known[0] > _TARGETS_KNOWN_S:
                 self._known = None
-                self._known = (time.monotonic(), serving.targets(self._platform, self._alias))
+                self._known = (time.monotonic(), write_targets(self._platform, self._alias))
             return self._known[1]
 
     def _counts(self, report: BatchReport, entity_id: str) -> Counts:
@@ -402,7 +403,7 @@ class Indexer:
         postgres, collection = self._platform.postgres, writing.collection
         self._forget_replaced(plans, collection)
         with postgres.transaction() as connection:
-            if not serving.hold(self._platform, connection, writing.targets.journal):
+            if not hold_collections(self._platform, connection, writing.targets.journal):
                 self._known = None
                 report.superseded |= {plan.dirty.id for plan in plans}
                 return
@@ -602,7 +603,7 @@ class Indexer:
             return
         postgres = self._platform.postgres
         ids = [plan.dirty.id for plan in plans]
-        if writing.targets.settle:
+        if writing.targets.complete:
             connection.execute(
                 postgres.query("mark_clean"),
                 {

@@ -49,7 +49,9 @@ from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.collections.gc_threshold import collected_seldom
-from mcp_assets.sync.collections.serving import Journal, hold, read_journal, serving_profile
+from mcp_assets.sync.collections.journal import Journal, hold_collections
+from mcp_assets.sync.collections.move import read_journal
+from mcp_assets.sync.collections.serving import serving_profile
 from mcp_assets.sync.link.link_state import by_type_and_id, derive, read_linked, reference_edges
 from mcp_assets.sync.link.locks import by_index, exclusive, is_sole_linker, require_usable_edges, sole_linker
 from mcp_assets.sync.link.neighbours import NAMES_KEPT, Answers, Names, Reached, SemanticLists, TopicalLists
@@ -409,7 +411,7 @@ class _Linker:
 
     def _hold_collections(self, connection: Connection) -> None:
         """A mark that the move of the collections made is not to be worked off with those before it."""
-        if not hold(self._platform, connection, self._journal):
+        if not hold_collections(self._platform, connection, self._journal):
             raise _Overtaken
 
     def _sweep_if_much(self, connection: Connection) -> bool:

@@ -38,7 +38,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import PointsMissing
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Asking
-from mcp_assets.sync.collections import serving
+from mcp_assets.sync.collections.serving import serving_collections, serving_profile
 from mcp_assets.sync.link.link_state import read_linked
 from mcp_assets.sync.pipeline import overlapped
 
@@ -99,8 +99,8 @@ class SemanticLists:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        served = serving.serving(platform)
-        profile = serving.serving_profile(platform, served)
+        served = serving_collections(platform)
+        profile = serving_profile(platform, served)
         self.profile = profile
         """The model that serves."""
         self._threshold = profile.similarity_threshold

@@ -12,7 +12,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.settings import SettingsError, load_settings
 from mcp_assets.stores.errors import CollectionMismatch, CollectionNotOurs, StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import no_writes
-from mcp_assets.sync.collections import serving
+from mcp_assets.sync.collections.serving import serving_and_foreign, write_targets
 from mcp_assets.sync.inbox.stream_limits import absent_stream, can_be_made, meaning_of
 from mcp_assets.sync.link.locks import require_usable_edges
 
@@ -146,7 +146,7 @@ def _qdrant(platform: Platform) -> str:
 
 def _collections(platform: Platform) -> str:
     told = []
-    served, others = serving.serving_and_others(platform)
+    served, others = serving_and_foreign(platform)
     if others:
         raise CollectionNotOurs("; ".join(map(str, others.values())))
     for name, entity_type in platform.settings.entity_types.items():
@@ -162,7 +162,7 @@ def _collections(platform: Platform) -> str:
         platform.qdrant.search(found.collection.name, probe, entity_type=name, limit=1)
         if found.profile != platform.embedder.profile:
             # Raises if nobody could write there.
-            serving.targets(platform, alias)
+            write_targets(platform, alias)
     return ", ".join(dict.fromkeys(told))
 
 

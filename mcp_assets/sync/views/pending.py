@@ -11,7 +11,7 @@ from typing import Any
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import no_writes
-from mcp_assets.sync.collections.serving import describe
+from mcp_assets.sync.collections.model_change import describe_model_change
 from mcp_assets.sync.inbox.outbox import count_waiting
 from mcp_assets.sync.inbox.stream_limits import look_at
 from mcp_assets.sync.index.provider_outage import provider_outages
@@ -164,7 +164,7 @@ def _ask_postgres(platform: Platform) -> Pending:
             found.wanted_full_syncs[entity_type] = reason
     found.sweeping = platform.settings.sweep
     found.sweeps = last_passes(platform)
-    found.collections += describe(platform)
+    found.collections += describe_model_change(platform)
     found.answers = count_waiting(platform)
     found.provider += [outage.sentence for outage in provider_outages(platform)]
     return found

@@ -8,7 +8,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text
 from mcp_assets.platform import Platform
 from mcp_assets.stores.qdrant import Hit
-from mcp_assets.sync.collections import serving
+from mcp_assets.sync.collections.serving import searchable_collections
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: 
     """
     registry = platform.settings.entity_types
     wanted = list(types) or list(registry)
-    targets = serving.searchable(platform)
+    targets = searchable_collections(platform)
     # While a model is being changed, the collections in service are those of the model before.
     embedders = [embedder for _, embedder in targets.values()] or [platform.embedder]
     vectors = {key: one.embed_query(query) for key, one in {id(one): one for one in embedders}.items()}
