@@ -21,6 +21,7 @@ from mcp_assets.sync.index.batch_report import BatchReport
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted, apply
+from mcp_assets.sync.index.point_writer import PointWriter
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -894,16 +895,16 @@ def test_a_batch_that_dies_behind_another_which_wrote_the_same_leaves_the_entity
     put_tasks(platform, {"t": "Old text"})
     sync_all(platform)
     put_tasks(platform, {"t": "New text"})
-    forget = Indexer._forget_replaced
+    forget = PointWriter._forget_replaced
 
-    def behind_another(self: Indexer, *args: Any) -> None:
+    def behind_another(self: PointWriter, *args: Any) -> None:
         # Two messages about one entity, in two batches of one drain: the other is done, this one dies.
-        monkeypatch.setattr(Indexer, "_forget_replaced", forget)
+        monkeypatch.setattr(PointWriter, "_forget_replaced", forget)
         assert look(platform, "t").shards
         forget(self, *args)
         raise Killed
 
-    monkeypatch.setattr(Indexer, "_forget_replaced", behind_another)
+    monkeypatch.setattr(PointWriter, "_forget_replaced", behind_another)
     with pytest.raises(Killed):
         look(platform, "t")
 

@@ -34,6 +34,7 @@ from mcp_assets.sync.index.event_rechecks import (
     Rechecks,
     note,
 )
+from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link.linker import Reason, mark
@@ -445,25 +446,19 @@ def _dead_letter_unknown(
     platform: Platform, connection: Connection, entity_type: str, rows: Sequence[_InboxRow]
 ) -> None:
     newest = {row.entity_id: row for row in rows}
-    if not newest:
-        return
-    connection.execute(
-        platform.postgres.query("insert_failed"),
-        {
-            "entity_type": entity_type,
-            "entity_id": list(newest),
-            "stage": ["apply"] * len(newest),
-            "subject": [row.subject for row in newest.values()],
-            "raw": [b""] * len(newest),
-            "error_kind": ["unknown_entity"] * len(newest),
-            "error": [
-                f"{row.subject} names {entity_type}:{row.entity_id}, which has no row in the source table and of which "
-                f"no event carried any text, {LOOKS_AFTER_S[-1]:.0f} s after the message: check the source mapping, or "
-                "publish it again"
-                for row in newest.values()
-            ],
-        },
+    failed = (
+        FailedEntity(
+            row.entity_id,
+            "apply",
+            "unknown_entity",
+            f"{row.subject} names {entity_type}:{row.entity_id}, which has no row in the source table and of which "
+            f"no event carried any text, {LOOKS_AFTER_S[-1]:.0f} s after the message: check the source mapping, or "
+            "publish it again",
+            row.subject,
+        )
+        for row in newest.values()
     )
+    dead_letter(platform, connection, entity_type, failed)
 
 
 def _for_messages(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from mcp_assets.embedding.protocol import Refusal
+from mcp_assets.entities.refs import shard_of, slot_of
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Counts:
     """Entities without any text: they have no point."""
     failed: int = 0
     tokens: int | None = None
+    """None: the provider does not report tokens."""
 
     def add(self, other: "Counts") -> None:
         self.scanned += other.scanned
@@ -38,16 +40,20 @@ class Counts:
 
 @dataclass(slots=True)
 class BatchReport:
-    """What one batch did, by shard, and what has to be looked at again."""
+    """What one batch did, and which entities have to be indexed again."""
 
     shards: dict[int, Counts] = field(default_factory=dict)
     superseded: set[str] = field(default_factory=set)
-    """Ids whose state moved on while they were embedded, or whose point turned out to be missing: not written yet."""
+    """Ids that were not written, because their state changed meanwhile, or because a point turned out to be missing."""
     unknown: set[str] = field(default_factory=set)
-    """Ids of which neither source, ledger nor event says anything."""
+    """Ids that neither source, ledger nor event knows."""
     early: set[str] = field(default_factory=set)
-    """Ids whose event may have come before the commit of their source row: they are to be looked at again."""
+    """Ids whose event may have come before the commit of their source row: they need a recheck."""
     refusals: dict[str, Refusal] = field(default_factory=dict)
     """Why entities, by id, were dead-lettered."""
     outcomes: dict[str, str] = field(default_factory=dict)
-    """Which of the counts each entity that was written, or refused, is in, by id."""
+    """For each entity that was written or refused, by id: the field of `Counts` that counts it."""
+
+    def counts_for(self, entity_id: str, shards: int) -> Counts:
+        """The counts of the shard that `entity_id` falls into; `shards`: how many there are."""
+        return self.shards.setdefault(shard_of(slot_of(entity_id), shards), Counts())

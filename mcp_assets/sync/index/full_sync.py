@@ -12,6 +12,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.collections.journal import building_collection
 from mcp_assets.sync.collections.model_change import finish_model_change, prepare_model_change
 from mcp_assets.sync.index.batch_report import BatchReport, Counts
+from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
 from mcp_assets.sync.index.indexer import CHARACTERS_AT_ONCE, Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.index.mass_delete import MassDeletion, hold_back_vanished
@@ -216,35 +217,23 @@ def _differing(session: Connection) -> Iterator[tuple[str, int, int]]:
 
 
 def _report_id_faults(platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int]) -> int:
-    """Dead-letter the rows of `slots` whose ids are none of an entity, and settle the letters of those that are mended.
+    """Dead-letter the rows of `slots` with unusable ids, and delete the letters of rows that are mended.
 
-    Returns the number of rows that are in no other count.
+    Returns the number of rows that no other count includes.
     """
     reader = platform.source(entity_type)
     if reader is None:
         return 0
     faults = reader.id_faults(session, slots)
-    told = faults.sentences()
-    query = platform.postgres.query
+    reasons = faults.sentences()
     with session.transaction():
         if slots == (0, SLOTS) and not faults.more:
             session.execute(
-                query("resolve_id_faults"),
-                {"entity_type": entity_type, "kinds": ["missing_id", "repeated_id", "bad_id"], "ids": list(told)},
+                platform.postgres.query("resolve_id_faults"),
+                {"entity_type": entity_type, "kinds": ["missing_id", "repeated_id", "bad_id"], "ids": list(reasons)},
             )
-        if told:
-            session.execute(
-                query("insert_failed"),
-                {
-                    "entity_type": entity_type,
-                    "entity_id": list(told),
-                    "stage": ["apply"] * len(told),
-                    "subject": [None] * len(told),
-                    "raw": [b""] * len(told),
-                    "error_kind": [kind for kind, _ in told.values()],
-                    "error": [sentence for _, sentence in told.values()],
-                },
-            )
+        failed = (FailedEntity(name, "apply", kind, sentence) for name, (kind, sentence) in reasons.items())
+        dead_letter(platform, session, entity_type, failed)
     return faults.nameless + len(faults.too_long)
 
 

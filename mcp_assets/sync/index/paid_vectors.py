@@ -34,7 +34,7 @@ class Vectors:
 
 
 Outcome = Vectors | Refusal
-Key = tuple[str, str]
+VectorKey = tuple[str, str]
 """Model key and text hash."""
 
 
@@ -43,10 +43,10 @@ class RecentVectors:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._outcomes: OrderedDict[Key, Future[Outcome]] = OrderedDict()
+        self._outcomes: OrderedDict[VectorKey, Future[Outcome]] = OrderedDict()
         self._bytes = 0
 
-    def claim(self, key: Key) -> "Future[Outcome] | None":
+    def claim(self, key: VectorKey) -> "Future[Outcome] | None":
         """The outcome for `key`, which may be on its way; None if the caller is to find it, and to `give` or `drop` it.
 
         A caller gives what it has claimed before it waits for what others have.
@@ -59,7 +59,7 @@ class RecentVectors:
                 self._outcomes.move_to_end(key)
             return known
 
-    def give(self, key: Key, outcome: Outcome) -> None:
+    def give(self, key: VectorKey, outcome: Outcome) -> None:
         """The outcome of a claimed key. A refusal reaches those that wait, and is not remembered."""
         with self._lock:
             claimed = self._outcomes[key]
@@ -70,7 +70,7 @@ class RecentVectors:
                 del self._outcomes[key]
         claimed.set_result(outcome)
 
-    def drop(self, keys: Iterable[Key], error: BaseException) -> None:
+    def drop(self, keys: Iterable[VectorKey], error: BaseException) -> None:
         """The claimed keys whose outcome could not be found: those that wait get the error."""
         for key in keys:
             with self._lock:
