@@ -24,14 +24,16 @@ from harness import WORKSPACE, Bench, Measured, bench, in_fresh_process, load_en
 from mcp_assets.cli.load_entities import Line
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import query_floor
+from mcp_assets.graph import search_threshold
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.qdrant import Asking
 from mcp_assets.sync.collections.serving import serving_profile
 from mcp_assets.sync.index.full_sync import full_sync
-from mcp_assets.sync.link.linker import LinkCounts, link_until_done, mark_shards
-from mcp_assets.sync.link.neighbours import ASKED, QUERIES_A_REQUEST
+from mcp_assets.sync.link.counts import LinkCounts
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.marks import mark_shards
+from mcp_assets.sync.link.semantic_neighbours import LIST_HITS, QUERIES_A_REQUEST
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 
 _CHANGED_EACH = 100
@@ -69,7 +71,7 @@ def ask_alone(settings: Settings, refs: list[EntityRef]) -> float:
     """Seconds in which Qdrant gives the neighbours of `refs`, one request after the other, answers thrown away."""
     with closing(Platform(settings)) as platform:
         profile = platform.embedder.profile
-        floor = query_floor(profile.similarity_threshold)
+        floor = search_threshold(profile.similarity_threshold)
         made = {
             name: platform.qdrant.find_collection(entity_type.collection_name, profile)
             for name, entity_type in settings.entity_types.items()
@@ -79,7 +81,7 @@ def ask_alone(settings: Settings, refs: list[EntityRef]) -> float:
         for start in range(0, len(refs), QUERIES_A_REQUEST):
             asking = [Asking(str(point_id(ref)), held[ref.type]) for ref in refs[start : start + QUERIES_A_REQUEST]]
             for collection in held.values():
-                platform.qdrant.nearest(collection, asking, limit=ASKED, floor=floor, exact=True)
+                platform.qdrant.nearest(collection, asking, limit=LIST_HITS, floor=floor, exact=True)
         return time.perf_counter() - began
 
 

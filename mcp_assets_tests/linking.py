@@ -22,9 +22,10 @@ from mcp_assets.sync.index.batch_report import BatchReport
 from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
-from mcp_assets.sync.link import linker, neighbours
-from mcp_assets.sync.link import stored_lists as known_module
-from mcp_assets.sync.link.linker import LinkCounts, link_until_done, mark_shards
+from mcp_assets.sync.link import changes, semantic_neighbours, stored_lists, topical_neighbours
+from mcp_assets.sync.link.counts import LinkCounts
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.marks import mark_shards
 
 _ANGLE = re.compile(r"@(\d+)")
 
@@ -41,10 +42,10 @@ TYPES = {
 Graph = dict[EdgeKey, float]
 
 
-def shorten_lists(monkeypatch: pytest.MonkeyPatch, length: int, known: int) -> None:
-    """Lists hold `length` neighbours, and with their spares `known`: some entities fill and overflow them."""
-    for module in (ranking, known_module, neighbours, linker):
-        for name, number in (("LIST_LENGTH", length), ("KNOWN", known)):
+def shorten_lists(monkeypatch: pytest.MonkeyPatch, length: int, with_reserves: int) -> None:
+    """Lists hold `length` neighbours, and with their reserves `with_reserves`: few entities fill and overflow them."""
+    for module in (ranking, stored_lists, semantic_neighbours, topical_neighbours, changes):
+        for name, number in (("LIST_LENGTH", length), ("LIST_AND_RESERVES", with_reserves)):
             monkeypatch.setattr(module, name, number, raising=False)
 
 

@@ -14,7 +14,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link import linker
-from mcp_assets.sync.link.linker import LinkReport
+from mcp_assets.sync.link.counts import LinkReport
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets_tests.linking import (
     delete_source,

@@ -20,7 +20,8 @@ from mcp_assets.entities.points import chunk_id, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.link.linker import link_until_done, mark_shards
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.marks import mark_shards
 from mcp_assets_tests.openai_stub import vector_of
 from storming.workload import Row, Truth, is_refused, prepared_text
 

@@ -18,7 +18,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.sync.index.full_sync import count_differing
-from mcp_assets.sync.link.linker import pending_links
+from mcp_assets.sync.link.marks import pending_links
 from mcp_assets.sync.views.graph import related
 from mcp_assets.sync.views.pending import pending
 from mcp_assets.sync.views.search import search

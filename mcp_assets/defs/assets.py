@@ -28,7 +28,10 @@ from mcp_assets.sync.inbox.outbox import publish_waiting
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion
-from mcp_assets.sync.link.linker import RULES_VERSION, LinkCounts, LinkReport, link, link_until_done, mark_shards
+from mcp_assets.sync.link.counts import LinkCounts, LinkReport
+from mcp_assets.sync.link.link_rules import RULES_VERSION
+from mcp_assets.sync.link.linker import link, link_until_done
+from mcp_assets.sync.link.marks import mark_shards
 from mcp_assets.sync.requests.full_sync_requests import ProgressWriter
 from mcp_assets.sync.views.graph import strengths_of
 

@@ -5,7 +5,8 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.resources import PlatformResource
-from mcp_assets.sync.link.linker import LinkCounts, link_until_done
+from mcp_assets.sync.link.counts import LinkCounts
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 
 INDEX_JOB = "index"

@@ -11,7 +11,7 @@ from mcp_assets.sync.consistency.census import Census
 from mcp_assets.sync.consistency.checks import Finding
 from mcp_assets.sync.consistency.drift import Drift, Kind
 from mcp_assets.sync.index.batch_report import Counts
-from mcp_assets.sync.link.linker import LinkCounts
+from mcp_assets.sync.link.counts import LinkCounts
 
 
 def ledger_metadata(counts: Counts) -> Mapping[str, int | float]:

@@ -35,7 +35,7 @@ from mcp_assets.sync.index.event_rechecks import Rechecks
 from mcp_assets.sync.index.provider_outage import let_through
 from mcp_assets.sync.index.store_outage import QdrantProbe
 from mcp_assets.sync.index.sweep import Sweeper
-from mcp_assets.sync.link.linker import oldest_link_s
+from mcp_assets.sync.link.marks import oldest_link_s
 
 DRAIN_TAG = "mcp_assets/drain"
 FULL_SYNC_TAG = "mcp_assets/full_sync"

@@ -11,22 +11,21 @@ order; scores are rounded before they are compared; ties go to the smaller (type
 from mcp_assets.graph.diff import EdgeDiff, ListDiff, StoredEdge, StoredList, diff, diff_lists
 from mcp_assets.graph.edges import STRENGTH_BINS, Edge, EdgeKey, EdgeType, ListedEdge, bin_of, rounded, strongest
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, keys_of, slug_key, title_key
-from mcp_assets.graph.links import LinkForm
 from mcp_assets.graph.ranking import (
-    KNOWN,
+    LIST_AND_RESERVES,
     LIST_LENGTH,
-    UNKNOWN,
-    Known,
+    UNKNOWN_LIST,
     Neighbour,
+    NeighbourList,
     Ranking,
-    after_changes,
-    cut,
     differing,
     ranked,
-    work_in,
+    truncated,
+    update_lists,
+    updated_list,
 )
 from mcp_assets.graph.references import Holders, ReferenceRules, Use, pick, resolve
-from mcp_assets.graph.semantic import known_of, left_out, nearest, neighbourhood, query_floor, semantic_edges
+from mcp_assets.graph.semantic import certain_list, cut_off_of, nearest, neighbourhood, search_threshold, semantic_edges
 from mcp_assets.graph.topical import (
     UNKNOWN_TAG,
     TagWeight,
@@ -38,23 +37,24 @@ from mcp_assets.graph.topical import (
     topical_neighbourhood,
     weight_of,
 )
+from mcp_assets.graph.url_references import LinkForm
 
 __all__ = [
-    "KNOWN",
+    "LIST_AND_RESERVES",
     "LIST_LENGTH",
     "STRENGTH_BINS",
-    "UNKNOWN",
+    "UNKNOWN_LIST",
     "UNKNOWN_TAG",
     "Edge",
     "EdgeDiff",
     "EdgeKey",
     "EdgeType",
     "Holders",
-    "Known",
     "LinkForm",
     "ListDiff",
     "ListedEdge",
     "Neighbour",
+    "NeighbourList",
     "Ranking",
     "ReferenceKey",
     "ReferenceKind",
@@ -64,25 +64,23 @@ __all__ = [
     "TagWeight",
     "TopicIndex",
     "Use",
-    "after_changes",
     "bin_of",
     "candidate_tags",
-    "cut",
+    "certain_list",
+    "cut_off_of",
     "diff",
     "diff_lists",
     "differing",
     "id_key",
     "keys_of",
-    "known_of",
-    "left_out",
     "nearest",
     "neighbourhood",
     "pick",
-    "query_floor",
     "ranked",
     "relevance",
     "resolve",
     "rounded",
+    "search_threshold",
     "semantic_edges",
     "slug_key",
     "strongest",
@@ -90,6 +88,8 @@ __all__ = [
     "title_key",
     "topical_edges",
     "topical_neighbourhood",
+    "truncated",
+    "update_lists",
+    "updated_list",
     "weight_of",
-    "work_in",
 ]

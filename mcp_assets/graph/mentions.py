@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
 from mcp_assets.graph.keys import ReferenceKey, id_key
-from mcp_assets.graph.links import LinkForms
 from mcp_assets.graph.prose import Span
+from mcp_assets.graph.url_references import LinkForms
 from mcp_assets.graph.wiki_links import names_of, target_of
 
 _ID = re.compile(r":([A-Za-z0-9][A-Za-z0-9_-]*+)")

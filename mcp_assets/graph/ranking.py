@@ -2,6 +2,10 @@
 
 An entity's list is its `limit` best neighbours at or above the threshold, ordered by (score descending, type, id). The
 edge a -> b exists if b is in the list of a; that of b need not hold a. Scores are the same both ways.
+
+A *reserve* is a neighbour that comes directly after the list: when the list loses a member, the first reserve takes
+the last place, without a query. A *cut-off* is an upper bound of the score of every neighbour that is in neither the
+list nor its reserves. Candidates that score below the cut-off cannot enter either.
 """
 
 import math
@@ -13,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 from mcp_assets.entities.refs import EntityRef
 
 LIST_LENGTH = 20
-"""Edges an entity has of one ranked type, at most."""
+"""Edges an entity has of one ranked type, at most: a part of what each type of edge means (docs/relationships.md)."""
 
 
 class Neighbour(NamedTuple):
@@ -27,8 +31,9 @@ Ranking: TypeAlias = tuple[Neighbour, ...]
 """Neighbours, best first."""
 
 
-KNOWN = LIST_LENGTH + 4
-"""Neighbours that are known of an entity, at most: those in its list, and spares behind them."""
+LIST_AND_RESERVES = LIST_LENGTH + 4
+"""Neighbours that are stored of an entity, at most. Four reserves, because a search for a list asks for four hits more
+than the list holds anyway (`LIST_HITS`), so that reserves cost no further query."""
 
 _SCORE = attrgetter("score")
 
@@ -42,7 +47,7 @@ def ranked(neighbours: Iterable[Neighbour], limit: int = LIST_LENGTH) -> Ranking
     """The list that `neighbours` (each once, all at or above the threshold) make."""
     by_score = sorted(neighbours, key=_SCORE, reverse=True)
     end = min(limit, len(by_score))
-    # Names are compared only of those that may be in the list.
+    # Names are compared only of neighbours that may be in the list.
     while 0 < end < len(by_score) and by_score[end].score == by_score[end - 1].score:
         end += 1
     best = by_score[:end]
@@ -51,56 +56,57 @@ def ranked(neighbours: Iterable[Neighbour], limit: int = LIST_LENGTH) -> Ranking
     return tuple(best[:limit])
 
 
-class Known(NamedTuple):
-    """The best neighbours of an entity, as far as they are known: its list, and behind it some spares, which move up
-    when the list loses a member."""
+class NeighbourList(NamedTuple):
+    """The best neighbours of an entity: its list, and the reserves behind it."""
 
     neighbours: Ranking = ()
-    """All that are known. Whoever is left out comes after the last of them."""
-    floor: float | None = None
-    """Nobody who is left out scores higher; None if nobody at or above the threshold is left out."""
+    """The list and its reserves, best first. All other neighbours of the entity come after the last of them."""
+    cut_off: float | None = None
+    """Upper bound of the score of any neighbour outside `neighbours`; None: there is no such neighbour at or above the
+    threshold."""
 
     @property
     def ranking(self) -> Ranking:
-        """The list."""
+        """The list, without reserves."""
         return self.neighbours[:LIST_LENGTH]
 
     @property
-    def spares(self) -> Ranking:
+    def reserves(self) -> Ranking:
         return self.neighbours[LIST_LENGTH:]
 
 
-_NOBODY = Known()
+_EMPTY_LIST = NeighbourList()
 
-UNKNOWN = Known(floor=math.inf)
-"""Of an entity that has to be asked again, whatever changes."""
+UNKNOWN_LIST = NeighbourList(cut_off=math.inf)
+"""The list of an entity whose neighbours are not known: after any change among them only a query can give its list."""
 
 
-def cut(neighbours: Ranking, floor: float | None, kept: int) -> Known:
-    """The best `kept` of `neighbours`; nobody who is not among these scores higher than `floor`."""
+def truncated(neighbours: Ranking, cut_off: float | None, kept: int) -> NeighbourList:
+    """The best `kept` of `neighbours`; `cut_off` bounds the score of those outside `neighbours`."""
     if len(neighbours) <= kept:
-        return Known(neighbours, floor)
-    return Known(neighbours[:kept], neighbours[kept - 1].score)
+        return NeighbourList(neighbours, cut_off)
+    return NeighbourList(neighbours[:kept], neighbours[kept - 1].score)
 
 
-def after_changes(
-    known: Known, changed: Container[EntityRef], near: Iterable[Neighbour], limit: int, kept: int
-) -> Known | None:
-    """What is known of the neighbours of an entity after others have `changed`, of which these are `near` now, at or
-    above the threshold; of at most `kept` neighbours, and of the `limit` best at least.
+def updated_list(
+    before: NeighbourList, changed: Container[EntityRef], near: Iterable[Neighbour], limit: int, kept: int
+) -> NeighbourList | None:
+    """The neighbours of an entity after other entities have `changed`; the result has at most `kept` neighbours.
 
-    None if only a new query can tell who these are: members were lost, or fell behind the last that was
-    known, and others who are not known may come before them.
+    `near`: the changed entities that are at or above the threshold, with their scores now.
+
+    None if only a query can give the `limit` best: the list lost members, or members fell behind the last one, and
+    entities outside `before` may come before them.
     """
-    neighbours, floor = known
+    neighbours, cut_off = before
     after = [neighbour for neighbour in neighbours if neighbour.ref not in changed]
     for newcomer in near:
-        # Behind the last it would be among those who are left out, and who is the best of these is not known.
-        if floor is None or newcomer.score > floor or (neighbours and _not_behind(newcomer, neighbours[-1])):
+        # An entry behind the last one is outside the list, and the best score outside is unknown.
+        if cut_off is None or newcomer.score > cut_off or (neighbours and _not_behind(newcomer, neighbours[-1])):
             insort(after, newcomer, key=precedence)
-    if floor is not None and len(after) < limit:
+    if cut_off is not None and len(after) < limit:
         return None
-    return cut(tuple(after), floor, kept)
+    return truncated(tuple(after), cut_off, kept)
 
 
 def _not_behind(one: Neighbour, other: Neighbour) -> bool:
@@ -108,7 +114,7 @@ def _not_behind(one: Neighbour, other: Neighbour) -> bool:
 
 
 def differing(before: Ranking, after: Ranking) -> set[Neighbour]:
-    """Those who are in one of the two alone, or with another score in each."""
+    """The neighbours that are in one of the two alone, or with another score in each."""
     same = 0
     for one, other in zip(before, after, strict=False):
         if one is not other:
@@ -117,30 +123,32 @@ def differing(before: Ranking, after: Ranking) -> set[Neighbour]:
     return {*before[same:]} ^ {*after[same:]}
 
 
-def work_in(
+def update_lists(
     neighbourhoods: Mapping[EntityRef, Iterable[Neighbour]],
-    lists: Mapping[EntityRef, Known],
+    lists: Mapping[EntityRef, NeighbourList],
     limit: int,
     kept: int,
-) -> tuple[dict[EntityRef, Known], set[EntityRef]]:
-    """What the change of several entities at once does to the neighbours of all others, and who has to ask again.
+) -> tuple[dict[EntityRef, NeighbourList], set[EntityRef]]:
+    """What the change of several entities at once does to the lists of all others.
 
-    `neighbourhoods`: of each changed entity, everybody whose list or spares it may enter, as all are now; nobody, if it
-    is gone. `lists`: what was known of everybody in them, and of everybody who lists a changed entity; of an entity
-    that is not in it, that it has no neighbours. What is known of the changed themselves is left out: their
-    neighbourhood is their list.
+    `neighbourhoods`: of each changed entity, every entity whose list or reserves it may enter, with the score now;
+    none if the changed entity is gone. `lists`: the lists before the change, of every entity in `neighbourhoods` and
+    of every entity whose list names a changed entity; an entity without an entry has an empty list.
+
+    Returns the lists that are different now, and the entities whose list only a query can give. The lists of the
+    changed entities themselves are in neither: each is made from its own neighbourhood.
     """
     near: dict[EntityRef, list[Neighbour]] = {}
     for changed, neighbourhood in neighbourhoods.items():
         for ref, score in neighbourhood:
             near.setdefault(ref, []).append(Neighbour(changed, score))
-    after: dict[EntityRef, Known] = {}
-    asking: set[EntityRef] = set()
+    updated: dict[EntityRef, NeighbourList] = {}
+    to_query: set[EntityRef] = set()
     for ref in (near.keys() | lists.keys()) - neighbourhoods.keys():
-        known = lists.get(ref, _NOBODY)
-        found = after_changes(known, neighbourhoods, near.get(ref, ()), limit, kept)
-        if found is None:
-            asking.add(ref)
-        elif found != known:
-            after[ref] = found
-    return after, asking
+        before = lists.get(ref, _EMPTY_LIST)
+        after = updated_list(before, neighbourhoods, near.get(ref, ()), limit, kept)
+        if after is None:
+            to_query.add(ref)
+        elif after != before:
+            updated[ref] = after
+    return updated, to_query

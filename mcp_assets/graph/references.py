@@ -20,12 +20,12 @@ from mcp_assets.entities.text import build_text
 from mcp_assets.graph.edges import Edge, EdgeType, strongest
 from mcp_assets.graph.hierarchy import HIERARCHY_KEYS, HIERARCHY_PHRASES
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, parent_slug_key
-from mcp_assets.graph.links import LinkForm, LinkForms
 from mcp_assets.graph.mentions import Form, Mention, Mentions
 from mcp_assets.graph.metadata import texts_of
 from mcp_assets.graph.prose import Span, hidden
 from mcp_assets.graph.relations import MetadataKey, Phrase
 from mcp_assets.graph.sequential import SEQUENTIAL_KEYS, SEQUENTIAL_PHRASES
+from mcp_assets.graph.url_references import LinkForm, LinkForms
 
 METADATA_KEYS: Mapping[str, MetadataKey] = MappingProxyType({**SEQUENTIAL_KEYS, **HIERARCHY_KEYS})
 PHRASES: Mapping[str, Phrase] = MappingProxyType({**SEQUENTIAL_PHRASES, **HIERARCHY_PHRASES})

@@ -8,34 +8,39 @@ from functools import lru_cache
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.edges import ListedEdge, rounded
-from mcp_assets.graph.ranking import Known, Neighbour, Ranking, cut, ranked
+from mcp_assets.graph.ranking import Neighbour, NeighbourList, Ranking, ranked, truncated
 
 Hit = tuple[EntityRef, float]
 """One answer of a search: an entity, and its cosine as Qdrant gives it."""
 
 _new = tuple.__new__
-"""Makes a NamedTuple of a tuple in half the time of its own function: of edges and neighbours there are very many."""
+"""Makes a NamedTuple from a tuple in half the time of the NamedTuple's own constructor. It is used where there are very
+many edges or neighbours."""
 
-_SPARE = 4
-"""Hits beyond a list that are looked at first: the source is one of them, and the last does not count."""
+_EXTRA_HITS = 4
+"""Hits beyond a list that are ranked first: the source is one of them, the last may tie with hits behind it, and some
+hits may be of entities that are gone."""
 
-_NOBODY: frozenset[EntityRef] = frozenset()
+_NONE_GONE: frozenset[EntityRef] = frozenset()
 
 
 def _falling(neighbour: Neighbour) -> float:
     return -neighbour.score
 
 
-def query_floor(threshold: float) -> float:
-    """The score threshold to search with: what rounds to `threshold` lies up to 0.00005 below it."""
+def search_threshold(threshold: float) -> float:
+    """The score threshold of a search that finds every score that rounds to `threshold`: up to 0.00005 below it."""
     return threshold - 0.00006
 
 
 def neighbourhood(
-    source: EntityRef, hits: Iterable[Hit], threshold: float, gone: Container[EntityRef] = _NOBODY
+    source: EntityRef, hits: Iterable[Hit], threshold: float, gone: Container[EntityRef] = _NONE_GONE
 ) -> list[Neighbour]:
-    """The neighbours among `hits` of one or more searches, best first: without `source` itself and those that are
-    `gone`, each once, rounded scores at or above `threshold` (cosine, 0..1)."""
+    """The neighbours of `source` among `hits` of one or more searches, best first, each once.
+
+    `source` itself and the entities that are `gone` are left out. Scores are rounded, and at or above `threshold`
+    (cosine, 0..1).
+    """
     scores: dict[EntityRef, float] = {}
     for ref, cosine in hits:
         score = rounded(cosine)
@@ -48,33 +53,35 @@ def neighbourhood(
 def nearest(
     source: EntityRef,
     answers: Iterable[Sequence[tuple[str, float]]],
-    names: Mapping[str, EntityRef | None],
+    entities: Mapping[str, EntityRef | None],
     threshold: float,
     limit: int,
 ) -> list[Neighbour]:
     """The `limit` best of the neighbourhood that the answers of some searches make.
 
-    `names`: the entity of each point that was hit; None is no neighbour.
+    `entities`: the entity of each point that was hit; a point with None is no neighbour.
     """
     hits = [hit for answer in answers for hit in answer]
-    kept = limit + _SPARE
+    kept = limit + _EXTRA_HITS
     scores = sorted([cosine for _, cosine in hits])
     if len(hits) > kept and math.isfinite(sum(scores)):
-        # Most of what several searches find is in no list: it is not even rounded.
+        # Most hits of several searches are in no list, so that they are not even rounded.
         least = scores[-kept]
         near = neighbourhood(
-            source, [(ref, cosine) for point, cosine in hits if cosine >= least and (ref := names[point])], threshold
+            source, [(ref, cosine) for point, cosine in hits if cosine >= least and (ref := entities[point])], threshold
         )
         if len(near) >= limit and near[limit - 1].score > rounded(least):
             return near[:limit]
-    return neighbourhood(source, [(ref, cosine) for point, cosine in hits if (ref := names[point])], threshold)[:limit]
+    return neighbourhood(source, [(ref, cosine) for point, cosine in hits if (ref := entities[point])], threshold)[
+        :limit
+    ]
 
 
-def left_out(answer: Sequence[tuple[object, float]], asked: int, threshold: float) -> float | None:
-    """The rounded score that nobody exceeds whom the answer of one search, asked for at most `asked` hits, leaves out;
-    None if it leaves out nobody at or above the threshold.
+def cut_off_of(answer: Sequence[tuple[object, float]], asked: int, threshold: float) -> float | None:
+    """Upper bound, rounded, of the score of any point that the answer of one search leaves out.
 
-    `answer`: all its hits, those that make no neighbours too, with their cosines, best first.
+    None: the answer leaves out no point at or above the threshold. `answer`: all its hits with their cosines, best
+    first, also those that are no neighbours. `asked`: the limit of the search.
     """
     if len(answer) < asked:
         return None
@@ -82,25 +89,26 @@ def left_out(answer: Sequence[tuple[object, float]], asked: int, threshold: floa
     return last if last >= threshold else None
 
 
-def known_of(near: Sequence[Neighbour], floors: Iterable[float | None], kept: int) -> Known:
-    """What answers of some searches say for certain: those that stand above whoever was left out of any.
+def certain_list(near: Sequence[Neighbour], cut_offs: Iterable[float | None], kept: int) -> NeighbourList:
+    """The list that the answers of some searches make: only neighbours that score above all that was left out.
 
-    `near`: the best of the neighbourhood that they make, best first, kept + 1 of them if there are so many. `floors`:
-    what was `left_out` of each answer. A tie at the end is decided by (type, id): one who ties with somebody left out
-    is not known.
+    `near`: the best of the neighbourhood that the answers make, best first, kept + 1 of them if there are so many.
+    `cut_offs`: the `cut_off_of` each answer. A neighbour that ties with a cut-off is left out: (type, id) decides a
+    tie, and the points that were left out are unknown.
     """
-    floor = max((floor for floor in floors if floor is not None), default=None)
-    if floor is not None:
-        near = near[: bisect_left(near, -floor, key=_falling)]
-    return cut(tuple(near), floor, kept)
+    cut_off = max((one for one in cut_offs if one is not None), default=None)
+    if cut_off is not None:
+        near = near[: bisect_left(near, -cut_off, key=_falling)]
+    return truncated(tuple(near), cut_off, kept)
 
 
 def semantic_edges(source: EntityRef, ranking: Ranking, model: str, collections: Mapping[str, str]) -> list[ListedEdge]:
-    """The edges of a list; `model` is the embedding model that the cosines come from, `collections` has the collection
-    of each entity type.
+    """The edges of a list.
+
+    `model`: the embedding model that the cosines come from. `collections`: the collection of each entity type.
 
     Raises:
-        ValueError: a score is no cosine: it exceeds 1.
+        ValueError: a score exceeds 1, which no cosine does.
     """
     if ranking and ranking[0].score > 1.0:
         raise ValueError(f"the cosine of {source} and {ranking[0].ref} is {ranking[0].score}: more than 1")
@@ -112,6 +120,9 @@ def semantic_edges(source: EntityRef, ranking: Ranking, model: str, collections:
 
 @lru_cache(maxsize=64)
 def _evidence(model: str, collection: str) -> str:
-    """All but the score, in the order in which a jsonb writes its keys."""
+    """All of the evidence but the score, in the order in which a jsonb writes its keys.
+
+    64 entries: one for each pair of model and collection, of which a site has a few.
+    """
     text = json.dumps({"rule": "cosine", "model": model, "collection": collection}, ensure_ascii=False)
     return f'{text[:-1]}, "similarity_score": '

@@ -227,14 +227,14 @@ def test_clean_censuses_raise_no_false_alarm_with_writers_at_work_or_at_rest(
     assert found(censuses(platform, deep=True)).keys() <= {Kind.DANGLING_REFERENCE}
 
 
-def test_an_edge_to_what_went_is_no_fault_while_a_sweep_has_yet_to_ask_its_source(
+def test_an_edge_to_an_entity_that_is_gone_is_no_fault_while_a_rebuild_has_not_reached_its_source(
     make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform = make_platform(shards=1)
     counting(platform)
     fill(platform, 20)
-    monkeypatch.setattr("mcp_assets.sync.link.linker.SWEEP_FROM", 1)
-    monkeypatch.setattr("mcp_assets.sync.link.linker.SWEEP_SHARE", 0.0)
+    monkeypatch.setattr("mcp_assets.sync.link.linker.REBUILD_FROM", 1)
+    monkeypatch.setattr("mcp_assets.sync.link.linker.REBUILD_SHARE", 0.0)
     remove(platform, "tasks", "t3")
     for _ in full_sync(platform, "task", [0]):
         pass

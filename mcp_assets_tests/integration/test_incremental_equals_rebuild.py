@@ -16,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.platform import Platform
-from mcp_assets.sync.link import linker, neighbours, prefetch
+from mcp_assets.sync.link import changes, linker, prefetch, semantic_neighbours
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, shorten_lists
 from mcp_assets_tests.machine import LIMIT, Workspace
 from mcp_assets_tests.machine_steps import STEPS, Steps
@@ -34,15 +34,15 @@ class Way(NamedTuple):
     """A way of linking."""
 
     name: str
-    sweep_from: int
-    """From so many changes on, everybody is asked anew."""
-    spares: int
+    rebuild_from: int
+    """From so many changes on, all lists are rebuilt."""
+    reserves: int
 
 
 WAYS = (
-    Way("everybody is asked anew", 3, 2),
-    Way("changes are worked in", 1_000, 2),
-    Way("changes are worked in without spares", 1_000, 0),
+    Way("all lists are rebuilt", 3, 2),
+    Way("lists are updated", 1_000, 2),
+    Way("lists are updated without reserves", 1_000, 0),
 )
 
 
@@ -57,15 +57,15 @@ def machine(
     way: Way, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], Workspace]:
     """Makes the state machine on a platform that links in that way, with every bound so small that it is met."""
-    monkeypatch.setattr(linker, "SWEEP_FROM", way.sweep_from)
+    monkeypatch.setattr(linker, "REBUILD_FROM", way.rebuild_from)
     monkeypatch.setattr(linker, "CHANGES_AT_ONCE", 5)
-    monkeypatch.setattr(linker, "SWEPT_AT_ONCE", 5)
+    monkeypatch.setattr(linker, "CHANGES_IN_REBUILD_AT_ONCE", 5)
     monkeypatch.setattr(linker, "_LISTS_BETWEEN_CHANGES", 2)
     monkeypatch.setattr(prefetch, "LISTS_AT_ONCE", 2)
-    monkeypatch.setattr(linker, "REFERRING_AT_ONCE", 4)
-    monkeypatch.setattr(neighbours, "DEEP", 2)
-    monkeypatch.setattr(neighbours, "ASKED", 2)
-    shorten_lists(monkeypatch, LIMIT, LIMIT + way.spares)
+    monkeypatch.setattr(changes, "REFERRING_AT_ONCE", 4)
+    monkeypatch.setattr(semantic_neighbours, "REACH_HITS", 2)
+    monkeypatch.setattr(semantic_neighbours, "LIST_HITS", 2)
+    shorten_lists(monkeypatch, LIMIT, LIMIT + way.reserves)
     platform = make_platform(types=TYPES, tag_candidates=4, chunk_size=8_000)
     platform._embedder = AngleEmbedder(threshold=0.8)
     create_source_tables(platform)

@@ -15,7 +15,8 @@ from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.inbox import drain as drain_module
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.index.full_sync import full_sync
-from mcp_assets.sync.link.linker import link_until_done, pending_links
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.marks import pending_links
 from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.hashing import TASKS, points, qdrant, task_point
 from mcp_assets_tests.killing import chosen, killed_at, moments

@@ -9,7 +9,8 @@ from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
-from mcp_assets.sync.link import linker, neighbours
+from mcp_assets.sync.link import linker, semantic_neighbours
+from mcp_assets.sync.link.marks import mark_shards, pending_links
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets_tests.linking import (
     TYPES,
@@ -125,7 +126,7 @@ def test_an_unchanged_edge_is_not_touched(world: Platform) -> None:
     assert stamps() == before
     assert (counts.added, counts.changed, counts.removed) == ({}, {}, {})
     for name in world.settings.entity_types:
-        linker.mark_shards(world, name, range(4), force=True)
+        mark_shards(world, name, range(4), force=True)
     assert relink(world).relinked
     assert stamps() == before
 
@@ -204,8 +205,8 @@ def test_a_point_that_is_lost_behind_our_back_costs_its_neighbours_nothing(world
     (collection,) = {world.qdrant.alias_target("task_points")}
     assert collection is not None
     world.qdrant.write(collection, delete=[point_id(B)])
-    linker.mark_shards(world, "task", range(4), force=True)
-    linker.mark_shards(world, "memory", range(4), force=True)
+    mark_shards(world, "task", range(4), force=True)
+    mark_shards(world, "memory", range(4), force=True)
     relink(world)
     assert set(graph(world)) == {(A, C, SEMANTIC), (C, A, SEMANTIC)}
 
@@ -217,14 +218,14 @@ def test_what_was_refused_by_the_embedder_is_linked_by_its_references(world: Pla
     assert set(graph(world)) == {(A, B, SEQUENTIAL)}
 
 
-@pytest.mark.parametrize("sweep_from", [1, 10_000])
+@pytest.mark.parametrize("rebuild_from", [1, 10_000])
 def test_both_ways_of_linking_make_the_edges_of_a_rebuild(
-    world: Platform, monkeypatch: pytest.MonkeyPatch, sweep_from: int
+    world: Platform, monkeypatch: pytest.MonkeyPatch, rebuild_from: int
 ) -> None:
-    monkeypatch.setattr(linker, "SWEEP_FROM", sweep_from)
-    monkeypatch.setattr(linker, "SWEEP_SHARE", 0.0)
-    for bound, value in (("DEEP", 16), ("_DEEP_QUERIES_A_REQUEST", 2), ("NAMES_KEPT", 30)):
-        monkeypatch.setattr(neighbours, bound, value)
+    monkeypatch.setattr(linker, "REBUILD_FROM", rebuild_from)
+    monkeypatch.setattr(linker, "REBUILD_SHARE", 0.0)
+    for bound, value in (("REACH_HITS", 16), ("_REACH_QUERIES_A_REQUEST", 2), ("ENTITIES_KEPT", 30)):
+        monkeypatch.setattr(semantic_neighbours, bound, value)
     refs = [EntityRef(name, f"{number:02}") for name in ("task", "page", "memory") for number in range(15)]
     for number, ref in enumerate(refs):
         tags = [f"t{number % 5}", f"u{number % 3}"]
@@ -242,20 +243,20 @@ def test_both_ways_of_linking_make_the_edges_of_a_rebuild(
     assert shown == evidence(world)
 
 
-def test_a_change_that_meets_a_list_with_somebody_gone_while_everybody_is_asked_anew_is_worked_in(
+def test_a_change_that_meets_a_list_with_an_entity_gone_during_a_rebuild_updates_that_list(
     world: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, ref in enumerate((A, B, C)):
         put(world, ref, f"@{number}", tags=["shared", "other"])
     relink(world)
-    monkeypatch.setattr(linker, "SWEEP_FROM", 1)
+    monkeypatch.setattr(linker, "REBUILD_FROM", 1)
     delete_source(world, B)
     index(world, B)
-    # Up to where the change is worked off, and no list is asked for yet.
+    # Until the deletion is linked, and no list is written yet.
     linking = linker.link(world)
     next(linking)
     linking.close()
-    monkeypatch.setattr(linker, "SWEEP_FROM", 10_000)
+    monkeypatch.setattr(linker, "REBUILD_FROM", 10_000)
     put(world, A, "@0", tags=["shared"])
     relink(world)
     assert {key.target for key in graph(world)} == {A, C}
@@ -269,8 +270,8 @@ def test_what_was_indexed_before_there_were_edges_is_linked_by_a_full_run(world:
     edges = graph(world)
     forget_links(world)
     assert relink(world).relinked == 0
-    linker.mark_shards(world, "task", range(4), force=False)
+    mark_shards(world, "task", range(4), force=False)
     relink(world)
     assert graph(world) == edges
-    linker.mark_shards(world, "task", range(4), force=False)
-    assert linker.pending_links(world, up_to=1) == 0
+    mark_shards(world, "task", range(4), force=False)
+    assert pending_links(world, up_to=1) == 0

@@ -24,10 +24,11 @@ from mcp_assets.sync.index.full_sync import count_differing, full_sync
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link import linker as linker_module
-from mcp_assets.sync.link.linker import link_until_done, pending_links
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.locks import sole_linker
-from mcp_assets.sync.link.neighbours import SemanticLists
-from mcp_assets.sync.link.prefetch import Ahead
+from mcp_assets.sync.link.marks import pending_links
+from mcp_assets.sync.link.prefetch import Prefetch
+from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 from mcp_assets.sync.views.pending import pending
 from mcp_assets.sync.views.search import search
 from mcp_assets_tests.observing import (
@@ -147,18 +148,18 @@ def test_after_the_move_every_entity_is_linked_anew_by_the_new_model(other: Plat
     assert linked_models(other) == {"other"}
 
 
-def test_a_linker_that_looked_up_the_old_collections_works_off_no_mark_of_the_move(other: Platform) -> None:
+def test_a_linker_that_looked_up_the_old_collections_removes_no_mark_of_the_move(other: Platform) -> None:
     """Its edges would be the old model's, and the marks gone."""
     list(link_until_done(other))
-    journal, semantic = read_journal(other), SemanticLists(other)
-    with sole_linker(other) as session, Ahead(other, semantic) as ahead:
+    journal, semantic = read_journal(other), SemanticNeighbours(other)
+    with sole_linker(other) as session, Prefetch(other, semantic) as prefetch:
         assert session is not None
-        before = linker_module._Linker(other, session, journal, semantic, ahead)
+        before = linker_module._Linker(other, session, journal, semantic, prefetch)
         sync_everything(other)
         marks = pending_links(other, up_to=1_000)
 
         for work in (before.changes, lambda: list(before.lists())):
-            with pytest.raises(linker_module._Overtaken):
+            with pytest.raises(linker_module._Superseded):
                 work()
 
     assert pending_links(other, up_to=1_000) == marks
@@ -175,14 +176,14 @@ def test_a_move_right_after_the_linker_looked_collections_up_is_noticed(
     drain_all(other)
     looked_up = []
 
-    def look_up_and_be_overtaken(platform: Platform) -> SemanticLists:
-        semantic = SemanticLists(platform)
+    def look_up_and_be_superseded(platform: Platform) -> SemanticNeighbours:
+        semantic = SemanticNeighbours(platform)
         looked_up.append(semantic.profile.name)
         if len(looked_up) == 1:
             sync_everything(other)
         return semantic
 
-    monkeypatch.setattr(linker_module, "SemanticLists", look_up_and_be_overtaken)
+    monkeypatch.setattr(linker_module, "SemanticNeighbours", look_up_and_be_superseded)
     list(link_until_done(other))
 
     assert looked_up == ["stub", "other"]
@@ -203,7 +204,7 @@ def test_while_it_builds_neighbours_are_those_of_the_old_model_and_searches_go_t
     send_looks(other, "new")
     drain_all(other)
 
-    assert SemanticLists(other).collections == [OLD, "wiki_pages__stub_16", "memory_nodes__stub_16"]
+    assert SemanticNeighbours(other).collections == [OLD, "wiki_pages__stub_16", "memory_nodes__stub_16"]
     list(link_until_done(other))
     assert linked_models(other) == {"stub"}
     best = search(other, "Order hinges")[0]

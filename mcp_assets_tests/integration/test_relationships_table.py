@@ -19,8 +19,9 @@ from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.sync.consistency.validation import validate
-from mcp_assets.sync.link.linker import link_until_done, mark_shards
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.locks import require_usable_edges
+from mcp_assets.sync.link.marks import mark_shards
 from mcp_assets.sync.views.export import export
 from mcp_assets.sync.views.graph import Format, edge_counts, related, strengths_of
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, delete_source, graph, index, rebuild, relink, write_source

@@ -12,7 +12,8 @@ from mcp_assets.settings import TypeMapping
 from mcp_assets.sync.consistency.checks import evaluate
 from mcp_assets.sync.consistency.removed_types import removed_types
 from mcp_assets.sync.consistency.validation import validate
-from mcp_assets.sync.link.linker import link_until_done, mark_shards
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.marks import mark_shards
 from mcp_assets.sync.requests.dead_letters import Selection, replay
 from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.observing import drain_all, inbox, ledger, put, rows, send, sync_all, take_in

@@ -43,14 +43,15 @@ FROM (
     SELECT entity_type, entity_id FROM {schema}.relink_marks WHERE reason <> 'lists' AND NOT swept LIMIT %(limit)s
 ) AS few
 
--- name: any_unswept
--- In the order of the index of those that are not swept, or another one is read through.
+-- name: any_change_outside_rebuild
+-- The column swept holds whether a rebuild covers the change. The order is that of the partial index on marks that are not
+-- swept; otherwise the planner may read another index to its end.
 SELECT FROM {schema}.relink_marks WHERE reason <> 'lists' AND NOT swept ORDER BY entity_type, entity_id LIMIT 1
 
--- name: sweep_changes
+-- name: cover_changes_by_rebuild
 UPDATE {schema}.relink_marks SET swept = true WHERE reason <> 'lists' AND NOT swept
 
--- name: sweep_lists
+-- name: mark_all_for_lists
 INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
 SELECT entity_type, entity_id, 'lists' FROM {schema}.entities WHERE deleted_at IS NULL
 ORDER BY entity_type, entity_id
@@ -64,7 +65,7 @@ WITH oldest AS MATERIALIZED (
 )
 DELETE FROM {schema}.relink_marks AS mark USING claimed
 WHERE mark.reason <> 'lists' AND mark.entity_type = claimed.entity_type AND mark.entity_id = claimed.entity_id
-RETURNING mark.entity_type, mark.entity_id, mark.reason, mark.swept
+RETURNING mark.entity_type, mark.entity_id, mark.reason, mark.swept AS is_in_rebuild
 
 -- name: marked_for_lists
 SELECT seq, entity_type, entity_id,
@@ -99,15 +100,17 @@ FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted
     USING (entity_type, entity_id)
 
 -- name: read_linked
-SELECT entity_type, entity_id, point::text, title_key, slug_key, tags, semantic_floor, topical_floor, linked_by
+SELECT entity_type, entity_id, point::text, title_key, slug_key, tags,
+       semantic_floor AS semantic_cut_off, topical_floor AS topical_cut_off, linked_by
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 
 -- name: read_linked_points
-SELECT point::text, entity_type, entity_id, semantic_floor FROM {schema}.linked WHERE point = ANY(%(points)s::uuid[])
+SELECT point::text, entity_type, entity_id, semantic_floor AS cut_off
+FROM {schema}.linked WHERE point = ANY(%(points)s::uuid[])
 
 -- name: read_tag_holders
-SELECT entity_type, entity_id, tags, topical_floor FROM {schema}.linked WHERE tags && %(tags)s::text[]
+SELECT entity_type, entity_id, tags, topical_floor AS cut_off FROM {schema}.linked WHERE tags && %(tags)s::text[]
 
 -- name: write_linked
 INSERT INTO {schema}.linked AS stored (entity_type, entity_id, point, title_key, slug_key, tags, linked_by)
@@ -120,14 +123,15 @@ SET point = excluded.point, title_key = excluded.title_key, slug_key = excluded.
     linked_by = excluded.linked_by, linked_at = now()
 
 -- name: delete_linked
-WITH without_spares AS (
+WITH without_reserves AS (
     DELETE FROM {schema}.spares USING unnest(%(types)s::text[], %(ids)s::text[]) AS gone (entity_type, entity_id)
     WHERE spares.entity_type = gone.entity_type AND spares.entity_id = gone.entity_id
 )
 DELETE FROM {schema}.linked USING unnest(%(types)s::text[], %(ids)s::text[]) AS gone (entity_type, entity_id)
 WHERE linked.entity_type = gone.entity_type AND linked.entity_id = gone.entity_id
 
--- name: write_floors
+-- name: write_cut_offs
+-- The columns semantic_floor and topical_floor hold the cut-offs.
 UPDATE {schema}.linked AS linked
 SET semantic_floor = CASE WHEN new.is_semantic THEN new.semantic ELSE linked.semantic_floor END,
     topical_floor = CASE WHEN new.is_topical THEN new.topical ELSE linked.topical_floor END
@@ -138,35 +142,36 @@ WHERE linked.entity_type = new.entity_type AND linked.entity_id = new.entity_id
   AND (new.is_semantic AND linked.semantic_floor IS DISTINCT FROM new.semantic
        OR new.is_topical AND linked.topical_floor IS DISTINCT FROM new.topical)
 
--- name: read_spares
-SELECT entity_type, entity_id, semantic_floor, neighbours, listed
+-- name: read_reserves
+-- The table spares holds the reserves; its column listed is the highest move number when they were written.
+SELECT entity_type, entity_id, semantic_floor AS cut_off, neighbours AS reserves, listed AS move_number
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 LEFT JOIN {schema}.spares USING (entity_type, entity_id)
 
--- name: read_topical_floors
-SELECT entity_type, entity_id, topical_floor
+-- name: read_topical_cut_offs
+SELECT entity_type, entity_id, topical_floor AS cut_off
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 
--- name: moved_of
-SELECT entity_type, entity_id, moved
+-- name: read_move_numbers
+SELECT entity_type, entity_id, moved AS move_number
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 
--- name: has_moved
-WITH epoch AS MATERIALIZED (SELECT nextval('{schema}.link_epoch') AS now)
-UPDATE {schema}.linked SET moved = epoch.now
-FROM epoch, unnest(%(types)s::text[], %(ids)s::text[]) AS moved (entity_type, entity_id)
+-- name: record_move
+WITH move AS MATERIALIZED (SELECT nextval('{schema}.link_epoch') AS number)
+UPDATE {schema}.linked SET moved = move.number
+FROM move, unnest(%(types)s::text[], %(ids)s::text[]) AS moved (entity_type, entity_id)
 WHERE linked.entity_type = moved.entity_type AND linked.entity_id = moved.entity_id
 
--- name: write_spares
--- Spares that are the same have to be written too if somebody among them has moved since they were listed.
+-- name: write_reserves
+-- Reserves that stay the same are written too if a vector has changed since: the move number says that they are right.
 INSERT INTO {schema}.spares AS stored (entity_type, entity_id, neighbours, listed)
-SELECT entity_type, entity_id, neighbours, epoch.last_value
+SELECT entity_type, entity_id, neighbours, moves.last_value
 FROM ROWS FROM (unnest(%(types)s::text[]), unnest(%(ids)s::text[]), jsonb_array_elements(%(neighbours)s::jsonb))
     AS new (entity_type, entity_id, neighbours)
-    JOIN {schema}.linked USING (entity_type, entity_id), {schema}.link_epoch AS epoch
+    JOIN {schema}.linked USING (entity_type, entity_id), {schema}.link_epoch AS moves
 ON CONFLICT (entity_type, entity_id) DO UPDATE SET neighbours = excluded.neighbours, listed = excluded.listed
 WHERE stored.listed < excluded.listed OR stored.neighbours <> excluded.neighbours
 

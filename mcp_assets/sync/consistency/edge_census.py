@@ -19,10 +19,11 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.relationships import Orphan
 from mcp_assets.sync.consistency.drift import LIES, Drift, Kind
 from mcp_assets.sync.consistency.recheck import LIE, lies
-from mcp_assets.sync.link.link_state import by_type_and_id, read_linked, reference_edges, stale
-from mcp_assets.sync.link.linker import linked_by
+from mcp_assets.sync.link.link_rules import rules_fingerprint
+from mcp_assets.sync.link.link_state import by_type_and_id, read_link_states, reference_edges, stale_link_states
 from mcp_assets.sync.link.locks import exclusive
-from mcp_assets.sync.link.neighbours import SemanticLists, TopicalLists
+from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
+from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
 
 T = TypeVar("T")
 
@@ -186,9 +187,9 @@ class EdgeRules:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._semantic = SemanticLists(platform)
-        self._topical = TopicalLists(platform)
-        self._linked_by = linked_by(platform, self._semantic.profile)
+        self._semantic = SemanticNeighbours(platform)
+        self._topical = TopicalNeighbours(platform)
+        self._linked_by = rules_fingerprint(platform, self._semantic.profile)
 
     def differing(self, refs: Collection[EntityRef]) -> list[Drift]:
         """What is wrong with the edges of `refs`, looked at twice; of an entity whose ledger row lies, only that."""
@@ -202,7 +203,8 @@ class EdgeRules:
             found = self._compare(locked, suspects)
             involved = {ref for one in found for ref in one.involved}
             waiting = _waiting(self._platform, locked, involved)
-            points = {ref: row.point for ref, row in read_linked(self._platform, locked, involved).items() if row.point}
+            states = read_link_states(self._platform, locked, involved)
+            points = {ref: row.point for ref, row in states.items() if row.point}
             lying = lying_rows(self._platform, locked, {one.drift.ref for one in found if one.drift.ref is not None})
         moving = {one.drift.ref for one in found if waiting.intersection(one.involved)}
         # A lost point is told of by itself; the lists that it stood in are right again once it is back.
@@ -241,15 +243,15 @@ class EdgeRules:
         collections = self._semantic.collections
         told += (
             _Difference(Drift(Kind.STALE_LINK, ref, "the linker last saw it otherwise than it is"))
-            for ref in sorted(stale(platform, connection, refs, collections, self._linked_by))
+            for ref in sorted(stale_link_states(platform, connection, refs, collections, self._linked_by))
         )
         return told
 
     def _wanted(self, connection: Connection, refs: Collection[EntityRef]) -> list[Edge]:
         platform = self._platform
-        living = read_linked(platform, connection, refs)
+        living = read_link_states(platform, connection, refs)
         points = {ref: row.point for ref, row in living.items() if row.point}
-        near = {ref: known.ranking for ref, known in self._semantic.known(connection, points).items()}
+        near = {ref: found.ranking for ref, found in self._semantic.lists(connection, points).items()}
         topical = self._topical.edges_of(connection, {ref: row.tags for ref, row in living.items()})
         return [
             *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in self._semantic.edges(near)),

@@ -7,7 +7,8 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
-from mcp_assets.sync.link.linker import Reason, link_until_done, mark
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.marks import Reason, mark
 from mcp_assets.sync.resolve_ids import IDS_AT_ONCE, by_type, pages
 
 

@@ -41,8 +41,9 @@ from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.index.mass_delete import MassDeletion, is_mass, sentence
-from mcp_assets.sync.link.linker import Reason, link_until_done, mark
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.locks import exclusive
+from mcp_assets.sync.link.marks import Reason, mark
 
 _LEDGER = frozenset({Kind.LEDGER_BEHIND, Kind.LYING_LEDGER, Kind.VANISHED_ROW})
 _REWRITTEN = frozenset({Kind.STALE_PAYLOAD, Kind.ORPHAN_VECTOR, Kind.SURPLUS_CHUNK})

@@ -13,7 +13,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.relationships import EdgeChanges
 from mcp_assets.sync.inbox.outbox import ResultMessage, keep
 from mcp_assets.sync.index.batch_report import Counts
-from mcp_assets.sync.link.linker import LinkCounts
+from mcp_assets.sync.link.counts import LinkCounts
 
 if TYPE_CHECKING:
     from mcp_assets.sync.inbox.drain import Drained

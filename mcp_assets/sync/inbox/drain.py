@@ -37,7 +37,7 @@ from mcp_assets.sync.index.event_rechecks import (
 from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
-from mcp_assets.sync.link.linker import Reason, mark
+from mcp_assets.sync.link.marks import Reason, mark
 from mcp_assets.sync.pipeline import overlapped
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,7 @@
-"""Linked: what the linker last saw of each entity, brought to what the ledger says now; and the reference edges."""
+"""Link state: what the linker last saw of each entity (the tables `linked` and `reference_uses`), and reference edges.
+
+The linker compares this with the ledger: the difference is what has to be linked again.
+"""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,111 +27,119 @@ from mcp_assets.stores.postgres import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Linked:
-    """One row of `linked`. `point`: its own point in Qdrant, if it has one. Floors: see `sync.link.neighbours`."""
+class LinkState:
+    """One row of `linked`."""
 
     point: str | None
+    """The entity's own point in Qdrant, if it has one."""
     title_key: str | None
     slug_key: str | None
     tags: frozenset[str]
-    semantic_floor: float | None = None
-    topical_floor: float | None = None
+    semantic_cut_off: float | None = None
+    """Of the entity's semantic list (see `NeighbourList`): the column `linked.semantic_floor`."""
+    topical_cut_off: float | None = None
+    """The same of its topical list: the column `linked.topical_floor`."""
     linked_by: str = ""
+    """The fingerprint of the rules by which it was last linked."""
 
     def keys(self, ref: EntityRef) -> frozenset[ReferenceKey]:
+        """The keys under which references find `ref`, the entity of this row."""
         named = ((ReferenceKind.TITLE, self.title_key), (ReferenceKind.SLUG, self.slug_key))
         return frozenset((id_key(ref), *(ReferenceKey(kind, key) for kind, key in named if key is not None)))
 
 
 @dataclass(slots=True)
-class Derived:
-    """What changed entities are now, against what they were when they were last linked."""
+class StateChanges:
+    """How changed entities differ from what they were when they were last linked."""
 
-    living: dict[EntityRef, Linked] = field(default_factory=dict)
+    living: dict[EntityRef, LinkState] = field(default_factory=dict)
     gone: set[EntityRef] = field(default_factory=set)
     moved: set[EntityRef] = field(default_factory=set)
-    """Their vector came, went or is another: their place in the semantic lists is."""
+    """Entities whose vector came, went or changed, so that semantic lists change."""
     retagged: set[EntityRef] = field(default_factory=set)
-    """The same of their tags and the topical lists."""
+    """Entities whose tags came, went or changed, so that topical lists change."""
     referring: set[EntityRef] = field(default_factory=set)
-    """Whose reference edges may be others now, themselves or not."""
+    """Entities whose reference edges may have changed: changed entities, and those that refer to one."""
 
 
 def by_type_and_id(refs: Iterable[EntityRef]) -> dict[str, list[str]]:
-    """`refs` as the two parameters that queries take."""
+    """`refs`, ordered, as the two parameters `types` and `ids` that queries take."""
     ordered = sorted(refs)
     return {"types": [ref.type for ref in ordered], "ids": [ref.id for ref in ordered]}
 
 
-def read_linked(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, Linked]:
-    """Those of `refs` that were living when they were last linked."""
+def read_link_states(
+    platform: Platform, connection: Connection, refs: Collection[EntityRef]
+) -> dict[EntityRef, LinkState]:
+    """The states of `refs`; without those that were not living when they were last linked."""
     rows = connection.execute(platform.postgres.query("read_linked"), by_type_and_id(refs))
     return {
-        EntityRef(row[0], row[1]): Linked(row[2], row[3], row[4], frozenset(row[5]), row[6], row[7], row[8])
-        for row in rows.fetchall()
+        EntityRef(entity_type, entity_id): LinkState(point, title_key, slug_key, frozenset(tags), *rest)
+        for entity_type, entity_id, point, title_key, slug_key, tags, *rest in rows.fetchall()
     }
 
 
-def derive(
+def update_link_states(
     platform: Platform,
     connection: Connection,
     refs: Collection[EntityRef],
     vectors: Collection[EntityRef],
     collections: Sequence[str],
     linked_by: str,
-) -> Derived:
-    """Bring `linked` and `reference_uses` of `refs` to what the ledger says; those in `vectors` have a new vector.
+) -> StateChanges:
+    """Bring `linked` and `reference_uses` of `refs` to what the ledger says.
 
-    `collections`: the physical ones that are searched. `linked_by`: the name of the rules and settings in force.
+    `vectors`: those of `refs` that have a new vector. `collections`: the physical collections that are searched.
+    `linked_by`: the fingerprint of the rules and settings in force.
     """
     names = by_type_and_id(refs)
-    before = read_linked(platform, connection, refs)
-    known_uses = _read_uses(platform, connection, "uses_of_sources", names)
-    derived = Derived()
+    before = read_link_states(platform, connection, refs)
+    stored_uses = _read_uses(platform, connection, "uses_of_sources", names)
+    changes = StateChanges()
     now_living = _states(platform, connection, names, collections, linked_by)
-    derived.living = {ref: row for ref, (row, _) in now_living.items()}
+    changes.living = {ref: row for ref, (row, _) in now_living.items()}
     new_uses = {ref: uses for ref, (_, uses) in now_living.items()}
-    after_keys = {ref: row.keys(ref) for ref, row in derived.living.items()}
+    after_keys = {ref: row.keys(ref) for ref, row in changes.living.items()}
     changed_keys: set[ReferenceKey] = set()
     rewritten: list[EntityRef] = []
     stale_uses: list[EntityRef] = []
     for ref in refs:
-        was, now = before.get(ref), derived.living.get(ref)
+        was, now = before.get(ref), changes.living.get(ref)
         if now is None:
-            derived.gone.add(ref)
+            changes.gone.add(ref)
         changed_keys |= (was.keys(ref) if was else frozenset()) ^ after_keys.get(ref, frozenset())
         if (was.point if was else None) != (now.point if now else None) or (ref in vectors and now and now.point):
-            derived.moved.add(ref)
+            changes.moved.add(ref)
         if (was.tags if was else frozenset()) != (now.tags if now else frozenset()):
-            derived.retagged.add(ref)
+            changes.retagged.add(ref)
         if now is not None and (was is None or not _same(was, now)):
             rewritten.append(ref)
-        uses_before, uses_after = known_uses.get(ref, ()), new_uses.get(ref, ())
+        uses_before, uses_after = stored_uses.get(ref, ()), new_uses.get(ref, ())
         if set(uses_before) != set(uses_after):
             stale_uses.append(ref)
-            derived.referring |= {ref, *_reverse_targets(uses_before), *_reverse_targets(uses_after)}
+            changes.referring |= {ref, *_reverse_targets(uses_before), *_reverse_targets(uses_after)}
         if (was is None) != (now is None):
-            derived.referring.add(ref)
-    _write_linked(platform, connection, derived, before, rewritten, linked_by)
+            changes.referring.add(ref)
+    _write_linked(platform, connection, changes, before, rewritten, linked_by)
     _write_uses(platform, connection, stale_uses, new_uses)
-    derived.referring |= _users(platform, connection, changed_keys)
-    return derived
+    changes.referring |= _users(platform, connection, changed_keys)
+    return changes
 
 
-def stale(
+def stale_link_states(
     platform: Platform, connection: Connection, refs: Collection[EntityRef], collections: Sequence[str], linked_by: str
 ) -> set[EntityRef]:
-    """Those of `refs` of which `linked` or `reference_uses` say something else than the ledger implies."""
+    """Those of `refs` whose rows in `linked` or `reference_uses` are not what the ledger implies."""
     names = by_type_and_id(refs)
-    before = read_linked(platform, connection, refs)
-    known_uses = _read_uses(platform, connection, "uses_of_sources", names)
+    before = read_link_states(platform, connection, refs)
+    stored_uses = _read_uses(platform, connection, "uses_of_sources", names)
     living = _states(platform, connection, names, collections, linked_by)
     found = set()
     for ref in refs:
         was = before.get(ref)
         now, uses = living.get(ref, (None, ()))
         same = _same(was, now) if was is not None and now is not None else was is now
-        if not same or set(known_uses.get(ref, ())) != set(uses):
+        if not same or set(stored_uses.get(ref, ())) != set(uses):
             found.add(ref)
     return found
 
@@ -139,8 +150,8 @@ def _states(
     names: Mapping[str, Sequence[str]],
     collections: Sequence[str],
     linked_by: str,
-) -> dict[EntityRef, tuple[Linked, tuple[Use, ...]]]:
-    """What the ledger says now of those that are living, as the linker keeps it, and the references they make."""
+) -> dict[EntityRef, tuple[LinkState, tuple[Use, ...]]]:
+    """The link states that the ledger implies now, of the living entities of `names`, and the references they make."""
     found = {}
     rows = connection.execute(platform.postgres.query("read_states"), {**names, "collections": list(collections)})
     for entity_type, entity_id, title, content, metadata, deleted, has_point in rows.fetchall():
@@ -148,7 +159,7 @@ def _states(
             continue
         ref = EntityRef(entity_type, entity_id)
         by_kind = {key.kind: key.key for key in keys_of(ref, title, metadata)}
-        row = Linked(
+        row = LinkState(
             str(point_id(ref)) if has_point else None,
             by_kind.get(ReferenceKind.TITLE),
             by_kind.get(ReferenceKind.SLUG),
@@ -160,7 +171,7 @@ def _states(
 
 
 def reference_edges(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> list[Edge]:
-    """Every edge that references make and of which one of `refs` is the source; none of those that are gone."""
+    """Every edge that references make and that has one of `refs` as its source; an entity that is gone has none."""
     own = _read_uses(platform, connection, "uses_of_sources", by_type_and_id(refs))
     incoming = _read_uses(
         platform, connection, "reverse_uses_of_keys", {"keys": sorted(id_key(ref).key for ref in refs)}
@@ -178,7 +189,7 @@ def reference_edges(platform: Platform, connection: Connection, refs: Collection
     return list(strongest(stated).values())
 
 
-def _same(was: Linked, now: Linked) -> bool:
+def _same(was: LinkState, now: LinkState) -> bool:
     return (was.point, was.title_key, was.slug_key, was.tags, was.linked_by) == (
         now.point,
         now.title_key,
@@ -222,7 +233,7 @@ def _read_uses(
 def _holders(
     platform: Platform, connection: Connection, keys: Collection[ReferenceKey]
 ) -> dict[ReferenceKey, list[EntityRef]]:
-    """The living entities that `keys` find: of a title or slug the first of each type."""
+    """The living entities that `keys` find. Of the holders of one title or slug, the first of each entity type."""
     postgres = platform.postgres
     holders: dict[ReferenceKey, list[EntityRef]] = {}
     ids = {_ref_of(key.key) for key in keys if key.kind is ReferenceKind.ID}
@@ -240,16 +251,16 @@ def _holders(
 def _write_linked(
     platform: Platform,
     connection: Connection,
-    derived: Derived,
-    before: Mapping[EntityRef, Linked],
+    changes: StateChanges,
+    before: Mapping[EntityRef, LinkState],
     rewritten: Sequence[EntityRef],
     linked_by: str,
 ) -> None:
-    gone = derived.gone & before.keys()
+    gone = changes.gone & before.keys()
     if gone:
         connection.execute(platform.postgres.query("delete_linked"), by_type_and_id(gone))
     if rewritten:
-        rows = [derived.living[ref] for ref in sorted(rewritten)]
+        rows = [changes.living[ref] for ref in sorted(rewritten)]
         connection.execute(
             platform.postgres.query("write_linked"),
             {

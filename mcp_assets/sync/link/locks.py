@@ -1,7 +1,7 @@
-"""Link lock: one linker at a time works off the marks, alone in each of its changes; and how it looks things up.
+"""Link locks: one linker works at a time, and one transaction changes edges at a time; and how transactions read.
 
-The linker's lock is that of a session, and decides who works. The lock of a transaction is what keeps edges right: it
-holds even when a session is lost and another linker has begun.
+The advisory lock of a session decides which linker works. The advisory lock of a transaction keeps edges right: the
+linker whose session was lost still holds it until its transaction ends, so that its successor waits.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,10 @@ from mcp_assets.stores.postgres import Connection
 
 @contextmanager
 def sole_linker(platform: Platform) -> Iterator[int | None]:
-    """Be the one who works off the marks while the block runs: the session that holds the lock; None if another is."""
+    """Hold the linker's lock while the block runs.
+
+    Yields the backend process id of the session that holds it; None if another linker works.
+    """
     with platform.postgres.session() as session:
         got = session.execute(
             "SELECT pg_backend_pid() WHERE pg_try_advisory_lock(hashtextextended(%s, 0))", (_linker(platform),)
@@ -22,7 +25,7 @@ def sole_linker(platform: Platform) -> Iterator[int | None]:
 
 
 def is_sole_linker(platform: Platform, connection: Connection, session: int) -> bool:
-    """Whether `session` has been the linker since it began: a lock that is lost does not come back to it."""
+    """Whether `session` holds the linker's lock still; a session that lost the lock never gets it again."""
     return (
         connection.execute(
             platform.postgres.query("holds_lock"), {"session": session, "lock": _linker(platform)}
@@ -33,7 +36,7 @@ def is_sole_linker(platform: Platform, connection: Connection, session: int) -> 
 
 @contextmanager
 def exclusive(platform: Platform) -> Iterator[Connection]:
-    """A transaction in which no linker writes; waits for those that do."""
+    """A transaction in which no other transaction changes edges; waits for one that does."""
     with platform.postgres.transaction() as connection:
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_writing(platform),))
         yield connection
@@ -43,7 +46,7 @@ def require_usable_edges(platform: Platform) -> None:
     """Try, once a process, whether the table of edges takes ours.
 
     Raises:
-        StoreRefused: it does not, with what is in the way and what to do.
+        StoreRefused: it does not; the message says why, and what to do.
     """
     with platform.postgres.transaction() as connection:
         platform.relationships.require_usable(
@@ -56,7 +59,7 @@ def reading_edges(platform: Platform) -> Iterator[Connection]:
     """A transaction to read the table of edges in, ours and those of others.
 
     Raises:
-        StoreRefused: the table lacks columns, because it could not be made or adopted: what is in the way.
+        StoreRefused: the table lacks columns, because it could not be made or adopted; the message says why.
     """
     with platform.postgres.transaction() as connection:
         platform.relationships.require_columns(connection, platform.postgres.relationships_fault)
@@ -64,17 +67,18 @@ def reading_edges(platform: Platform) -> Iterator[Connection]:
 
 
 def by_index(connection: Connection) -> None:
-    """Have everything in this transaction looked up by index: the linker asks about some hundred entities at a time.
+    """Make the planner use indexes in this transaction: the linker reads the rows of some hundred entities at a time.
 
-    Without it the planner, which knows little of a table that has just grown, or thinks it small, reads all of it.
+    Otherwise the planner, whose statistics of a table that has just grown are old, reads the whole table.
     """
     connection.execute("SET LOCAL enable_seqscan = off")
 
 
 def _linker(platform: Platform) -> str:
-    """Names of advisory locks are hashed by PostgreSQL."""
+    """The name of the linker's lock; PostgreSQL hashes it."""
     return f"{platform.postgres.schema}/linker"
 
 
 def _writing(platform: Platform) -> str:
+    """The name of the lock of a transaction that changes edges."""
     return f"{platform.postgres.schema}/link"

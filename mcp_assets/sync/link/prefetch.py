@@ -1,8 +1,10 @@
-"""Ahead: neighbours of entities that are marked for lists, asked of Qdrant before their turn, outside any transaction.
+"""Prefetch: Qdrant is asked for the lists of marked entities before their turn, outside any transaction.
 
-Linking very much waits for Qdrant more than for anything else: so it is asked without a pause, while changes are worked
-off and while lists are written. An answer is good until a change is worked into the lists of others, or left to a sweep
-that marks everybody: the list that it makes would lack that change, and nobody would mark it again.
+When very much is linked, waiting for Qdrant takes most of the time. So it is asked without a pause, while changes are
+linked and while other lists are written.
+
+A prefetched answer is valid only while no vector has changed since it was asked. Otherwise the list built from it would
+miss that change, and nothing would mark the entity again.
 """
 
 from collections import deque
@@ -16,20 +18,27 @@ from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
-from mcp_assets.sync.link.neighbours import Answers, SemanticLists, together
+from mcp_assets.sync.link.semantic_neighbours import Answers, SemanticNeighbours, merged
 
 LISTS_AT_ONCE = 500
+"""Marks in a batch, whose lists are written in one transaction."""
 
 _IN_FLIGHT = 2
+"""Requests at once: Qdrant works on one while the answer of the other is received."""
+
 _WINDOW = 8
-"""Batches that are asked about or wait for their turn: some megabytes each."""
+"""Batches that are prefetched at a time: some megabytes each."""
 
 
-class Asked:
-    """One batch: its marks, and what Qdrant says of those that have a point. Others may have taken some meanwhile."""
+class PrefetchedBatch:
+    """One batch of marks, and the answers for the entities that have a point.
+
+    Another linker may have removed some of the marks meanwhile.
+    """
 
     def __init__(self, marks: Sequence[int], answers: Sequence[Future[Answers]]) -> None:
         self.marks = marks
+        """Their `relink_marks.seq`."""
         self._answers = answers
 
     def answers(self) -> Answers:
@@ -38,23 +47,28 @@ class Asked:
         Raises:
             StoreUnavailable, StoreRefused: Qdrant gave none.
         """
-        return together(future.result() for future in self._answers)
+        return merged(future.result() for future in self._answers)
 
     def cancel(self) -> None:
         for future in self._answers:
             future.cancel()
 
 
-class Ahead:
-    """Batches of marks in their order. For one thread, which alone works changes into lists."""
+class Prefetch:
+    """Batches of marks for lists, in the order of the marks.
 
-    def __init__(self, platform: Platform, semantic: SemanticLists) -> None:
+    Used by one thread, the one that links changes and so knows when to invalidate.
+    """
+
+    def __init__(self, platform: Platform, semantic: SemanticNeighbours) -> None:
         self._platform = platform
         self._semantic = semantic
-        self._executor = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="ahead")
-        self._window: deque[Asked] = deque()
+        self._executor = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="prefetch")
+        self._window: deque[PrefetchedBatch] = deque()
         self._early: list[tuple[Collection[EntityRef], Future[Answers]]] = []
+        """Requests for entities whose marks are not read yet."""
         self._after = 0
+        """The `seq` of the last mark that was read."""
         self._all_read = False
 
     def __enter__(self) -> Self:
@@ -65,8 +79,8 @@ class Ahead:
     ) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def ask(self, batches: int = _WINDOW) -> None:
-        """Have Qdrant asked about more, up to `batches` that nobody has taken."""
+    def fill(self, batches: int = _WINDOW) -> None:
+        """Read marks and ask Qdrant about their entities, until `batches` are prefetched or no mark is left."""
         while len(self._window) < min(batches, _WINDOW) and not self._all_read:
             marks = self._next_marks()
             if marks:
@@ -74,41 +88,46 @@ class Ahead:
             else:
                 self._all_read = True
 
-    def ask_for(self, refs: Collection[EntityRef]) -> None:
-        """Have Qdrant asked about entities that the caller is about to mark; their marks are read as any others.
+    def ask_early(self, refs: Collection[EntityRef]) -> None:
+        """Ask Qdrant about entities that the caller marks in a transaction that is not committed yet.
 
-        Only of those whose turn comes first, as many as the window holds: a hub may be in the lists of all.
+        Only as many as the window holds are asked about, those whose turn comes first: a hub may be in the lists of
+        all entities.
         """
         points = {ref: str(point_id(ref)) for ref in nsmallest(_WINDOW * LISTS_AT_ONCE, refs)}
         self._early += ((part.keys(), future) for part, future in self._submit(points))
 
-    def take(self, batches: int) -> Iterator[Asked]:
-        """At most so many batches; fewer only if no mark is left. None is ahead any more when all are taken."""
+    def take(self, batches: int) -> Iterator[PrefetchedBatch]:
+        """At most so many batches; fewer only if no mark is left.
+
+        While the caller processes a batch, Qdrant is asked for the next ones.
+        """
         for left in range(batches, 0, -1):
-            self.ask(left)
+            # No batch beyond those to be taken is asked for: changes come next, and would invalidate it.
+            self.fill(left)
             if not self._window:
                 break
             yield self._window.popleft()
         if self._all_read:
-            self._from_the_first()
+            self._read_from_the_first()
 
-    def forget(self) -> None:
-        """There were changes: what was asked before is to be asked again."""
-        for asked in self._window:
-            asked.cancel()
+    def invalidate(self) -> None:
+        """A vector has changed: discard all answers, and begin again at the first mark."""
+        for batch in self._window:
+            batch.cancel()
         for _, future in self._early:
             future.cancel()
         self._window.clear()
-        self._from_the_first()
+        self._read_from_the_first()
 
-    def _from_the_first(self) -> None:
-        # Marks become visible as their transactions are committed, which may be in another order.
+    def _read_from_the_first(self) -> None:
+        # Marks become visible as their transactions are committed, which may be in another order than that of `seq`.
         self._after = 0
         self._all_read = False
         self._early.clear()
 
     def _next_marks(self) -> Mapping[int, tuple[EntityRef, bool]]:
-        """The next marks, with who is marked and whether it has a point."""
+        """The next marks by `seq`: the entity of each, and whether it has a point."""
         with self._platform.postgres.transaction() as connection:
             rows = connection.execute(
                 self._platform.postgres.query("marked_for_lists"),
@@ -118,16 +137,16 @@ class Ahead:
             self._after = rows[-1][0]
         return {seq: (EntityRef(entity_type, entity_id), has_point) for seq, entity_type, entity_id, has_point in rows}
 
-    def _ask(self, marks: Mapping[int, tuple[EntityRef, bool]]) -> Asked:
+    def _ask(self, marks: Mapping[int, tuple[EntityRef, bool]]) -> PrefetchedBatch:
         points = {ref: str(point_id(ref)) for ref, has_point in marks.values() if has_point}
         asked_early = [(refs, future) for refs, future in self._early if not points.keys().isdisjoint(refs)]
         early = {ref for refs, _ in asked_early for ref in refs}
         unasked = {ref: point for ref, point in points.items() if ref not in early}
-        return Asked(
+        return PrefetchedBatch(
             list(marks), [*(future for _, future in asked_early), *(future for _, future in self._submit(unasked))]
         )
 
     def _submit(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[Mapping[EntityRef, str], Future[Answers]]]:
         retry = retrying(self._platform.settings)
-        for collection, part in self._semantic.questions(points):
+        for collection, part in self._semantic.requests(points):
             yield part, self._executor.submit(retry, self._semantic.answer, collection, part)

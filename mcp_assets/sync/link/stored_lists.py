@@ -1,7 +1,12 @@
-"""Known: what is stored of the neighbours of entities. Lists are edges in `relationships`; floors are in `linked`.
+"""Stored lists: the lists of neighbours as they are stored, read and written.
 
-Behind a semantic list some spares are kept, in `spares`. Who is a spare of whom no index tells: a spare that has moved
-since it was listed is struck out when it is read. One that moved and is near still has been listed again since.
+The members of a list are edges in `relationships`, the reserves of a semantic list are a row of `spares`, and the
+cut-off is a column of `linked` (`semantic_floor`, `topical_floor`). `graph.ranking` defines these terms.
+
+There is no reverse index from a reserve to the lists that hold it. A reserve whose vector changed after the list was
+written is dropped when the list is read. If it is still near, the list was written again since. To tell which came
+later, each batch of changed vectors gets a *move number* from the sequence `link_epoch`: `linked.moved` holds that of
+the last batch in which the entity's vector changed, `spares.listed` the highest one when the reserves were written.
 """
 
 import json
@@ -9,24 +14,35 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import KNOWN, LIST_LENGTH, UNKNOWN, EdgeType, Known, Neighbour, Ranking, StoredList, ranked
+from mcp_assets.graph import (
+    LIST_AND_RESERVES,
+    LIST_LENGTH,
+    UNKNOWN_LIST,
+    EdgeType,
+    Neighbour,
+    NeighbourList,
+    Ranking,
+    StoredList,
+    ranked,
+)
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection, Cursor
 from mcp_assets.sync.link.link_state import by_type_and_id
 
-_READ = {EdgeType.SEMANTIC_SIMILARITY: "read_spares", EdgeType.TOPICAL_RELEVANCE: "read_topical_floors"}
+_READ = {EdgeType.SEMANTIC_SIMILARITY: "read_reserves", EdgeType.TOPICAL_RELEVANCE: "read_topical_cut_offs"}
 
 _new = tuple.__new__
 """As in `graph.semantic`: there are very many neighbours."""
 
 _Edges = Callable[[], Mapping[EdgeType, Mapping[EntityRef, StoredList]]]
-_Spares = list[tuple[tuple[str, str], float]]
+_Reserves = list[tuple[tuple[str, str], float]]
+"""The column `spares.neighbours`: (entity type, id) and score of each, best first."""
 
 
 class StoredLists:
     """Lists of one type as they are stored, each read once, before any of them is written.
 
-    Those of `changed` entities, and those that name one of these, are read with the first.
+    The lists of `changed` entities, and the lists that name one of these, are read with the first.
     """
 
     def __init__(
@@ -35,33 +51,34 @@ class StoredLists:
         self.edge_type = edge_type
         self.changed = changed
         self.edges: dict[EntityRef, StoredList] = {}
-        """The stored edges of all that were read, once `known` was called."""
+        """The stored edges of all lists that were read; complete once `lists` was called."""
         self.listing: set[EntityRef] = set()
-        """Whose list names a changed entity, once anything was read."""
-        self.kept = KNOWN if edge_type is EdgeType.SEMANTIC_SIMILARITY else LIST_LENGTH
-        """Neighbours that are known of an entity, at most."""
+        """The entities whose list names a changed entity; complete once `read` was called."""
+        self.kept = LIST_AND_RESERVES if edge_type is EdgeType.SEMANTIC_SIMILARITY else LIST_LENGTH
+        """Neighbours that are stored of an entity, at most: topical lists have no reserves."""
         self._platform = platform
         self._connection = connection
         self._rankings: dict[EntityRef, Ranking] = {}
-        self._floors: dict[EntityRef, float | None] = {}
-        self._spares: dict[EntityRef, tuple[_Spares, int]] = {}
+        self._cut_offs: dict[EntityRef, float | None] = {}
+        self._reserves: dict[EntityRef, tuple[_Reserves, int]] = {}
+        """The reserves of an entity, and the highest move number when they were written."""
         self._begun = False
         self._reading: list[tuple[_Edges, Cursor]] = []
 
     def read(self, sources: Collection[EntityRef]) -> None:
-        """Have the lists of `sources` read; in a pipeline, meanwhile."""
+        """Send the queries that read the lists of `sources`; in a pipeline, PostgreSQL works while the caller does."""
         if not self._begun:
             self._begun = True
             self.listing = self._platform.relationships.sources_of(self._connection, self.changed, self.edge_type)
             self._read(self.changed, with_evidence=True)
             sources = self.listing.union(sources)
-        # The evidence of semantic edges is the same in all: none of an unchanged entity is another for that.
+        # The evidence of a semantic edge follows from the edge, so that an unchanged entity keeps that of its edges.
         self._read(sources, with_evidence=self.edge_type is EdgeType.TOPICAL_RELEVANCE)
 
     def _read(self, sources: Collection[EntityRef], *, with_evidence: bool) -> None:
-        new = sorted(set(sources) - self._floors.keys())
+        new = sorted(set(sources) - self._cut_offs.keys())
         if new:
-            self._floors |= dict.fromkeys(new)
+            self._cut_offs |= dict.fromkeys(new)
             edges = self._platform.relationships.reading_lists(
                 self._connection, new, [self.edge_type], with_evidence=with_evidence
             )
@@ -69,79 +86,82 @@ class StoredLists:
             before, self._reading = self._reading, [(edges, self._connection.execute(query, by_type_and_id(new)))]
             self._receive(before)
 
-    def known(self) -> dict[EntityRef, Known]:
-        """What is known of the neighbours of all whose lists were read."""
+    def lists(self) -> dict[EntityRef, NeighbourList]:
+        """The lists of all entities that were read."""
         self._receive(self._reading)
         self._reading.clear()
-        spares = self._living_spares()
+        reserves = self._unmoved_reserves()
         found = {}
-        for ref, floor in self._floors.items():
+        for ref, cut_off in self._cut_offs.items():
             near = self._rankings.get(ref, ())
             if len(near) == LIST_LENGTH:
-                found[ref] = Known((*near, *spares.get(ref, ())), floor)
-            elif floor is None and ref not in spares:
-                found[ref] = Known(near)
+                found[ref] = NeighbourList((*near, *reserves.get(ref, ())), cut_off)
+            elif cut_off is None and ref not in reserves:
+                found[ref] = NeighbourList(near)
             else:
-                # An edge that somebody took away, or that the table cannot hold.
-                found[ref] = UNKNOWN
+                # The list was full when it was written: another program removed an edge, or the table cannot hold one.
+                found[ref] = UNKNOWN_LIST
         return found
 
     def _receive(self, reading: Iterable[tuple[_Edges, Cursor]]) -> None:
-        for edges, floors in reading:
+        for edges, cut_offs in reading:
             lists = edges()[self.edge_type]
             self.edges |= lists
             for ref, held in lists.items():
                 near = [_new(Neighbour, (target, edge.strength)) for target, edge in held.items()]
                 self._rankings[ref] = ranked(near, LIST_LENGTH)
-            for entity_type, entity_id, floor, *spares in floors.fetchall():
+            for entity_type, entity_id, cut_off, *reserves in cut_offs.fetchall():
                 ref = EntityRef(entity_type, entity_id)
-                self._floors[ref] = floor
-                if spares and spares[0]:
-                    self._spares[ref] = spares[0], spares[1]
+                self._cut_offs[ref] = cut_off
+                if reserves and reserves[0]:
+                    self._reserves[ref] = reserves[0], reserves[1]
 
-    def _living_spares(self) -> dict[EntityRef, list[Neighbour]]:
-        """Those that have not moved since."""
-        named = {_new(EntityRef, name) for spares, _ in self._spares.values() for name, _ in spares}
-        rows = self._connection.execute(self._platform.postgres.query("moved_of"), by_type_and_id(named))
-        moved = {EntityRef(entity_type, entity_id): epoch for entity_type, entity_id, epoch in rows.fetchall()}
+    def _unmoved_reserves(self) -> dict[EntityRef, list[Neighbour]]:
+        """The reserves that are living and whose vector has not changed since they were written."""
+        named = {_new(EntityRef, name) for reserves, _ in self._reserves.values() for name, _ in reserves}
+        rows = self._connection.execute(self._platform.postgres.query("read_move_numbers"), by_type_and_id(named))
+        moves = {EntityRef(entity_type, entity_id): move for entity_type, entity_id, move in rows.fetchall()}
         return {
             ref: [
-                _new(Neighbour, (spare, score))
-                for name, score in spares
-                if moved.get(spare := _new(EntityRef, name), math.inf) <= listed
+                _new(Neighbour, (reserve, score))
+                for name, score in reserves
+                if moves.get(reserve := _new(EntityRef, name), math.inf) <= written
             ]
-            for ref, (spares, listed) in self._spares.items()
+            for ref, (reserves, written) in self._reserves.items()
         }
 
 
-def has_moved(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> None:
-    """A new epoch begins: the vectors of `refs` are worked into the lists of others, in the same transaction."""
-    connection.execute(platform.postgres.query("has_moved"), by_type_and_id(refs))
+def record_move(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> None:
+    """Give `refs`, whose vectors changed, the next move number; their neighbours' lists follow in this transaction."""
+    connection.execute(platform.postgres.query("record_move"), by_type_and_id(refs))
 
 
-def write_known(
-    platform: Platform, connection: Connection, semantic: Mapping[EntityRef, Known], topical: Mapping[EntityRef, Known]
+def write_cut_offs_and_reserves(
+    platform: Platform,
+    connection: Connection,
+    semantic: Mapping[EntityRef, NeighbourList],
+    topical: Mapping[EntityRef, NeighbourList],
 ) -> None:
-    """Write floors and spares of those that are living; the same entity may have both lists."""
+    """Write all of the lists but their edges; of living entities only. The same entity may have both lists."""
     refs = sorted({*semantic, *topical})
     if not refs:
         return
     connection.execute(
-        platform.postgres.query("write_floors"),
+        platform.postgres.query("write_cut_offs"),
         {
             **by_type_and_id(refs),
             "is_semantic": [ref in semantic for ref in refs],
-            "semantic": [semantic[ref].floor if ref in semantic else None for ref in refs],
+            "semantic": [semantic[ref].cut_off if ref in semantic else None for ref in refs],
             "is_topical": [ref in topical for ref in refs],
-            "topical": [topical[ref].floor if ref in topical else None for ref in refs],
+            "topical": [topical[ref].cut_off if ref in topical else None for ref in refs],
         },
     )
     if semantic:
         connection.execute(
-            platform.postgres.query("write_spares"),
+            platform.postgres.query("write_reserves"),
             {
                 **by_type_and_id(semantic),
-                # As one text: of an array each would have its quotes escaped.
-                "neighbours": json.dumps([semantic[ref].spares for ref in sorted(semantic)], ensure_ascii=False),
+                # One JSON text: psycopg would escape the quotes of each item of an array.
+                "neighbours": json.dumps([semantic[ref].reserves for ref in sorted(semantic)], ensure_ascii=False),
             },
         )

@@ -1,4 +1,8 @@
-"""Tag weights: counted anew from what is linked; the holders of tags whose weight is another are re-linked."""
+"""Tag weights: the table `tag_weights`, counted again from `linked`; entities whose tags changed weight are marked.
+
+Weights are an input of the topical rule. They change only here, so that one new entity does not change the weight of a
+tag, and with it the edges of all other holders.
+"""
 
 from dataclasses import dataclass
 
@@ -8,18 +12,19 @@ from mcp_assets.sync.link.locks import exclusive
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshed:
-    """What a refresh came to."""
+class TagWeightRefresh:
+    """The result of one refresh."""
 
     tags: int
+    """Tags that any entity holds."""
     changed: int
-    """Tags that now have another weight, or make candidates where they did not, or the reverse."""
+    """Tags whose weight changed, or that make candidates now and did not before, or the reverse."""
     marked: int
-    """Entities that hold one of them, to be re-linked."""
+    """Entities marked because they hold a changed tag."""
 
 
-def refresh_tag_weights(platform: Platform) -> Refreshed:
-    """Bring `tag_weights` to the numbers of holders as they are. Waits for a linker that is at work."""
+def refresh_tag_weights(platform: Platform) -> TagWeightRefresh:
+    """Bring `tag_weights` to the present numbers of holders. Waits until no linker's transaction is open."""
     query = platform.postgres.query
     limit = platform.settings.tag_candidates
     with exclusive(platform) as connection:
@@ -47,10 +52,10 @@ def refresh_tag_weights(platform: Platform) -> Refreshed:
             )
         connection.execute(query("delete_tag_weights"), {"tags": sorted(stored.keys() - wanted.keys())})
         marked = 0
-        # In a sweep everybody is asked anew in any case.
+        # During a rebuild all entities are marked for lists in any case.
         if changed and connection.execute(query("linked_not_marked_for_lists")).fetchone() is not None:
             marked = connection.execute(query("mark_tag_holders"), {"tags": changed}).rowcount
-    return Refreshed(len(wanted), len(changed), marked)
+    return TagWeightRefresh(len(wanted), len(changed), marked)
 
 
 _UNKNOWN = (0, UNKNOWN_TAG)

@@ -15,7 +15,8 @@ from mcp_assets.sync.inbox.outbox import ResultMessage, keep, publish_waiting
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.index.full_sync import Progress, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion
-from mcp_assets.sync.link.linker import link_until_done, mark_shards
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.marks import mark_shards
 
 SYNC_REQUEST = "data.sync.request"
 

@@ -11,7 +11,9 @@ from mcp_assets.retrying import retrying
 from mcp_assets.sync.index.batch_report import BatchReport, Counts
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
-from mcp_assets.sync.link.linker import LinkCounts, Reason, link_until_done, mark
+from mcp_assets.sync.link.counts import LinkCounts
+from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.marks import Reason, mark
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.resolve_ids import by_type, pages
 

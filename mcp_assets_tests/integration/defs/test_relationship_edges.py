@@ -21,8 +21,10 @@ from mcp_assets.platform import Platform
 from mcp_assets.sync.inbox.announce import answer_relinked
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.link import linker
-from mcp_assets.sync.link.linker import LinkReport, link_until_done, pending_links
+from mcp_assets.sync.link.counts import LinkReport
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.locks import sole_linker
+from mcp_assets.sync.link.marks import Reason, mark, pending_links
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, relink, write_source
 
@@ -234,7 +236,7 @@ def test_what_is_committed_while_a_full_run_links_is_left_to_others(world: Platf
 
 def index_again(world: Platform, ref: EntityRef) -> None:
     with world.postgres.transaction() as connection:
-        linker.mark(world, connection, [ref], linker.Reason.CHANGED)
+        mark(world, connection, [ref], Reason.CHANGED)
 
 
 def test_what_a_request_carries_becomes_an_entity_that_has_no_source_row(

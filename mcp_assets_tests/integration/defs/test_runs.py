@@ -19,7 +19,7 @@ from mcp_assets.sync.inbox import drain as drain_module
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_lock import heartbeats, hold_drain_lock
 from mcp_assets.sync.inbox.intake import intake
-from mcp_assets.sync.link.linker import pending_links
+from mcp_assets.sync.link.marks import pending_links
 from mcp_assets_tests.integration.defs.conftest import ASSETS, Backfills, Logged, Ran
 from mcp_assets_tests.observing import take_in
 from mcp_assets_tests.openai_stub import OpenAIStub

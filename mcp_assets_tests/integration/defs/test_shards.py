@@ -10,7 +10,7 @@ from mcp_assets.defs.partitions import partitions_of, whole_type
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.entities.points import Key
 from mcp_assets.platform import Platform
-from mcp_assets.sync.link.linker import pending_links
+from mcp_assets.sync.link.marks import pending_links
 from mcp_assets_tests.integration.defs.conftest import Ran
 from mcp_assets_tests.observing import drain_all, entity_points, put_tasks, send_looks
 from mcp_assets_tests.openai_stub import OpenAIStub

@@ -12,8 +12,8 @@ import pytest
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.registry import SOURCE_PRESETS
-from mcp_assets.graph.links import LinkForm
 from mcp_assets.graph.references import ReferenceRules, Use
+from mcp_assets.graph.url_references import LinkForm
 
 RULES = ReferenceRules.of(
     SOURCE_PRESETS["mcp"],

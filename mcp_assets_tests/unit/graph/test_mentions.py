@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_assets.graph.links import LinkForm, LinkForms
 from mcp_assets.graph.mentions import Mentions
 from mcp_assets.graph.references import PHRASES
+from mcp_assets.graph.url_references import LinkForm, LinkForms
 from mcp_assets_tests.unit.graph.samples import RULES
 
 MENTIONS = Mentions(

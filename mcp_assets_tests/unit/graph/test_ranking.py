@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.ranking import (
     LIST_LENGTH,
-    UNKNOWN,
-    Known,
+    UNKNOWN_LIST,
     Neighbour,
+    NeighbourList,
     Ranking,
-    after_changes,
-    cut,
     differing,
     ranked,
-    work_in,
+    truncated,
+    update_lists,
+    updated_list,
 )
 from mcp_assets_tests.unit.graph.samples import A, B, C
 
@@ -36,80 +36,80 @@ def test_neighbours_are_ordered_by_score_then_type_then_id_and_cut_at_the_limit(
 
 
 def test_a_list_has_twenty_places() -> None:
-    everybody = [Neighbour(EntityRef("task", f"{number:02}"), 0.5) for number in range(25)]
-    assert ranked(everybody) == tuple(everybody[:20])
+    neighbours = [Neighbour(EntityRef("task", f"{number:02}"), 0.5) for number in range(25)]
+    assert ranked(neighbours) == tuple(neighbours[:20])
     assert LIST_LENGTH == 20
 
 
-FULL = Known(listed((A, 0.9), (B, 0.8), (C, 0.7)), 0.7)
-SHORT = Known(listed((A, 0.9), (B, 0.8)))
-SPARED = Known(listed((A, 0.9), (B, 0.8), (C, 0.7), (D, 0.6)), 0.6)
+FULL = NeighbourList(listed((A, 0.9), (B, 0.8), (C, 0.7)), 0.7)
+SHORT = NeighbourList(listed((A, 0.9), (B, 0.8)))
+WITH_RESERVE = NeighbourList(listed((A, 0.9), (B, 0.8), (C, 0.7), (D, 0.6)), 0.6)
 
 
 @pytest.mark.parametrize(
-    ("known", "changed", "score", "expected"),
+    ("before", "changed", "score", "expected"),
     [
-        (FULL, D, 0.85, Known(listed((A, 0.9), (D, 0.85), (B, 0.8), (C, 0.7)), 0.7)),
+        (FULL, D, 0.85, NeighbourList(listed((A, 0.9), (D, 0.85), (B, 0.8), (C, 0.7)), 0.7)),
         (FULL, D, 0.7, FULL),
         (FULL, D, None, FULL),
-        (FULL, A, 0.75, Known(listed((B, 0.8), (A, 0.75), (C, 0.7)), 0.7)),
+        (FULL, A, 0.75, NeighbourList(listed((B, 0.8), (A, 0.75), (C, 0.7)), 0.7)),
         (FULL, C, 0.7, FULL),
         (FULL, A, None, None),
         (FULL, A, 0.6, None),
         (FULL, C, 0.69, None),
-        (Known(listed((D, 0.9), (B, 0.8), (C, 0.7)), 0.7), D, 0.7, None),
-        (FULL, B, 0.7, Known(listed((A, 0.9), (B, 0.7), (C, 0.7)), 0.7)),
-        (SHORT, A, None, Known(listed((B, 0.8)))),
-        (SHORT, A, 0.6, Known(listed((B, 0.8), (A, 0.6)))),
-        (SHORT, D, 0.7, Known(listed((A, 0.9), (B, 0.8), (D, 0.7)))),
-        (Known(), D, 0.7, Known(listed((D, 0.7)))),
-        (Known(), D, None, Known()),
-        (SPARED, A, None, Known(listed((B, 0.8), (C, 0.7), (D, 0.6)), 0.6)),
-        (SPARED, D, None, Known(listed((A, 0.9), (B, 0.8), (C, 0.7)), 0.6)),
-        (SPARED, D, 0.59, Known(listed((A, 0.9), (B, 0.8), (C, 0.7)), 0.6)),
-        (SPARED, E, 0.65, Known(listed((A, 0.9), (B, 0.8), (C, 0.7), (E, 0.65)), 0.65)),
-        (SPARED, E, 0.6, SPARED),
-        (SPARED, E, 0.59, SPARED),
-        (UNKNOWN, E, 1.0, None),
-        (UNKNOWN, E, None, None),
-        (Known(FULL.neighbours, 0.6), E, 0.61, Known((*FULL.neighbours, Neighbour(E, 0.61)), 0.6)),
-        (Known(FULL.neighbours, 0.6), E, 0.6, Known(FULL.neighbours, 0.6)),
-        (Known(SPARED.neighbours), E, 0.7, Known((*FULL.neighbours, Neighbour(E, 0.7)), 0.7)),
+        (NeighbourList(listed((D, 0.9), (B, 0.8), (C, 0.7)), 0.7), D, 0.7, None),
+        (FULL, B, 0.7, NeighbourList(listed((A, 0.9), (B, 0.7), (C, 0.7)), 0.7)),
+        (SHORT, A, None, NeighbourList(listed((B, 0.8)))),
+        (SHORT, A, 0.6, NeighbourList(listed((B, 0.8), (A, 0.6)))),
+        (SHORT, D, 0.7, NeighbourList(listed((A, 0.9), (B, 0.8), (D, 0.7)))),
+        (NeighbourList(), D, 0.7, NeighbourList(listed((D, 0.7)))),
+        (NeighbourList(), D, None, NeighbourList()),
+        (WITH_RESERVE, A, None, NeighbourList(listed((B, 0.8), (C, 0.7), (D, 0.6)), 0.6)),
+        (WITH_RESERVE, D, None, NeighbourList(listed((A, 0.9), (B, 0.8), (C, 0.7)), 0.6)),
+        (WITH_RESERVE, D, 0.59, NeighbourList(listed((A, 0.9), (B, 0.8), (C, 0.7)), 0.6)),
+        (WITH_RESERVE, E, 0.65, NeighbourList(listed((A, 0.9), (B, 0.8), (C, 0.7), (E, 0.65)), 0.65)),
+        (WITH_RESERVE, E, 0.6, WITH_RESERVE),
+        (WITH_RESERVE, E, 0.59, WITH_RESERVE),
+        (UNKNOWN_LIST, E, 1.0, None),
+        (UNKNOWN_LIST, E, None, None),
+        (NeighbourList(FULL.neighbours, 0.6), E, 0.61, NeighbourList((*FULL.neighbours, Neighbour(E, 0.61)), 0.6)),
+        (NeighbourList(FULL.neighbours, 0.6), E, 0.6, NeighbourList(FULL.neighbours, 0.6)),
+        (NeighbourList(WITH_RESERVE.neighbours), E, 0.7, NeighbourList((*FULL.neighbours, Neighbour(E, 0.7)), 0.7)),
     ],
     ids=[
-        "a newcomer pushes the last among the spares",
+        "a newcomer makes the last of the list a reserve",
         "a newcomer that ties with the last and has the larger id stays out",
-        "who was not listed can go unnoticed",
+        "an entity that was not listed goes, and the list stays",
         "a member that falls but stays before the last is moved",
         "the last with the same score stays",
-        "a full list that loses a member and has no spare asks again",
-        "a member that falls behind the last asks again",
-        "the last that falls asks again",
-        "a member that falls to a tie with the last, which it loses, asks again",
+        "a full list that loses a member and has no reserve has to be queried",
+        "a member that falls behind the last makes a query necessary",
+        "the last that falls makes a query necessary",
+        "a member that falls to a tie with the last, which it loses, makes a query necessary",
         "a member that falls to a tie with the last, which it wins, is moved",
-        "a short list that loses a member knows the rest",
+        "a short list that loses a member keeps the rest",
         "a member of a short list is moved without a query",
         "a short list takes a newcomer",
         "an empty list takes a newcomer",
-        "nobody comes to an empty list",
-        "a spare moves up for a member that is lost",
-        "who comes after a spare that is lost is as unknown as before",
-        "a spare that falls behind the floor is lost",
-        "a newcomer displaces the last spare",
-        "a newcomer that ties with the last spare and has the larger id stays out",
-        "a newcomer behind the last spare stays out",
-        "of whom nothing is known asks again when somebody comes",
-        "of whom nothing is known asks again when somebody goes",
-        "a newcomer above the floor becomes a spare",
-        "a newcomer at the floor may tie with one who is not known",
-        "the first who is left out is known to be",
+        "an empty list that gets no newcomer stays empty",
+        "a reserve moves up for a member that is lost",
+        "the cut-off stays when a reserve is lost",
+        "a reserve that falls behind the cut-off is lost",
+        "a newcomer displaces the last reserve",
+        "a newcomer that ties with the last reserve and has the larger id stays out",
+        "a newcomer behind the last reserve stays out",
+        "an unknown list has to be queried when a newcomer comes",
+        "an unknown list has to be queried when an entity goes",
+        "a newcomer above the cut-off becomes a reserve",
+        "a newcomer at the cut-off may tie with an entity outside, and stays out",
+        "a list that had no cut-off gets one when it is truncated",
     ],
 )
-def test_what_is_known_after_a_change(
-    known: Known, changed: EntityRef, score: float | None, expected: Known | None
+def test_the_list_after_a_change(
+    before: NeighbourList, changed: EntityRef, score: float | None, expected: NeighbourList | None
 ) -> None:
     near = [] if score is None else [Neighbour(changed, score)]
-    assert after_changes(known, {changed}, near, LIMIT, KEPT) == expected
+    assert updated_list(before, {changed}, near, LIMIT, KEPT) == expected
 
 
 def scores_of(positions: Mapping[EntityRef, int], ref: EntityRef) -> list[Neighbour]:
@@ -131,16 +131,16 @@ MANY_CHANGES = st.lists(MOVES.filter(bool), max_size=6)
 
 
 @given(MANY_CHANGES, st.integers(LIMIT, LIMIT + 3))
-def test_changes_worked_in_together_give_a_rebuild(
+def test_lists_updated_by_several_changes_at_once_are_those_of_a_rebuild(
     batches: list[list[tuple[EntityRef, int | None]]], kept: int
 ) -> None:
-    """Each change is told only of those to whom it is of concern: whose floor it reaches, or who leave nobody out."""
+    """Each changed entity comes only with those whose cut-off it reaches, or that have no cut-off."""
     positions: dict[EntityRef, int] = {}
-    lists: dict[EntityRef, Known] = {}
+    lists: dict[EntityRef, NeighbourList] = {}
 
-    def rebuilt(ref: EntityRef) -> Known:
+    def rebuilt(ref: EntityRef) -> NeighbourList:
         near = ranked(scores_of(positions, ref), kept + 1) if ref in positions else ()
-        return cut(near, None, kept)
+        return truncated(near, None, kept)
 
     for batch in batches:
         for changed, position in batch:
@@ -151,28 +151,30 @@ def test_changes_worked_in_together_give_a_rebuild(
             ref: [
                 near
                 for near in (scores_of(positions, ref) if ref in positions else [])
-                if (floor := lists.get(near.ref, Known()).floor) is None or near.score >= floor
+                if (cut_off := lists.get(near.ref, NeighbourList()).cut_off) is None or near.score >= cut_off
             ]
             for ref, _ in batch
         }
-        after, asking = work_in(reached, lists, LIMIT, kept)
-        assert not after.keys() & asking
-        assert all(lists[ref].floor is not None for ref in asking), "who leaves nobody out knows everybody"
-        if asking:
-            event("asked again")
-        lists |= after
-        lists |= {ref: rebuilt(ref) for ref in asking | reached.keys()}
-    for ref, known in lists.items():
-        everybody = ranked(scores_of(positions, ref), 100) if ref in positions else ()
-        assert known.neighbours == everybody[: len(known.neighbours)]
-        assert len(known.neighbours) >= min(LIMIT, len(everybody))
-        left_out = everybody[len(known.neighbours) :]
-        assert not left_out if known.floor is None else all(near.score <= known.floor for near in left_out)
+        updated, to_query = update_lists(reached, lists, LIMIT, kept)
+        assert not updated.keys() & to_query
+        assert all(lists[ref].cut_off is not None for ref in to_query), "a list without cut-off holds all neighbours"
+        if to_query:
+            event("queried")
+        lists |= updated
+        lists |= {ref: rebuilt(ref) for ref in to_query | reached.keys()}
+    for ref, held in lists.items():
+        all_neighbours = ranked(scores_of(positions, ref), 100) if ref in positions else ()
+        assert held.neighbours == all_neighbours[: len(held.neighbours)]
+        assert len(held.neighbours) >= min(LIMIT, len(all_neighbours))
+        outside = all_neighbours[len(held.neighbours) :]
+        assert not outside if held.cut_off is None else all(near.score <= held.cut_off for near in outside)
     assert lists.keys() >= positions.keys()
 
 
 @given(st.lists(st.sampled_from("abcdef"), unique=True), st.lists(st.sampled_from("abcdef"), unique=True))
-def test_who_differs_between_two_rankings_is_in_one_alone_or_has_another_score(before: str, after: str) -> None:
+def test_a_neighbour_that_differs_between_two_rankings_is_in_one_alone_or_has_another_score(
+    before: str, after: str
+) -> None:
     one = tuple(Neighbour(EntityRef("task", name), 0.5) for name in before)
     other = tuple(Neighbour(EntityRef("task", name), 0.6 if name == "a" else 0.5) for name in after)
     assert differing(one, other) == set(one).symmetric_difference(other)

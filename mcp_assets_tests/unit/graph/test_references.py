@@ -15,8 +15,8 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes
 from mcp_assets.graph.edges import Edge, EdgeType, strongest
 from mcp_assets.graph.keys import ReferenceKey, id_key, keys_of
-from mcp_assets.graph.links import LinkForm
 from mcp_assets.graph.references import MAX_CONTEXT, METADATA_KEYS, ReferenceRules, Use, pick, resolve
+from mcp_assets.graph.url_references import LinkForm
 from mcp_assets_tests.unit.graph.samples import ANY_JSON, ANY_TEXT, RULES, A, B, C
 
 SEQUENTIAL, HIERARCHY = EdgeType.SEQUENTIAL_DEPENDENCY, EdgeType.CONCEPTUAL_HIERARCHY

@@ -8,8 +8,16 @@ from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.edges import Edge, EdgeType, rounded
-from mcp_assets.graph.ranking import Known, Neighbour, ranked
-from mcp_assets.graph.semantic import Hit, known_of, left_out, nearest, neighbourhood, query_floor, semantic_edges
+from mcp_assets.graph.ranking import Neighbour, NeighbourList, ranked
+from mcp_assets.graph.semantic import (
+    Hit,
+    certain_list,
+    cut_off_of,
+    nearest,
+    neighbourhood,
+    search_threshold,
+    semantic_edges,
+)
 from mcp_assets_tests.unit.graph.samples import A, B, C
 
 NEAR = (Neighbour(A, 0.9), Neighbour(B, 0.8), Neighbour(C, 0.75), Neighbour(EntityRef("task", "D"), 0.7))
@@ -38,10 +46,10 @@ def test_a_score_that_is_not_a_number_is_an_error_not_an_absent_neighbour() -> N
 
 
 @given(st.integers(0, 10_000), st.floats(-0.00005, 0.00005))
-def test_the_query_floor_lets_through_all_that_rounds_to_the_threshold(step: int, offset: float) -> None:
+def test_the_search_threshold_lets_through_all_that_rounds_to_the_threshold(step: int, offset: float) -> None:
     threshold = step / 10_000
     (cosine,) = struct.unpack("f", struct.pack("f", threshold + offset))
-    assert rounded(cosine) < threshold or cosine >= query_floor(threshold)
+    assert rounded(cosine) < threshold or cosine >= search_threshold(threshold)
 
 
 def hits(*cosines: float) -> list[Hit]:
@@ -65,33 +73,35 @@ def hits(*cosines: float) -> list[Hit]:
         "no hits at all",
     ],
 )
-def test_who_an_answer_leaves_out_scores_at_most_as_high_as_its_last(
+def test_points_that_an_answer_leaves_out_score_at_most_as_high_as_its_last(
     answer: list[Hit], asked: int, expected: float | None
 ) -> None:
-    assert left_out(answer, asked, threshold=0.7) == expected
+    assert cut_off_of(answer, asked, threshold=0.7) == expected
 
 
 @pytest.mark.parametrize(
-    ("floors", "expected"),
+    ("cut_offs", "expected"),
     [
-        ([None], Known(NEAR, None)),
-        ([0.7, None], Known(NEAR[:3], 0.7)),
-        ([0.7, 0.8], Known(NEAR[:1], 0.8)),
-        ([0.95], Known((), 0.95)),
+        ([None], NeighbourList(NEAR, None)),
+        ([0.7, None], NeighbourList(NEAR[:3], 0.7)),
+        ([0.7, 0.8], NeighbourList(NEAR[:1], 0.8)),
+        ([0.95], NeighbourList((), 0.95)),
     ],
     ids=[
-        "nobody is left out",
-        "who ties with somebody left out is not known",
-        "the highest of some floors counts",
-        "everybody may be behind somebody left out",
+        "no point is left out",
+        "a neighbour that ties with a cut-off is left out",
+        "the highest of some cut-offs counts",
+        "all neighbours may be behind a point that is left out",
     ],
 )
-def test_known_are_those_who_stand_above_whoever_is_left_out(floors: list[float | None], expected: Known) -> None:
-    assert known_of(NEAR, floors, 4) == expected
+def test_a_list_has_only_neighbours_above_all_that_is_left_out(
+    cut_offs: list[float | None], expected: NeighbourList
+) -> None:
+    assert certain_list(NEAR, cut_offs, 4) == expected
 
 
-def test_of_more_than_are_kept_the_last_that_is_kept_is_the_floor() -> None:
-    assert known_of(NEAR, [0.6], 2) == Known(NEAR[:2], 0.8)
+def test_of_more_than_are_kept_the_last_that_is_kept_is_the_cut_off() -> None:
+    assert certain_list(NEAR, [0.6], 2) == NeighbourList(NEAR[:2], 0.8)
 
 
 @given(
@@ -99,25 +109,25 @@ def test_of_more_than_are_kept_the_last_that_is_kept_is_the_floor() -> None:
     st.sets(st.integers(0, 11)),
     st.permutations(range(12)),
 )
-def test_doubling_the_limit_until_enough_are_known_gives_the_list_of_an_unlimited_search(
+def test_doubling_the_limit_until_enough_are_certain_gives_the_list_of_an_unlimited_search(
     cosines: list[float], gone_numbers: set[int], insertion: list[int]
 ) -> None:
     everything = hits(*cosines)
     gone = {EntityRef("task", f"n{number}") for number in gone_numbers}
     in_engine = sorted(everything, key=lambda hit: (-hit[1], insertion[int(hit[0].id[1:])]))
-    everybody = ranked(neighbourhood(A, everything, 0.7, gone), 12)
+    all_neighbours = ranked(neighbourhood(A, everything, 0.7, gone), 12)
     asked = 3
     while True:
         answer = in_engine[:asked]
-        floor = left_out(answer, asked, 0.7)
-        known = known_of(neighbourhood(A, answer, 0.7, gone), [floor], 5)
-        assert known.neighbours == everybody[: len(known.neighbours)]
-        if known.floor is None or len(known.neighbours) >= 3:
+        cut_off = cut_off_of(answer, asked, 0.7)
+        certain = certain_list(neighbourhood(A, answer, 0.7, gone), [cut_off], 5)
+        assert certain.neighbours == all_neighbours[: len(certain.neighbours)]
+        if certain.cut_off is None or len(certain.neighbours) >= 3:
             break
         asked *= 2
         assert asked <= 24, "it must end once the whole set has been asked for"
-    unknown = everybody[len(known.neighbours) :]
-    assert not unknown if known.floor is None else all(near.score <= known.floor for near in unknown)
+    outside = all_neighbours[len(certain.neighbours) :]
+    assert not outside if certain.cut_off is None else all(near.score <= certain.cut_off for near in outside)
 
 
 @given(

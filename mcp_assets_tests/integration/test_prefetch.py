@@ -1,4 +1,4 @@
-"""Qdrant is asked ahead of the turn of an entity: no answer outlives the change that it lacks, and one linker works."""
+"""Prefetched answers: none is used after a change that it does not have, and one linker works at a time."""
 
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
@@ -12,10 +12,12 @@ from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.link import linker, prefetch
-from mcp_assets.sync.link.linker import LinkReport, Reason, link, mark, pending_links
+from mcp_assets.sync.link.counts import LinkReport
+from mcp_assets.sync.link.linker import link
 from mcp_assets.sync.link.locks import exclusive
-from mcp_assets.sync.link.neighbours import Answers, SemanticLists
-from mcp_assets.sync.link.prefetch import Ahead
+from mcp_assets.sync.link.marks import Reason, mark, pending_links
+from mcp_assets.sync.link.prefetch import Prefetch
+from mcp_assets.sync.link.semantic_neighbours import Answers, SemanticNeighbours
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, rebuild, relink, shorten_lists, write_source
 from mcp_assets_tests.observing import rows
 
@@ -26,25 +28,25 @@ NEW = EntityRef("task", "new")
 
 @pytest.fixture
 def world(make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch) -> Platform:
-    """Six near entities that were never linked: everybody is asked, one entity a transaction, all answers at once."""
-    monkeypatch.setattr(linker, "SWEEP_FROM", 4)
+    """Six near entities that were never linked: all lists are rebuilt, one a transaction, all prefetched at once."""
+    monkeypatch.setattr(linker, "REBUILD_FROM", 4)
     monkeypatch.setattr(prefetch, "LISTS_AT_ONCE", 1)
-    ask = Ahead._ask
+    ask = Prefetch._ask
 
-    def ask_and_wait(self: Ahead, *args: object) -> prefetch.Asked:
+    def ask_and_wait(self: Prefetch, *args: object) -> prefetch.PrefetchedBatch:
         asked = ask(self, *args)  # type: ignore[arg-type]
         asked.answers()
         return asked
 
-    monkeypatch.setattr(Ahead, "_ask", ask_and_wait)
-    ask_for = Ahead.ask_for
+    monkeypatch.setattr(Prefetch, "_ask", ask_and_wait)
+    ask_early = Prefetch.ask_early
 
-    def ask_for_and_wait(self: Ahead, refs: Collection[EntityRef]) -> None:
-        ask_for(self, refs)
+    def ask_early_and_wait(self: Prefetch, refs: Collection[EntityRef]) -> None:
+        ask_early(self, refs)
         for _, future in self._early:
             future.result()
 
-    monkeypatch.setattr(Ahead, "ask_for", ask_for_and_wait)
+    monkeypatch.setattr(Prefetch, "ask_early", ask_early_and_wait)
     platform = angles(make_platform)
     create_source_tables(platform)
     for number, ref in enumerate(REFS):
@@ -64,8 +66,8 @@ def put(platform: Platform, ref: EntityRef, angle: int) -> None:
 
 
 @contextmanager
-def changes_worked_off(platform: Platform) -> Generator[Generator[LinkReport]]:
-    """A linker that is held up when it has worked off the changes and Qdrant has told the lists of all."""
+def changes_linked(platform: Platform) -> Generator[Generator[LinkReport]]:
+    """A linker that is held up when it has linked the changes and prefetched all lists."""
     linking = link(platform)
     try:
         next(linking)
@@ -84,22 +86,22 @@ def assert_nothing_is_left_to_link(platform: Platform) -> None:
     assert graph(platform) == rebuild(platform)
 
 
-def test_an_answer_is_asked_for_again_when_a_change_was_worked_into_the_lists(world: Platform) -> None:
-    with changes_worked_off(world) as linking:
+def test_an_answer_is_asked_for_again_when_another_vector_changed(world: Platform) -> None:
+    with changes_linked(world) as linking:
         put(world, LAST, 80)
         finish(linking)
     assert_nothing_is_left_to_link(world)
 
 
-def test_an_answer_is_asked_for_again_when_so_much_changed_that_everybody_is_asked_anew(world: Platform) -> None:
-    with changes_worked_off(world) as linking:
+def test_an_answer_is_asked_for_again_when_so_much_changed_that_all_lists_are_rebuilt(world: Platform) -> None:
+    with changes_linked(world) as linking:
         for ref in REFS[1:]:
             put(world, ref, 80)
         finish(linking)
     assert_nothing_is_left_to_link(world)
 
 
-def test_an_answer_is_asked_for_again_when_nobody_knows_whether_a_change_was_committed(
+def test_an_answer_is_asked_for_again_when_it_is_unknown_whether_a_change_was_committed(
     world: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = iter([True])
@@ -111,7 +113,7 @@ def test_an_answer_is_asked_for_again_when_nobody_knows_whether_a_change_was_com
         if next(failures, False):
             raise StoreUnavailable("the server closed the connection after the commit")
 
-    with changes_worked_off(world) as linking:
+    with changes_linked(world) as linking:
         put(world, LAST, 80)
         monkeypatch.setattr(linker, "exclusive", unconfirmed)
         finish(linking)
@@ -125,8 +127,8 @@ def test_lists_that_lost_a_member_are_asked_for_early_and_again_when_another_cha
     relink(world)
     put(world, REFS[1], 80)
     asked: list[EntityRef] = []
-    ask_for = Ahead.ask_for
-    monkeypatch.setattr(Ahead, "ask_for", lambda self, refs: (asked.extend(refs), ask_for(self, refs))[1])
+    ask_early = Prefetch.ask_early
+    monkeypatch.setattr(Prefetch, "ask_early", lambda self, refs: (asked.extend(refs), ask_early(self, refs))[1])
     linking = link(world)
     next(linking)
     assert FIRST in asked
@@ -140,14 +142,14 @@ def test_of_a_hub_in_the_lists_of_very_many_only_those_whose_turn_comes_first_ar
 ) -> None:
     asked: set[EntityRef] = set()
 
-    def answer(self: SemanticLists, collection: str, points: Mapping[EntityRef, str]) -> Answers:
+    def answer(self: SemanticNeighbours, collection: str, points: Mapping[EntityRef, str]) -> Answers:
         asked.update(points)
         return {}
 
     monkeypatch.setattr(prefetch, "_WINDOW", 2)
-    monkeypatch.setattr(SemanticLists, "answer", answer)
-    with Ahead(world, SemanticLists(world)) as early:
-        early.ask_for(set(REFS))
+    monkeypatch.setattr(SemanticNeighbours, "answer", answer)
+    with Prefetch(world, SemanticNeighbours(world)) as prefetch_:
+        prefetch_.ask_early(set(REFS))
     assert asked == set(REFS[:2])
 
 
@@ -155,7 +157,7 @@ def test_a_newcomer_that_an_answer_named_too_early_is_named_once_it_is_linked(
     world: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefetch, "_WINDOW", 1)
-    with changes_worked_off(world) as linking:
+    with changes_linked(world) as linking:
         next(linking)
         put(world, NEW, 1)
         lists_left = len(REFS) - 1
@@ -173,7 +175,7 @@ def test_a_linker_that_lost_its_lock_uses_no_answer_from_before(
     world: Platform, make_platform: Callable[..., Platform]
 ) -> None:
     other = angles(make_platform)
-    with changes_worked_off(world) as linking:
+    with changes_linked(world) as linking:
         lost = rows(
             world,
             "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
@@ -191,7 +193,7 @@ def test_a_linker_that_lost_its_lock_uses_no_answer_from_before(
 def test_a_second_linker_leaves_the_work_to_the_first_which_sees_what_was_marked_since(
     world: Platform, make_platform: Callable[..., Platform]
 ) -> None:
-    with changes_worked_off(world) as linking:
+    with changes_linked(world) as linking:
         put(world, NEW, 1)
         marks = pending_links(world, up_to=100)
         assert finish(link(angles(make_platform))) == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcp_assets.graph.links import LinkForm, LinkForms
+from mcp_assets.graph.url_references import LinkForm, LinkForms
 
 FORMS = LinkForms(
     [

@@ -1,0 +1,158 @@
+"""Changes: link one batch of changed entities, and update the lists of others that they enter, leave or stay in."""
+
+from collections.abc import Collection, Mapping
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import LIST_LENGTH, EdgeType, differing, ranked, update_lists
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.link.edge_writer import EdgeWriter
+from mcp_assets.sync.link.link_rules import rules_fingerprint
+from mcp_assets.sync.link.link_state import StateChanges, reference_edges, update_link_states
+from mcp_assets.sync.link.marks import Reason, mark
+from mcp_assets.sync.link.prefetch import Prefetch
+from mcp_assets.sync.link.reach import Reach
+from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
+from mcp_assets.sync.link.stored_lists import StoredLists, record_move, write_cut_offs_and_reserves
+from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
+
+REFERRING_AT_ONCE = 2_000
+"""Entities whose reference edges are resolved in one transaction, so that none takes minutes. A key may have more
+users: the others are marked for the next transaction."""
+
+SEMANTIC, TOPICAL = EdgeType.SEMANTIC_SIMILARITY, EdgeType.TOPICAL_RELEVANCE
+REFERENCE_TYPES = (EdgeType.SEQUENTIAL_DEPENDENCY, EdgeType.CONCEPTUAL_HIERARCHY, EdgeType.CROSS_REFERENCE)
+
+_CHANGE_OF_ENTITY = frozenset({Reason.CHANGED, Reason.VECTOR, Reason.TAGS})
+
+
+def any_change_outside_rebuild(platform: Platform, connection: Connection) -> bool:
+    """Whether there is a mark of a change that no rebuild covers (see `sync.link.linker`)."""
+    return connection.execute(platform.postgres.query("any_change_outside_rebuild")).fetchone() is not None
+
+
+class ChangeLinker:
+    """Links changed entities in the transactions of its caller."""
+
+    def __init__(
+        self, platform: Platform, semantic: SemanticNeighbours, topical: TopicalNeighbours, prefetch: Prefetch
+    ) -> None:
+        self._platform = platform
+        self._semantic = semantic
+        self._topical = topical
+        self._prefetch = prefetch
+        self._rules = rules_fingerprint(platform, semantic.profile)
+
+    def link(
+        self,
+        connection: Connection,
+        writer: EdgeWriter,
+        reasons: Mapping[EntityRef, set[Reason]],
+        outside_rebuild: Collection[EntityRef],
+    ) -> None:
+        """Link the entities of `reasons`, each marked for its reasons.
+
+        `outside_rebuild`: those that have to be compared with the lists of others, because no rebuild makes these.
+        """
+        changed = {ref for ref, marked in reasons.items() if marked & _CHANGE_OF_ENTITY}
+        vectors = {ref for ref, marked in reasons.items() if Reason.VECTOR in marked}
+        changes = update_link_states(
+            self._platform, connection, changed, vectors, self._semantic.collections, self._rules
+        )
+        self._link_references(connection, writer, reasons, changes)
+        self._update_semantic_lists(connection, writer, changes, outside_rebuild)
+        tags = {ref for ref, marked in reasons.items() if Reason.TAGS in marked}
+        self._update_topical_lists(connection, writer, changes, tags, outside_rebuild)
+        writer.count_relinked(reasons)
+
+    def _link_references(
+        self,
+        connection: Connection,
+        writer: EdgeWriter,
+        reasons: Mapping[EntityRef, set[Reason]],
+        changes: StateChanges,
+    ) -> None:
+        """Remove the edges of entities that are gone, and resolve the references that may have changed."""
+        referring = changes.referring | {ref for ref, marked in reasons.items() if Reason.REFERENCES in marked}
+        writer.write(changes.gone, tuple(EdgeType), [])
+        now = sorted(referring, key=lambda ref: (ref not in reasons, ref))[:REFERRING_AT_ONCE]
+        mark(self._platform, connection, referring - set(now), Reason.REFERENCES)
+        writer.write(now, REFERENCE_TYPES, reference_edges(self._platform, connection, now))
+
+    def _update_semantic_lists(
+        self,
+        connection: Connection,
+        writer: EdgeWriter,
+        changes: StateChanges,
+        outside_rebuild: Collection[EntityRef],
+    ) -> None:
+        moved = changes.moved & set(outside_rebuild)
+        if moved:
+            record_move(self._platform, connection, moved)
+        points = {ref: row.point for ref in moved if (row := changes.living.get(ref)) and row.point}
+        stored = StoredLists(self._platform, connection, SEMANTIC, moved)
+        # PostgreSQL reads lists while Qdrant searches and while its answers are processed.
+        with connection.pipeline():
+            reach = dict.fromkeys(moved, Reach()) | self._semantic.reach(connection, points, stored.read)
+        self._update_lists(connection, writer, stored, reach)
+
+    def _update_topical_lists(
+        self,
+        connection: Connection,
+        writer: EdgeWriter,
+        changes: StateChanges,
+        reweighted: Collection[EntityRef],
+        outside_rebuild: Collection[EntityRef],
+    ) -> None:
+        """`reweighted`: entities that hold a tag whose weight changed."""
+        retagged = (changes.retagged | (set(reweighted) & changes.living.keys())) & set(outside_rebuild)
+        tags = {ref: row.tags for ref in retagged if (row := changes.living.get(ref))}
+        reach = dict.fromkeys(retagged, Reach())
+        for batch in self._topical.batches(connection, tags):
+            reach |= {ref: batch.reach_of(ref) for ref in batch.tags}
+        stored = StoredLists(self._platform, connection, TOPICAL, retagged)
+        self._update_lists(connection, writer, stored, reach)
+
+    def _update_lists(
+        self, connection: Connection, writer: EdgeWriter, stored: StoredLists, reach: Mapping[EntityRef, Reach]
+    ) -> None:
+        """Write the lists of the changed entities, and of those whose lists they enter, leave or stay in.
+
+        `reach`: that of each changed entity; empty of one that is gone.
+        """
+        if not reach:
+            return
+        edge_type = stored.edge_type
+        stored.read({near.ref for one in reach.values() for near in one.within_reach})
+        before = stored.lists()
+        lists = {ref: one for ref, one in before.items() if ref not in reach}
+        within_reach = {ref: one.within_reach for ref, one in reach.items()}
+        updated, to_query = update_lists(within_reach, lists, LIST_LENGTH, stored.kept)
+        mark(self._platform, connection, to_query - reach.keys(), Reason.LISTS)
+        if to_query and not any_change_outside_rebuild(self._platform, connection):
+            # Otherwise the next change would make the answers invalid.
+            self._prefetch.ask_early(to_query - reach.keys())
+        # Edges are compared while PostgreSQL writes.
+        with connection.pipeline():
+            written = updated | {ref: one.own for ref, one in reach.items()}
+            by_type = (written, {}) if edge_type is SEMANTIC else ({}, written)
+            write_cut_offs_and_reserves(self._platform, connection, *by_type)
+            rankings = {ref: one.own.ranking for ref, one in reach.items()}
+            held = {ref: stored.edges[ref] for ref in reach if ref in stored.edges}
+            if edge_type is SEMANTIC:
+                for ref, one in sorted(updated.items()):
+                    # The evidence follows from target and strength, so that it is compared only where these differ.
+                    others = differing(before[ref].ranking, one.ranking)
+                    if others:
+                        rankings[ref] = ranked(others.intersection(one.ranking))
+                        edges = stored.edges.get(ref, {})
+                        held[ref] = {target: edges[target] for target, _ in others if target in edges}
+                wanted = self._semantic.edges(rankings)
+            else:
+                # The evidence names tags of both ends, so that it may change where the strength does not.
+                for ref in sorted(updated.keys() | (stored.listing & lists.keys()) - to_query):
+                    rankings[ref] = updated.get(ref, before[ref]).ranking
+                    held[ref] = stored.edges.get(ref, {})
+                wanted = self._topical.edges(connection, rankings)
+            found = writer.list_diff(edge_type, held, wanted)
+        writer.write_lists([found])
