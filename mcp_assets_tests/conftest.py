@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from hypothesis import settings as hypothesis_settings
+from pydantic import SecretStr
 
 from mcp_assets import platform as platform_module
 from mcp_assets.cli.load_entities import create_source_tables
@@ -60,8 +61,8 @@ def settings(addresses: stack.StackAddresses, stub: OpenAIStub) -> Iterator[Sett
         connection.execute("CREATE DATABASE test")
     made = Settings(
         _env_file=None,  # type: ignore[call-arg]
-        database_url=addresses.database_url.replace("/mcp?", "/test?"),
-        nats_url=addresses.nats_url,
+        database_url=SecretStr(addresses.database_url.replace("/mcp?", "/test?")),
+        nats_url=SecretStr(addresses.nats_url or ""),
         qdrant_url=addresses.qdrant_url,
         openai_base_url=stub.base_url,
         embedding_provider="openai",

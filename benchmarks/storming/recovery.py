@@ -16,6 +16,9 @@ from storming.world import World
 
 _PATIENCE_S = 180.0
 
+_COMES_BACK_S = 30.0
+"""How long a kill waits for a process of its class: the kill before may have ended it too."""
+
 _numbers = count(1)
 
 
@@ -27,8 +30,11 @@ def recover(platform: Running, world: World, truth: Truth, wanted: ProcessClass)
     if wanted in (ProcessClass.RUN, ProcessClass.FORKSERVER):
         # A run lives only while there is work.
         _change(platform, world, truth)
-    if not platform.kill(wanted):
-        return None
+    deadline = time.monotonic() + _COMES_BACK_S
+    while not platform.kill(wanted):
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.1)
     began = time.monotonic()
     seconds = _change(platform, world, truth)
     if wanted in (ProcessClass.WEBSERVER, ProcessClass.DEV, ProcessClass.SUPERVISOR):

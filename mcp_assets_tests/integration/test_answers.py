@@ -19,6 +19,7 @@ from mcp_assets.sync.inbox import outbox
 from mcp_assets.sync.inbox.announce import answer_relinked
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.outbox import count_waiting, fitted, forget_old, publish_waiting
+from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.answering import Answer, work_off
@@ -135,7 +136,7 @@ def test_the_answer_of_a_full_sync_tells_of_the_types_that_were_asked_for(
     put(platform, "wiki_pages", id="p1", title="Page", content="text")
     writer = full_sync_requests.ProgressWriter(platform, sync.id)
     for entity_type in ("task", "page"):
-        for news in full_sync_requests.full_sync(platform, entity_type, range(platform.settings.shards)):
+        for news in full_sync(platform, entity_type, range(platform.settings.shards)):
             writer.worked(entity_type, news.shard, news.counts, news.differing) if not news.complete else None
     writer.flush()
     full_sync_requests.finish(platform, sync, None)

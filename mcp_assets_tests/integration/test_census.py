@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ MANY = 10_000
 
 
 @pytest.fixture
-def many(make_platform: Callable[..., Platform]) -> Iterator[Platform]:
+def many(make_platform: Callable[..., Platform]) -> Platform:
     platform = make_platform(batch_size=1_000)
     counting(platform)
     fill(platform, MANY)
@@ -56,7 +56,7 @@ def embedded(platform: Platform) -> list[str]:
 
 def execute(platform: Platform, statement: str, *parameters: object) -> None:
     with platform.postgres.transaction() as connection:
-        connection.execute(sql.SQL(statement), parameters)  # type: ignore[arg-type]
+        connection.execute(sql.SQL(statement), parameters)
 
 
 def numbers(*ranges: tuple[int, int]) -> list[int]:

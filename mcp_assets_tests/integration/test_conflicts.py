@@ -1,6 +1,6 @@
 """Conflict resolution: what differs between source, ledger, Qdrant and edges is told, settled, and looked at again."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from qdrant_client import QdrantClient, models
@@ -178,7 +178,11 @@ def test_each_point_that_names_an_entity_and_should_not_be_is_found_and_removed(
         assert own.payload is not None
         far = str(chunk_id(point_id(EntityRef("task", "t1")), 50))
         payload = {**own.payload, Key.KIND: "chunk", Key.CHUNK: 50}
-        client.upsert("kanban_tasks", [models.PointStruct(id=far, vector=own.vector, payload=payload)], wait=True)
+        client.upsert(
+            "kanban_tasks",
+            [models.PointStruct(id=far, vector=cast(list[float], own.vector), payload=payload)],
+            wait=True,
+        )
         (found,) = told(settled, "t1")
         assert (found.what, found.settled) == ("chunks", True)
         assert client.retrieve("kanban_tasks", [far]) == []

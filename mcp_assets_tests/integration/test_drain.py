@@ -323,7 +323,7 @@ def test_an_error_of_a_type_taken_over_is_told_and_ends_neither_the_drain_nor_is
 ) -> None:
     stub.add_fault("insufficient_quota", times=None, contains="broken")
     put_pages(platform, {"p": "A broken page"})
-    batches = []
+    batches: list[Any] = []
     with closing(drain(make_platform(drain_linger_s=1.5), "task", "run")) as draining:
         worker = threading.Thread(target=lambda: batches.extend(draining))
         worker.start()
@@ -460,7 +460,7 @@ def test_the_dead_letter_of_an_unknown_entity_is_settled_when_its_row_comes(plat
             platform,
             connection,
             "task",
-            [drain_module._InboxRow("entity", "S", None, 1, "late", "mcp.task.updated", "look", None, "1", 2, None)],
+            [drain_module._InboxRow("entity", "S", 1, 1, "late", "mcp.task.updated", "look", None, "1", 2, None)],
         )
     put_tasks(platform, {"late": "Here at last"})
     sync_all(platform)

@@ -79,8 +79,8 @@ def machine(
 
 # 10,000 examples take hours.
 @pytest.mark.timeout(0 if COUNT_VARIABLE in os.environ else 600)
-def test_the_edges_at_rest_are_those_of_a_rebuild(way: Way, machine: Callable[[], Workspace]) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+def test_the_edges_at_rest_are_those_of_a_rebuild(way: Way, machine: type[Workspace]) -> None:
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=max(1, COUNT // len(WAYS)),

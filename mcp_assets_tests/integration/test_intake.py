@@ -18,8 +18,9 @@ from pydantic import SecretStr
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets.stores.nats import Message, NatsStreams
+from mcp_assets.stores.nats import NatsStreams
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.streams import Message
 from mcp_assets.sync.inbox import intake as intake_module
 from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.inbox.intake import intake

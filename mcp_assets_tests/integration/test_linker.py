@@ -7,7 +7,7 @@ import pytest
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import EdgeType
+from mcp_assets.graph import EdgeKey, EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.sync.link import linker, semantic_neighbours
 from mcp_assets.sync.link.marks import mark_shards, pending_links
@@ -162,7 +162,7 @@ def test_a_hot_tag_makes_no_candidates_and_still_counts(world: Platform) -> None
     relink(world)
     edges = graph(world, [TOPICAL])
     assert len(edges) == len(refs)
-    assert edges[refs[0], refs[1], TOPICAL] == 1.0
+    assert edges[EdgeKey(refs[0], refs[1], TOPICAL)] == 1.0
 
 
 def test_refreshing_tag_weights_marks_the_holders_of_changed_tags_only(world: Platform) -> None:

@@ -1,6 +1,7 @@
 """Mass deletion: what would be removed waits for a person, counted over the type; all else goes on."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_what_is_new_or_changed_does_not_wait_behind_deletions_that_are_held_bac
     sync_all(platform)
     remove(platform, "tasks", *tasks(0, 40))
     put_tasks(platform, {**tasks(60, 160), "t50": "another title"})
-    told = []
+    told: list[Any] = []
     with pytest.raises(MassDeletion, match="40 of 60 entities of the type task"):
         told.extend(full_sync_requests.run_here(platform, ["task", "page"], force=False))
     assert living(platform) == set(tasks(0, 160))

@@ -115,9 +115,12 @@ def test_all_aliases_move_in_one_call_when_the_last_type_is_complete_and_everyth
 ) -> None:
     moves: list[Mapping[str, str]] = []
     real = Qdrant.move_aliases
-    monkeypatch.setattr(
-        Qdrant, "move_aliases", lambda self, targets: (moves.append(dict(targets)), real(self, targets))
-    )
+
+    def noted(self: Qdrant, targets: Mapping[str, str]) -> None:
+        moves.append(dict(targets))
+        real(self, targets)
+
+    monkeypatch.setattr(Qdrant, "move_aliases", noted)
 
     sync_all(other)
     assert moves == []
@@ -475,7 +478,7 @@ def test_points_that_the_new_collection_lost_hold_up_the_move_and_are_written_ag
     sync_all(other)
     lost = [str(point_id(EntityRef("task", entity_id))) for entity_id in ("t03", "t04")]
     with qdrant(other) as client:
-        client.delete(NEW, lost, wait=True)
+        client.delete(NEW, models.PointIdsList(points=list(lost)), wait=True)
         client.set_payload(NEW, {Key.TEXT_HASH: "wrong"}, [str(point_id(EntityRef("task", "t05")))], wait=True)
     stub.reset_stats()
     sync_all(other, "page")

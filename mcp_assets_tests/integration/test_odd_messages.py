@@ -89,6 +89,7 @@ def test_a_warning_names_its_message_by_stream_epoch_and_sequence(platform: Plat
     epochs = rows(platform, "SELECT epoch FROM {schema}.intake_cursors")
     assert [(warning.epoch,)] == epochs
     assert (warning.stream, warning.seq, warning.messages) == (platform.settings.streams[0], 1, 2)
+    assert warning.epoch is not None
     assert warning.as_dict()["epoch"] == warning.epoch > 1
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -224,13 +225,17 @@ def test_states_that_move_on_in_their_metadata_while_a_text_is_embedded_share_on
 ) -> None:
     indexer = Indexer(platform, "task")
     stub.add_fault("hang", times=None)
+
+    def has_n(n: int) -> bool:
+        return bool(ledger(platform).get("a", {}).get("metadata", {}).get("n") == n)
+
     with ThreadPoolExecutor(4) as batches:
         running = []
         try:
             for n in range(4):
                 put(platform, "tasks", id="a", title="Mend the gate", metadata={"n": n})
                 running.append(batches.submit(settle, platform, indexer, "a"))
-                until(lambda n=n: ledger(platform).get("a", {}).get("metadata", {}).get("n") == n)
+                until(partial(has_n, n))
             until(lambda: stub.stats()["requests"] == 1)
         finally:
             stub.clear_faults()

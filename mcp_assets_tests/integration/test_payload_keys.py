@@ -95,7 +95,8 @@ def test_a_pass_that_dies_on_its_way_is_gone_on_with_by_the_next_that_looks(
     before: Platform, stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(payload_keys, "_POINTS_A_PAGE", 7)
-    real, written = Qdrant.write, []
+    real = Qdrant.write
+    written: list[int] = []
 
     def dying(self: Qdrant, collection: str, **changes: Any) -> None:
         if len(written) == 2:

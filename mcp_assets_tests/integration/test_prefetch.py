@@ -128,7 +128,12 @@ def test_lists_that_lost_a_member_are_asked_for_early_and_again_when_another_cha
     put(world, REFS[1], 80)
     asked: list[EntityRef] = []
     ask_early = Prefetch.ask_early
-    monkeypatch.setattr(Prefetch, "ask_early", lambda self, refs: (asked.extend(refs), ask_early(self, refs))[1])
+
+    def noted(self: Prefetch, refs: Collection[EntityRef]) -> None:
+        asked.extend(refs)
+        ask_early(self, refs)
+
+    monkeypatch.setattr(Prefetch, "ask_early", noted)
     linking = link(world)
     next(linking)
     assert FIRST in asked

@@ -241,7 +241,7 @@ def test_a_publisher_that_is_always_ahead_of_its_commits_has_its_changes_indexed
     def publish(statement: str, subject: str, entity_id: str) -> None:
         """As a server does it that publishes inside of its transaction, 0.3 s before it commits."""
         with psycopg.connect(platform.settings.require_database_url()) as server:
-            server.execute(sql.SQL(statement))  # type: ignore[arg-type]
+            server.execute(sql.SQL(statement))
             send(own, (subject, {"taskId": entity_id}))
             time.sleep(0.3)
 

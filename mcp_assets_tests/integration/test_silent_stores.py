@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 import sqlalchemy
+from dagster_postgres.run_storage import PostgresRunStorage
 from pydantic import SecretStr
 
 from mcp_assets.defs.storage import SettingsPostgresStorage
@@ -92,10 +93,12 @@ def test_dagsters_storage_does_not_wait_for_a_silent_server(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
     storage = SettingsPostgresStorage.from_config_value(None, {"schema": "dagster"})
+    runs = storage.run_storage
+    assert isinstance(runs, PostgresRunStorage)
 
     with (
         pytest.raises(sqlalchemy.exc.OperationalError, match="sent nothing for"),
-        storage.run_storage.connect() as connection,
+        runs.connect() as connection,
     ):
         relay.fall_silent()
         connection.execute(sqlalchemy.text("SELECT 1"))

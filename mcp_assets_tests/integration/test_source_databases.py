@@ -128,7 +128,12 @@ def test_the_row_is_read_after_the_ledger_row_was_locked(
     began = threading.Event()
     with foreign.postgres.transaction() as connection:
         connection.execute("SELECT FROM mcp_assets.entities WHERE entity_id = 'a' FOR UPDATE")
-        later = threading.Thread(target=lambda: (began.set(), apply(foreign, "task", [Wanted("a")])))
+
+        def look_later() -> None:
+            began.set()
+            apply(foreign, "task", [Wanted("a")])
+
+        later = threading.Thread(target=look_later)
         later.start()
         assert began.wait(10)
         later.join(0.3)
@@ -226,7 +231,9 @@ def test_a_mapping_that_holds_a_password_is_refused_without_repeating_it() -> No
     with pytest.raises(ValidationError, match=r"database_url of issue holds a password.*env:") as caught:
         Settings(
             _env_file=None,  # type: ignore[call-arg]
-            types={"issue": {"source": {"table": "issues", "database_url": "postgresql://me:hunter2@db/tracker"}}},
+            types={
+                "issue": {"source": {"table": "issues", "database_url": "postgresql://me:hunter2@db/tracker"}}  # type: ignore[dict-item]
+            },
         )
     assert "hunter2" not in str(caught.value)
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -234,7 +235,7 @@ def test_another_qdrant_on_the_address_of_the_embedded_one_is_a_stranger_until_o
         make_collection(port, platform)
         for one in (platform, at(port, make_platform)):
             with pytest.raises(Stranger, match="mcp-assets accept qdrant"):
-                when_it_answers(lambda one=one: write(one))
+                when_it_answers(partial(write, one))
         assert points(port, collection) == 0
         assert metadata_of(port, collection) == {}
     with qdrant_server(tmp_path / "ours", port, marks[0]):
@@ -323,7 +324,7 @@ def test_a_copy_of_the_database_is_a_stranger_until_it_is_accepted(
         connection.execute("DROP DATABASE IF EXISTS copy WITH (FORCE)")
         connection.execute("CREATE DATABASE copy TEMPLATE test")
     try:
-        url = type(settings.database_url)(settings.require_database_url().replace("/test?", "/copy?"))  # type: ignore[arg-type, misc]
+        url = type(settings.database_url)(settings.require_database_url().replace("/test?", "/copy?"))  # type: ignore[misc]
         copy = make_platform(database_url=url)
         with pytest.raises(Stranger, match="mcp-assets accept postgres"), copy.postgres.transaction():
             pass

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -103,7 +103,7 @@ def test_a_materialization_tells_edges_by_type_the_strongest_and_a_plot(
         for event in result.all_events
         if event.is_step_materialization and event.asset_key == EDGES and event.partition == partition_of(world, A)
     )
-    metadata = event.step_materialization_data.materialization.metadata
+    metadata: Mapping[str, Any] = event.step_materialization_data.materialization.metadata
     assert metadata["added"].value == 2
     assert metadata["added/cross_reference"].value == 1
     assert metadata["removed"].value == 0
@@ -216,7 +216,7 @@ def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_s
     monkeypatch.setattr(sensors, "_LEFT_S", 0.0)
     defs = build_defs(world.settings, {"platform": Fixed()})
     context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": Fixed()})
-    (request,) = defs.resolve_sensor_def("relationship_sensor").evaluate_tick(context).run_requests
+    (request,) = defs.resolve_sensor_def("relationship_sensor").evaluate_tick(context).run_requests or ()
     assert request.tags[sensors.DRAIN_TAG] == "task"
     monkeypatch.setattr(assets._Beside, "_is_over", in_time)
     run(world, instance, "relate", "task-00", "task-01", {"mode": "DRAIN"})
@@ -265,7 +265,7 @@ def test_the_sensor_asks_for_a_drain_where_requests_wait(world: Platform, instan
     defs = build_defs(world.settings, {"platform": Fixed()})
     sensor = defs.resolve_sensor_def("relationship_sensor")
     context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": Fixed()})
-    (request,) = sensor.evaluate_tick(context).run_requests
+    (request,) = sensor.evaluate_tick(context).run_requests or ()
     assert request.tags["dagster/asset_partition_range_start"] == "page-00"
     assert set(request.asset_selection or ()) == {ENTITIES, EMBEDDINGS, EDGES}
 

@@ -160,7 +160,7 @@ def test_a_full_sync_is_one_backfill_of_all_three_assets_in_the_ui(
     target = data.target_subset.get_partitions_subset(dg.AssetKey("entities"))
     assert sorted(target.get_partition_keys()) == sorted(f"{n}-0{s}" for n in ("task", "page") for s in range(4))
 
-    instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))  # type: ignore[no-untyped-call]
     tick()
     assert listener.one("data.sync.completed")["correlation_id"] == "f"
     assert full_sync_requests.unfinished(platform) == []
@@ -179,7 +179,7 @@ def test_a_backfill_that_did_not_succeed_is_answered_with_the_reason_and_can_be_
     (backfill,) = instance.get_backfills()
     run = create_run_for_test(instance, job_name="index", tags={"dagster/backfill": backfill.backfill_id})
     instance.report_run_failed(run)
-    instance.update_backfill(backfill.with_status(status))
+    instance.update_backfill(backfill.with_status(status))  # type: ignore[no-untyped-call]
     tick()
     failed = listener.one("data.sync.failed")
     assert failed["correlation_id"] == "f"
@@ -261,7 +261,8 @@ def test_all_schedules_run_by_default_at_the_times_of_the_settings(settings: Set
     from mcp_assets.definitions import build_defs
 
     changed = settings.model_copy(update={"reconcile_cron": "1 1 * * *", "clean_up_cron": "2 2 * * 0"})
-    schedules = {schedule.name: schedule for schedule in build_defs(changed).schedules or ()}
+    defs = build_defs(changed)
+    schedules = {schedule.name: defs.resolve_schedule_def(schedule.name) for schedule in defs.schedules or ()}
     assert schedules["nightly_reconcile"].cron_schedule == "1 1 * * *"
     assert schedules["daily_clean_up"].cron_schedule == "2 2 * * 0"
     assert all(one.default_status is dg.DefaultScheduleStatus.RUNNING for one in schedules.values())

@@ -80,7 +80,7 @@ def test_applying_a_diff_gives_the_wanted_edges_in_ordered_writes(before: list[E
 
 def listed(edges: list[Edge]) -> list[ListedEdge]:
     return [
-        ListedEdge(edge.source, edge.target, edge.strength, json.dumps(dict(reversed(edge.metadata.items()))))
+        ListedEdge(edge.source, edge.target, edge.strength, json.dumps(dict(reversed(list(edge.metadata.items())))))
         for edge in edges
     ]
 

@@ -100,7 +100,7 @@ def test_a_caller_that_leaves_early_leaves_no_work_behind() -> None:
     running = threading.active_count()
     results = overlapped(range(1000), lambda batch: batch, in_flight=4)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
 
     assert threading.active_count() == running
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_assets.events import Carried, Stated
+from mcp_assets.events.model import JsonValue
 from mcp_assets.stores.sources import SourceRow
 from mcp_assets.sync.index.ledger import LedgerRow, Origin, Truth, truth_of
 
@@ -103,7 +104,7 @@ def test_the_place_among_events_never_goes_back(
         assert truth.event_order >= current.event_order
 
 
-def changes(fields: dict[str, tuple[str, object]], alive: tuple[str, bool] | None = None) -> Stated[str]:
+def changes(fields: dict[str, tuple[str, JsonValue]], alive: tuple[str, bool] | None = None) -> Stated[str]:
     return Stated(None, None, fields, alive)
 
 
