@@ -22,10 +22,11 @@ from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
-from mcp_assets.sync.inbox import drain as drain_module
-from mcp_assets.sync.inbox.drain import Drained
+from mcp_assets.sync.inbox import drain_workers
+from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_requests import pending_types
-from mcp_assets.sync.inbox.intake import Intake, intake
+from mcp_assets.sync.inbox.drained import Drained
+from mcp_assets.sync.inbox.intake import IntakeReport, intake
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.index.event_rechecks import take_due
 from mcp_assets.sync.index.full_sync import Progress, Stages, full_sync
@@ -129,12 +130,12 @@ def until(condition: Callable[[], bool], *, give_up_s: float = 60) -> None:
         time.sleep(0.02)
 
 
-def take_in(platform: Platform, *, calls: int = 100) -> Intake:
+def take_in(platform: Platform, *, calls: int = 100) -> IntakeReport:
     """Call intake until it says that there is no more."""
-    done = Intake()
+    done = IntakeReport()
     for _ in range(calls):
         step = intake(platform, wait_s=0.2)
-        done = Intake(done.accepted + step.accepted, done.rejected + step.rejected, done.gap or step.gap)
+        done = IntakeReport(done.accepted + step.accepted, done.rejected + step.rejected, done.gap or step.gap)
         if not step.more:
             return done
     raise AssertionError(f"intake was not done after {calls} calls")
@@ -145,8 +146,8 @@ def drain_all(platform: Platform, *types: str) -> Counts:
     take_in(platform)
     counts = Counts()
     for entity_type in types or pending_types(platform, MessageKind.ENTITY):
-        with patch.object(drain_module, "_INTAKE_WAIT_S", 0.1):
-            for drained in drain_module.drain(without_linger(platform), entity_type, "test"):
+        with patch.object(drain_workers, "_INTAKE_WAIT_S", 0.1):
+            for drained in drain(without_linger(platform), entity_type, "test"):
                 counts.add(total(drained))
     return counts
 

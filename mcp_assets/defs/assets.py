@@ -22,8 +22,9 @@ from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
 from mcp_assets.sync.inbox.announce import announce_links, answer_relinked
-from mcp_assets.sync.inbox.drain import Drained, drain
+from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_requests import is_drained, pending_types
+from mcp_assets.sync.inbox.drained import Drained
 from mcp_assets.sync.inbox.outbox import publish_waiting
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.index.full_sync import Stages, full_sync

@@ -19,7 +19,7 @@ from mcp_assets.events.model import (
     Verb,
 )
 from mcp_assets.events.parse import parse
-from mcp_assets.events.payload import payload_of, said_in
+from mcp_assets.events.payload import payload_of, read_payload
 from mcp_assets.events.subjects import result_subjects, stream_subjects
 from mcp_assets.events.type_names import DEFAULT_TYPE_NAMES, TypeNames
 
@@ -44,7 +44,7 @@ __all__ = [
     "merge_stated",
     "parse",
     "payload_of",
+    "read_payload",
     "result_subjects",
-    "said_in",
     "stream_subjects",
 ]

@@ -16,7 +16,7 @@ def payload_of(event: Event) -> str | None:
     return None if said is None else json.dumps(asdict(said), ensure_ascii=False)
 
 
-def said_in(payload: Mapping[str, Any] | None) -> tuple[Carried | None, Changed | None]:
+def read_payload(payload: Mapping[str, Any] | None) -> tuple[Carried | None, Changed | None]:
     """What the payload of an event about one entity says of it: a whole state, a change, or nothing."""
     if payload is None:
         return None, None

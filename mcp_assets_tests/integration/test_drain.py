@@ -17,7 +17,8 @@ from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, TypeMapping
 from mcp_assets.stores.errors import CollectionMismatch
-from mcp_assets.sync.inbox import drain as drain_module
+from mcp_assets.sync.inbox import drain_batch as drain_batch_module
+from mcp_assets.sync.inbox import drain_workers
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_lock import heartbeats, hold_drain_lock
 from mcp_assets.sync.inbox.drain_requests import pending_types, undrained
@@ -129,7 +130,7 @@ def test_a_living_drain_takes_in_and_indexes_what_is_published_meanwhile(
 def test_a_second_drain_of_the_type_ends_at_once_whatever_waits_and_one_of_another_type_does_not(
     platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 3600.0)
+    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 3600.0)
     texts = {"t1": "slow one", "t2": "slow two", "t3": "left for later"}
     put_tasks(platform, texts)
     put_pages(platform, {"p": "A page"})
@@ -207,7 +208,7 @@ def test_a_message_that_comes_as_a_drain_lets_go_is_not_left_behind(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_tasks(platform, {"t": "A task"})
-    real = drain_module._Lanes._until_idle
+    real = drain_workers.DrainWorkers._until_idle
     calls: list[int] = []
 
     def until_idle(*args: Any) -> None:
@@ -217,7 +218,7 @@ def test_a_message_that_comes_as_a_drain_lets_go_is_not_left_behind(
             send_looks(platform, "t")
             take_in(platform)
 
-    monkeypatch.setattr(drain_module._Lanes, "_until_idle", until_idle)
+    monkeypatch.setattr(drain_workers.DrainWorkers, "_until_idle", until_idle)
     assert sum(batch.messages for batch in drain(platform, "task", "run")) == 1
 
     assert len(calls) == 2
@@ -274,11 +275,11 @@ def test_what_waited_before_a_drain_began_is_left_to_the_run_asked_for_it_but_no
     send_looks(platform, "t")
     take_in(platform)
 
-    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 3600.0)
+    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 3600.0)
     assert [batch.entity_type for batch in drain(platform, "task", "run") if batch.messages] == ["task"]
     assert inbox(platform) == ["p"]
 
-    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
     assert [batch.entity_type for batch in drain(platform, "task", "run") if batch.messages] == ["page"]
     assert inbox(platform) == []
 
@@ -291,7 +292,7 @@ def test_a_drain_whose_type_is_drained_takes_over_nothing(
     take_in(platform)
     with hold_drain_lock(make_platform(), "task", "other") as alone:
         assert alone
-        monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+        monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
         assert list(drain(platform, "task", "run")) == []
     assert inbox(platform) == ["p"]
 
@@ -346,7 +347,7 @@ def test_an_error_of_a_type_taken_over_is_told_and_ends_neither_the_drain_nor_is
 def test_an_error_of_a_drains_own_type_is_raised_once_what_it_took_over_is_worked_off(
     platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
     own = make_platform(batch_size=1, embedding_concurrency=1, drain_linger_s=1.5)
     pages = {f"p{n}": f"Page {n}" for n in range(40)}
     put_pages(platform, pages)
@@ -393,7 +394,7 @@ def test_a_type_that_the_embedder_is_slow_with_keeps_no_other_waiting(
 def test_many_batches_of_several_types_at_once_do_not_starve_each_other_of_connections(
     platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch, stub: OpenAIStub
 ) -> None:
-    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
     own = make_platform(batch_size=1, embedding_concurrency=16)
     own.postgres._pool.timeout = 2.0
     texts = {f"e{n}": f"Entity {n}" for n in range(60)}
@@ -417,7 +418,7 @@ def test_many_batches_of_several_types_at_once_do_not_starve_each_other_of_conne
 def test_a_drain_that_is_closed_lets_go_of_every_type_and_what_it_had_not_done_is_in_the_inbox(
     platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
     own = make_platform(batch_size=1, embedding_concurrency=1, drain_linger_s=60)
     tasks, pages = {f"t{n}": f"Task {n}" for n in range(40)}, {f"p{n}": f"Page {n}" for n in range(40)}
     put_tasks(own, tasks)
@@ -438,14 +439,14 @@ def test_a_drain_that_is_closed_lets_go_of_every_type_and_what_it_had_not_done_i
     assert_points_are(platform, pages, "page")
 
 
-# Entities of which nothing is known.
+# Unknown entities.
 
 
 def drain_batch(platform: Platform) -> Iterator[Any]:
-    yield drain_module._drain_batch(platform, "task", Indexer(platform, "task"))
+    yield drain_batch_module.drain_batch(platform, "task", Indexer(platform, "task"))
 
 
-def test_a_delete_of_what_nobody_knows_is_done_and_no_dead_letter(platform: Platform) -> None:
+def test_a_delete_of_an_unknown_entity_is_done_and_no_dead_letter(platform: Platform) -> None:
     send(platform, ("mcp.task.deleted", {"taskId": "nobody"}), ("mcp.task.archived", {"taskId": "nobody else"}))
     drain_all(platform)
 
@@ -454,13 +455,13 @@ def test_a_delete_of_what_nobody_knows_is_done_and_no_dead_letter(platform: Plat
     assert entity_points(platform) == {}
 
 
-def test_the_dead_letter_of_an_unknown_entity_is_settled_when_its_row_comes(platform: Platform) -> None:
+def test_the_dead_letter_of_an_unknown_entity_is_deleted_once_its_row_comes(platform: Platform) -> None:
     with platform.postgres.transaction() as connection:
-        drain_module._dead_letter_unknown(
+        drain_batch_module._dead_letter_unknown(
             platform,
             connection,
             "task",
-            [drain_module._InboxRow("entity", "S", 1, 1, "late", "mcp.task.updated", "look", None, "1", 2, None)],
+            [drain_batch_module.InboxRow("entity", "S", 1, 1, "late", "mcp.task.updated", "look", None, "1", 2, None)],
         )
     put_tasks(platform, {"late": "Here at last"})
     sync_all(platform)
@@ -468,7 +469,7 @@ def test_the_dead_letter_of_an_unknown_entity_is_settled_when_its_row_comes(plat
     assert dead_letters(platform) == {}
 
 
-# Order, duplicates, overtaking.
+# Order, duplicates, superseded states.
 
 
 def test_duplicates_and_disorder_in_the_inbox_end_in_what_the_newest_event_says(

@@ -99,7 +99,7 @@ def test_what_waited_at_the_upgrade_is_applied_after_it_beside_what_comes_then(
     send(platform, ("mcp.memory.stored", {"memoryId": "new", "content": "newer"}))
 
     # The stream of the test is another one than the cursor read.
-    assert "made anew" in (take_in(platform).gap or "")
+    assert "made again" in (take_in(platform).gap or "")
     drain_all(platform)
 
     kept = {entity_id: row["content"] for entity_id, row in ledger(platform, "memory").items()}

@@ -326,7 +326,7 @@ def test_a_stream_made_anew_is_read_from_its_start_and_the_old_ones_pending_mess
     done = take_in(platform)
 
     assert done.gap is not None
-    assert "made anew" in done.gap
+    assert "made again" in done.gap
     assert done.accepted == 3
     assert inbox(platform) == ["old 1", "old 2", "new 1", "new 2", "new 3"]
     assert sequences(platform) == [1, 1, 2, 2, 3]
@@ -393,7 +393,7 @@ def test_a_sites_stream_with_other_subjects_between_ours_raises_no_false_alarm(
 
     done = take_in(platform)
 
-    assert done == intake_module.Intake(accepted=5)
+    assert done == intake_module.IntakeReport(accepted=5)
     assert inbox(platform) == [str(n) for n in range(5)]
     assert dead_letters(platform) == {}
     assert wanted_full_syncs(platform) == {}

@@ -40,7 +40,7 @@ def begin(platform: Platform) -> None:
 
 
 def begin_with_another_stream(platform: Platform) -> None:
-    """The state before the work: a stream was read, its messages wait, and it was made anew with others."""
+    """The state before the work: a stream was read, its messages wait, and it was made again with others."""
     begin(platform)
     take_in(platform)
     on_jetstream(platform.settings.require_nats_url(), remake)

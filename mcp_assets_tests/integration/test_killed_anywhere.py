@@ -12,7 +12,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.census import last_censuses, take_census
 from mcp_assets.sync.consistency.repair import repair
 from mcp_assets.sync.consistency.validation import validate
-from mcp_assets.sync.inbox import drain as drain_module
+from mcp_assets.sync.inbox import drain_workers
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link_until_done
@@ -33,7 +33,7 @@ def link(platform: Platform) -> None:
 
 
 def drain_every_type(platform: Platform) -> None:
-    drain_module._INTAKE_WAIT_S = 0.1
+    drain_workers._INTAKE_WAIT_S = 0.1
     for entity_type in platform.settings.entity_types:
         for _ in drain(platform, entity_type, "mortal"):
             pass

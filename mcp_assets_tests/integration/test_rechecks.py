@@ -159,7 +159,7 @@ def test_a_request_about_an_entity_that_is_not_committed_yet_is_answered_when_it
         take_in(platform)
         found = []
         for drained in drain(without_linger(platform), "task", "test"):
-            found += [(asked.message_id, drained.given_up) for asked in drained.asked]
+            found += [(message.message_id, drained.given_up) for message in drained.identified]
         return found
 
     send(platform, ask("late"), ask("never"))

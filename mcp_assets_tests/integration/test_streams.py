@@ -114,7 +114,7 @@ def test_a_stream_that_was_set_back_is_read_anew_and_what_was_accepted_is_neithe
     assert sorted(inbox(at)) == sorted([*kept, *lost, *new])
     assert epoch_and_position(at) == [(2, 5 + refilled)]
     assert set(wanted_full_syncs(at)) == ALL_TYPES
-    assert take_in(at) == intake_module.Intake()
+    assert take_in(at) == intake_module.IntakeReport()
 
 
 def test_messages_of_the_same_sequence_in_two_epochs_are_two_dead_letters_and_a_message_read_twice_is_one(
@@ -243,7 +243,7 @@ def test_foreign_messages_pushed_out_by_a_large_limit_of_each_subject_are_no_los
     send(platform, *(("mcp.board.get", {"n": n}) for n in range(10)))
     send_looks(platform, "t1")
 
-    assert take_in(platform) == intake_module.Intake(accepted=1)
+    assert take_in(platform) == intake_module.IntakeReport(accepted=1)
 
 
 def test_messages_purged_by_subject_are_noticed_among_foreign_subjects(site: Callable[..., Platform]) -> None:
@@ -289,7 +289,7 @@ def test_a_mirror_is_read_without_its_foreign_messages(site: Callable[..., Platf
     send(platform, ("mcp.task.get", {"taskId": "t1"}), ("orders.paid", {"a": 1}))
     wait_for(platform, "MIRROR", 4)
 
-    assert take_in(platform) == intake_module.Intake(accepted=1)
+    assert take_in(platform) == intake_module.IntakeReport(accepted=1)
     assert dead_letters(platform) == {}
 
 
@@ -307,7 +307,7 @@ def test_a_stream_filled_with_a_part_of_another_asks_for_no_full_sync(site: Call
         send(platform, ("orders.created", {"a": 1}))
         send(platform, ("mcp.task.created", {"taskId": f"t{n}", "title": "x"}))
         wait_for(platform, "COPY", 2 * n + 2 if kind == "mirror" else n + 1)
-        assert take_in(platform) == intake_module.Intake(accepted=1)
+        assert take_in(platform) == intake_module.IntakeReport(accepted=1)
     assert wanted_full_syncs(platform) == {}
 
     found = evaluate(platform, "intake_is_current")

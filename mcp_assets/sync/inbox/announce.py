@@ -1,22 +1,19 @@
-"""Announcements: what results say. Each is kept in the outbox in the transaction of what it tells."""
+"""Announcements: what result messages say. The transaction of the work that a message reports puts it in the outbox."""
 
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.relationships import EdgeChanges
+from mcp_assets.sync.inbox.drained import Drained
 from mcp_assets.sync.inbox.outbox import ResultMessage, keep
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.link.counts import LinkCounts
-
-if TYPE_CHECKING:
-    from mcp_assets.sync.inbox.drain import Drained
 
 INDEX_COMPLETED, INDEX_FAILED = "vector.index.completed", "vector.index.failed"
 RELATIONSHIPS_COMPLETED, RELATIONSHIPS_FAILED = "relationship.analyze.completed", "relationship.analyze.failed"
@@ -24,7 +21,7 @@ RELATIONSHIPS_COMPLETED, RELATIONSHIPS_FAILED = "relationship.analyze.completed"
 _INDEX_REQUEST, _RELATE_REQUEST = "vector.index.request", "relationship.analyze.request"
 
 _ANSWERED_AT_ONCE = 1_000
-"""Requests to re-link that one message answers."""
+"""Requests to re-link that one message answers: with more, the message might exceed what NATS takes."""
 
 
 def result_subject(request_subject: str, *, failed: bool) -> str:
@@ -32,15 +29,16 @@ def result_subject(request_subject: str, *, failed: bool) -> str:
     return f"{request_subject.removesuffix('.request')}.{'failed' if failed else 'completed'}"
 
 
-def announce_indexed(platform: Platform, connection: Connection, drained: "Drained") -> None:
-    """Tell what a batch of the inbox came to, and what of it failed; nothing if nothing changed and none was asked for.
+def announce_indexed(platform: Platform, connection: Connection, drained: Drained) -> None:
+    """Announce what a batch of the inbox changed, and what of it failed.
 
-    Entities that were asked for are told apart from the others, so that the counts of an answer are those of its own.
+    Nothing is announced if nothing changed and no message asked for an answer. Entities that a request names have a
+    message of their own, so that the counts of an answer are those of its request.
     """
     ids_of: dict[str, list[str]] = {}
-    for asked in drained.asked:
-        if asked.subject == _INDEX_REQUEST:
-            ids_of.setdefault(asked.entity_id, []).append(asked.message_id)
+    for message in drained.identified:
+        if message.subject == _INDEX_REQUEST:
+            ids_of.setdefault(message.entity_id, []).append(message.message_id)
     failures = {entity_id: refusal.sentence for entity_id, refusal in drained.report.refusals.items()}
     failures |= dict.fromkeys(drained.given_up, "nothing is known of it: it has no source row, and no event states it")
     done = [entity_id for entity_id in drained.entity_ids if entity_id not in failures]
@@ -57,7 +55,7 @@ def announce_indexed(platform: Platform, connection: Connection, drained: "Drain
 def _announce_done(
     platform: Platform,
     connection: Connection,
-    drained: "Drained",
+    drained: Drained,
     entity_ids: Sequence[str],
     ids_of: Mapping[str, Sequence[str]],
 ) -> None:
@@ -77,7 +75,7 @@ def _announce_done(
 def _announce_failures(
     platform: Platform,
     connection: Connection,
-    drained: "Drained",
+    drained: Drained,
     failures: Mapping[str, str],
     ids_of: Mapping[str, Sequence[str]],
 ) -> None:
@@ -97,22 +95,22 @@ def _message_ids(entity_ids: Collection[str], ids_of: Mapping[str, Sequence[str]
     return [message_id for entity_id in entity_ids for message_id in ids_of.get(entity_id, ())]
 
 
-def announce_when_linked(platform: Platform, connection: Connection, drained: "Drained") -> None:
-    """Have the requests of a batch to re-link entities answered, once the marks of these entities are worked off.
+def announce_when_linked(platform: Platform, connection: Connection, drained: Drained) -> None:
+    """Have the requests of a batch to re-link entities answered, once these entities are re-linked.
 
-    Those about entities of which nothing is known are answered now.
+    Requests about unknown entities are answered now.
     """
     ids_of: dict[str, list[str | None]] = {ref.id: [] for ref in drained.relate}
     unknown: list[str] = []
     lost: list[str] = []
-    for asked in drained.asked:
-        if asked.subject != _RELATE_REQUEST:
+    for message in drained.identified:
+        if message.subject != _RELATE_REQUEST:
             continue
-        if asked.entity_id in drained.given_up:
-            unknown.append(f"{drained.entity_type}:{asked.entity_id}")
-            lost.append(asked.message_id)
+        if message.entity_id in drained.given_up:
+            unknown.append(f"{drained.entity_type}:{message.entity_id}")
+            lost.append(message.message_id)
         else:
-            ids_of.setdefault(asked.entity_id, []).append(asked.message_id)
+            ids_of.setdefault(message.entity_id, []).append(message.message_id)
     if lost:
         result = {
             "entities": list(dict.fromkeys(unknown)),
@@ -138,7 +136,7 @@ def announce_when_linked(platform: Platform, connection: Connection, drained: "D
 
 
 def answer_relinked(platform: Platform) -> int:
-    """Keep the answers to requests to re-link whose marks are worked off, by whichever linker. How many requests."""
+    """Put answers into the outbox for requests whose entities are re-linked. Returns the number of requests."""
     answered = 0
     while some := _answer_some_relinked(platform):
         answered += some
@@ -157,7 +155,7 @@ def _answer_some_relinked(platform: Platform) -> int:
         since: dict[EntityRef, datetime] = {}
         for _, entity_type, entity_id, _, edges, asked_at in rows:
             ref = EntityRef(entity_type, entity_id)
-            # Asked for twice, it is told what came of both.
+            # Of two requests about one entity, both answers report the changes since the first.
             before.setdefault(ref, edges)
             since.setdefault(ref, asked_at)
         changes = platform.relationships.changes_since(connection, since, before)
@@ -174,7 +172,7 @@ def _answer_some_relinked(platform: Platform) -> int:
 
 
 def edge_results(changes: Iterable[EdgeChanges]) -> dict[str, dict[str, int]]:
-    """Edges added, changed and removed, by type, as results tell them."""
+    """Edges added, changed and removed, by type, as results report them."""
     total = EdgeChanges()
     for one in changes:
         total.add(one)
@@ -182,16 +180,16 @@ def edge_results(changes: Iterable[EdgeChanges]) -> dict[str, dict[str, int]]:
 
 
 def announce_links(platform: Platform, total: LinkCounts) -> None:
-    """Tell what was linked that was not asked for by a request."""
+    """Announce what was linked without a request."""
 
-    def told(counts: Mapping[EdgeType, int]) -> dict[str, int]:
+    def by_type(counts: Mapping[EdgeType, int]) -> dict[str, int]:
         return {edge_type.value: count for edge_type, count in counts.items()}
 
     result = {
         "relinked": total.relinked,
-        "added": told(total.added),
-        "changed": told(total.changed),
-        "removed": told(total.removed),
+        "added": by_type(total.added),
+        "changed": by_type(total.changed),
+        "removed": by_type(total.removed),
         "entities": [],
     }
     with platform.postgres.transaction() as connection:
@@ -199,7 +197,7 @@ def announce_links(platform: Platform, total: LinkCounts) -> None:
 
 
 def counts_of(counts: Counts) -> dict[str, int]:
-    """The counts of entities as results tell them."""
+    """The counts of entities as results report them."""
     return {
         "scanned": counts.scanned,
         "embedded": counts.embedded,

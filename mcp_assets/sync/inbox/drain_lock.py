@@ -18,8 +18,10 @@ from mcp_assets.stores.postgres import Connection
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
+"""Seconds between two heartbeats: one small write for each drain."""
+
 STALE_HEARTBEAT_S = 4 * HEARTBEAT_S
-"""A drain that has not beaten for this long is taken for dead."""
+"""A drain whose heartbeat is older than this counts as dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,13 @@ class Heartbeat:
 
 
 def drain_lock_name(schema: str, entity_type: str) -> str:
-    """Name of the advisory lock that the drain of `entity_type` holds; hashed by PostgreSQL."""
+    """Name of the advisory lock that the drain of `entity_type` holds; PostgreSQL hashes it."""
     return f"{schema}/drain/{entity_type}"
 
 
 @contextmanager
 def hold_drain_lock(platform: Platform, entity_type: str, run_id: str) -> Iterator[bool]:
-    """Hold the drain lock of `entity_type` and beat while the block runs; False if another drain holds it."""
+    """Hold the drain lock of `entity_type` and send heartbeats while the block runs. False: another drain holds it."""
     postgres = platform.postgres
     names = {"entity_type": entity_type, "run_id": run_id}
     with postgres.session() as session:
@@ -69,7 +71,7 @@ def hold_drain_lock(platform: Platform, entity_type: str, run_id: str) -> Iterat
 
 
 def _send_heartbeats(platform: Platform, session: Connection, names: Mapping[str, str], stop: threading.Event) -> None:
-    """Beat on the connection that holds the lock: if it breaks, the lock is gone, and so is this heart."""
+    """Send heartbeats on the connection that holds the lock. If it breaks, the lock is gone, and the heartbeats end."""
     while not stop.wait(HEARTBEAT_S):
         try:
             session.execute(platform.postgres.query("heartbeat"), names)
@@ -79,7 +81,7 @@ def _send_heartbeats(platform: Platform, session: Connection, names: Mapping[str
 
 
 def heartbeats(platform: Platform) -> dict[str, list[Heartbeat]]:
-    """Every drain's last sign of life, by entity type."""
+    """The last heartbeat of each drain, by entity type."""
     postgres = platform.postgres
     found: dict[str, list[Heartbeat]] = {}
     with postgres.transaction() as connection:

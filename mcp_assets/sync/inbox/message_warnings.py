@@ -1,4 +1,4 @@
-"""Warnings: what is odd in messages that were taken in all the same; a bounded number, counted by subject and place."""
+"""Warnings: oddities of messages that were accepted all the same, counted by subject and place; a bounded number."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 
 MAX_WARNINGS = 1_000
-"""Rows that are kept; those that were not seen for the longest time go first."""
+"""Rows that are kept, because a publisher may make any number of them. The least recently seen are deleted first."""
 
 _MAX_SUBJECT = 200
 """Characters of a subject that are kept: an index row of PostgreSQL is bounded."""
@@ -21,7 +21,7 @@ _MAX_SUBJECT = 200
 class MessageWarning:
     """One kind of oddity at one place of the messages on one subject.
 
-    `entity`, `stream`, `epoch` and `seq` are of the newest of them.
+    `entity`, `stream`, `epoch` and `seq` are of the newest of these messages.
     """
 
     subject: str
@@ -32,7 +32,7 @@ class MessageWarning:
     entity: EntityRef | None
     stream: str | None
     epoch: int | None
-    """None: it was kept before warnings had epochs."""
+    """None: the row is older than the column."""
     seq: int | None
     messages: int
     first_at: datetime
@@ -55,7 +55,7 @@ class MessageWarning:
 
 
 def keep_warnings(platform: Platform, connection: Connection, taken_in: Iterable[tuple[Event, str, int, int]]) -> None:
-    """Keep the oddities of events that are taken in, each with its stream, epoch and sequence, in that order."""
+    """Keep the oddities of `taken_in`: events, each with its stream, epoch and sequence."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for event, stream, epoch, seq in taken_in:
         for oddity in event.oddities:
@@ -84,7 +84,7 @@ def keep_warnings(platform: Platform, connection: Connection, taken_in: Iterable
 def find_warnings(
     platform: Platform, *, entity_type: str | None = None, error_kind: str | None = None, limit: int
 ) -> list[MessageWarning]:
-    """The warnings of what fits all that is given, the newest first."""
+    """The warnings that match all given filters, the newest first."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(
             platform.postgres.query("find_warnings"),

@@ -1,7 +1,7 @@
-"""Outbox: results are kept in the transaction of what they tell, and published until NATS has confirmed them.
+"""Outbox: results are kept in the transaction of the work that they report, until NATS has confirmed them.
 
-A result is told at least once: a process that is killed between the confirmation and its note of it leaves the result
-to the next one, and JetStream drops the copy by the message's id.
+A result is published at least once. If a process is killed after the confirmation and before it deletes the result,
+the next process publishes it again, and JetStream drops the copy by the message's id.
 """
 
 import json
@@ -24,7 +24,7 @@ _AT_ONCE = 20
 """Results that are held in memory and published together; each has up to the server's size of a message."""
 
 _LONGEST_TEXT = 1_000
-"""Characters of a text that are told where the result does not fit without any list."""
+"""Characters that are left of a text if the result without any list is still too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +36,25 @@ class ResultMessage:
     message_ids: Sequence[str] = ()
 
 
-def keep(platform: Platform, connection: Connection, *told: ResultMessage) -> None:
+def keep(platform: Platform, connection: Connection, *results: ResultMessage) -> None:
     """Have results published, once the caller's transaction is committed.
 
-    Whoever commits it calls `publish_waiting` soon after; otherwise a tick or a drain does.
+    The caller calls `publish_waiting` after its commit; otherwise the next tick or drain publishes them.
     """
-    if told:
+    if results:
         connection.execute(
             platform.postgres.query("insert_results"),
             {
-                "subject": [one.subject for one in told],
-                "envelope": [json.dumps(envelope_of(one.result, one.message_ids)).encode() for one in told],
+                "subject": [one.subject for one in results],
+                "envelope": [json.dumps(envelope_of(one.result, one.message_ids)).encode() for one in results],
             },
         )
 
 
 def publish_waiting(platform: Platform) -> int:
-    """Publish the results that are committed and not confirmed, the oldest first. How many NATS has confirmed.
+    """Publish the results that are committed and not confirmed, the oldest first. Returns how many NATS has confirmed.
 
-    What cannot be published now stays, with a warning: the work that it tells of is done in any case.
+    Results that cannot be published now stay, with a warning, because the work that they report is done in any case.
     """
     published = 0
     try:
@@ -73,16 +73,16 @@ def count_waiting(platform: Platform) -> int:
 
 
 def forget_old(platform: Platform, days: float) -> int:
-    """Forget results that could not be published for `days`, with a warning. How many there were.
+    """Delete results that could not be published for `days`, with a warning. Returns how many.
 
-    A listener could not read them any more if they had been: the stream of results keeps them as long.
+    The stream of results keeps a message as long, so that a listener could not read them any more in any case.
     """
     with platform.postgres.transaction() as connection:
         forgotten = connection.execute(platform.postgres.query("forget_results"), {"days": days}).rowcount
     if forgotten:
         logger.warning(
-            "%d results that could not be published for %g days (MCP_ASSETS_RESULTS_DAYS) are forgotten: the requests "
-            "that they answer are done, but their senders were not told; see what `mcp-assets doctor` says of NATS",
+            "%d results that could not be published for %g days (MCP_ASSETS_RESULTS_DAYS) are deleted: the requests "
+            "that they answer are done, but their senders have no answer; see what `mcp-assets doctor` says of NATS",
             forgotten,
             days,
         )
@@ -90,7 +90,7 @@ def forget_old(platform: Platform, days: float) -> int:
 
 
 def envelope_of(result: Mapping[str, Any], message_ids: Sequence[str]) -> dict[str, Any]:
-    """The message that tells `result`, made now."""
+    """The message that carries `result`, made now."""
     return {
         "message_id": str(uuid4()),
         "correlation_id": message_ids[0] if len(message_ids) == 1 else None,
@@ -126,7 +126,7 @@ def fitted(envelope: Mapping[str, Any], max_bytes: int) -> bytes:
 
 
 def _publish_some(platform: Platform) -> int:
-    """The rows stay locked until NATS has confirmed them: another process publishes others meanwhile."""
+    """The rows stay locked until NATS has confirmed them, so that another process publishes other rows meanwhile."""
     query = platform.postgres.query
     with platform.postgres.transaction() as connection:
         rows = connection.execute(query("claim_results"), {"limit": _AT_ONCE}).fetchall()

@@ -15,7 +15,7 @@ from mcp_assets.entities.refs import shard_of, slot_of
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync.inbox import drain as drain_module
+from mcp_assets.sync.inbox import drain_workers
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_lock import heartbeats, hold_drain_lock
 from mcp_assets.sync.inbox.intake import intake
@@ -297,7 +297,7 @@ def test_a_drain_that_could_not_do_what_it_took_over_fails_by_name_and_has_done_
     stub: OpenAIStub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(drain_module, "TAKEN_OVER_S", 0.0)
+    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
     platform.settings.drain_linger_s = 1.0
     write("task", {"t1": "one"})
     write("page", {"p1": "a broken page"})

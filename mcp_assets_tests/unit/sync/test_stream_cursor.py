@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_assets.stores.streams import Message, Read, StreamState, StreamTraits
-from mcp_assets.sync.inbox.intake import (
+from mcp_assets.sync.inbox.intake import IntakeReport, event_order
+from mcp_assets.sync.inbox.stream_cursor import (
     Cursor,
-    Intake,
-    event_order,
     find_gap,
     find_hole,
     find_replacement,
@@ -57,7 +56,7 @@ def test_a_stream_made_anew_is_a_gap_even_if_its_sequences_fit() -> None:
     gap = find_rewind(Cursor(1, MADE, 5), state(1, 9, MADE + timedelta(seconds=1)))
 
     assert gap is not None
-    assert "made anew" in gap
+    assert "made again" in gap
 
 
 def test_a_stream_that_ends_before_what_was_read_is_a_gap() -> None:
@@ -162,6 +161,6 @@ def test_of_messages_stored_at_one_time_in_one_stream_the_sequence_decides(at: d
 
 
 def test_the_work_of_several_streams_adds_up() -> None:
-    total = Intake(1, 2, None, True) + Intake(3, 4, "a gap", False)
+    total = IntakeReport(1, 2, None, True) + IntakeReport(3, 4, "a gap", False)
 
-    assert total == Intake(4, 6, "a gap", True)
+    assert total == IntakeReport(4, 6, "a gap", True)
