@@ -15,8 +15,8 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import Edge, EdgeType, diff
 from mcp_assets.platform import Platform
 from mcp_assets.stores.migrations.relationships import ORIGIN
+from mcp_assets.stores.orphan_edges import Orphan, orphans_among, orphans_of_partition
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.relationships import Orphan
 from mcp_assets.sync.consistency.drift import LIES, Drift, Kind
 from mcp_assets.sync.consistency.recheck import LIE, lies
 from mcp_assets.sync.link.link_rules import rules_fingerprint
@@ -67,7 +67,9 @@ class EdgeCensus:
 
     def _orphans(self) -> Iterator[Drift]:
         relationships = self._platform.relationships
-        statement = relationships.orphans(self._platform.postgres.schema, self._type, self._slots, self._types)
+        statement = orphans_of_partition(
+            relationships, self._platform.postgres.schema, self._type, self._slots, self._types
+        )
         for part in _parts((row[0] for row in self._stream(statement)), _SUSPECTS_AT_ONCE):
             yield from orphaned_edges(self._platform, part)
 
@@ -128,7 +130,7 @@ def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
     """Those of the rows `ids` of `relationships` that lack a living end, and wait for nothing: ours, and of others."""
     types = list(platform.settings.entity_types)
     with exclusive(platform) as connection:
-        found = platform.relationships.orphans_among(connection, platform.postgres.schema, ids, types)
+        found = orphans_among(platform.relationships, connection, platform.postgres.schema, ids, types)
         # A source that waits has its edges written anew: in a sweep that is how they lose a target that is gone.
         waiting = _waiting(platform, connection, {end for orphan in found for end in _ends(orphan, types)})
         # An end that the ledger has not heard of may have its row.

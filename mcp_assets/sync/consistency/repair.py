@@ -16,6 +16,7 @@ from mcp_assets.entities.refs import EntityRef, shard_of
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch
+from mcp_assets.stores.orphan_edges import delete_orphans
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant import Collection
 from mcp_assets.sync.collections.serving import serving_collection
@@ -156,8 +157,13 @@ def remove_orphaned_edges(platform: Platform, ids: Sequence[str], kind: Kind) ->
     types = list(platform.settings.entity_types)
     if orphaned:
         with exclusive(platform) as connection:
-            platform.relationships.delete_orphans(
-                connection, platform.postgres.schema, orphaned, types, ours=kind is Kind.ORPHANED_EDGE
+            delete_orphans(
+                platform.relationships,
+                connection,
+                platform.postgres.schema,
+                orphaned,
+                types,
+                ours=kind is Kind.ORPHANED_EDGE,
             )
     return set(orphaned)
 

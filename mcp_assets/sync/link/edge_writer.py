@@ -37,7 +37,7 @@ class EdgeWriter:
 
         Both have the lists of the same sources, all of one type.
         """
-        found = diff_lists(stored, self._relationships.listable(self._connection, wanted))
+        found = diff_lists(stored, self._relationships.storable(self._connection, wanted))
         self._counter.count_list_diff(edge_type, found)
         return edge_type, found
 
