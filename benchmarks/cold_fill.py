@@ -25,7 +25,7 @@ from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, re
 from rate_limited_provider import TEXTS_PER_S, provider
 
 from mcp_assets.embedding.profiles import ModelProfile
-from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector, only_vector
+from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector, only_vector
 from mcp_assets.entities.refs import SLOTS
 from mcp_assets.platform import Platform, make_embedder
 from mcp_assets.settings import Settings
@@ -53,7 +53,7 @@ class Recorder:
     def embed(self, texts: Sequence[str], *, stopping: threading.Event | None = None) -> EmbeddingResult:  # noqa: ARG002
         with self._lock:
             self.batches.append(list(texts))
-        return EmbeddingResult([Embedded(self._vector, None) for _ in texts], None)
+        return EmbeddingResult([EmbeddingOutcome(self._vector, None) for _ in texts], None)
 
     def embed_query(self, text: str) -> Vector:
         return only_vector(self.embed([text]))

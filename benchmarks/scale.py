@@ -26,7 +26,7 @@ from mcp_assets.embedded import stack
 from mcp_assets.embedded.qdrant.storage import Storage
 from mcp_assets.embedded.state import StateDir
 from mcp_assets.embedding.profiles import ModelProfile
-from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector
+from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.inbox.drain import drain
@@ -58,7 +58,7 @@ class HashEmbedder:
         self.profile = ModelProfile("hash", DIMENSION, "Cosine", 0.7, 1_000_000, 4096, 1_000_000_000)
 
     def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:  # noqa: ARG002
-        return EmbeddingResult([Embedded(_vector(text), None) for text in texts], None)
+        return EmbeddingResult([EmbeddingOutcome(_vector(text), None) for text in texts], None)
 
     def embed_query(self, text: str) -> Vector:
         return _vector(text)

@@ -11,7 +11,7 @@ from qdrant_client import QdrantClient, models
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedding.profiles import ModelProfile
-from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector
+from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
@@ -34,7 +34,7 @@ class HashEmbedder:
 
     def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
         self.texts += texts
-        return EmbeddingResult([Embedded(vector_of(text), None) for text in texts], None)
+        return EmbeddingResult([EmbeddingOutcome(vector_of(text), None) for text in texts], None)
 
     def embed_query(self, text: str) -> Vector:
         return vector_of(text)

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from qdrant_client import QdrantClient, models
 
 from mcp_assets.embedding.profiles import ModelProfile, profile_for
-from mcp_assets.embedding.protocol import Embedded, EmbeddingResult, Vector, refusal_before_sending
+from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector, refusal_before_sending
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.graph import EdgeKey, EdgeType, ranking
@@ -69,9 +69,9 @@ class AngleEmbedder:
     def close(self) -> None:
         pass
 
-    def _one(self, text: str) -> Embedded:
+    def _one(self, text: str) -> EmbeddingOutcome:
         refusal = refusal_before_sending(text)
-        return Embedded(None if refusal else _direction(text), refusal)
+        return EmbeddingOutcome(None if refusal else _direction(text), refusal)
 
 
 def _direction(text: str) -> Vector:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from mcp_assets.cli.load_entities import create_source_tables
-from mcp_assets.embedding.openai_compatible import _PROBE
+from mcp_assets.embedding.input_batch import PROBE
 from mcp_assets.entities.points import Key
 from mcp_assets.platform import Platform
 from mcp_assets_tests.observing import COLLECTIONS, points, put, remove, rows, send
@@ -239,4 +239,4 @@ class ToAndFro:
 
     def _embedded(self) -> int:
         """Texts of entities that were embedded since the last change; the probes that a refusal causes are none."""
-        return self._stub.stats()["texts"] - self._stub.times_embedded(_PROBE)
+        return self._stub.stats()["texts"] - self._stub.times_embedded(PROBE)

@@ -1,9 +1,9 @@
-"""Full requests: what several callers want embedded travels together, so that each request carries what it may.
+"""Full requests: texts of several callers travel together, so that each request carries as many as it may.
 
-A batch of the indexer seldom fills its last request, and a provider takes as long for a few texts as for many. Texts
-wait in one line; whoever sends takes as many as one request may carry, whosever they are. A request that would not be
-full is sent at once while fewer than half of the places are taken, and else waits for the next place to come free:
-what is idle answers without delay, what is busy sends full requests.
+A batch of the indexer seldom fills its last request, and a provider takes as long for a few texts as for many.
+Therefore the texts of all callers wait in one queue, and each request takes as many of them as it may carry. A request
+that would not be full is sent at once while fewer than half of the threads are busy. Otherwise it waits until a thread
+is free, and more texts may come meanwhile: an idle embedder answers without delay, a busy one sends full requests.
 """
 
 import threading
@@ -13,24 +13,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mcp_assets.embedding.protocol import Embedded, EmbedderClosed, EmbedderUnavailable, EmbeddingResult
+from mcp_assets.embedding.protocol import EmbedderClosed, EmbedderUnavailable, EmbeddingOutcome, EmbeddingResult
 
 _STOP_SEEN_S = 0.2
-"""How soon a caller notices that it is to stop."""
+"""How soon a caller notices that it is to stop: a run that is ended has a few seconds."""
 
 
-class Settled(NamedTuple):
-    """One outcome for each text of a request, and the tokens of all, where the provider tells."""
+class RequestOutcomes(NamedTuple):
+    """One outcome for each text of a request, and the tokens of all, if the provider reports them."""
 
-    outcomes: Sequence[Embedded]
+    outcomes: Sequence[EmbeddingOutcome]
     tokens: int | None
 
 
 @dataclass(eq=False)
 class _Order:
-    """What one caller waits for."""
+    """The texts of one caller, which waits for their outcomes."""
 
-    outcomes: list[Embedded | None]
+    outcomes: list[EmbeddingOutcome | None]
     left: int
     tokens: float | None = None
     error: BaseException | None = None
@@ -45,7 +45,7 @@ class _Input(NamedTuple):
 
 
 class FullRequests:
-    """Sends texts with `settle`, which takes those of one request, on the threads of `pool`. Thread-safe.
+    """Sends texts with `embed`, which takes the texts of one request, on the threads of `pool`. Thread-safe.
 
     `at_once`: the threads of `pool`. A request carries at most `max_inputs` texts, and of more than one text at most
     `max_tokens`, as the callers estimate them.
@@ -53,14 +53,14 @@ class FullRequests:
 
     def __init__(
         self,
-        settle: Callable[[list[str]], Settled],
+        embed: Callable[[list[str]], RequestOutcomes],
         pool: ThreadPoolExecutor,
         *,
         at_once: int,
         max_inputs: int,
         max_tokens: int,
     ) -> None:
-        self._settle = settle
+        self._embed = embed
         self._pool = pool
         self._at_once = at_once
         self._hold_back_from = max(1, at_once // 2)
@@ -77,9 +77,9 @@ class FullRequests:
 
         Raises:
             RuntimeError: the pool is shut down.
-            EmbedderClosed: `stopping` was set: what waits is not sent, and what is in flight is not waited for.
-            EmbedderUnavailable: a request with some of `texts` met an outage; what waits is not sent then.
-            What else `settle` raises for a request with some of `texts` and nobody else's.
+            EmbedderClosed: `stopping` was set. Queued texts are not sent, requests in flight are not waited for.
+            EmbedderUnavailable: a request with some of `texts` met an outage. The others of `texts` are not sent.
+            Any other error that `embed` raises for a request with texts of this caller alone.
         """
         order = _Order([None] * len(texts), len(texts))
         with self._lock:
@@ -88,7 +88,7 @@ class FullRequests:
                 for position, (text, estimate) in enumerate(zip(texts, tokens, strict=True))
             )
         try:
-            # Each sends until nobody waits: one for each place is enough, and one that finds nothing ends at once.
+            # Each call of `_send` goes on until the queue is empty, so that one for each thread is enough.
             for _ in range(min(self._at_once, len(texts))):
                 self._pool.submit(self._send)
             if texts:
@@ -104,7 +104,7 @@ class FullRequests:
         )
 
     def _send(self) -> None:
-        """Send requests until nobody waits, or too few do."""
+        """Send requests until the queue is empty or too short."""
         while taken := self._take():
             try:
                 self._carry(taken)
@@ -113,12 +113,13 @@ class FullRequests:
                     self._busy -= 1
 
     def _carry(self, taken: Sequence[_Input]) -> None:
-        """Settle one request. If it fails, each caller's texts go by themselves: what is at fault may be another's.
+        """Send one request. If it fails, the texts of each caller are sent by themselves, because an
+        error that the text of one caller causes is not for the others.
 
-        An outage is the provider's, and all callers' alike.
+        An outage of the provider ends the orders of all callers.
         """
         try:
-            self._deliver(taken, self._settle([each.text for each in taken]))
+            self._deliver(taken, self._embed([each.text for each in taken]))
         except EmbedderUnavailable as error:
             for order in dict.fromkeys(each.order for each in taken):
                 self._end(order, error)
@@ -131,7 +132,7 @@ class FullRequests:
                 self._carry([each for each in taken if each.order is order])
 
     def _take(self) -> list[_Input]:
-        """The texts of the next request; none if nobody waits, or if these few can wait for more."""
+        """The texts of the next request; none if the queue is empty, or if its few texts can wait for more."""
         with self._lock:
             count = total = 0
             for waiting in self._waiting:
@@ -144,14 +145,14 @@ class FullRequests:
             self._busy += 1
             return [self._waiting.popleft() for _ in range(count)]
 
-    def _deliver(self, taken: Sequence[_Input], settled: Settled) -> None:
+    def _deliver(self, taken: Sequence[_Input], answered: RequestOutcomes) -> None:
         estimated = sum(each.tokens for each in taken)
         with self._lock:
-            for each, outcome in zip(taken, settled.outcomes, strict=True):
+            for each, outcome in zip(taken, answered.outcomes, strict=True):
                 order = each.order
                 order.outcomes[each.position] = outcome
-                if settled.tokens is not None:
-                    order.tokens = (order.tokens or 0.0) + settled.tokens * each.tokens / max(estimated, 1)
+                if answered.tokens is not None:
+                    order.tokens = (order.tokens or 0.0) + answered.tokens * each.tokens / max(estimated, 1)
                 order.left -= 1
                 if not order.left:
                     order.done.set()
@@ -162,13 +163,13 @@ class FullRequests:
         order.done.set()
 
     def _withdraw(self, order: _Order) -> None:
-        """Take out of the line what is not wanted any more."""
+        """Take the texts of `order` out of the queue."""
         with self._lock:
             self._waiting = deque(each for each in self._waiting if each.order is not order)
 
 
 def _wait(order: _Order, stopping: threading.Event | None) -> None:
-    """Until the order is done. Raises EmbedderClosed once `stopping` is set."""
+    """Wait until the order is done. Raises EmbedderClosed once `stopping` is set."""
     while not order.done.wait(None if stopping is None else _STOP_SEEN_S):
         if stopping is not None and stopping.is_set():
             raise EmbedderClosed("the run was ended while the embedding provider had not answered: run this again")

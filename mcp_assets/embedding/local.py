@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile
 from mcp_assets.embedding.protocol import (
-    Embedded,
     EmbedderUnavailable,
+    EmbeddingOutcome,
     EmbeddingResult,
     Refusal,
     Vector,
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _TEXTS_PER_CALL = 256
+"""Texts that the tokenizer takes at once: enough for all cores, and few tokens in memory."""
 
-# Token vectors gathered at once, 8 MB: the sum over a long text needs no memory in proportion to its length.
 _TOKENS_PER_SUM = 8192
+"""Token vectors gathered at once, 8 MB, so that a long text needs no memory in proportion to its length."""
 
 
 class LocalEmbedder:
@@ -50,7 +51,7 @@ class LocalEmbedder:
 
     @property
     def concurrency(self) -> int:
-        """Two: the tokenizer lets go of the GIL and uses all cores, pooling holds it."""
+        """Two, because the tokenizer releases the GIL and uses all cores, while pooling holds the GIL."""
         return 2
 
     def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:  # noqa: ARG002
@@ -64,28 +65,29 @@ class LocalEmbedder:
             for outcome in self._embed_sound(model, sound[start : start + _TEXTS_PER_CALL])
         )
         return EmbeddingResult(
-            [next(embedded) if refusal is None else Embedded(None, refusal) for refusal in refusals], tokens=None
+            [next(embedded) if refusal is None else EmbeddingOutcome(None, refusal) for refusal in refusals],
+            tokens=None,
         )
 
     def embed_query(self, text: str) -> Vector:
-        """The same as `embed`: the model knows no difference between a query and a text."""
+        """As `embed`, because the model treats queries and texts alike."""
         return only_vector(self.embed([text]))
 
     def stop(self) -> None:
         """Nothing to stop: no request leaves this process."""
 
     def close(self) -> None:
-        """Nothing to let go of: the model is shared by all embedders of the process."""
+        """Nothing to close: all embedders of the process share the model."""
 
-    def _embed_sound(self, model: "_Model", texts: list[str]) -> list[Embedded]:
+    def _embed_sound(self, model: "_Model", texts: list[str]) -> list[EmbeddingOutcome]:
         encodings = model.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [self._outcome(model.mean(encoding.ids)) for encoding in encodings]
 
-    def _outcome(self, vector: Vector) -> Embedded:
+    def _outcome(self, vector: Vector) -> EmbeddingOutcome:
         fault = fault_of(vector, self.profile.dimension)
         if fault is None:
-            return Embedded(vector, None)
-        return Embedded(None, Refusal(fault, f"{self.profile.name} gives this text no usable vector: {fault}"))
+            return EmbeddingOutcome(vector, None)
+        return EmbeddingOutcome(None, Refusal(fault, f"{self.profile.name} gives this text no usable vector: {fault}"))
 
 
 class _Model(NamedTuple):
@@ -115,7 +117,7 @@ def _load_model_once() -> _Model:
         raise EmbedderUnavailable("the local embedding model needs the package wordllama, which is not installed")
     package = Path(spec.submodule_search_locations[0])
     root = logging.getLogger()
-    # wordllama calls logging.basicConfig at import, which is without effect where the root logger has a handler.
+    # wordllama calls logging.basicConfig at import, which has no effect if the root logger has a handler.
     placeholder = logging.NullHandler()
     root.addHandler(placeholder)
     try:
@@ -123,7 +125,7 @@ def _load_model_once() -> _Model:
     finally:
         root.removeHandler(placeholder)
     try:
-        # It looks for its tokenizer beside a download cache: the wheel's own folder has the same layout.
+        # wordllama reads its tokenizer from a download cache; the wheel's own folder has the same layout.
         model = WordLlama.load(cache_dir=package, dim=WORDLLAMA.dimension, disable_download=True)
     except OSError as error:
         raise EmbedderUnavailable(

@@ -1,4 +1,4 @@
-"""Model profiles: what is known of an embedding model: dimension, limits, prefixes, and a threshold that suits it.
+"""Model profiles: dimension, limits, prefixes and similarity threshold of each embedding model.
 
 A similarity threshold belongs to a model: ada-002 and e5 give unrelated texts a cosine of 0.7 to 0.8, others of
 about 0. The thresholds here are starting points; a setting overrides them.
@@ -13,7 +13,7 @@ Distance = Literal["Cosine", "Dot", "Euclid"]
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """An embedding model as its callers need to know it.
+    """The properties of an embedding model.
 
     `name` is sent to the server as it is. `dimension`: length of a vector. `similarity_threshold`: cosine, 0..1, at
     and above which two entities count as similar. Limits are in tokens of the model and in inputs a request.
@@ -59,8 +59,8 @@ def _open(
     )
 
 
-# It pools token vectors and so has no limit of its own; it is not served over HTTP.
 WORDLLAMA = ModelProfile("wordllama", 256, "Cosine", 0.45, 1_000_000, 4096, 1_000_000_000)
+"""It pools token vectors, and so has no limit of its own. It runs in this process, not behind HTTP."""
 
 _E5 = ("passage: ", "query: ")
 _NOMIC = ("search_document: ", "search_query: ")
@@ -93,8 +93,8 @@ _KNOWN = {
     )
 }
 
-# The models whose server takes the `dimensions` parameter and shortens its vectors accordingly.
 _SHORTENABLE = {"text-embedding-3-small", "text-embedding-3-large"}
+"""The models whose server takes the parameter `dimensions` and shortens its vectors to it."""
 
 
 def profile_for(model: str, *, dimension: int | None = None, similarity_threshold: float | None = None) -> ModelProfile:

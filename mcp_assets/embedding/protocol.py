@@ -26,7 +26,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddingOutcome:
     """The outcome for one text: a vector or a refusal, never both and never neither.
 
     `vector` has shape (dimension,) and passed `vectors.fault_of`; it is as the model gave it, not scaled to length 1.
@@ -42,19 +42,19 @@ class Embedded:
 class EmbeddingResult:
     """One outcome per text, in the order of the texts; `tokens` is what the provider counted, if it says."""
 
-    outcomes: list[Embedded]
+    outcomes: list[EmbeddingOutcome]
     tokens: int | None
 
 
 class EmbedderUnavailable(Exception):
-    """Outage, quota, wrong key or wrong model: nothing is known about any of the texts.
+    """The provider embeds nothing now: an outage, a used-up quota, a wrong key or a wrong model. No text is at fault.
 
-    The message says what happened and what to do next. It never holds the API key.
+    The message says what happened and what to do next. It never contains the API key.
     """
 
 
 class EmbedderClosed(EmbedderUnavailable):
-    """The embedder, or the caller's wait for it, was ended: that says nothing about the provider either."""
+    """The embedder, or the caller's wait for it, was ended. The provider may be well."""
 
 
 class TextRefused(Exception):
@@ -80,7 +80,7 @@ class Embedder(Protocol):
         """One outcome per text.
 
         Raises:
-            EmbedderUnavailable: nothing can be said about the texts.
+            EmbedderUnavailable: no text is at fault.
             EmbedderClosed: `stopping` was set before the provider had answered, which may take minutes.
         """
         ...
@@ -90,7 +90,7 @@ class Embedder(Protocol):
         ...
 
     def stop(self) -> None:
-        """Begins no request any more, and does not wait for those in flight."""
+        """Sends no further request, and does not wait for requests in flight."""
         ...
 
     def close(self) -> None:
@@ -117,5 +117,5 @@ def only_vector(result: EmbeddingResult) -> Vector:
     (outcome,) = result.outcomes
     if outcome.refusal is not None:
         raise TextRefused(outcome.refusal)
-    assert outcome.vector is not None  # noqa: S101  (Embedded holds one of the two)
+    assert outcome.vector is not None  # noqa: S101  (EmbeddingOutcome holds one of the two)
     return outcome.vector

@@ -1,7 +1,7 @@
-"""What can be said of a vector without its text: whether it is sound, its unit vector, its vector_check.
+"""Vectors: whether a vector is sound, its unit vector, and its vector check.
 
-`vector_check` goes into a point's payload, so that the census can tell from Qdrant alone whether a point still
-bears the vector that was written with it.
+A vector check is a short digest of a vector. The payload of a point carries it, so that the census finds out from
+Qdrant alone whether the point still has the vector that was written with it.
 """
 
 import hashlib
@@ -11,11 +11,15 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-# Qdrant scales vectors to length 1 itself and keeps them as float32: a vector read back gives a vector_check that may
-# differ from the written one by rounding. Two unrelated vectors differ by about 1/sqrt(dimension).
 VECTOR_CHECK_TOLERANCE = 1e-5
+"""Two checks that differ by at most this are equal.
+
+Qdrant scales vectors to length 1 itself and keeps them as float32, so that the check of a vector that is read back may
+differ by rounding. The checks of two unrelated vectors differ by about 1/sqrt(dimension).
+"""
 
 _DECIMALS = 6
+"""Of a vector check: float32 has no more."""
 
 
 class VectorFault(StrEnum):
@@ -27,7 +31,7 @@ class VectorFault(StrEnum):
 
 
 def fault_of(vector: NDArray[np.float32], dimension: int) -> VectorFault | None:
-    """What is wrong with `vector` for a collection of `dimension` dimensions, None if nothing."""
+    """What is wrong with `vector` for a collection of `dimension` dimensions; None if it is sound."""
     if vector.shape != (dimension,):
         return VectorFault.WRONG_DIMENSION
     if not np.isfinite(vector).all():

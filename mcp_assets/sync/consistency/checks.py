@@ -18,7 +18,7 @@ from mcp_assets.sync.collections.serving import mismatch, serving_and_foreign, s
 from mcp_assets.sync.consistency.census import EXAMPLES, LastCensus, drift_counts, examples, last_censuses, take_census
 from mcp_assets.sync.consistency.drift import OF_LINKS, Kind, Severity
 from mcp_assets.sync.consistency.removed_types import removed_types
-from mcp_assets.sync.inbox.stream_limits import look_at
+from mcp_assets.sync.inbox.stream_limits import stream_backlog
 from mcp_assets.sync.index.mass_delete import is_mass, sentence
 from mcp_assets.sync.index.provider_outage import provider_outages
 from mcp_assets.sync.index.sweep import last_passes
@@ -241,7 +241,7 @@ def _intake(platform: Platform) -> Finding:
         {"what": f"{row[0]} {row[1]} in the inbox", "messages": str(row[2]), "since": row[3].isoformat()}
         for row in inbox
     ]
-    streams = [look_at(platform, name) for name in platform.settings.streams]
+    streams = [stream_backlog(platform, name) for name in platform.settings.streams]
     unread = 0
     for stream in streams:
         unread += stream.unread or 0

@@ -38,7 +38,7 @@ def meaning_of(state: StreamState) -> Meaning:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class StreamBacklog:
     """What a stream holds that intake has not read, as its leader tells."""
 
     name: str
@@ -52,7 +52,7 @@ class Look:
     """There is no such stream, and it will not be made: what to do."""
 
 
-def look_at(platform: Platform, name: str) -> Look:
+def stream_backlog(platform: Platform, name: str) -> StreamBacklog:
     """Compare the stream `name` with its cursor.
 
     Raises:
@@ -60,18 +60,18 @@ def look_at(platform: Platform, name: str) -> Look:
     """
     state = platform.nats.state(name)
     if state is None:
-        return Look(name, absent=None if can_be_made(platform.settings) else absent_stream(name))
+        return StreamBacklog(name, absent=None if can_be_made(platform.settings) else absent_stream(name))
     with platform.postgres.transaction() as connection:
         row = connection.execute(platform.postgres.query("read_cursor"), {"stream": name}).fetchone()
     blind = meaning_of(state).blind
     # A cursor of a stream that was made anew says nothing about this one.
     read = row[2] if row is not None and row[1] == state.created_at else state.first_seq - 1
     if state.last_seq <= read:
-        return Look(name, blind=blind)
+        return StreamBacklog(name, blind=blind)
     first = platform.nats.next_message(state, read)
     if first is None:
-        return Look(name, blind=blind)
-    return Look(name, state.last_seq - first.seq + 1, first.stored_at, blind)
+        return StreamBacklog(name, blind=blind)
+    return StreamBacklog(name, state.last_seq - first.seq + 1, first.stored_at, blind)
 
 
 def _retention(state: StreamState) -> Iterator[str]:

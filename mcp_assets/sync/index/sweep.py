@@ -43,7 +43,7 @@ REACTION_S = 10.0
 
 
 @dataclass(slots=True)
-class Counts:
+class PassCounts:
     """What a pass over one source table has come to so far."""
 
     rows: int = 0
@@ -67,11 +67,11 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class SweepPass:
     """The last whole pass over the source table of a type."""
 
     entity_type: str
-    counts: Counts
+    counts: PassCounts
     age_s: float
 
     limit: int
@@ -125,7 +125,7 @@ def pause_s(cost_s: float, pass_costs_s: Mapping[str, float], entity_type: str) 
     return max(_LEAST_PAUSE_S, cost_s / (SHARE_OF_A_CORE * part))
 
 
-def width_of_slice(next_slot: int, counts: Counts, last: Counts | None) -> int:
+def width_of_slice(next_slot: int, counts: PassCounts, last: PassCounts | None) -> int:
     """How many slots the next slice of a pass takes, by the rows of the last pass, or else of this one so far."""
     if last is not None:
         rows = last.rows
@@ -137,16 +137,16 @@ def width_of_slice(next_slot: int, counts: Counts, last: Counts | None) -> int:
     return -(-SLOTS // slices)
 
 
-def last_passes(platform: Platform) -> list[Swept]:
+def last_passes(platform: Platform) -> list[SweepPass]:
     """The last whole pass over each source table; none of a table that no pass has been over."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("read_sweeps")).fetchall()
     found = []
     for entity_type, counted, age_s in rows:
         if entity_type in platform.settings.entity_types:
-            counts = Counts(**counted)
+            counts = PassCounts(**counted)
             mass = is_mass(platform, counts.vanished, counts.living)
-            found.append(Swept(entity_type, counts, age_s, platform.settings.sweep_rows, mass))
+            found.append(SweepPass(entity_type, counts, age_s, platform.settings.sweep_rows, mass))
     return found
 
 
@@ -165,8 +165,8 @@ def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bo
     session.execute(query("begin_sweep"), names)
     row = session.execute(query("lock_sweep"), names).fetchone()
     assert row is not None  # noqa: S101  (it was just made, if it was not there)
-    next_slot, number, counts = row[0], row[1], Counts(**row[2])
-    last = Counts(**row[3]) if row[4] else None
+    next_slot, number, counts = row[0], row[1], PassCounts(**row[2])
+    last = PassCounts(**row[3]) if row[4] else None
     width = width_of_slice(next_slot, counts, last)
     slots = (next_slot, min(next_slot + width, SLOTS))
     limit = platform.settings.sweep_rows
@@ -188,7 +188,7 @@ def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bo
     return ends
 
 
-def _pass_costs(session: Connection, platform: Platform, entity_type: str, counts: Counts) -> dict[str, float]:
+def _pass_costs(session: Connection, platform: Platform, entity_type: str, counts: PassCounts) -> dict[str, float]:
     known = {row[0]: float(row[1]["cost_s"]) for row in session.execute(platform.postgres.query("read_sweeps"))}
     types = platform.settings.entity_types
     costs = {name: known.get(name, 0.0) for name in types if types[name].source is not None}
@@ -196,7 +196,7 @@ def _pass_costs(session: Connection, platform: Platform, entity_type: str, count
 
 
 @dataclass(slots=True)
-class _Finding:
+class _SweptRow:
     entity_id: str
     source_hash: str | None
     first_pass: int
@@ -209,7 +209,7 @@ def _act(
     entity_type: str,
     slots: tuple[int, int],
     number: int,
-    counts: Counts,
+    counts: PassCounts,
     compared: Comparison,
 ) -> int:
     """Ask for a look at each row that differs, if they are few, and remember them. Returns the number of looks."""
@@ -218,7 +218,7 @@ def _act(
     few = counts.behind + counts.vanished <= limit
     few_vanished = few and not is_mass(platform, counts.vanished, counts.living)
     found = compared.found if few else {}
-    findings: list[_Finding] = []
+    findings: list[_SweptRow] = []
     if found:
         ids = {**names, "ids": list(found)}
         known = {row[0]: row[1:] for row in session.execute(query("sweep_findings"), ids)}
@@ -230,7 +230,7 @@ def _act(
             asked = before is not None and same and before[2] is not None and not before[3]
             certain = source_hash is not None or (few_vanished and first_pass < number)
             findings.append(
-                _Finding(entity_id, source_hash, first_pass, certain and not asked and entity_id not in waiting)
+                _SweptRow(entity_id, source_hash, first_pass, certain and not asked and entity_id not in waiting)
             )
     asking = [finding.entity_id for finding in findings if finding.asks]
     insert_looks(
@@ -319,7 +319,7 @@ class Sweeper:
             try:
                 sweep_slice(self.platform, session, entity_type)
                 cost_s = time.monotonic() - began
-                costs = _pass_costs(session, self.platform, entity_type, Counts(cost_s=cost_s))
+                costs = _pass_costs(session, self.platform, entity_type, PassCounts(cost_s=cost_s))
                 due[entity_type] = time.monotonic() + pause_s(cost_s, costs, entity_type)
             except (StoreUnavailable, StoreRefused) as error:
                 if session.broken:
@@ -328,7 +328,7 @@ class Sweeper:
                 due[entity_type] = time.monotonic() + _AFTER_AN_ERROR_S
 
 
-def as_dict(swept: Swept) -> dict[str, Any]:
+def as_dict(swept: SweepPass) -> dict[str, Any]:
     """One pass for a program."""
     return {
         **asdict(swept.counts),

@@ -13,10 +13,10 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import no_writes
 from mcp_assets.sync.collections.model_change import describe_model_change
 from mcp_assets.sync.inbox.outbox import count_waiting
-from mcp_assets.sync.inbox.stream_limits import look_at
+from mcp_assets.sync.inbox.stream_limits import stream_backlog
 from mcp_assets.sync.index.provider_outage import provider_outages
 from mcp_assets.sync.index.store_outage import QdrantProbe
-from mcp_assets.sync.index.sweep import Swept, as_dict, last_passes
+from mcp_assets.sync.index.sweep import SweepPass, as_dict, last_passes
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Pending:
     """Marks of entities that are to be re-linked."""
     rechecks: int = 0
     """Entities to be looked at again, for an event may have come before its commit; they count as nothing pending."""
-    sweeps: list[Swept] = field(default_factory=list)
+    sweeps: list[SweepPass] = field(default_factory=list)
     """The last comparison of each source table with the ledger."""
     sweeping: bool = True
     """Whether the settings have them compared all the time."""
@@ -129,7 +129,7 @@ def pending(platform: Platform, *, within_s: float = 30.0) -> Pending:
         found.unavailable.append(f"{silence}; no run that needs it is asked for meanwhile")
     for name in platform.settings.streams:
         try:
-            look = look_at(platform, name)
+            look = stream_backlog(platform, name)
         except StoreUnavailable as error:
             # The other streams would only be waited for, too.
             found.unread |= {other: None for other in platform.settings.streams if other not in found.unread}

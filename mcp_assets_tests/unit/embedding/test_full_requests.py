@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_assets.embedding.full_requests import FullRequests, Settled
-from mcp_assets.embedding.protocol import Embedded, EmbedderClosed, EmbedderUnavailable, EmbeddingResult
+from mcp_assets.embedding.full_requests import FullRequests, RequestOutcomes
+from mcp_assets.embedding.protocol import EmbedderClosed, EmbedderUnavailable, EmbeddingOutcome, EmbeddingResult
 
 AT_ONCE = 2
 MAX_INPUTS = 4
@@ -29,7 +29,7 @@ class Provider:
         self.gates: dict[str, threading.Event] = {}
         self._asked = threading.Condition()
 
-    def settle(self, texts: list[str]) -> Settled:
+    def settle(self, texts: list[str]) -> RequestOutcomes:
         with self._asked:
             self.requests.append(texts)
             self._asked.notify_all()
@@ -40,15 +40,15 @@ class Provider:
             raise ValueError("out of order")
         if "down" in texts:
             raise EmbedderUnavailable("out of service")
-        return Settled([_embedded(text) for text in texts], 10 * len(texts))
+        return RequestOutcomes([_embedded(text) for text in texts], 10 * len(texts))
 
     def wait_for(self, requests: int) -> None:
         with self._asked:
             assert self._asked.wait_for(lambda: len(self.requests) >= requests, 10)
 
 
-def _embedded(text: str) -> Embedded:
-    return Embedded(np.frombuffer(text.encode().ljust(8), dtype=np.uint8).astype(np.float32), None)
+def _embedded(text: str) -> EmbeddingOutcome:
+    return EmbeddingOutcome(np.frombuffer(text.encode().ljust(8), dtype=np.uint8).astype(np.float32), None)
 
 
 class Callers:
@@ -130,9 +130,9 @@ def test_each_text_is_in_one_request_within_the_limits_and_requests_are_as_few_a
 ) -> None:
     sent: list[list[int]] = []
 
-    def settle(texts: list[str]) -> Settled:
+    def settle(texts: list[str]) -> RequestOutcomes:
         sent.append([int(text) for text in texts])
-        return Settled([_embedded(text) for text in texts], None)
+        return RequestOutcomes([_embedded(text) for text in texts], None)
 
     with ThreadPoolExecutor(1) as pool:
         shared = FullRequests(settle, pool, at_once=1, max_inputs=max_inputs, max_tokens=max_tokens)

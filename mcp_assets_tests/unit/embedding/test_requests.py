@@ -6,13 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mcp_assets.embedding.openai_compatible import (
-    MalformedAnswerError,
-    OpenAICompatibleEmbedder,
-    estimate_tokens,
-    match_results,
-    shorten,
-)
+from mcp_assets.embedding.embedding_requests import MalformedAnswerError, estimate_tokens, match_results
+from mcp_assets.embedding.input_batch import shorten
+from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
 from mcp_assets.embedding.profiles import profile_for
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import SLOTS
-from mcp_assets.sync.index.sweep import ROWS_A_SLICE, SHARE_OF_A_CORE, Counts, pause_s, width_of_slice
+from mcp_assets.sync.index.sweep import ROWS_A_SLICE, SHARE_OF_A_CORE, PassCounts, pause_s, width_of_slice
 
 COSTS = st.floats(0.0, 100.0)
 
@@ -27,12 +27,12 @@ def test_beside_a_large_table_a_small_one_is_still_compared_each_minute() -> Non
 
 
 def test_a_small_table_is_one_slice_and_a_large_one_is_cut_by_its_rows() -> None:
-    assert width_of_slice(0, Counts(), Counts(rows=10_000)) == SLOTS
-    assert width_of_slice(0, Counts(), Counts(rows=4 * ROWS_A_SLICE)) == SLOTS // 4
+    assert width_of_slice(0, PassCounts(), PassCounts(rows=10_000)) == SLOTS
+    assert width_of_slice(0, PassCounts(), PassCounts(rows=4 * ROWS_A_SLICE)) == SLOTS // 4
 
 
 def test_of_a_table_of_unknown_size_the_first_slice_is_narrow_and_tells_how_wide_the_others_may_be() -> None:
-    first = width_of_slice(0, Counts(), None)
+    first = width_of_slice(0, PassCounts(), None)
     assert first <= SLOTS // 16
-    assert first + width_of_slice(first, Counts(rows=100), None) >= SLOTS
-    assert width_of_slice(first, Counts(rows=ROWS_A_SLICE), None) == first
+    assert first + width_of_slice(first, PassCounts(rows=100), None) >= SLOTS
+    assert width_of_slice(first, PassCounts(rows=ROWS_A_SLICE), None) == first
