@@ -57,7 +57,7 @@ _WORDS: Mapping[ProcessClass, str] = {
 }
 """Words of the command line that tell a class, once the path of the interpreter is left out."""
 
-_LAUNCHER = "mcp_assets.launcher"
+_LAUNCHER = "dagster_warm_launcher"
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Dagster's services for `mcp-assets dev` and the demo: started on a free port, watched, ended with all processes.
 
-They are below a keeper (`mcp_assets.launcher.services`), which restarts each that dies. This side restarts the keeper,
-and the kernel tells the keeper to end when this process dies, however it does.
+They are below a keeper (`mcp_assets.processes.dagster_services`), which restarts each that dies. This side restarts
+the keeper, and the kernel tells the keeper to end when this process dies, however it does.
 """
 
 import fcntl
@@ -189,7 +189,7 @@ def dagster_dev(
         dev = DagsterDev(
             f"http://127.0.0.1:{port}",
             log,
-            [sys.executable, "-m", "mcp_assets.launcher.services", folder, host, str(port)],
+            [sys.executable, "-m", "mcp_assets.processes.dagster_services", folder, host, str(port)],
             _with_dagster_home(environment, state_dir) | {_MARK: str(state_dir)},
         )
         try:

@@ -14,12 +14,12 @@ from dagster._core.execution.backfill import (
     PartitionBackfill,
 )
 
+from dagster_warm_launcher import PROMPT_TAG
 from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES, IndexConfig
 from mcp_assets.defs.partitions import partition_key
 from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.defs.sensors import tick, unfinished_runs
 from mcp_assets.events import MessageKind
-from mcp_assets.launcher import PROMPT_TAG
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.consistency.conflicts import Difference

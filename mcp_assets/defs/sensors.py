@@ -8,12 +8,12 @@ import dagster as dg
 from dagster import DagsterRunStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+from dagster_warm_launcher import PROMPT_TAG
 from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES, IndexConfig, Mode
 from mcp_assets.defs.jobs import INDEX_JOB, RELATE_JOB
 from mcp_assets.defs.partitions import whole_type
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.events import MessageKind
-from mcp_assets.launcher import PROMPT_TAG
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings

@@ -1,4 +1,5 @@
 """Processes tied to each other: `child` is a process that ends with its parent, `tree` all processes of a command.
 
-Nothing here knows what the processes do. The embedded stack's supervisor and the keeper of Dagster's services use it.
+These two know nothing of what the processes do. The embedded stack's supervisor uses them, and so does
+`dagster_services`, which keeps the services of `mcp-assets dev` running.
 """

@@ -37,8 +37,8 @@ ROLES: dict[str, Role] = {
     "daemon": has("-m", "dagster._daemon"),
     "code server": has("code-server", "start"),
     "process with the definitions": has("api", "grpc"),
-    "forkserver and its runs": has("-m", "mcp_assets.launcher"),
-    "keeper": has("-m", "mcp_assets.launcher.services"),
+    "forkserver and its runs": has("-m", "dagster_warm_launcher"),
+    "keeper": has("-m", "mcp_assets.processes.dagster_services"),
 }
 
 

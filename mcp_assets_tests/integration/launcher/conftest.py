@@ -20,7 +20,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 
-from mcp_assets.launcher import WarmRunLauncher
+from dagster_warm_launcher import WarmRunLauncher
 
 PATIENCE_S = 60.0
 
@@ -134,7 +134,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         json.dumps(
             {
                 "telemetry": {"enabled": False},
-                "run_launcher": {"module": "mcp_assets.launcher", "class": "WarmRunLauncher"},
+                "run_launcher": {"module": "dagster_warm_launcher", "class": "WarmRunLauncher"},
             }
         )
     )
@@ -173,7 +173,7 @@ def forkservers_of(pid: int) -> list[psutil.Process]:
     for child in psutil.Process(pid).children():
         try:
             # A zombie has lost its arguments. Dagster's code servers may be zombies too, but lead no session.
-            if "mcp_assets.launcher" in child.cmdline() or (_is_zombie(child) and os.getsid(child.pid) == child.pid):
+            if "dagster_warm_launcher" in child.cmdline() or (_is_zombie(child) and os.getsid(child.pid) == child.pid):
                 found.append(child)
         except (psutil.NoSuchProcess, ProcessLookupError):
             continue

@@ -15,7 +15,7 @@ import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 
-from mcp_assets.launcher.run_process import RunProcess
+from dagster_warm_launcher.run_process import RunProcess
 from mcp_assets_tests.integration.launcher.conftest import Location, eventually, forkservers_of
 
 MakeLocation = Callable[[str], Location]
@@ -89,7 +89,7 @@ def test_a_terminated_run_that_hangs_is_ended_and_canceled(make_location: MakeLo
     location = make_location(
         f"""
         import json, threading
-        from mcp_assets.launcher import run
+        from dagster_warm_launcher import run
 
         run.TERMINATION_GRACE_S = 0.5
         forever = threading.Event()

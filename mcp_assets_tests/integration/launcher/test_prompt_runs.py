@@ -7,7 +7,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.storage.dagster_run import RunOpConcurrency
 
-from mcp_assets.launcher import PROMPT_TAG, PromptRunCoordinator
+from dagster_warm_launcher import PROMPT_TAG, PromptRunCoordinator
 from mcp_assets_tests.integration.launcher.conftest import Location
 
 ASSET = """

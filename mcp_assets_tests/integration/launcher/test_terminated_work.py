@@ -8,7 +8,7 @@ import psutil
 import pytest
 from dagster import AssetKey, DagsterRunStatus
 
-from mcp_assets.launcher.run_process import RunProcess
+from dagster_warm_launcher.run_process import RunProcess
 from mcp_assets.platform import Platform
 from mcp_assets_tests.integration.launcher.conftest import Location, eventually
 from mcp_assets_tests.observing import put_tasks, rows, send_looks, take_in

@@ -14,7 +14,7 @@ from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRunStatu
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 
-from mcp_assets.launcher.forkserver import LaunchRefused
+from dagster_warm_launcher.forkserver import LaunchRefused
 from mcp_assets_tests.integration.launcher.conftest import Location, eventually, forkservers_of
 
 MakeLocation = Callable[[str], Location]
@@ -129,7 +129,7 @@ def test_a_location_that_does_not_load_fails_the_run_with_the_reason_and_works_a
 def test_a_location_that_cannot_be_forked_is_refused(make_location: MakeLocation, statement: str, reason: str) -> None:
     # Not in the test's own process, which loads the location as the code server does.
     location = make_location(
-        f"if 'mcp_assets.launcher.serving' in sys.modules:\n    {statement}\n" + textwrap.dedent(VERSIONED)
+        f"if 'dagster_warm_launcher.serving' in sys.modules:\n    {statement}\n" + textwrap.dedent(VERSIONED)
     )
     with pytest.raises(LaunchRefused, match=reason):
         location.launch()

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
-from mcp_assets.launcher import preload, run
-from mcp_assets.launcher.frames import FrameError, receive_frame, receive_frame_and_socket, send_frame
-from mcp_assets.launcher.preload import Preload
+from dagster_warm_launcher import preload, run
+from dagster_warm_launcher.frames import FrameError, receive_frame, receive_frame_and_socket, send_frame
+from dagster_warm_launcher.preload import Preload
 
 
 def main(control_fd: int) -> int:

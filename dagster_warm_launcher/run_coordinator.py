@@ -5,12 +5,15 @@ submitted by the daemon, which launches runs in any case: it need not write it d
 """
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from dagster._core.storage.tags import PRIORITY_TAG, SENSOR_NAME_TAG
 
-PROMPT_TAG = "mcp_assets/prompt"
-"""On a sensor's RunRequest: the run does not wait in the queue while there is room. Runs of others have no such tag."""
+from dagster_warm_launcher.dagster_internals import (
+    IN_PROGRESS_RUN_STATUSES,
+    PRIORITY_TAG,
+    SENSOR_NAME_TAG,
+    QueuedRunCoordinator,
+    SubmitRunContext,
+)
+from dagster_warm_launcher.tags import PROMPT_TAG
 
 
 class PromptRunCoordinator(QueuedRunCoordinator[DagsterInstance]):

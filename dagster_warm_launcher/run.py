@@ -10,16 +10,18 @@ import traceback
 from contextlib import ExitStack
 
 from dagster import DagsterInstance, DagsterRunStatus
-from dagster._cli.api import _execute_run_command_body
-from dagster._core.events import EngineEventData
-from dagster._core.instance.ref import InstanceRef
-from dagster._serdes import deserialize_value
-from dagster._utils import get_run_crash_explanation
-from dagster._utils.error import serializable_error_info_from_exc_info
-from dagster._utils.interrupts import capture_interrupts
 
-from mcp_assets.launcher.frames import send_frame
-from mcp_assets.launcher.run_process import RunProcess
+from dagster_warm_launcher.dagster_internals import (
+    EngineEventData,
+    InstanceRef,
+    capture_interrupts,
+    deserialize_value,
+    execute_run_command_body,
+    get_run_crash_explanation,
+    serializable_error_info_from_exc_info,
+)
+from dagster_warm_launcher.frames import send_frame
+from dagster_warm_launcher.run_process import RunProcess
 
 TERMINATION_GRACE_S = 10.0
 """How long a terminated run may take to end by itself: its threads may hang in requests with time-outs of minutes."""
@@ -45,7 +47,7 @@ def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
         if _cancel_if_asked(instance, run_id):
             return 0
         try:
-            _execute_run_command_body(run_id, instance, lambda _event: None, set_exit_code_on_failure=False)
+            execute_run_command_body(run_id, instance, lambda _event: None, set_exit_code_on_failure=False)
         except Exception:
             _report_failure(instance, run_id)
             raise

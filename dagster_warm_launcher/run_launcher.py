@@ -7,14 +7,21 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
-from dagster._config.config_schema import UserConfigSchema
-from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
-from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
-from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 
-from mcp_assets.launcher.forkserver import ForkServer, ForkServerGone, LaunchRefused
-from mcp_assets.launcher.preload import Preload
-from mcp_assets.launcher.run_process import ProcessState, RunProcess
+from dagster_warm_launcher.dagster_internals import (
+    CheckRunHealthResult,
+    ConfigurableClass,
+    ConfigurableClassData,
+    GrpcServerCodeLocation,
+    LaunchRunContext,
+    RunLauncher,
+    UserConfigSchema,
+    WorkerStatus,
+    serialize_value,
+)
+from dagster_warm_launcher.forkserver import ForkServer, ForkServerGone, LaunchRefused
+from dagster_warm_launcher.preload import Preload
+from dagster_warm_launcher.run_process import ProcessState, RunProcess
 
 _LOADS = 3
 """How often a code location that is being edited while it is loaded is loaded anew."""

@@ -12,9 +12,12 @@ from typing import Self
 
 import psutil
 from dagster import DagsterRun
-from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 
-PROCESS_TAG = f"{HIDDEN_TAG_PREFIX}mcp_assets/process"
+from dagster_warm_launcher.dagster_internals import (
+    HIDDEN_TAG_PREFIX,
+)
+
+PROCESS_TAG = f"{HIDDEN_TAG_PREFIX}warm_launcher/process"
 
 
 class ProcessState(Enum):

@@ -10,12 +10,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import psutil
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.origin import RepositoryPythonOrigin
-from dagster._serdes import ConfigurableClassData, deserialize_value
-from dagster._utils.hosted_user_process import recon_repository_from_origin
 
-from mcp_assets.launcher.loaded_files import Stamp, forget_bytecode, loaded_project_files
+from dagster_warm_launcher.dagster_internals import (
+    LATE_IMPORTS,
+    ConfigurableClassData,
+    InstanceRef,
+    RepositoryPythonOrigin,
+    deserialize_value,
+    recon_repository_from_origin,
+)
+from dagster_warm_launcher.loaded_files import Stamp, forget_bytecode, loaded_project_files
 
 
 class PreloadError(Exception):
@@ -44,16 +48,6 @@ class Preload:
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Self:
         return cls(**message)
-
-
-# What every run imports late, as seen in a fork: Dagster's by and by, the driver with SQLAlchemy's first engine.
-_LATE_IMPORTS = (
-    "dagster._core.execution.plan.active",
-    "dagster._core.executor.in_process",
-    "dagster._core.instance.factory",
-    "psycopg2.extras",
-    "upath.implementations.local",
-)
 
 
 def load(preload: Preload, edited: list[str]) -> dict[str, Stamp]:
@@ -94,7 +88,7 @@ def _import_plugins(instance_ref: InstanceRef) -> None:
     for part in instance_ref:
         if isinstance(part, ConfigurableClassData):
             importlib.import_module(part.module_name)
-    for name in _LATE_IMPORTS:
+    for name in LATE_IMPORTS:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             importlib.import_module(name)
 

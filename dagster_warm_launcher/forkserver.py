@@ -6,9 +6,9 @@ import threading
 
 import psutil
 
-from mcp_assets.launcher.frames import FrameError, receive_frame, send_frame
-from mcp_assets.launcher.loaded_files import edited
-from mcp_assets.launcher.preload import Preload
+from dagster_warm_launcher.frames import FrameError, receive_frame, send_frame
+from dagster_warm_launcher.loaded_files import edited
+from dagster_warm_launcher.preload import Preload
 
 _ANSWER_TIMEOUT_S = 60.0
 """How long a forked process may take to reach Dagster's storage."""
@@ -47,7 +47,7 @@ class ForkServer:
         self._sending = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
-                [executable, "-m", "mcp_assets.launcher", str(theirs.fileno())],
+                [executable, "-m", "dagster_warm_launcher", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 # A Ctrl-C in the daemon's terminal is not for the runs.
