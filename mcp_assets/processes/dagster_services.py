@@ -1,9 +1,8 @@
 """The keeper of `mcp-assets dev`: runs Dagster's code servers, webserver and daemon, and restarts each that dies.
 
-`python -m mcp_assets.processes.dagster_services FOLDER HOST PORT`, started by `mcp_assets.cli.dagster_dev`. It stands
-in for `dagster dev`, which ends all services when one of them ends, does not notice the death of the process that has the
-definitions loaded, and leaves its services behind when it is killed itself. In production an orchestrator or systemd keeps
-the services.
+`python -m mcp_assets.processes.dagster_services FOLDER HOST PORT`, started by `mcp_assets.cli.dagster_dev`.
+`dagster dev` ends all services when one of them ends, does not notice the death of the process that has the definitions
+loaded, and leaves its services behind when it is killed itself. In production systemd or an orchestrator does this.
 
 Each service is a child that the kernel kills when the keeper dies. What a service starts (the process with the
 definitions, the forkserver, runs in sessions of their own) becomes the keeper's child when its parent dies, so that
