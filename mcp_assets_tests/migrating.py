@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 
 from mcp_assets.settings import Settings
-from mcp_assets.stores import migrations
+from mcp_assets.stores.postgres import migrations
 
 
 def upgrade(settings: Settings, revision: str) -> None:

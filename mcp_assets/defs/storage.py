@@ -14,7 +14,7 @@ from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import create_pg_connection, retry_pg_creation_fn
 
 from mcp_assets.settings import load_settings
-from mcp_assets.stores.postgres_silence import LIBPQ_TIMEOUTS, SILENT_S, is_silent, silence
+from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, SILENT_S, is_silent, silence
 
 
 class SettingsPostgresStorage(DagsterPostgresStorage):

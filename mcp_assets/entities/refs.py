@@ -40,7 +40,7 @@ def id_excess(entity_id: str) -> str | None:
 
 @lru_cache(maxsize=4096)  # of the entities of a batch it is asked again and again
 def slot_of(entity_id: str) -> int:
-    """First 16 bits of md5(id), 0..65535: the same number as `stores/sql` computes in PostgreSQL."""
+    """First 16 bits of md5(id), 0..65535: the same number as `stores/postgres/sql` computes in PostgreSQL."""
     return int(hashlib.md5(entity_id.encode(), usedforsecurity=False).hexdigest()[:4], 16)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from psycopg import sql
 
 from mcp_assets.stores.edge_table import EdgeTable
-from mcp_assets.stores.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
 from mcp_assets.stores.postgres import Connection
 
 

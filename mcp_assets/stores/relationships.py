@@ -30,8 +30,8 @@ from mcp_assets.graph import (
 from mcp_assets.stores.edge_copy import copy_lines, rising_ids
 from mcp_assets.stores.edge_table import EdgeTable
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.stores.migrations.relationships import ORIGIN
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
 
 _LINES_AT_ONCE = 250
 """Lines of COPY that are sent in one call, some 60 kB, instead of a call for each line."""

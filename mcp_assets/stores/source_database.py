@@ -13,7 +13,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection, MarkedConnection, configure, mark_of
-from mcp_assets.stores.postgres_silence import LIBPQ_TIMEOUTS, PatientConnection
+from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, PatientConnection
 
 
 class SourceDatabase:

@@ -13,9 +13,8 @@ from pydantic import SecretStr
 from mcp_assets.defs.storage import SettingsPostgresStorage
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.stores import postgres_silence
 from mcp_assets.stores.errors import StoreUnavailable
-from mcp_assets.stores.postgres import Postgres
+from mcp_assets.stores.postgres import Postgres, silence
 from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.observing import put_tasks, rows, sync_all
 from mcp_assets_tests.relay import Relay
@@ -24,9 +23,9 @@ from mcp_assets_tests.relay import Relay
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server is asked for an answer after a moment; psycopg waits at least two seconds for a connection."""
-    monkeypatch.setattr(postgres_silence, "SILENT_S", 0.2)
-    monkeypatch.setattr(postgres_silence, "ANSWER_S", 2)
-    monkeypatch.setitem(postgres_silence.LIBPQ_TIMEOUTS, "connect_timeout", 2)
+    monkeypatch.setattr(silence, "SILENT_S", 0.2)
+    monkeypatch.setattr(silence, "ANSWER_S", 2)
+    monkeypatch.setitem(silence.LIBPQ_TIMEOUTS, "connect_timeout", 2)
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
-"""PostgreSQL: the pool of connections, named queries, and the session settings that make row hashes comparable."""
+"""The pool of connections to PostgreSQL, and the session settings that make row hashes comparable."""
 
 import hashlib
-import re
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import resources
 from types import NoneType
 from typing import Any
 
@@ -18,9 +16,10 @@ from psycopg.types.array import ListDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
-from mcp_assets.stores.migrations import migrate
-from mcp_assets.stores.migrations.relationships import IdColumn
-from mcp_assets.stores.postgres_silence import LIBPQ_TIMEOUTS, PatientConnection
+from mcp_assets.stores.postgres.migrations import migrate
+from mcp_assets.stores.postgres.migrations.relationships import IdColumn
+from mcp_assets.stores.postgres.queries import load_queries
+from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, PatientConnection
 
 Connection = psycopg.Connection[TupleRow]
 Cursor = psycopg.Cursor[TupleRow]
@@ -58,8 +57,6 @@ _NO_WRITES = (
     "default_transaction_read_only"
 )
 
-_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
-
 
 class Postgres:
     """One database with the platform's schema, migrated at first use. Thread-safe; connects lazily."""
@@ -85,7 +82,7 @@ class Postgres:
         self._mark: str | None = None
         self.relationships_fault: str | None = None
         """Why the table of edges could not be made or adopted; known after the first use."""
-        self._queries = _load_queries(schema)
+        self._queries = load_queries(schema)
         self._pool = ConnectionPool(
             url,
             connection_class=MarkedConnection,
@@ -101,7 +98,7 @@ class Postgres:
         )
 
     def query(self, name: str) -> sql.SQL:
-        """The query `name` of stores/sql, with the platform's schema filled in."""
+        """The query `name` of stores/postgres/sql, with the platform's schema filled in."""
         return self._queries[name]
 
     @contextmanager
@@ -262,15 +259,3 @@ def mark_of(connection: Connection) -> str | None:
     """System identifier and database; None if the role may not read the first."""
     row = connection.execute(_MARK).fetchone()
     return row[0] if row is not None else None
-
-
-def _load_queries(schema: str) -> Mapping[str, sql.SQL]:
-    """Every query of stores/sql by name. A file is a row of queries, each under a line `-- name: …`."""
-    queries: dict[str, sql.SQL] = {}
-    for file in resources.files("mcp_assets.stores").joinpath("sql").iterdir():
-        if file.name.endswith(".sql"):
-            parts = _NAME.split(file.read_text())
-            for name, text in zip(parts[1::2], parts[2::2], strict=True):
-                # `schema` is an identifier by its type in Settings; the text is our own file.
-                queries[name] = sql.SQL(text.strip().replace("{schema}", f'"{schema}"'))
-    return queries

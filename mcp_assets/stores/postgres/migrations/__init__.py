@@ -7,8 +7,8 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 
-from mcp_assets.stores.migrations.relationships import IdColumn, ensure_relationships
-from mcp_assets.stores.postgres_silence import LIBPQ_TIMEOUTS, PatientConnection
+from mcp_assets.stores.postgres.migrations.relationships import IdColumn, ensure_relationships
+from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, PatientConnection
 
 # One number for all processes, so that two that start at once do not both migrate.
 _MIGRATION_LOCK = 0x6D63705F6D696772

@@ -107,11 +107,6 @@ WHERE dirty
 SELECT EXISTS (SELECT FROM {schema}.relink_marks WHERE reason <> 'lists')
     OR EXISTS (SELECT FROM {schema}.entities WHERE dirty)
 
--- name: living_among
-SELECT entity_type, entity_id FROM {schema}.entities
-    JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id) USING (entity_type, entity_id)
-WHERE deleted_at IS NULL
-
 -- name: linked_or_living
 SELECT entity_id FROM (
     SELECT entity_id FROM {schema}.entities
