@@ -6,8 +6,8 @@ from typing import NamedTuple
 from psycopg import sql
 
 from mcp_assets.stores.edge_table import EdgeTable
-from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
 
 
 class Orphan(NamedTuple):

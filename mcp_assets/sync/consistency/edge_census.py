@@ -14,9 +14,9 @@ from psycopg import sql
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import Edge, EdgeType, diff
 from mcp_assets.platform import Platform
-from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
 from mcp_assets.stores.orphan_edges import Orphan, orphans_among, orphans_of_partition
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
 from mcp_assets.sync.consistency.drift import LIES, Drift, Kind
 from mcp_assets.sync.consistency.recheck import LIE, lies
 from mcp_assets.sync.link.link_rules import rules_fingerprint
