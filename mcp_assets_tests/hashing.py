@@ -15,7 +15,8 @@ from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vec
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
-from mcp_assets.sync.consistency.census import Census, take_census
+from mcp_assets.sync.consistency.census import take_census
+from mcp_assets.sync.consistency.stored_censuses import Census
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link_until_done
 

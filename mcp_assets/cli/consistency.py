@@ -11,7 +11,7 @@ from mcp_assets.cli.console import Exit, err, out, print_json, say_error
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.settings import load_settings
-from mcp_assets.sync.consistency.drift import Kind, Severity
+from mcp_assets.sync.consistency.drift import DriftKind, Severity
 from mcp_assets.sync.consistency.end_entities import end_entities
 from mcp_assets.sync.consistency.validation import Validation
 from mcp_assets.sync.consistency.validation import validate as validate_stores
@@ -154,9 +154,9 @@ def _show(report: Validation, *, repair: bool) -> None:
 def _show_drift(report: Validation, *, repair: bool) -> None:
     table = Table("drift", "found", *(["mended"] if repair else []), "what to do", show_edge=False)
     for kind, count in report.found.items():
-        colour = "red" if Kind(kind).severity is Severity.ERROR else "yellow"
+        colour = "red" if DriftKind(kind).severity is Severity.ERROR else "yellow"
         mended = [str(report.mended.get(kind, 0))] if repair else []
-        table.add_row(f"[{colour}]{kind}[/]", str(count), *mended, escape(Kind(kind).advice))
+        table.add_row(f"[{colour}]{kind}[/]", str(count), *mended, escape(DriftKind(kind).advice))
     out.print(table)
     examples = Table("drift", "entity", "detail", show_edge=False)
     for one in report.examples[:_EXAMPLES_SHOWN]:

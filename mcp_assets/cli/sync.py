@@ -16,7 +16,7 @@ from mcp_assets.sync.inbox.announce import counts_of
 from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.full_sync_requests import FullSync, PartitionProgress
 from mcp_assets.sync.requests.incremental import bring_up_to_date
-from mcp_assets.sync.resolve_ids import find_targets
+from mcp_assets.sync.resolve_ids import find_entities
 
 _LOOK_EVERY_S = 0.5
 
@@ -67,7 +67,7 @@ def sync(
 
 
 def _named(platform: Platform, ids: list[str], *, force: bool, json: bool) -> None:
-    found = find_targets(platform, [_target(platform, text) for text in dict.fromkeys(ids)])
+    found = find_entities(platform, [_target(platform, text) for text in dict.fromkeys(ids)])
     synced = bring_up_to_date(platform, found.refs, force=force)
     failed = {str(ref): refusal.sentence for ref, refusal in synced.refusals.items()}
     if json:

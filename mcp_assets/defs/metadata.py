@@ -7,9 +7,9 @@ import dagster as dg
 
 from mcp_assets.defs.plots import strengths_png
 from mcp_assets.graph import EdgeType
-from mcp_assets.sync.consistency.census import Census
-from mcp_assets.sync.consistency.checks import Finding
-from mcp_assets.sync.consistency.drift import Drift, Kind
+from mcp_assets.sync.consistency.checks import CheckOutcome
+from mcp_assets.sync.consistency.drift import Drift, DriftKind
+from mcp_assets.sync.consistency.stored_censuses import Census
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.link.counts import LinkCounts
 
@@ -95,7 +95,7 @@ def census_metadata(census: Census) -> Mapping[str, dg.MetadataValue]:
         "deep": dg.MetadataValue.bool(census.deep),
         "seconds": dg.MetadataValue.float(round(census.seconds, 3)),
         "drift": dg.MetadataValue.int(census.counts.total()),
-        **{f"drift/{kind}": dg.MetadataValue.int(census.counts[kind]) for kind in Kind},
+        **{f"drift/{kind}": dg.MetadataValue.int(census.counts[kind]) for kind in DriftKind},
     }
     if census.examples:
         told["offenders"] = drift_table(census.examples)
@@ -104,7 +104,7 @@ def census_metadata(census: Census) -> Mapping[str, dg.MetadataValue]:
 
 def drift_table(drift: Sequence[Drift]) -> dg.MetadataValue:
     """At most OFFENDERS_SHOWN of `drift`, some of each kind."""
-    kinds: dict[Kind, list[Drift]] = {}
+    kinds: dict[DriftKind, list[Drift]] = {}
     for one in drift:
         kinds.setdefault(one.kind, []).append(one)
     each = max(1, OFFENDERS_SHOWN // max(len(kinds), 1))
@@ -118,7 +118,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def finding_metadata(finding: Finding) -> Mapping[str, dg.MetadataValue]:
+def finding_metadata(finding: CheckOutcome) -> Mapping[str, dg.MetadataValue]:
     """Of a check: the count, its figures, the offenders, and what to do."""
     told: dict[str, dg.MetadataValue] = {"count": dg.MetadataValue.int(finding.count)}
     for name, figure in finding.figures.items():

@@ -15,14 +15,14 @@ IDS_AT_ONCE = 1_000
 
 
 @dataclass(slots=True)
-class Found:
+class NamedEntities:
     """`refs`: the entities meant, each once, in the spelling of their tables; `unknown`: what names none."""
 
     refs: list[EntityRef] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
 
-def find_targets(platform: Platform, targets: Sequence[SyncTarget]) -> Found:
+def find_entities(platform: Platform, targets: Sequence[SyncTarget]) -> NamedEntities:
     """An id that bears a type names that entity; a bare one names the entities of any type that have it.
 
     An entity is known if it has a source row, alive or not, or a ledger row.
@@ -39,7 +39,7 @@ def find_targets(platform: Platform, targets: Sequence[SyncTarget]) -> Found:
             for target in page:
                 if spelled[target.id] in known:
                     owners[target].append(EntityRef(entity_type, spelled[target.id]))
-    found = Found()
+    found = NamedEntities()
     found.refs = list(dict.fromkeys(ref for refs in owners.values() for ref in refs))
     found.unknown = [
         target.id if target.type is None else f"{target.type}:{target.id}"

@@ -19,7 +19,7 @@ from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.sync.consistency.drift import Kind
+from mcp_assets.sync.consistency.drift import DriftKind
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.index.full_sync import full_sync
@@ -136,28 +136,28 @@ def test_every_seeded_fault_is_found_and_mended_and_only_the_broken_are_embedded
 
     assert report.refused is None
     got = dict(report.found)
-    assert got.pop(Kind.MISSING_VECTOR) == 200
+    assert got.pop(DriftKind.MISSING_VECTOR) == 200
     # What was lied about or changed is stale, too, against what the source row says now.
-    assert got.pop(Kind.STALE_VECTOR) == 10 + 5
-    assert got.pop(Kind.STALE_PAYLOAD) == 10 + 1
-    assert got.pop(Kind.SWAPPED_VECTOR) == 10
-    assert got.pop(Kind.ORPHAN_VECTOR) == 4 + 10
-    assert got.pop(Kind.DUPLICATE_POINT) == 1
-    assert got.pop(Kind.FOREIGN_POINT) == 3
-    assert got.pop(Kind.WRONG_MODEL) == 10
-    assert got.pop(Kind.LYING_LEDGER) >= 10 + 10 + 5
-    assert got.pop(Kind.LEDGER_BEHIND) == 5 + 5
-    assert got.pop(Kind.VANISHED_ROW) == 10
-    assert got.pop(Kind.WRONG_EDGE) >= 5
-    assert got.pop(Kind.MISSING_EDGE) >= 2
-    assert got.pop(Kind.SURPLUS_EDGE) >= 5
-    assert got.pop(Kind.ORPHANED_EDGE) == 4
-    assert got.pop(Kind.FOREIGN_EDGE) == 3
-    assert set(got) <= {Kind.STALE_LINK}
+    assert got.pop(DriftKind.STALE_VECTOR) == 10 + 5
+    assert got.pop(DriftKind.STALE_PAYLOAD) == 10 + 1
+    assert got.pop(DriftKind.SWAPPED_VECTOR) == 10
+    assert got.pop(DriftKind.ORPHAN_VECTOR) == 4 + 10
+    assert got.pop(DriftKind.DUPLICATE_POINT) == 1
+    assert got.pop(DriftKind.FOREIGN_POINT) == 3
+    assert got.pop(DriftKind.WRONG_MODEL) == 10
+    assert got.pop(DriftKind.LYING_LEDGER) >= 10 + 10 + 5
+    assert got.pop(DriftKind.LEDGER_BEHIND) == 5 + 5
+    assert got.pop(DriftKind.VANISHED_ROW) == 10
+    assert got.pop(DriftKind.WRONG_EDGE) >= 5
+    assert got.pop(DriftKind.MISSING_EDGE) >= 2
+    assert got.pop(DriftKind.SURPLUS_EDGE) >= 5
+    assert got.pop(DriftKind.ORPHANED_EDGE) == 4
+    assert got.pop(DriftKind.FOREIGN_EDGE) == 3
+    assert set(got) <= {DriftKind.STALE_LINK}
     assert report.left == {}
     # Missing, stale, swapped, of another model, changed: nothing else.
     assert len(embedded(many)) == report.embedded == 200 + 10 + 10 + 10 + 5
-    of_others = {Kind.FOREIGN_POINT: 3, Kind.FOREIGN_EDGE: 3}
+    of_others = {DriftKind.FOREIGN_POINT: 3, DriftKind.FOREIGN_EDGE: 3}
     assert found(censuses(many, deep=True)) == of_others
     with qdrant(many) as client:
         assert client.count(TASKS).count == MANY - 10 + 3
@@ -220,11 +220,11 @@ def test_clean_censuses_raise_no_false_alarm_with_writers_at_work_or_at_rest(
             thread.join()
     assert not failed
     # A task that somebody depends on may be gone: that is true, and no fault of a store.
-    assert [{kind for kind in one if kind != Kind.DANGLING_REFERENCE} for one in told] == [set()] * 12
+    assert [{kind for kind in one if kind != DriftKind.DANGLING_REFERENCE} for one in told] == [set()] * 12
     drain_all(platform, "task")
     for _ in link_until_done(platform):
         pass
-    assert found(censuses(platform, deep=True)).keys() <= {Kind.DANGLING_REFERENCE}
+    assert found(censuses(platform, deep=True)).keys() <= {DriftKind.DANGLING_REFERENCE}
 
 
 def test_an_edge_to_an_entity_that_is_gone_is_no_fault_while_a_rebuild_has_not_reached_its_source(
@@ -241,11 +241,11 @@ def test_an_edge_to_an_entity_that_is_gone_is_no_fault_while_a_rebuild_has_not_r
     linking = link(platform)
     # What changed is worked off; the lists, t2's with the tag that it shared with t3 among them, are not.
     next(linking)
-    assert found(censuses(platform, deep=True)) == {Kind.DANGLING_REFERENCE: 1}
+    assert found(censuses(platform, deep=True)) == {DriftKind.DANGLING_REFERENCE: 1}
     linking.close()
     with platform.postgres.transaction() as connection:
         connection.execute("DELETE FROM mcp_assets.relink_marks")
-    assert found(censuses(platform, deep=True))[Kind.ORPHANED_EDGE] == 1
+    assert found(censuses(platform, deep=True))[DriftKind.ORPHANED_EDGE] == 1
 
 
 _DIES_AT = """
@@ -280,12 +280,12 @@ platform._embedder = Writing()
 with platform.postgres.transaction():
     pass
 from mcp_assets.sync.consistency import validation
-repair = validation.repair_all
+repair = validation.repair_drift
 def armed(*args, **kwargs):
     psycopg.Connection.execute = dying(psycopg.Connection.execute)
     Qdrant.write = dying(Qdrant.write)
     return repair(*args, **kwargs)
-validation.repair_all = armed
+validation.repair_drift = armed
 validate(platform, entity_types=["task"], repair=True, deep=True)
 """
 
@@ -385,7 +385,7 @@ def test_named_entities_are_validated_by_themselves(make_platform: Callable[...,
     assert report.found["missing_vector"] == 1
     assert report.left == {}
     assert report.embedded == 1
-    assert found(censuses(platform, deep=True)) == {Kind.MISSING_VECTOR: 1}
+    assert found(censuses(platform, deep=True)) == {DriftKind.MISSING_VECTOR: 1}
 
 
 def test_a_reference_to_nothing_is_told_of_and_is_no_broken_store(make_platform: Callable[..., Platform]) -> None:
@@ -395,7 +395,7 @@ def test_a_reference_to_nothing_is_told_of_and_is_no_broken_store(make_platform:
     put(platform, "tasks", id="t4", title="T", description="depends on task:404, see [[Nobody]]")
     sync(platform)
     report = validate(platform, entity_types=["task"], repair=True)
-    assert report.found[Kind.DANGLING_REFERENCE] >= 2
+    assert report.found[DriftKind.DANGLING_REFERENCE] >= 2
     assert report.left == {}
 
 

@@ -1,4 +1,4 @@
-"""Conflict resolution: what differs between source, ledger, Qdrant and edges is told, settled, and looked at again."""
+"""Conflicts: differences between source, ledger, Qdrant and edges are reported, resolved, and compared again."""
 
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from mcp_assets.entities.points import Key, chunk_id, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import SyncTarget
 from mcp_assets.platform import Platform
-from mcp_assets.sync.consistency.conflicts import Difference, Strategy, resolve
+from mcp_assets.sync.consistency.conflicts import Difference, Strategy, resolve_conflicts
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -29,7 +29,7 @@ TEXTS = {f"t{number}": f"text of {number}" for number in range(6)}
 
 
 @pytest.fixture
-def settled(platform: Platform, stub: OpenAIStub) -> Platform:
+def at_rest(platform: Platform, stub: OpenAIStub) -> Platform:
     """A platform with six tasks and a page that refers to one, all at rest; the stub counts from here."""
     put_tasks(platform, TEXTS)
     put(platform, "wiki_pages", id="p", title="Plan", content="depends on task:t1")
@@ -43,7 +43,7 @@ def settled(platform: Platform, stub: OpenAIStub) -> Platform:
 
 def told(platform: Platform, *ids: str, strategy: Strategy = Strategy.SOURCE) -> list[Difference]:
     targets = [SyncTarget(*name.split(":")) if ":" in name else SyncTarget(None, name) for name in ids]
-    return resolve(platform, targets, strategy).differences
+    return resolve_conflicts(platform, targets, strategy).differences
 
 
 def kinds(differences: list[Difference]) -> dict[tuple[str, str], str]:
@@ -83,18 +83,18 @@ def damage(platform: Platform) -> None:
     rows(platform, "UPDATE public.relationships SET strength = 0.123 WHERE source_id = 'p' RETURNING 1")
 
 
-def test_entities_at_rest_have_no_differences(settled: Platform, stub: OpenAIStub) -> None:
-    assert told(settled, *TEXTS, "page:p") == []
+def test_entities_at_rest_have_no_differences(at_rest: Platform, stub: OpenAIStub) -> None:
+    assert told(at_rest, *TEXTS, "page:p") == []
     assert stub.stats()["texts"] == 0
 
 
-def test_every_fault_is_found_and_settled_and_only_what_is_broken_is_embedded(
-    settled: Platform, stub: OpenAIStub
+def test_every_fault_is_found_and_resolved_and_only_what_is_broken_is_embedded(
+    at_rest: Platform, stub: OpenAIStub
 ) -> None:
-    before = edges(settled)
-    damage(settled)
+    before = edges(at_rest)
+    damage(at_rest)
 
-    found = told(settled, *TEXTS, "page:p")
+    found = told(at_rest, *TEXTS, "page:p")
 
     assert kinds(found).items() >= {
         (("t0", "ledger"), "behind"),
@@ -105,74 +105,74 @@ def test_every_fault_is_found_and_settled_and_only_what_is_broken_is_embedded(
         (("t4", "qdrant"), "vector"),
         (("p", "edges"), "edges"),
     }
-    assert all(one.settled for one in found)
+    assert all(one.resolved for one in found)
     assert "t5" not in {one.ref.id for one in found if one.place.value != "edges"}
-    assert_points_are(settled, {**TEXTS, "t0": "another text"})
+    assert_points_are(at_rest, {**TEXTS, "t0": "another text"})
     assert stub.stats()["texts"] == 3
-    assert [edge for edge in edges(settled) if edge[0] == "p"] == [edge for edge in before if edge[0] == "p"]
-    assert told(settled, *TEXTS, "page:p") == []
+    assert [edge for edge in edges(at_rest) if edge[0] == "p"] == [edge for edge in before if edge[0] == "p"]
+    assert told(at_rest, *TEXTS, "page:p") == []
 
 
-def test_with_report_every_difference_is_told_and_nothing_changes(settled: Platform, stub: OpenAIStub) -> None:
-    damage(settled)
-    first = told(settled, *TEXTS, "page:p", strategy=Strategy.REPORT)
+def test_with_report_every_difference_is_told_and_nothing_changes(at_rest: Platform, stub: OpenAIStub) -> None:
+    damage(at_rest)
+    first = told(at_rest, *TEXTS, "page:p", strategy=Strategy.REPORT)
     assert first
     assert {one.decision for one in first} == {"reported, not settled"}
-    assert not any(one.settled for one in first)
-    assert told(settled, *TEXTS, "page:p", strategy=Strategy.REPORT) == first
+    assert not any(one.resolved for one in first)
+    assert told(at_rest, *TEXTS, "page:p", strategy=Strategy.REPORT) == first
     assert stub.stats()["texts"] == 0
 
 
-def test_with_newest_what_was_written_after_the_source_row_is_left_and_both_times_are_told(settled: Platform) -> None:
-    rows(settled, "UPDATE tasks SET title = 'older', updated_at = '2001-01-01T00:00Z' WHERE id = 't0' RETURNING 1")
-    rows(settled, "UPDATE tasks SET title = 'newer', updated_at = '2999-01-01T00:00Z' WHERE id = 't1' RETURNING 1")
+def test_with_newest_what_was_written_after_the_source_row_is_left_and_both_times_are_told(at_rest: Platform) -> None:
+    rows(at_rest, "UPDATE tasks SET title = 'older', updated_at = '2001-01-01T00:00Z' WHERE id = 't0' RETURNING 1")
+    rows(at_rest, "UPDATE tasks SET title = 'newer', updated_at = '2999-01-01T00:00Z' WHERE id = 't1' RETURNING 1")
 
-    found = told(settled, "t0", "t1", strategy=Strategy.NEWEST)
+    found = told(at_rest, "t0", "t1", strategy=Strategy.NEWEST)
 
     left = [one for one in found if one.ref.id == "t0" and one.place.value != "edges"]
     assert left
-    assert all("was written after the source row" in one.decision and not one.settled for one in left)
+    assert all("was written after the source row" in one.decision and not one.resolved for one in left)
     assert all(one.truth_at is not None and one.found_at is not None and one.truth_at < one.found_at for one in left)
-    assert all(one.settled for one in found if one.ref.id == "t1")
-    assert (ledger(settled)["t0"]["title"], ledger(settled)["t1"]["title"]) == (TEXTS["t0"], "newer")
+    assert all(one.resolved for one in found if one.ref.id == "t1")
+    assert (ledger(at_rest)["t0"]["title"], ledger(at_rest)["t1"]["title"]) == (TEXTS["t0"], "newer")
 
 
-def test_a_point_and_edges_of_an_entity_that_nothing_stands_behind_are_removed(settled: Platform) -> None:
-    remove(settled, "tasks", "t1")
-    rows(settled, "DELETE FROM {schema}.entities WHERE entity_id = 't1' RETURNING 1")
-    assert pid("t1") in {str(point_id(EntityRef("task", one))) for one in entity_points(settled)}
+def test_a_point_and_edges_of_an_entity_that_nothing_stands_behind_are_removed(at_rest: Platform) -> None:
+    remove(at_rest, "tasks", "t1")
+    rows(at_rest, "DELETE FROM {schema}.entities WHERE entity_id = 't1' RETURNING 1")
+    assert pid("t1") in {str(point_id(EntityRef("task", one))) for one in entity_points(at_rest)}
 
-    found = told(settled, "task:t1", "nobody")
+    found = told(at_rest, "task:t1", "nobody")
 
     assert kinds(found)["t1", "qdrant"] == "orphan"
-    assert all(one.settled for one in found), found
-    assert "t1" not in entity_points(settled)
-    assert [edge for edge in edges(settled) if "t1" in edge[:2]] == []
+    assert all(one.resolved for one in found), found
+    assert "t1" not in entity_points(at_rest)
+    assert [edge for edge in edges(at_rest) if "t1" in edge[:2]] == []
 
 
-def test_an_entity_without_a_row_is_what_its_newest_event_says(settled: Platform) -> None:
+def test_an_entity_without_a_row_is_what_its_newest_event_says(at_rest: Platform) -> None:
     for text in ("first", "second"):
-        send(settled, ("mcp.memory.node.stored", {"memoryId": "m", "content": text}))
-    drain_all(settled, "memory")
-    client = qdrant(settled)
+        send(at_rest, ("mcp.memory.node.stored", {"memoryId": "m", "content": text}))
+    drain_all(at_rest, "memory")
+    client = qdrant(at_rest)
     try:
         client.delete("memory_nodes", [str(point_id(EntityRef("memory", "m")))], wait=True)
     finally:
         client.close()
-    (one, *rest) = told(settled, "memory:m")
-    assert (one.what, one.settled, [two for two in rest if not two.settled]) == ("missing", True, [])
-    assert entity_points(settled, "memory").keys() == {"m"}
-    assert ledger(settled, "memory")["m"]["content"] == "second"
+    (one, *rest) = told(at_rest, "memory:m")
+    assert (one.what, one.resolved, [two for two in rest if not two.resolved]) == ("missing", True, [])
+    assert entity_points(at_rest, "memory").keys() == {"m"}
+    assert ledger(at_rest, "memory")["m"]["content"] == "second"
 
 
-def test_work_under_way_is_no_difference(settled: Platform) -> None:
-    put_tasks(settled, {"t0": "another text"})
-    send(settled, ("mcp.task.updated", {"taskId": "t0"}))
-    assert told(settled, "t0", strategy=Strategy.REPORT) == []
+def test_work_under_way_is_no_difference(at_rest: Platform) -> None:
+    put_tasks(at_rest, {"t0": "another text"})
+    send(at_rest, ("mcp.task.updated", {"taskId": "t0"}))
+    assert told(at_rest, "t0", strategy=Strategy.REPORT) == []
 
 
-def test_each_point_that_names_an_entity_and_should_not_be_is_found_and_removed(settled: Platform) -> None:
-    client = qdrant(settled)
+def test_each_point_that_names_an_entity_and_should_not_be_is_found_and_removed(at_rest: Platform) -> None:
+    client = qdrant(at_rest)
     try:
         (own,) = client.retrieve("kanban_tasks", [pid("t1")], with_vectors=True)
         assert own.payload is not None
@@ -183,8 +183,8 @@ def test_each_point_that_names_an_entity_and_should_not_be_is_found_and_removed(
             [models.PointStruct(id=far, vector=cast(list[float], own.vector), payload=payload)],
             wait=True,
         )
-        (found,) = told(settled, "t1")
-        assert (found.what, found.settled) == ("chunks", True)
+        (found,) = told(at_rest, "t1")
+        assert (found.what, found.resolved) == ("chunks", True)
         assert client.retrieve("kanban_tasks", [far]) == []
         assert len(client.retrieve("kanban_tasks", [pid("t1")])) == 1
     finally:

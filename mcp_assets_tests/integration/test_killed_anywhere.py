@@ -9,8 +9,9 @@ from qdrant_client import models
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
-from mcp_assets.sync.consistency.census import last_censuses, take_census
-from mcp_assets.sync.consistency.repair import repair
+from mcp_assets.sync.consistency.census import take_census
+from mcp_assets.sync.consistency.repair import repair_drift
+from mcp_assets.sync.consistency.stored_censuses import last_censuses
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.inbox import drain_workers
 from mcp_assets.sync.inbox.drain import drain
@@ -121,7 +122,7 @@ def test_work_killed_anywhere_ends_as_if_it_had_not_been_killed(
 
 
 def repair_what_was_found(platform: Platform) -> None:
-    repair(platform, last_censuses(platform))
+    repair_drift(platform, last_censuses(platform))
 
 
 def repair_to_the_end(platform: Platform) -> None:

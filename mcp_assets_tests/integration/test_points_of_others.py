@@ -10,7 +10,7 @@ from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.checks import CHECKS, evaluate
-from mcp_assets.sync.consistency.drift import Kind
+from mcp_assets.sync.consistency.drift import DriftKind
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.views.search import search
@@ -57,11 +57,11 @@ def test_a_point_under_an_id_that_is_none_of_ours_stops_neither_linking_nor_cens
     list(link_until_done(platform))
     report = validate(platform, entity_types=["task"], repair=True, deep=True)
 
-    assert report.found == {Kind.FOREIGN_POINT: 3}
+    assert report.found == {DriftKind.FOREIGN_POINT: 3}
     assert rows(platform, edges) == before
     assert {found.ref.id for found in search(platform, TASKS["t3"], limit=20)} == set(TASKS)
     assert {identifier: points(platform)[identifier].payload for identifier in theirs} == theirs
-    assert validate(platform, entity_types=["task"], repair=True, foreign=True).mended == {Kind.FOREIGN_POINT: 3}
+    assert validate(platform, entity_types=["task"], repair=True, foreign=True).mended == {DriftKind.FOREIGN_POINT: 3}
     assert not theirs.keys() & points(platform).keys()
 
 
@@ -80,7 +80,7 @@ def test_a_point_of_an_unknown_entity_is_an_orphan_whatever_its_id(platform: Pla
 
     report = validate(platform, entity_types=["task"], repair=True)
 
-    assert report.found == {Kind.ORPHAN_VECTOR: 2}
+    assert report.found == {DriftKind.ORPHAN_VECTOR: 2}
     assert report.left == {}
     assert not set(ids) & points(platform).keys()
 

@@ -9,8 +9,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
-from mcp_assets.sync.consistency.drift import Drift
-from mcp_assets.sync.consistency.drift import Kind as DriftKind
+from mcp_assets.sync.consistency.drift import Drift, DriftKind
 from mcp_assets.sync.consistency.validation import Validation
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.outbox import publish_waiting

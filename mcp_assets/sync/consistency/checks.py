@@ -15,9 +15,16 @@ from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync.collections.model_change import built_for_settings
 from mcp_assets.sync.collections.serving import mismatch, serving_and_foreign, serving_collection
-from mcp_assets.sync.consistency.census import EXAMPLES, LastCensus, drift_counts, examples, last_censuses, take_census
-from mcp_assets.sync.consistency.drift import OF_LINKS, Kind, Severity
+from mcp_assets.sync.consistency.census import take_census
+from mcp_assets.sync.consistency.drift import OF_LINKS, DriftKind, Severity
 from mcp_assets.sync.consistency.removed_types import removed_types
+from mcp_assets.sync.consistency.stored_censuses import (
+    EXAMPLES,
+    LastCensus,
+    drift_counts,
+    drift_examples,
+    last_censuses,
+)
 from mcp_assets.sync.inbox.stream_limits import stream_backlog
 from mcp_assets.sync.index.mass_delete import is_mass, sentence
 from mcp_assets.sync.index.provider_outage import provider_outages
@@ -31,7 +38,7 @@ INTAKE_LAG_S = 300.0
 
 
 @dataclass(slots=True)
-class Finding:
+class CheckOutcome:
     """What one check came to. `rows`: at most EXAMPLES of what is wrong, all with the same keys."""
 
     passed: bool
@@ -48,15 +55,15 @@ class Check:
     """One check by name."""
 
     description: str
-    evaluate: Callable[[Platform], Finding]
+    evaluate: Callable[[Platform], CheckOutcome]
 
 
-def evaluate(platform: Platform, name: str) -> Finding:
+def evaluate(platform: Platform, name: str) -> CheckOutcome:
     """Run the check `name`. What cannot be read fails it, with the reason."""
     try:
         return retrying(platform.settings)(CHECKS[name].evaluate, platform)
     except (StoreUnavailable, StoreRefused, CollectionMismatch) as error:
-        return Finding(
+        return CheckOutcome(
             False, f"it could not be checked: {error}", advice="Mend what the reason names, and check again."
         )
 
@@ -83,8 +90,8 @@ def _by_place(platform: Platform) -> dict[tuple[str, tuple[int, int]], LastCensu
     return {(last.entity_type, last.slots): last for last in last_censuses(platform)}
 
 
-def _drift(*kinds: Kind) -> Callable[[Platform], Finding]:
-    def look(platform: Platform) -> Finding:
+def _drift(*kinds: DriftKind) -> Callable[[Platform], CheckOutcome]:
+    def look(platform: Platform) -> CheckOutcome:
         censuses = recent_censuses(platform)
         ids = [last.id for last in censuses]
         counts = drift_counts(platform, ids)
@@ -97,13 +104,13 @@ def _drift(*kinds: Kind) -> Callable[[Platform], Finding]:
                 "subject": drift.subject,
                 "detail": drift.detail,
             }
-            for drift in (examples(platform, ids, kinds, EXAMPLES) if count else ())
+            for drift in (drift_examples(platform, ids, kinds, EXAMPLES) if count else ())
         ]
         oldest = max(last.age_s for last in censuses)
         depth = "all of them deep" if all(last.deep for last in censuses) else "texts and edges by a sample"
         told = ", ".join(f"{number} {kind.value}" for kind, number in by_kind.items() if number) or "nothing found"
         advice = " ".join(kind.advice for kind, number in by_kind.items() if number)
-        return Finding(
+        return CheckOutcome(
             passed=count == 0,
             summary=f"{told}; by censuses of which the oldest is {oldest:.0f} s old, {depth}",
             count=count,
@@ -120,25 +127,31 @@ def _drift(*kinds: Kind) -> Callable[[Platform], Finding]:
     return look
 
 
-def _worst(kinds: Sequence[Kind]) -> Severity:
+def _worst(kinds: Sequence[DriftKind]) -> Severity:
     return Severity.ERROR if any(kind.severity is Severity.ERROR for kind in kinds) else Severity.WARNING
 
 
-def _ledger(platform: Platform) -> Finding:
+def _ledger(platform: Platform) -> CheckOutcome:
     with platform.postgres.transaction() as connection:
         for entity_type in platform.settings.entity_types:
             reader = platform.source(entity_type)
             if reader is not None:
                 # A table that is not there now fails the check, however young the census is.
                 reader.read(connection, ["0"])
-    kinds = (Kind.LEDGER_BEHIND, Kind.VANISHED_ROW, Kind.UNUSABLE_ROW, Kind.LYING_LEDGER, Kind.DAMAGED_ROW)
+    kinds = (
+        DriftKind.LEDGER_BEHIND,
+        DriftKind.VANISHED_ROW,
+        DriftKind.UNUSABLE_ROW,
+        DriftKind.LYING_LEDGER,
+        DriftKind.DAMAGED_ROW,
+    )
     finding = _drift(*kinds)(platform)
     censuses = recent_censuses(platform)
     counts = drift_counts(platform, [last.id for last in censuses])
     gone: Counter[str] = Counter()
     checked: Counter[str] = Counter()
     for last in censuses:
-        gone[last.entity_type] += counts[last.id][Kind.VANISHED_ROW]
+        gone[last.entity_type] += counts[last.id][DriftKind.VANISHED_ROW]
         checked[last.entity_type] += last.checked
     refusals = [
         sentence(platform, "entities", entity_type, going, checked[entity_type])
@@ -153,7 +166,7 @@ def _ledger(platform: Platform) -> Finding:
     return finding
 
 
-def _collections(platform: Platform) -> Finding:
+def _collections(platform: Platform) -> CheckOutcome:
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("ledger_counts")).fetchall()
     living = {row[0]: row[1] for row in rows}
@@ -164,7 +177,7 @@ def _collections(platform: Platform) -> Finding:
     try:
         serving, others = serving_and_foreign(platform)
     except CollectionMismatch as error:
-        return Finding(passed=False, summary=str(error), count=1)
+        return CheckOutcome(passed=False, summary=str(error), count=1)
     for alias in types.collections():
         sharing = [name for name in types if types[name].collection_name == alias]
         target = serving.get(alias)
@@ -183,7 +196,7 @@ def _collections(platform: Platform) -> Finding:
         summary = f"{len(wrong)} collections do not hold vectors of {profile.name}, {profile.dimension} dimensions"
     elif building:
         summary = f"{', '.join(sorted(building.values()))} are being built; the collections before them serve meanwhile"
-    return Finding(
+    return CheckOutcome(
         passed=not wrong,
         summary=summary,
         count=len(wrong),
@@ -192,12 +205,12 @@ def _collections(platform: Platform) -> Finding:
     )
 
 
-def _dead_letters(platform: Platform) -> Finding:
+def _dead_letters(platform: Platform) -> CheckOutcome:
     with platform.postgres.transaction() as connection:
         counts = connection.execute(platform.postgres.query("dead_letter_counts")).fetchall()
         letters = connection.execute(platform.postgres.query("dead_letter_examples"), {"limit": EXAMPLES}).fetchall()
     count = sum(row[2] for row in counts)
-    return Finding(
+    return CheckOutcome(
         passed=count == 0,
         summary=", ".join(f"{row[2]} {row[0]}/{row[1]}" for row in counts) or "none",
         count=count,
@@ -209,9 +222,9 @@ def _dead_letters(platform: Platform) -> Finding:
     )
 
 
-def _provider(platform: Platform) -> Finding:
+def _provider(platform: Platform) -> CheckOutcome:
     outages = provider_outages(platform)
-    return Finding(
+    return CheckOutcome(
         passed=not outages,
         summary="; ".join(outage.sentence for outage in outages)
         or "the last texts that were sent to it were embedded, or refused one by one",
@@ -225,7 +238,7 @@ def _provider(platform: Platform) -> Finding:
     )
 
 
-def _intake(platform: Platform) -> Finding:
+def _intake(platform: Platform) -> CheckOutcome:
     now = datetime.now(UTC)
     with platform.postgres.transaction() as connection:
         query = platform.postgres.query
@@ -260,7 +273,7 @@ def _intake(platform: Platform) -> Finding:
     blind = [f"stream {stream.name}: {reason}" for stream in streams for reason in stream.blind]
     late = lag_s > INTAKE_LAG_S
     broken = bool(late or wanted or absent)
-    return Finding(
+    return CheckOutcome(
         passed=not broken and not blind,
         # Where a loss cannot be noticed nothing need be lost: a person has to decide whether to mend the stream.
         severity=Severity.ERROR if broken else Severity.WARNING,
@@ -278,36 +291,37 @@ def _intake(platform: Platform) -> Finding:
 
 def _advice_about_intake(*, late: bool, removed: bool, streams: bool) -> str:
     if removed:
-        return Kind.REMOVED_TYPE.advice
+        return DriftKind.REMOVED_TYPE.advice
     if late:
         return "Is the Dagster daemon running, and its sensors on? `mcp-assets status` tells what waits."
     return "`mcp-assets doctor` tells what each stream's configuration means." if streams else ""
 
 
 CHECKS: Mapping[str, Check] = {
-    "no_missing_vectors": Check("Every living entity has its points.", _drift(Kind.MISSING_VECTOR)),
+    "no_missing_vectors": Check("Every living entity has its points.", _drift(DriftKind.MISSING_VECTOR)),
     "no_stale_vectors": Check(
         "Every point is of its entity's newest text, state and model.",
-        _drift(Kind.STALE_VECTOR, Kind.STALE_PAYLOAD, Kind.WRONG_MODEL),
+        _drift(DriftKind.STALE_VECTOR, DriftKind.STALE_PAYLOAD, DriftKind.WRONG_MODEL),
     ),
     "no_orphan_vectors": Check(
-        "No point is of an entity or a chunk that is not there.", _drift(Kind.ORPHAN_VECTOR, Kind.SURPLUS_CHUNK)
+        "No point is of an entity or a chunk that is not there.",
+        _drift(DriftKind.ORPHAN_VECTOR, DriftKind.SURPLUS_CHUNK),
     ),
-    "no_duplicate_points": Check("No entity has a second point.", _drift(Kind.DUPLICATE_POINT)),
+    "no_duplicate_points": Check("No entity has a second point.", _drift(DriftKind.DUPLICATE_POINT)),
     "vectors_are_valid": Check(
         "Dimension, finite numbers, length 1, and the vector that was written with the payload.",
-        _drift(Kind.INVALID_VECTOR, Kind.SWAPPED_VECTOR),
+        _drift(DriftKind.INVALID_VECTOR, DriftKind.SWAPPED_VECTOR),
     ),
-    "no_foreign_points": Check("No point was written by another hand.", _drift(Kind.FOREIGN_POINT)),
+    "no_foreign_points": Check("No point was written by another hand.", _drift(DriftKind.FOREIGN_POINT)),
     "collections_match_model": Check("Every collection is made for the embedding model in use.", _collections),
     "no_orphaned_relationships": Check(
         "Both ends of every edge are living entities; of edges that other programs wrote, a warning.",
-        _drift(Kind.ORPHANED_EDGE, Kind.FOREIGN_EDGE),
+        _drift(DriftKind.ORPHANED_EDGE, DriftKind.FOREIGN_EDGE),
     ),
-    "no_dangling_references": Check("What a text names is there.", _drift(Kind.DANGLING_REFERENCE)),
+    "no_dangling_references": Check("What a text names is there.", _drift(DriftKind.DANGLING_REFERENCE)),
     "edges_match_rules": Check(
         "The edges of a sample of entities, or by a deep census of all, are those that the rules make.",
-        _drift(*sorted(OF_LINKS), Kind.UNUSABLE_TABLE, Kind.REMOVED_TYPE),
+        _drift(*sorted(OF_LINKS), DriftKind.UNUSABLE_TABLE, DriftKind.REMOVED_TYPE),
     ),
     "no_dead_letters": Check("Nothing was given up.", _dead_letters),
     "intake_is_current": Check(

@@ -1,14 +1,15 @@
-"""Conflicts: settles the differences of named entities by a strategy. What differs is what the census's look finds.
+"""Conflicts: resolves the differences between the stores for named entities, by a strategy.
 
-The source row wins; for an entity without one, its newest event, which the ledger holds. What is settled is mended as a
-repair mends it, and looked at once more: only what is gone then counts as settled.
+A difference is drift that a recheck of the entity finds. The source row wins; for an entity without one, its newest
+event, which the ledger holds. A difference is resolved as a repair would repair it. The entities are compared again
+afterwards, and a difference that is still there does not count as resolved.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
@@ -16,32 +17,34 @@ from mcp_assets.events import SyncTarget
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.sync.collections.serving import serving_collection
-from mcp_assets.sync.consistency.drift import OF_ENTITIES, Drift, Kind
-from mcp_assets.sync.consistency.validation import drift_of_entities, mend_named
-from mcp_assets.sync.resolve_ids import by_type, find_targets, pages
+from mcp_assets.sync.consistency.drift import LIES, OF_ENTITIES, Drift, DriftKind
+from mcp_assets.sync.consistency.validation import drift_of_entities, repair_named
+from mcp_assets.sync.resolve_ids import by_type, find_entities, pages
 
-_LEDGER_KINDS = frozenset({Kind.LEDGER_BEHIND, Kind.VANISHED_ROW, Kind.LYING_LEDGER, Kind.DAMAGED_ROW})
+_LEDGER_KINDS = LIES | {DriftKind.LEDGER_BEHIND, DriftKind.VANISHED_ROW}
+"""Kinds of drift in the ledger row; the other kinds of OF_ENTITIES are in Qdrant."""
 
-_WHAT: Mapping[Kind, str] = {
-    Kind.LEDGER_BEHIND: "behind",
-    Kind.VANISHED_ROW: "not deleted",
-    Kind.LYING_LEDGER: "record",
-    Kind.DAMAGED_ROW: "record",
-    Kind.MISSING_VECTOR: "missing",
-    Kind.STALE_VECTOR: "text",
-    Kind.STALE_PAYLOAD: "metadata",
-    Kind.WRONG_MODEL: "model",
-    Kind.INVALID_VECTOR: "vector",
-    Kind.SWAPPED_VECTOR: "vector",
-    Kind.ORPHAN_VECTOR: "orphan",
-    Kind.SURPLUS_CHUNK: "chunks",
-    Kind.DUPLICATE_POINT: "duplicate",
+_WHAT: Mapping[DriftKind, str] = {
+    DriftKind.LEDGER_BEHIND: "behind",
+    DriftKind.VANISHED_ROW: "not deleted",
+    DriftKind.LYING_LEDGER: "record",
+    DriftKind.DAMAGED_ROW: "record",
+    DriftKind.MISSING_VECTOR: "missing",
+    DriftKind.STALE_VECTOR: "text",
+    DriftKind.STALE_PAYLOAD: "metadata",
+    DriftKind.WRONG_MODEL: "model",
+    DriftKind.INVALID_VECTOR: "vector",
+    DriftKind.SWAPPED_VECTOR: "vector",
+    DriftKind.ORPHAN_VECTOR: "orphan",
+    DriftKind.SURPLUS_CHUNK: "chunks",
+    DriftKind.DUPLICATE_POINT: "duplicate",
 }
-"""The values of `difference`; of edges it is `edges`."""
+"""The values of `difference` in an answer, by kind of drift; the drift of an entity's edges is `edges`."""
 
 _SOURCE_WINS = "the source row wins, or without one its newest event"
 
 _EDGES_SHOWN = 5
+"""Edges that the sentence about an entity's edges names: it stays readable, and the number of all is in it."""
 
 
 class Strategy(StrEnum):
@@ -50,13 +53,13 @@ class Strategy(StrEnum):
     SOURCE = "source"
     """The source row, or for an entity without one its newest event."""
     NEWEST = "newest"
-    """The same, unless the other side was written later than the source row: that is left for a person to judge."""
+    """The same, unless ledger row or point were written after the source row: then a person has to decide."""
     REPORT = "report"
-    """Nothing: differences are told, and left."""
+    """Nothing: differences are reported, and stay."""
 
 
-class Place(StrEnum):
-    """Where an entity is not as its truth says."""
+class ComparedStore(StrEnum):
+    """The store in which an entity differs from its truth (source row, or newest event); the values of `place`."""
 
     LEDGER = "ledger"
     QDRANT = "qdrant"
@@ -65,18 +68,21 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One difference, and what was decided. Times are those of the last writes, where they are known."""
+    """One difference, and the decision about it."""
 
     ref: EntityRef
-    place: Place
+    place: ComparedStore
     what: str
     truth: str
+    """The kind of drift; of edges, that the rules decide."""
     found: str
     truth_at: datetime | None = None
+    """Last write of the source row, or of the ledger row of an entity without one; None: not known."""
     found_at: datetime | None = None
+    """Last write of the ledger row or the point that differs; None: not known."""
     decision: str = ""
-    to_be_settled: bool = False
-    settled: bool = False
+    to_resolve: bool = False
+    resolved: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -88,73 +94,77 @@ class Difference:
             "truth_at": self.truth_at and self.truth_at.isoformat(),
             "found_at": self.found_at and self.found_at.isoformat(),
             "decision": self.decision,
-            "settled": self.settled,
+            "settled": self.resolved,
         }
 
 
 @dataclass(slots=True)
 class Resolution:
-    """What was compared, and every difference that was found."""
+    """The entities that were compared, and every difference that was found."""
 
     refs: list[EntityRef] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    """Ids that name no entity in any store."""
     differences: list[Difference] = field(default_factory=list)
 
 
-def resolve(platform: Platform, targets: Sequence[SyncTarget], strategy: Strategy) -> Resolution:
-    """Compare the entities that `targets` name, and settle what differs by `strategy`.
+def resolve_conflicts(platform: Platform, named: Sequence[SyncTarget], strategy: Strategy) -> Resolution:
+    """Compare the entities that `named` names, and resolve what differs by `strategy`.
 
     Raises:
-        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was settled before stands.
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was resolved stays resolved.
     """
-    found = find_targets(platform, targets)
-    ghosts = _ghosts(platform, found.unknown)
-    resolution = Resolution([*found.refs, *ghosts])
-    ghostly = {str(ref) for ref in ghosts} | {ref.id for ref in ghosts}
-    resolution.unknown = [name for name in found.unknown if name not in ghostly]
+    found = find_entities(platform, named)
+    leftovers = _leftovers(platform, found.unknown)
+    resolution = Resolution([*found.refs, *leftovers])
+    names_of_leftovers = {str(ref) for ref in leftovers} | {ref.id for ref in leftovers}
+    resolution.unknown = [name for name in found.unknown if name not in names_of_leftovers]
     for batch in pages(resolution.refs, platform.settings.batch_size):
-        decided = _decided(compare(platform, batch), strategy)
-        to_settle = list(dict.fromkeys(one.ref for one in decided if one.to_be_settled))
-        if to_settle:
-            mend_named(platform, [ref for ref in batch if ref in to_settle] or to_settle)
-            left = {(one.ref, one.place, one.what) for one in compare(platform, batch)}
+        decided = _decided(find_differences(platform, batch), strategy)
+        to_resolve = list(dict.fromkeys(one.ref for one in decided if one.to_resolve))
+        if to_resolve:
+            repair_named(platform, [ref for ref in batch if ref in to_resolve] or to_resolve)
+            left = {(one.ref, one.place, one.what) for one in find_differences(platform, batch)}
             decided = [
-                replace(one, settled=one.to_be_settled and (one.ref, one.place, one.what) not in left)
-                for one in decided
+                replace(one, resolved=one.to_resolve and (one.ref, one.place, one.what) not in left) for one in decided
             ]
         resolution.differences += decided
     return resolution
 
 
-def compare(platform: Platform, refs: Sequence[EntityRef]) -> list[Difference]:
-    """How ledger, Qdrant and edges of `refs` differ from what is true of them; work under way is no difference."""
+def find_differences(platform: Platform, refs: Sequence[EntityRef]) -> list[Difference]:
+    """How ledger, Qdrant and edges of `refs` differ from their truth. Work under way is no difference."""
     drift = drift_of_entities(platform, refs)
     concerned = [one.ref for one in drift if one.ref is not None]
     times = _times(platform, list(dict.fromkeys(concerned)))
-    found = []
+    differences = []
     edges: dict[EntityRef, list[Drift]] = {}
-    behind = {one.ref for one in drift if one.kind is Kind.LEDGER_BEHIND}
+    behind = {one.ref for one in drift if one.kind is DriftKind.LEDGER_BEHIND}
     for one in drift:
-        if one.ref is None or (one.kind is Kind.LYING_LEDGER and one.ref in behind):
+        if one.ref is None or (one.kind is DriftKind.LYING_LEDGER and one.ref in behind):
             continue
         if one.kind not in OF_ENTITIES:
             edges.setdefault(one.ref, []).append(one)
             continue
-        truth_at, row_at, point_at = times.get(one.ref, (None, None, None))
-        in_ledger = one.kind in _LEDGER_KINDS
-        place, found_at = (Place.LEDGER, row_at) if in_ledger else (Place.QDRANT, point_at)
-        found.append(Difference(one.ref, place, _WHAT[one.kind], one.kind.value, one.detail, truth_at, found_at))
+        at = times.get(one.ref, _Times())
+        place, found_at = ComparedStore.QDRANT, at.point
+        if one.kind in _LEDGER_KINDS:
+            place, found_at = ComparedStore.LEDGER, at.ledger
+        differences.append(Difference(one.ref, place, _WHAT[one.kind], one.kind.value, one.detail, at.truth, found_at))
     for ref, differing in edges.items():
         shown = "; ".join(f"{one.kind}: {one.detail}" for one in differing[:_EDGES_SHOWN])
         more = "; …" if len(differing) > _EDGES_SHOWN else ""
-        found.append(
-            Difference(ref, Place.EDGES, "edges", "what the rules make", f"{len(differing)} differ: {shown}{more}")
-        )
-    return found
+        sentence = f"{len(differing)} differ: {shown}{more}"
+        differences.append(Difference(ref, ComparedStore.EDGES, "edges", "what the rules make", sentence))
+    return differences
 
 
-_Times = tuple[datetime | None, datetime | None, datetime | None]
-"""When the truth, the ledger row and the entity's own point were last written."""
+class _Times(NamedTuple):
+    """When an entity's truth, its ledger row and its point were last written; None: not known."""
+
+    truth: datetime | None = None
+    ledger: datetime | None = None
+    point: datetime | None = None
 
 
 def _times(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, _Times]:
@@ -168,21 +178,21 @@ def _times(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, _Ti
                 platform.postgres.query("changed_at"), {"entity_type": entity_type, "ids": sorted(ids)}
             ).fetchall()
             sources = reader.updated_at(connection, ids) if reader is not None else {}
-        rows_at = {row[0]: row[1] for row in rows}
-        of_events = {row[0] for row in rows if row[2] == "event"}
+        ledger_at = {entity_id: changed_at for entity_id, changed_at, _ in rows}
+        of_events = {entity_id for entity_id, _, origin in rows if origin == "event"}
         collection, _ = serving_collection(platform, entity_type)
         own = {str(point_id(EntityRef(entity_type, entity_id))): entity_id for entity_id in ids}
         points = platform.qdrant.points(collection.name, list(own), vectors=False) if collection is not None else []
         points_at = {own[point.id]: _time(point.payload.get(Key.INDEXED_AT)) for point in points}
         for entity_id in ids:
-            row_at = rows_at.get(entity_id)
+            row_at = ledger_at.get(entity_id)
             truth_at = row_at if entity_id in of_events else sources.get(entity_id)
-            found[EntityRef(entity_type, entity_id)] = truth_at, row_at, points_at.get(entity_id)
+            found[EntityRef(entity_type, entity_id)] = _Times(truth_at, row_at, points_at.get(entity_id))
     return found
 
 
 def _decided(differences: Iterable[Difference], strategy: Strategy) -> list[Difference]:
-    """An entity's row and points are settled together, or left together."""
+    """The differences with their decisions. An entity's row and points are resolved together, or left together."""
     differences = list(differences)
     newer = {
         one.ref
@@ -196,20 +206,18 @@ def _decided(differences: Iterable[Difference], strategy: Strategy) -> list[Diff
     for one in differences:
         if strategy is Strategy.REPORT:
             decided.append(replace(one, decision="reported, not settled"))
-        elif one.truth == Kind.DAMAGED_ROW:
+        elif one.truth == DriftKind.DAMAGED_ROW:
             decided.append(replace(one, decision="left: nothing says what is right; publish its event again"))
         elif one.ref in newer:
             decided.append(replace(one, decision=f"left: {one.place} was written after the source row"))
         else:
-            wins = (
-                "the rules win" if one.place is Place.EDGES else "the source row wins, or without one its newest event"
-            )
-            decided.append(replace(one, decision=wins, to_be_settled=True))
+            wins = "the rules win" if one.place is ComparedStore.EDGES else _SOURCE_WINS
+            decided.append(replace(one, decision=wins, to_resolve=True))
     return decided
 
 
-def _ghosts(platform: Platform, unknown: Sequence[str]) -> list[EntityRef]:
-    """Those of the ids that neither source nor ledger knows of which Qdrant, or an edge, does know."""
+def _leftovers(platform: Platform, unknown: Sequence[str]) -> list[EntityRef]:
+    """Entities that an id in `unknown` may mean: not in source table or ledger, but in Qdrant or at an edge."""
     found: list[EntityRef] = []
     named = [_candidates(platform, name) for name in unknown]
     for entity_type, ids in by_type(ref for refs in named for ref in refs).items():

@@ -17,7 +17,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.orphan_edges import Orphan, orphans_among, orphans_of_partition
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
-from mcp_assets.sync.consistency.drift import LIES, Drift, Kind
+from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind
 from mcp_assets.sync.consistency.recheck import LIE, lies
 from mcp_assets.sync.link.link_rules import rules_fingerprint
 from mcp_assets.sync.link.link_state import by_type_and_id, read_link_states, reference_edges, stale_link_states
@@ -82,7 +82,7 @@ class EdgeCensus:
                 # What is named may be about to be linked.
                 return
             ref = EntityRef(source_type, source_id)
-            yield Drift(Kind.DANGLING_REFERENCE, ref, f"{kind} {key!r}, by {rule}, is nobody's", key)
+            yield Drift(DriftKind.DANGLING_REFERENCE, ref, f"{kind} {key!r}, by {rule}, is nobody's", key)
 
     def _any_change_waits(self) -> bool:
         with self._platform.postgres.transaction() as connection:
@@ -148,7 +148,7 @@ def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
         )
         drift.append(
             Drift(
-                Kind.ORPHANED_EDGE if ours else Kind.FOREIGN_EDGE,
+                DriftKind.ORPHANED_EDGE if ours else DriftKind.FOREIGN_EDGE,
                 EntityRef(orphan.source_type or "?", orphan.source_id),
                 f"{source} → {target} ({orphan.edge_type}{whose}): {gone} is no living entity",
                 orphan.id,
@@ -166,7 +166,7 @@ def lying_rows(platform: Platform, connection: Connection, refs: Collection[Enti
     for entity_type, entity_id, origin, prepared_by, text_hash, state_hash, *text in rows:
         if lies(platform, entity_type, prepared_by, (text_hash, state_hash), *text):
             ref = EntityRef(entity_type, entity_id)
-            kind = Kind.LYING_LEDGER if origin == "source" else Kind.DAMAGED_ROW
+            kind = DriftKind.LYING_LEDGER if origin == "source" else DriftKind.DAMAGED_ROW
             found[ref] = Drift(kind, ref, LIE)
     return found
 
@@ -230,12 +230,12 @@ class EdgeRules:
         found = diff((edge for _, edge in stored.values()), wanted)
         told: list[_Difference] = []
         for kind, edges in (
-            (Kind.MISSING_EDGE, found.added),
-            (Kind.WRONG_EDGE, found.changed),
-            (Kind.SURPLUS_EDGE, found.removed),
+            (DriftKind.MISSING_EDGE, found.added),
+            (DriftKind.WRONG_EDGE, found.changed),
+            (DriftKind.SURPLUS_EDGE, found.removed),
         ):
             for edge in edges:
-                if kind is not Kind.WRONG_EDGE and self._is_approximate(edge):
+                if kind is not DriftKind.WRONG_EDGE and self._is_approximate(edge):
                     continue
                 row_id, held = stored.get(edge.key, ("", edge))
                 instead = f": {held.strength}" if held.strength != edge.strength else ""
@@ -244,7 +244,7 @@ class EdgeRules:
                 told.append(_Difference(Drift(kind, edge.source, detail, str(row_id)), edge.target, semantic))
         collections = self._semantic.collections
         told += (
-            _Difference(Drift(Kind.STALE_LINK, ref, "the linker last saw it otherwise than it is"))
+            _Difference(Drift(DriftKind.STALE_LINK, ref, "the linker last saw it otherwise than it is"))
             for ref in sorted(stale_link_states(platform, connection, refs, collections, self._linked_by))
         )
         return told

@@ -1,4 +1,8 @@
-"""Examine: a close second look at entities, by fresh reads of all stores, that tells drift from work under way."""
+"""Recheck: reads entities that look wrong again from all stores, to distinguish drift from work under way.
+
+Work under way means that a message in the inbox, a dirty ledger row or a change between two reads explains what looks
+wrong: such an entity is *waiting*, and has no drift.
+"""
 
 import logging
 import time
@@ -14,36 +18,32 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.sources import SourceRow
-from mcp_assets.sync.consistency.drift import (
-    OF_POINTS,
-    Drift,
-    Expected,
-    FoundPoint,
-    Kind,
-    Recorded,
-    compare,
-    found_points,
-    wanted_ids,
-)
+from mcp_assets.sync.consistency.compare import Expected, FoundPoint, Recorded, compare_points, found_points, wanted_ids
+from mcp_assets.sync.consistency.drift import OF_POINTS, Drift, DriftKind
 from mcp_assets.sync.inbox.intake import intake
 
 logger = logging.getLogger(__name__)
 
 GRACE_S = 1.0
-"""A server commits its row and then publishes: the event of a row that changed this long ago is in the stream."""
+"""Seconds between two reads of an entity that is behind its source row. A server commits its row and then publishes, so
+that after this time the event of the change is in the stream."""
 
 _INTAKES = 20
+"""Batches that are read from the stream before the second read; events behind them are not seen as under way."""
 
 LIE = "the ledger's title, content or metadata are not those that its hashes were made of"
+"""The detail of drift of a ledger row whose own columns contradict each other: another program wrote there."""
 
 EMPTY_TEXT_HASH = prepare(None, "", None).text_hash
+"""Of an entity without text, which has no points."""
 
 ENTITIES_AT_ONCE = 500
+"""Entities whose texts and vectors are in memory together: some tens of megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """What ledger and inbox say of one entity, and `embedded` of what one collection holds of it."""
+    """One entity in the ledger, the inbox, and the table `embedded` (for one collection)."""
 
     in_ledger: bool
     origin: str | None
@@ -64,40 +64,43 @@ class LedgerState:
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
-    """The verdict on one entity."""
+class Verdict:
+    """What a recheck found about one entity."""
 
     drift: Sequence[Drift]
     expected: Expected | None
-    """What its points have to be; None if it is not living."""
+    """What the points of the entity have to be; None if it is not living."""
     points: Sequence[FoundPoint]
     waiting: bool = False
-    """Somebody is at work on it, or its work waits: what looks wrong is not drift."""
+    """Work on the entity is under way, so that nothing is drift."""
+
+    @property
+    def clean(self) -> bool:
+        """The entity is as it should be."""
+        return not self.drift and not self.waiting
 
 
-def examine(
+def recheck_entities(
     platform: Platform,
     entity_type: str,
     collection: str | None,
     profile: ModelProfile,
     suspects: Mapping[str, Collection[str]],
-) -> dict[str, Examined]:
-    """The verdict on each of `suspects`: ids, with the points that are known to name them beside those that should.
+) -> dict[str, Verdict]:
+    """The verdicts on `suspects`: entity ids, each with ids of points that name the entity and may not be its own.
 
     At most ENTITIES_AT_ONCE. `collection`: the physical one, None if there is none yet; `profile`: its model.
 
     Raises:
-        StoreUnavailable, StoreRefused: a store could not be read; nothing is said of anything.
+        StoreUnavailable, StoreRefused: a store could not be read; there is no verdict on any entity.
     """
     ids = sorted(suspects)
     states, sources = _read(platform, entity_type, collection, ids)
-    behind = {
-        entity_id for entity_id in ids if _differs(platform, entity_type, states[entity_id], sources.get(entity_id))
-    }
-    first = sources
-    if any(not states[entity_id].dirty and not states[entity_id].in_inbox for entity_id in behind):
+    first_sources = sources
+    behind = [key for key in ids if _differs(platform, entity_type, states[key], sources.get(key))]
+    if any(not states[key].dirty and not states[key].in_inbox for key in behind):
         time.sleep(GRACE_S)
-        _let_events_arrive(platform)
+        _take_in_events(platform)
         states, sources = _read(platform, entity_type, collection, ids)
     texts = _ledger_texts(platform, entity_type, states)
     damaged = {
@@ -111,32 +114,59 @@ def examine(
     }
     points = _retrieve(platform, entity_type, collection, profile, suspects, states, truths)
     with platform.postgres.transaction() as connection:
-        after = read_states(platform, connection, entity_type, collection, ids)
-    examined = {}
+        states_after = read_states(platform, connection, entity_type, collection, ids)
+    verdicts = {}
     for entity_id in ids:
         ref = EntityRef(entity_type, entity_id)
-        state, source, expected = states[entity_id], sources.get(entity_id), truths[entity_id]
+        state, source, truth = states[entity_id], sources.get(entity_id), truths[entity_id]
         found = points.get(ref, [])
         differs = _differs(platform, entity_type, state, source)
-        moving = (
+        changing = (
             state.dirty
-            or state != after[entity_id]
-            or (differs and (state.in_inbox or not _same_row(first.get(entity_id), source)))
+            or state != states_after[entity_id]
+            or (differs and (state.in_inbox or not _same_row(first_sources.get(entity_id), source)))
         )
-        if isinstance(expected, _Unfit) or moving:
-            living = expected if isinstance(expected, Expected) else None
-            examined[entity_id] = Examined((), living, found, waiting=True)
-            continue
-        if entity_id in damaged and state.origin == "event" and source is None:
-            # Nothing says which of the two is right, so that nothing else can be said of it.
-            examined[entity_id] = Examined((Drift(Kind.DAMAGED_ROW, ref, LIE),), None, found)
-            continue
-        drift = _of_ledger(platform, ref, state, source, expected, differs=differs)
-        if entity_id in damaged and not drift:
-            drift = [Drift(Kind.LYING_LEDGER, ref, LIE)]
-        drift += compare(ref, expected, state.recorded, found, profile.name)
-        examined[entity_id] = Examined(_once(drift), expected, found)
-    return examined
+        if isinstance(truth, _Unstorable) or changing:
+            expected = truth if isinstance(truth, Expected) else None
+            verdicts[entity_id] = Verdict((), expected, found, waiting=True)
+        else:
+            drift = _drift(
+                platform,
+                ref,
+                state,
+                source,
+                truth,
+                found,
+                profile,
+                differs=differs,
+                damaged=entity_id in damaged,
+            )
+            is_damaged = any(one.kind is DriftKind.DAMAGED_ROW for one in drift)
+            verdicts[entity_id] = Verdict(drift, None if is_damaged else truth, found)
+    return verdicts
+
+
+def _drift(
+    platform: Platform,
+    ref: EntityRef,
+    state: LedgerState,
+    source: SourceRow | None,
+    expected: Expected | None,
+    found: Sequence[FoundPoint],
+    profile: ModelProfile,
+    *,
+    differs: bool,
+    damaged: bool,
+) -> Sequence[Drift]:
+    """What is wrong with an entity that is not waiting. `damaged`: its ledger row contradicts its own hashes."""
+    if damaged and state.origin == "event" and source is None:
+        # Columns or hashes are wrong, and there is no source row to decide which: points cannot be compared.
+        return (Drift(DriftKind.DAMAGED_ROW, ref, LIE),)
+    drift = _of_ledger(platform, ref, state, source, expected, differs=differs)
+    if damaged and not drift:
+        drift = [Drift(DriftKind.LYING_LEDGER, ref, LIE)]
+    drift += compare_points(ref, expected, state.recorded, found, profile.name)
+    return _without_repeats(drift)
 
 
 def read_states(
@@ -150,12 +180,12 @@ def read_states(
 
 
 def recorded_of(model: Any, text: Any, state: Any, points: Any, checks: Any) -> Recorded | None:
-    """A row of `embedded`, whose columns are all NULL if there is none."""
+    """The columns of `embedded` in an outer join: all are NULL if there is no row."""
     return None if model is None else Recorded(model, text, state, points, checks)
 
 
 def carried(title: str | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What the payload bears of title and metadata."""
+    """Title and metadata as the payload has them."""
     kept = {key: value for key, value in metadata.items() if key not in RESERVED_KEYS}
     return kept if title is None else {**kept, "title": title}
 
@@ -163,7 +193,7 @@ def carried(title: str | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
 def retrieve(
     platform: Platform, collection: str | None, profile: ModelProfile, ids: Iterable[str]
 ) -> dict[EntityRef, list[FoundPoint]]:
-    """Those of the points `ids` that are there, by the entity that they name."""
+    """The points of `ids` that exist, by the entity that they name."""
     found: dict[EntityRef, list[FoundPoint]] = {}
     if collection is not None:
         held = platform.qdrant.points(collection, list(ids))
@@ -173,8 +203,8 @@ def retrieve(
 
 
 @dataclass(frozen=True, slots=True)
-class _Unfit:
-    """The source row holds what no store can keep: a dead letter tells of it."""
+class _Unstorable:
+    """The source row holds metadata that no store can keep. A dead letter has the reason, so that it is no drift."""
 
 
 def _read(
@@ -187,7 +217,7 @@ def _read(
 
 
 def _differs(platform: Platform, entity_type: str, state: LedgerState, source: SourceRow | None) -> bool:
-    """The ledger does not say what the source table says now."""
+    """The ledger row is not what the source row implies now."""
     if source is not None and source.alive:
         return not state.living or (state.origin, state.source_hash, state.prepared_by) != (
             "source",
@@ -201,15 +231,15 @@ def _same_row(one: SourceRow | None, other: SourceRow | None) -> bool:
     return (one and (one.alive, one.source_hash)) == (other and (other.alive, other.source_hash))
 
 
-def _let_events_arrive(platform: Platform) -> None:
-    """Take in what was published: what then waits in the inbox is not drift."""
+def _take_in_events(platform: Platform) -> None:
+    """Read the streams: an entity whose event is in the inbox is waiting."""
     try:
         for _ in range(_INTAKES):
             if not intake(platform, wait_s=0.0).more:
                 return
     except (StoreUnavailable, StoreRefused) as error:
-        # The events cannot come in, and the ledger is behind: that is drift.
-        logger.warning("events could not be taken in before the second look: %s", error)
+        # Without events nothing explains why the ledger is behind, so that it counts as drift.
+        logger.warning("events could not be taken in before the recheck: %s", error)
 
 
 def lies(
@@ -221,9 +251,9 @@ def lies(
     content: str,
     metadata: Mapping[str, Any],
 ) -> bool:
-    """Whether a ledger row's own columns are not what its hashes (of text and state) were made of."""
+    """A ledger row's `hashes` (of text and state) were not made of its own title, content and metadata."""
     if prepared_by != platform.prepared_by(entity_type):
-        # Made by other rules, the hashes cannot be told from wrong ones; the row is prepared anew for that.
+        # Another version of the rules made the hashes. They prove nothing, and the row will be prepared again anyway.
         return False
     own = expected_of(platform, title, content, metadata)
     return hashes != (own.text_hash, own.state_hash)
@@ -236,7 +266,7 @@ def _hashes(state: LedgerState) -> tuple[str | None, str | None]:
 def _ledger_texts(
     platform: Platform, entity_type: str, states: Mapping[str, LedgerState]
 ) -> dict[str, tuple[str | None, str, Mapping[str, Any]]]:
-    """Title, content and metadata that the ledger has of those that are living."""
+    """Title, content and metadata of the living entities, as the ledger has them."""
     ids = [key for key, state in states.items() if state.living]
     if not ids:
         return {}
@@ -252,23 +282,24 @@ def _truth(
     state: LedgerState,
     source: SourceRow | None,
     text: tuple[str | None, str, Mapping[str, Any]] | None,
-) -> Expected | _Unfit | None:
+) -> Expected | _Unstorable | None:
+    """What the points have to be by the source row, or without one by the ledger's `text`; None: not living."""
     if source is not None:
         if not source.alive:
             return None
         if source.unstorable is not None:
-            return _Unfit()
+            return _Unstorable()
         text = (source.title, source.content, source.metadata)
     elif not state.living or state.origin == "source" or text is None:
         return None
     try:
         return expected_of(platform, *text)
     except ValueError:
-        return _Unfit()
+        return _Unstorable()
 
 
 def expected_of(platform: Platform, title: str | None, content: str, metadata: Mapping[str, Any]) -> Expected:
-    """What the points of a living entity have to be, from its text and metadata.
+    """What the points of a living entity have to be, computed from its text and metadata.
 
     Raises:
         ValueError: the metadata cannot be written as JSON.
@@ -286,7 +317,7 @@ def _retrieve(
     profile: ModelProfile,
     suspects: Mapping[str, Collection[str]],
     states: Mapping[str, LedgerState],
-    truths: Mapping[str, Expected | _Unfit | None],
+    truths: Mapping[str, Expected | _Unstorable | None],
 ) -> dict[EntityRef, list[FoundPoint]]:
     wanted: dict[str, None] = {}
     for entity_id, known in suspects.items():
@@ -312,23 +343,25 @@ def _of_ledger(
 ) -> list[Drift]:
     if differs:
         if source is None or not source.alive:
-            return [Drift(Kind.VANISHED_ROW, ref, "the ledger has it, and no living source row")]
+            return [Drift(DriftKind.VANISHED_ROW, ref, "the ledger has it, and no living source row")]
         if not state.living:
-            return [Drift(Kind.LEDGER_BEHIND, ref, "the source row is alive, and the ledger does not have it")]
+            return [Drift(DriftKind.LEDGER_BEHIND, ref, "the source row is alive, and the ledger does not have it")]
         if state.source_hash == source.source_hash and state.origin == "source":
-            return [Drift(Kind.LEDGER_BEHIND, ref, f"its text was prepared by {state.prepared_by or 'nothing'}")]
-        return [Drift(Kind.LEDGER_BEHIND, ref, "the source row has changed")]
+            return [Drift(DriftKind.LEDGER_BEHIND, ref, f"its text was prepared by {state.prepared_by or 'nothing'}")]
+        return [Drift(DriftKind.LEDGER_BEHIND, ref, "the source row has changed")]
     if expected is None:
         return []
     if state.prepared_by != platform.prepared_by(ref.type):
-        return [Drift(Kind.LEDGER_BEHIND, ref, f"its text was prepared by {state.prepared_by or 'nothing'}")]
+        return [Drift(DriftKind.LEDGER_BEHIND, ref, f"its text was prepared by {state.prepared_by or 'nothing'}")]
     if (state.text_hash, state.state_hash) != (expected.text_hash, expected.state_hash):
-        return [Drift(Kind.LYING_LEDGER, ref, "the ledger's hashes are not those of the entity's text and metadata")]
+        return [
+            Drift(DriftKind.LYING_LEDGER, ref, "the ledger's hashes are not those of the entity's text and metadata")
+        ]
     if state.chunk_bound < expected.points - 1:
-        return [Drift(Kind.LYING_LEDGER, ref, "the ledger's chunk_bound is below the number of its chunks")]
+        return [Drift(DriftKind.LYING_LEDGER, ref, "the ledger's chunk_bound is below the number of its chunks")]
     return []
 
 
-def _once(drift: Iterable[Drift]) -> tuple[Drift, ...]:
-    """Without what two comparisons have both found."""
+def _without_repeats(drift: Iterable[Drift]) -> tuple[Drift, ...]:
+    """Two comparisons may both report the same kind: the later one stays."""
     return tuple({(one.kind, one.subject if one.kind in OF_POINTS else ""): one for one in drift}.values())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mcp_assets.platform import Platform
-from mcp_assets.sync.consistency.drift import Drift, Kind
+from mcp_assets.sync.consistency.drift import Drift, DriftKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def removed_types(platform: Platform) -> list[RemovedType]:
 
 def drift_of_removed_types(platform: Platform) -> Iterator[Drift]:
     """One finding a type."""
-    return (Drift(Kind.REMOVED_TYPE, None, one.sentence, one.name) for one in removed_types(platform))
+    return (Drift(DriftKind.REMOVED_TYPE, None, one.sentence, one.name) for one in removed_types(platform))
 
 
 def clean_up_removed_types(platform: Platform) -> None:

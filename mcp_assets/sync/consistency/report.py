@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from mcp_assets.platform import Platform
-from mcp_assets.sync.consistency.census import drift_counts, last_censuses
-from mcp_assets.sync.consistency.drift import Kind
+from mcp_assets.sync.consistency.drift import DriftKind
+from mcp_assets.sync.consistency.stored_censuses import drift_counts, last_censuses
 
 FORMATS = (".csv", ".parquet")
 
@@ -31,7 +31,7 @@ def report_table(platform: Platform) -> pd.DataFrame:
             counts[last.id][kind],
         )
         for last in censuses
-        for kind in Kind
+        for kind in DriftKind
     ]
     columns = ["entity_type", "first_slot", "end_slot", "collection", "deep", "ended_at", "checked", "points", "edges"]
     frame = pd.DataFrame.from_records(rows, columns=[*columns, "kind", "severity", "count"])

@@ -1,4 +1,4 @@
-"""Validation: takes a census of what is named, mends it if asked, and says what was found and done."""
+"""Validation: compares partitions or named entities, repairs them if asked, and reports what was found and done."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,14 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.sync.collections.serving import serving_collection
-from mcp_assets.sync.consistency.census import EXAMPLES, Census, last_censuses, take_census
-from mcp_assets.sync.consistency.drift import LIES, Drift, Kind, Severity
+from mcp_assets.sync.consistency.census import take_census
+from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind, Severity
 from mcp_assets.sync.consistency.edge_census import RELINKED_AT_ONCE, EdgeRules, orphaned_edges
-from mcp_assets.sync.consistency.recheck import ENTITIES_AT_ONCE, examine
-from mcp_assets.sync.consistency.repair import mend_entities, relink, remove_orphaned_edges
-from mcp_assets.sync.consistency.repair import repair as repair_all
+from mcp_assets.sync.consistency.edge_repair import link_again, remove_orphaned_edges
+from mcp_assets.sync.consistency.entity_repair import repair_entities
+from mcp_assets.sync.consistency.recheck import ENTITIES_AT_ONCE, recheck_entities
+from mcp_assets.sync.consistency.repair import repair_drift
+from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, Census, last_censuses
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link.link_state import by_type_and_id
@@ -22,7 +24,7 @@ from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.resolve_ids import by_type, pages
 
 _NAMED = 5
-"""Entities that a sentence names."""
+"""Entities that a sentence names: it stays readable, and the number of all is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +34,30 @@ class Validation:
     checked: int = 0
     """Entities."""
     found: Mapping[str, int] = field(default_factory=dict)
-    """By kind of drift."""
+    """How much drift, by kind."""
     mended: Mapping[str, int] = field(default_factory=dict)
+    """How much of it was repaired, by kind."""
     examples: Sequence[Drift] = ()
-    """Some of what was found, at most EXAMPLES of each kind and partition."""
+    """Drift that was found: at most EXAMPLES of each kind and partition."""
     refused: str | None = None
-    """Why a repair stopped before it removed very much."""
+    """Why a repair left what it would have removed: it was too much to remove unasked."""
     embedded: int = 0
     """Entities that the repair embedded."""
     by_events: int = 0
-    """Entities that live by events alone though their type has a source table: no drift, a person may end them."""
+    """Entities that live by events alone though their type has a source table: no drift. A person may end them."""
     by_events_examples: Sequence[EntityRef] = ()
     given_up: Sequence[EntityRef] = ()
-    """Entities that are not indexed as they are, because something refuses them: dead letters tell the reasons."""
+    """Entities whose present state is not indexed, because a store or the model refuses it: see their dead letters."""
 
     @property
     def left(self) -> dict[str, int]:
-        """What is found and not mended, by kind; what a person has to decide on is not counted."""
+        """How much drift is not repaired, by kind; warnings do not count, because a person has to decide about them."""
         left = {kind: count - self.mended.get(kind, 0) for kind, count in self.found.items()}
-        return {kind: count for kind, count in left.items() if count > 0 and Kind(kind).severity is Severity.ERROR}
+        return {kind: count for kind, count in left.items() if count > 0 and DriftKind(kind).severity is Severity.ERROR}
 
     @property
     def unfinished(self) -> str | None:
-        """What is not as it should be, in one sentence for a person; None if all is."""
+        """One sentence for a person about what is still wrong; None: nothing is."""
         parts = [self.refused] if self.refused else []
         if self.left:
             parts.append("drift is left: " + ", ".join(f"{count} {kind}" for kind, count in self.left.items()))
@@ -78,14 +81,14 @@ def validate(
     foreign: bool = False,
     foreign_edges: bool = False,
 ) -> Validation:
-    """Compare the stores for `entity_types`, or only for `entities` if there are any, and mend what differs if asked.
+    """Compare the stores for `entity_types`, or only for `entities` if there are any, and repair what differs if asked.
 
-    `deep`: every text, payload and edge is looked at, not a sample. `foreign`: a repair removes points that other
+    `deep`: every text, payload and edge is compared, not a sample. `foreign`: a repair removes points that other
     programs wrote too; `foreign_edges`: and their rows of `relationships` that lack a living end. `allow_mass_delete`:
-    a repair may remove however much it finds gone.
+    a repair removes what is gone, however much it is.
 
     Raises:
-        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was mended stays mended.
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was repaired stays repaired.
     """
     if entities:
         refs = sorted(set(entities))
@@ -110,10 +113,10 @@ def validate(
             by_events_examples=named,
             given_up=_given_up(platform, of_types=entity_types),
         )
-    # Where nothing was found, too: what a killed repair left dirty waits, and is no drift.
+    # Censuses without drift, too: what an earlier, killed repair left dirty is no drift, and has to be indexed.
     ids = {census.id for census in taken}
     last = [one for one in last_censuses(platform) if one.id in ids]
-    repaired = repair_all(
+    repaired = repair_drift(
         platform, last, allow_mass_delete=allow_mass_delete, foreign=foreign, foreign_edges=foreign_edges
     )
     return Validation(
@@ -130,17 +133,17 @@ def validate(
 
 
 def sum_of(censuses: Sequence[Census]) -> dict[str, int]:
-    """How much of each kind `censuses` found together."""
-    total: Counter[Kind] = Counter()
+    """How much drift of each kind the censuses found together."""
+    total: Counter[DriftKind] = Counter()
     for census in censuses:
         total += census.counts
     return _named(total)
 
 
 def _validate_entities(platform: Platform, refs: Sequence[EntityRef], *, repair: bool) -> Validation:
-    found, mended, embedded = _look_at(platform, refs, repair=repair)
+    found, mended, embedded = _check(platform, refs, repair=repair)
     counts = Counter(drift.kind for drift in found)
-    shown = Counter[Kind]()
+    shown = Counter[DriftKind]()
     examples = []
     for drift in found:
         shown[drift.kind] += 1
@@ -150,31 +153,33 @@ def _validate_entities(platform: Platform, refs: Sequence[EntityRef], *, repair:
 
 
 def drift_of_entities(platform: Platform, refs: Sequence[EntityRef]) -> list[Drift]:
-    """What is wrong with ledger rows, points and edges of `refs`, as a census finds it: work under way is not wrong.
+    """The drift of ledger rows, points and edges of `refs`, as a deep census finds it; work under way is none.
 
     Raises:
-        StoreUnavailable, StoreRefused, CollectionMismatch: nothing is said of anything.
+        StoreUnavailable, StoreRefused, CollectionMismatch: a store could not be read.
     """
-    return _look_at(platform, refs, repair=False)[0]
+    return _check(platform, refs, repair=False)[0]
 
 
-def mend_named(platform: Platform, refs: Sequence[EntityRef]) -> None:
-    """Mend what is wrong with ledger rows, points and edges of `refs`, as a repair does.
+def repair_named(platform: Platform, refs: Sequence[EntityRef]) -> None:
+    """Repair ledger rows, points and edges of `refs`.
 
     Raises:
-        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was mended stays mended.
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was repaired stays repaired.
     """
-    _look_at(platform, refs, repair=True)
+    _check(platform, refs, repair=True)
 
 
-def _look_at(platform: Platform, refs: Sequence[EntityRef], *, repair: bool) -> tuple[list[Drift], Counter[Kind], int]:
-    """What is wrong with `refs`; with `repair`, what of it is mended, and how many entities were embedded for it."""
+def _check(
+    platform: Platform, refs: Sequence[EntityRef], *, repair: bool
+) -> tuple[list[Drift], Counter[DriftKind], int]:
+    """The drift of `refs`; with `repair`, how much of each kind is repaired, and how many entities were embedded."""
     found: list[Drift] = []
-    mended: Counter[Kind] = Counter()
+    mended: Counter[DriftKind] = Counter()
     embedded = 0
     for entity_type, ids in by_type(refs).items():
         for part in pages(ids, ENTITIES_AT_ONCE):
-            drift, mended_now, count = _look_at_points(platform, entity_type, part, repair=repair)
+            drift, mended_now, count = _check_points(platform, entity_type, part, repair=repair)
             found += drift
             mended += mended_now
             embedded += count
@@ -184,41 +189,41 @@ def _look_at(platform: Platform, refs: Sequence[EntityRef], *, repair: bool) -> 
     rules = EdgeRules(platform)
     for some in pages(refs, RELINKED_AT_ONCE):
         orphaned = orphaned_edges(platform, _edge_ids(platform, some))
-        # Of rows that lie, the look at ledger and points has told.
+        # Wrong ledger rows are in `found` already.
         wrong = [drift for drift in rules.differing(some) if drift.kind not in LIES]
         found += [*orphaned, *wrong]
         if repair and orphaned:
-            removed = remove_orphaned_edges(platform, [drift.subject for drift in orphaned], Kind.ORPHANED_EDGE)
+            removed = remove_orphaned_edges(platform, [drift.subject for drift in orphaned], DriftKind.ORPHANED_EDGE)
             mended.update(drift.kind for drift in orphaned if drift.subject in removed)
         if repair and wrong:
-            clean_refs = relink(platform, sorted({drift.ref for drift in wrong if drift.ref}), rules)
+            clean_refs = link_again(platform, sorted({drift.ref for drift in wrong if drift.ref}), rules)
             mended.update(drift.kind for drift in wrong if drift.ref in clean_refs)
     return found, mended, embedded
 
 
-def _look_at_points(
+def _check_points(
     platform: Platform, entity_type: str, ids: Sequence[str], *, repair: bool
-) -> tuple[list[Drift], Counter[Kind], int]:
-    """As `_look_at`, of ledger rows and points of one type; at most ENTITIES_AT_ONCE."""
-    mended: Counter[Kind] = Counter()
+) -> tuple[list[Drift], Counter[DriftKind], int]:
+    """As `_check`, for ledger rows and points of entities of one type; at most ENTITIES_AT_ONCE."""
+    mended: Counter[DriftKind] = Counter()
     embedded = 0
     collection, profile = serving_collection(platform, entity_type)
     suspects: dict[str, list[str]] = {entity_id: [] for entity_id in ids}
     if collection is not None:
-        # Those beyond its chunks, and second points, bear ids that are not known.
+        # Surplus chunks and duplicates: their ids do not follow from the entity.
         for point in platform.qdrant.naming(collection.name, entity_type, ids):
             suspects[str(point.payload[Key.ENTITY_ID])].append(point.id)
-    examined = examine(platform, entity_type, collection.name if collection else None, profile, suspects)
-    found = [drift for one in examined.values() for drift in one.drift]
-    waiting = [Wanted(key) for key, one in examined.items() if one.waiting]
-    broken = {key: suspects[key] for key, one in examined.items() if one.drift}
+    verdicts = recheck_entities(platform, entity_type, collection.name if collection else None, profile, suspects)
+    found = [drift for one in verdicts.values() for drift in one.drift]
+    waiting = [Wanted(key) for key, one in verdicts.items() if one.waiting]
+    broken = {key: suspects[key] for key, one in verdicts.items() if one.drift}
     if repair and waiting:
         report = index_until_current(platform, Indexer(platform, entity_type), waiting, force=False, embed=True)
         embedded += sum(counts.embedded for counts in report.shards.values())
     if repair and broken:
-        clean, count = mend_entities(platform, entity_type, broken, sparing=False)
+        clean, count = repair_entities(platform, entity_type, broken, sparing=False)
         embedded += count
-        mended.update(drift.kind for key in clean for drift in examined[key].drift)
+        mended.update(drift.kind for key in clean for drift in verdicts[key].drift)
     return found, mended, embedded
 
 
@@ -234,7 +239,7 @@ def _given_up(
 
 
 def _edge_ids(platform: Platform, refs: Sequence[EntityRef]) -> list[str]:
-    """The rows of our edges from and to `refs`."""
+    """The ids of our rows of `relationships` from and to `refs`."""
     with platform.postgres.transaction() as connection:
         relationships = platform.relationships
         rows = {
@@ -244,5 +249,5 @@ def _edge_ids(platform: Platform, refs: Sequence[EntityRef]) -> list[str]:
     return [str(row_id) for row_id, _ in rows.values()]
 
 
-def _named(counts: Mapping[Kind, int]) -> dict[str, int]:
-    return {kind.value: counts[kind] for kind in Kind if counts.get(kind)}
+def _named(counts: Mapping[DriftKind, int]) -> dict[str, int]:
+    return {kind.value: counts[kind] for kind in DriftKind if counts.get(kind)}

@@ -13,14 +13,14 @@ from mcp_assets.events import MessageKind, SyncRequest, SyncTarget, SyncType
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.sync.consistency.conflicts import Difference, Strategy, resolve
+from mcp_assets.sync.consistency.conflicts import Difference, Strategy, resolve_conflicts
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.inbox.announce import counts_of, edge_results, result_subject
 from mcp_assets.sync.inbox.drain_lock import hold_drain_lock
 from mcp_assets.sync.inbox.outbox import ResultMessage, keep, publish_waiting
 from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.incremental import bring_up_to_date
-from mcp_assets.sync.resolve_ids import find_targets
+from mcp_assets.sync.resolve_ids import find_entities
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _answer(platform: Platform, connection: Connection, request: Request) -> Ans
 
 
 def _incremental(platform: Platform, request: Request, result: dict[str, Any]) -> Answer:
-    found = find_targets(platform, request.request.targets)
+    found = find_entities(platform, request.request.targets)
     asked_at, edges_before = _edges_now(platform, found.refs)
     synced = bring_up_to_date(platform, found.refs, force=_flag(request, "force"))
     with platform.postgres.transaction() as connection:
@@ -190,14 +190,14 @@ def _conflicts(platform: Platform, request: Request, result: dict[str, Any]) -> 
     name = request.request.context.get("strategy", Strategy.SOURCE.value)
     if name not in list(Strategy):
         raise BadRequest(f"context.strategy is {name!r}; send one of {', '.join(Strategy)}")
-    resolution = resolve(platform, request.request.targets, Strategy(str(name)))
+    resolution = resolve_conflicts(platform, request.request.targets, Strategy(str(name)))
     result |= {
         "strategy": name,
         "counts": {
             "entities": len(resolution.refs),
             "unknown": len(resolution.unknown),
             "differences": len(resolution.differences),
-            "settled": sum(one.settled for one in resolution.differences),
+            "settled": sum(one.resolved for one in resolution.differences),
         },
         "entities": [str(ref) for ref in resolution.refs],
         "unknown": resolution.unknown,
@@ -206,14 +206,14 @@ def _conflicts(platform: Platform, request: Request, result: dict[str, Any]) -> 
     error = None
     if request.request.targets and not resolution.refs:
         error = f"none of the {len(request.request.targets)} entities named is known"
-    elif left := [one for one in resolution.differences if one.to_be_settled and not one.settled]:
+    elif left := [one for one in resolution.differences if one.to_resolve and not one.resolved]:
         error = f"{len(left)} of {len(resolution.differences)} differences are still there: see the dead letters"
     return Answer(request, result, error, differences=resolution.differences)
 
 
 def _validation(platform: Platform, request: Request, result: dict[str, Any]) -> Answer:
     targets = request.request.targets
-    found = find_targets(platform, targets)
+    found = find_entities(platform, targets)
     entity_types = _entity_types(platform, request)
     if targets:
         if not found.refs:

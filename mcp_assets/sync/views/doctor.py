@@ -24,7 +24,7 @@ _PROBE = "a short text that any model can embed"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """What one check came to."""
 
     name: str
@@ -32,14 +32,14 @@ class Finding:
     message: str
 
 
-def diagnose() -> list[Finding]:
+def diagnose() -> list[Diagnosis]:
     """Check settings, PostgreSQL, its tables, NATS, streams, Qdrant, collections and the embedder, in this order."""
     try:
         settings = load_settings()
         profile = settings.profile
         settings.previous_profile  # noqa: B018  (it may be mistaken, too)
     except (ValidationError, SettingsError, ValueError) as error:
-        return [Finding("settings", ok=False, message=str(error))]
+        return [Diagnosis("settings", ok=False, message=str(error))]
     platform = Platform(settings, reads_only=True)
     checks: list[tuple[str, Callable[[Platform], str]]] = [
         ("postgres", _postgres),
@@ -50,14 +50,14 @@ def diagnose() -> list[Finding]:
         ("collections", _collections),
         ("embedder", _embedder),
     ]
-    findings = [Finding("settings", ok=True, message=f"provider {settings.provider}, model {profile.name}")]
+    findings = [Diagnosis("settings", ok=True, message=f"provider {settings.provider}, model {profile.name}")]
     silent_postgres = False
     try:
         for name, check in checks:
             if silent_postgres and name in _NEEDING_POSTGRES:
                 continue
             try:
-                findings.append(Finding(name, ok=True, message=check(platform)))
+                findings.append(Diagnosis(name, ok=True, message=check(platform)))
             except (
                 SettingsError,
                 StoreUnavailable,
@@ -67,7 +67,7 @@ def diagnose() -> list[Finding]:
                 TextRefused,
                 ValueError,
             ) as error:
-                findings.append(Finding(name, ok=False, message=str(error)))
+                findings.append(Diagnosis(name, ok=False, message=str(error)))
                 if name == "postgres" and isinstance(error, StoreUnavailable):
                     silent_postgres = True
                     findings += _without_postgres(platform)
@@ -76,15 +76,15 @@ def diagnose() -> list[Finding]:
     return findings
 
 
-def _without_postgres(platform: Platform) -> list[Finding]:
+def _without_postgres(platform: Platform) -> list[Diagnosis]:
     """The findings of all that PostgreSQL is needed for, while it does not answer: whose fault it is, and is not."""
     silent = platform.silent_without_postgres()
     answers = "it answers; whether it is this platform's, and what it holds, is looked at when PostgreSQL is back"
     later = "looked at when PostgreSQL is back"
     return [
-        Finding(name, ok=False, message=silent[name])
+        Diagnosis(name, ok=False, message=silent[name])
         if name in silent
-        else Finding(name, ok=name in ("nats", "qdrant"), message=answers if name in ("nats", "qdrant") else later)
+        else Diagnosis(name, ok=name in ("nats", "qdrant"), message=answers if name in ("nats", "qdrant") else later)
         for name in _NEEDING_POSTGRES
     ]
 

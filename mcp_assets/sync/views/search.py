@@ -12,7 +12,7 @@ from mcp_assets.sync.collections.serving import searchable_collections
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """One entity that answers a search. `score`: that of its best point; `chunk`: that point's part of a long text."""
 
     ref: EntityRef
@@ -25,7 +25,7 @@ class Found:
 _EXCERPT = 200
 
 
-def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: int = 10) -> list[Found]:
+def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: int = 10) -> list[SearchResult]:
     """The `limit` entities of `types` (all by default) whose points are nearest to `query`, over all collections.
 
     Raises:
@@ -56,7 +56,7 @@ def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: 
         title, built = texts.get(ref, (hit.payload.get("title"), ""))
         span = (hit.payload[Key.START], hit.payload[Key.END]) if hit.payload.get(Key.KIND) == "chunk" else None
         passage = built[span[0] : span[1]] if span else built.removeprefix(title or "")
-        answers.append(Found(ref, hit.score, title, " ".join(passage.split())[:_EXCERPT], span))
+        answers.append(SearchResult(ref, hit.score, title, " ".join(passage.split())[:_EXCERPT], span))
     return answers
 
 

@@ -160,7 +160,7 @@ WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND id > %(after)s ORDER BY 
 DELETE FROM {schema}.drift WHERE id = ANY(%(ids)s) RETURNING kind
 
 -- name: entities_in_drift
-SELECT entity_id, array_agg(kind), array_agg(DISTINCT subject) FILTER (WHERE subject <> '') FROM {schema}.drift
+SELECT entity_id, array_agg(DISTINCT subject) FILTER (WHERE subject <> '') FROM {schema}.drift
 WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id > %(after)s
 GROUP BY entity_id ORDER BY entity_id LIMIT %(limit)s
 
@@ -174,7 +174,8 @@ DELETE FROM {schema}.drift
 WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id = ANY(%(ids)s)
 RETURNING kind
 
--- name: distrust
+-- name: mark_wrong
+-- Marks entities as dirty; chunk_bound covers the chunks that Qdrant holds, so that the indexer deletes them all.
 UPDATE {schema}.entities AS ledger
 SET dirty = true, chunk_bound = greatest(ledger.chunk_bound, broken.chunks)
 FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS broken (entity_id, chunks)

@@ -1,0 +1,233 @@
+"""Stored censuses: the tables `censuses` and `drift`, as a census writes them and as checks, reports and repairs read.
+
+A partition has one census that counts: the last one that ended. A repair deletes the drift that it has repaired.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.consistency.drift import Drift, DriftKind
+
+EXAMPLES = 20
+"""Drift of each kind that a census carries, for a person who reads it; the table `drift` has all."""
+
+_DRIFT_AT_ONCE = 1_000
+"""Rows of `drift` that one COPY writes: few round trips, and little memory."""
+
+_DRIFT_A_PAGE = 500
+"""Rows of `drift` that a repair reads, and works on, at once: as many as are rechecked at once."""
+
+
+@dataclass(slots=True)
+class Census:
+    """What one census of a partition found."""
+
+    entity_type: str
+    shard: int
+    collection: str
+    """The physical one."""
+    deep: bool
+    id: int = 0
+    checked: int = 0
+    """Entities that are alive in the source table or in the ledger."""
+    points: int = 0
+    edges: int = 0
+    """Rows of `relationships`, those of other programs too; 0 for a collection that is not in use."""
+    counts: Counter[DriftKind] = field(default_factory=Counter)
+    examples: list[Drift] = field(default_factory=list)
+    """At most EXAMPLES of each kind."""
+    by_events: int = 0
+    """Entities that live by events alone though their type has a source table: no drift."""
+    by_events_examples: list[EntityRef] = field(default_factory=list)
+    """At most EXAMPLES."""
+    seconds: float = 0.0
+
+    @property
+    def clean(self) -> bool:
+        """Nothing of ours is broken; there may be drift that is only a warning."""
+        return not any(count for kind, count in self.counts.items() if kind.severity == "error")
+
+
+class DriftLog:
+    """Takes the drift that a census finds: counts it, keeps examples, and writes all of it to the table in batches."""
+
+    def __init__(self, platform: Platform, session: Connection, census: Census) -> None:
+        self._platform = platform
+        self._session = session
+        self._census = census
+        self._unwritten: list[Drift] = []
+
+    def add(self, drift: Drift) -> None:
+        counts = self._census.counts
+        counts[drift.kind] += 1
+        if counts[drift.kind] <= EXAMPLES:
+            self._census.examples.append(drift)
+        self._unwritten.append(drift)
+        if len(self._unwritten) >= _DRIFT_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._unwritten:
+            return
+        with self._session.cursor() as cursor, cursor.copy(self._platform.postgres.query("copy_drift")) as writer:
+            for one in self._unwritten:
+                entity_type, entity_id = one.ref or (None, None)
+                writer.write_row((self._census.id, one.kind.value, entity_type, entity_id, one.subject, one.detail))
+        self._unwritten = []
+
+
+@contextmanager
+def running_census(
+    platform: Platform, census: Census, slots: tuple[int, int], *, in_use: bool
+) -> Iterator[tuple[Connection, DriftLog]]:
+    """A census that runs while the block does; a second one of the same partition waits.
+
+    When the block ends without an error, the census takes the place of the one before it. `in_use`: its collection is
+    the one that serves; otherwise only an older census of the same collection is replaced.
+    """
+    query = platform.postgres.query
+    partition = {
+        "entity_type": census.entity_type,
+        "collection": census.collection,
+        "low": slots[0],
+        "high": slots[1],
+    }
+    lock = f"{platform.postgres.schema}/census/{census.entity_type}/{census.collection}/{slots}"
+    with platform.postgres.session() as session:
+        session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (lock,))
+        row = session.execute(query("begin_census"), {**partition, "deep": census.deep}).fetchone()
+        assert row is not None  # noqa: S101  (an insert returns its row)
+        census.id = row[0]
+        log = DriftLog(platform, session, census)
+        yield session, log
+        log.flush()
+        with session.transaction():
+            session.execute(query("delete_older_censuses"), {**partition, "census": census.id, "in_use": in_use})
+            session.execute(
+                query("end_census"),
+                {"census": census.id, "checked": census.checked, "points": census.points, "edges": census.edges},
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LastCensus:
+    """The last census of a partition that ended, as the table has it."""
+
+    id: int
+    entity_type: str
+    collection: str
+    slots: tuple[int, int]
+    """First, and the one behind the last."""
+    deep: bool
+    checked: int
+    points: int
+    edges: int
+    ended_at: datetime
+    age_s: float
+
+
+class StoredDrift(NamedTuple):
+    """A row of the table `drift`."""
+
+    id: int
+    drift: Drift
+
+
+class DriftingEntity(NamedTuple):
+    """An entity in the table `drift`, and the points that its rows name."""
+
+    entity_id: str
+    points: Sequence[str]
+
+
+def last_censuses(platform: Platform) -> list[LastCensus]:
+    """The last census of each partition that ever had one."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("last_censuses")).fetchall()
+    return [LastCensus(row[0], row[1], row[2], (row[3], row[4]), *row[5:]) for row in rows]
+
+
+def drift_examples(platform: Platform, censuses: Sequence[int], kinds: Iterable[DriftKind], limit: int) -> list[Drift]:
+    """At most `limit` of the drift of `kinds` that the censuses (by id) found."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            platform.postgres.query("drift_examples"),
+            {"censuses": list(censuses), "kinds": _values(kinds), "limit": limit},
+        ).fetchall()
+    return [_drift(*row) for row in rows]
+
+
+def drift_counts(platform: Platform, censuses: Sequence[int]) -> dict[int, Counter[DriftKind]]:
+    """How much drift of each kind each of the censuses (by id) found, less what was repaired since."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("drift_counts"), {"censuses": list(censuses)}).fetchall()
+    counts: dict[int, Counter[DriftKind]] = {census: Counter() for census in censuses}
+    for census, kind, count in rows:
+        counts[census][DriftKind(kind)] = count
+    return counts
+
+
+def drift_pages(platform: Platform, census: int, kinds: Collection[DriftKind]) -> Iterator[list[StoredDrift]]:
+    """The drift of `kinds` that the census (by id) found, a page at a time."""
+    for rows in _pages(platform, "drift_page", {"census": census, "kinds": _values(kinds)}, 0):
+        yield [StoredDrift(row[0], _drift(*row[1:])) for row in rows]
+
+
+def drifting_entities(platform: Platform, census: int, kinds: Collection[DriftKind]) -> Iterator[list[DriftingEntity]]:
+    """The entities of which the census (by id) found drift of `kinds`, a page at a time."""
+    for rows in _pages(platform, "entities_in_drift", {"census": census, "kinds": _values(kinds)}, ""):
+        yield [DriftingEntity(entity_id, points or []) for entity_id, points in rows]
+
+
+def delete_drift(platform: Platform, ids: Sequence[int]) -> Counter[DriftKind]:
+    """Delete rows of the table `drift`; returns how many of each kind."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("delete_drift"), {"ids": list(ids)})
+        return Counter(DriftKind(row[0]) for row in rows)
+
+
+def delete_drift_of_entities(
+    platform: Platform, census: int, kinds: Collection[DriftKind], entity_ids: Sequence[str]
+) -> Counter[DriftKind]:
+    """Delete the rows of `kinds` about some entities of a census (by id); returns how many of each kind."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            platform.postgres.query("delete_drift_of_entities"),
+            {"census": census, "kinds": _values(kinds), "ids": list(entity_ids)},
+        )
+        return Counter(DriftKind(row[0]) for row in rows)
+
+
+def _pages(
+    platform: Platform, query: str, parameters: Mapping[str, object], start: int | str
+) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of a query in the order of their first column, of which `start` is less than each value.
+
+    Each page is read when it is asked for, behind the last row of the page before: rows may be deleted in between.
+    """
+    after = start
+    while True:
+        with platform.postgres.transaction() as connection:
+            rows = connection.execute(
+                platform.postgres.query(query), {**parameters, "after": after, "limit": _DRIFT_A_PAGE}
+            ).fetchall()
+        if not rows:
+            return
+        after = rows[-1][0]
+        yield rows
+
+
+def _values(kinds: Iterable[DriftKind]) -> list[str]:
+    return [kind.value for kind in kinds]
+
+
+def _drift(kind: str, entity_type: str | None, entity_id: str | None, subject: str, detail: str) -> Drift:
+    ref = EntityRef(entity_type, entity_id) if entity_type is not None and entity_id is not None else None
+    return Drift(DriftKind(kind), ref, detail, subject)

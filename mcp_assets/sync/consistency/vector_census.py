@@ -1,0 +1,325 @@
+"""Vector census: the ledger rows and points of one partition, compared with the source table and with each other.
+
+Both sides, the rows and the points, are read in the order of (slot, entity id) and merged, points a window of slots at
+a time: memory does not grow with the partition.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from mcp_assets.embedding.profiles import ModelProfile
+from mcp_assets.entities.points import Key, is_own_id
+from mcp_assets.entities.refs import EntityRef
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.qdrant import HeldPoint
+from mcp_assets.stores.sources import NAMELESS
+from mcp_assets.sync.collections.journal import types_of_alias
+from mcp_assets.sync.consistency.compare import (
+    Expected,
+    FoundPoint,
+    Pair,
+    Recorded,
+    SlotAndId,
+    claimed,
+    compare_points,
+    found_points,
+    side_by_side,
+)
+from mcp_assets.sync.consistency.drift import Drift, DriftKind
+from mcp_assets.sync.consistency.recheck import (
+    EMPTY_TEXT_HASH,
+    ENTITIES_AT_ONCE,
+    expected_of,
+    recheck_entities,
+    recorded_of,
+)
+from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, Census, DriftLog
+from mcp_assets.sync.pipeline import overlapped
+from mcp_assets.sync.resolve_ids import pages
+
+SLOTS_A_SAMPLE = 20
+"""A census that is not deep prepares the texts of one slot in so many again: other slots each time, so that 20 hourly
+censuses reach all of them in less than a day."""
+
+_POINTS_A_WINDOW = 1_000
+"""Points read at once, with their vectors: some 6 MB at 1,536 dimensions."""
+
+_WINDOWS_IN_FLIGHT = 2
+"""One is compared while Qdrant reads the next."""
+
+_ROWS_A_PAGE = 5_000
+"""Rows of hashes read at once: some megabytes."""
+
+_KEYS = (
+    Key.KIND,
+    Key.ENTITY_ID,
+    Key.ENTITY_TYPE,
+    Key.TEXT_HASH,
+    Key.STATE_HASH,
+    Key.MODEL,
+    Key.VECTOR_CHECK,
+    Key.SLOT,
+    Key.CHUNK,
+)
+"""The reserved keys that the first comparison needs; metadata is read by the recheck, and by a deep census."""
+
+
+class _LedgerHashes(NamedTuple):
+    """A row of the query `census_page`: source table and ledger about one entity, by their hashes."""
+
+    n: int
+    slot: int
+    id: str
+    source_hash_now: str | None
+    """Of the living source row; None: there is none."""
+    in_source: bool
+    in_ledger: bool
+    origin: str | None
+    source_hash: str | None
+    """As the ledger has it."""
+    prepared_by: str | None
+    text_hash: str | None
+    state_hash: str | None
+    deleted: bool
+    dirty: bool
+    chunk_bound: int
+    recorded: Recorded | None
+    """What the ledger records of the entity's points in the collection."""
+
+    @property
+    def key(self) -> SlotAndId:
+        return self.slot, self.id
+
+    @property
+    def living(self) -> bool:
+        return self.in_ledger and not self.deleted
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The points of a range of slots."""
+
+    total: int
+    ours: Sequence[tuple[SlotAndId, FoundPoint]]
+    """Those that name an entity of the type, in order."""
+    foreign: Sequence[HeldPoint]
+    """Those that name no entity of a type that lives in the collection."""
+
+
+class VectorCensus:
+    """The census of the ledger rows and points of one partition."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        census: Census,
+        slots: tuple[int, int],
+        session: Connection,
+        log: DriftLog,
+        profile: ModelProfile,
+        *,
+        exists: bool,
+    ) -> None:
+        """`exists`: the collection `census.collection` is there."""
+        self._platform = platform
+        self._census = census
+        self._type = census.entity_type
+        self._slots = slots
+        self._session = session
+        self._log = log
+        self._collection = census.collection if exists else None
+        self._profile = profile
+        # Several types may share the collection: its foreign points are reported by the first of them.
+        self._reports_foreign = self._type == _types_beside(platform, self._type)[0]
+        self._has_source = platform.source(self._type) is not None
+        self._suspects: dict[str, list[str]] = {}
+
+    def take(self) -> None:
+        """Add what is wrong to the log, and the numbers of entities and points to the census."""
+        self._prepare_rows()
+        for batch in pages(side_by_side(self._rows(), self._points()), ENTITIES_AT_ONCE):
+            self._compare(batch)
+            if len(self._suspects) >= ENTITIES_AT_ONCE:
+                self._recheck()
+        self._recheck()
+        if self._collection is not None and self._reports_foreign and self._slots[0] == 0:
+            for page in self._platform.qdrant.scroll_without_slot(self._collection, keys=_KEYS):
+                self._census.points += len(page)
+                for point in page:
+                    if not belongs(self._platform, self._type, point):
+                        self._report_foreign(point)
+
+    def _prepare_rows(self) -> None:
+        """Make the temporary table `census_rows`: source table and ledger, joined and numbered."""
+        reader = self._platform.source(self._type)
+        self._session.execute("DROP TABLE IF EXISTS census_source, census_rows")
+        if reader is not None:
+            faults = reader.id_faults(self._session, self._slots).sentences()
+            for entity_id, (_, sentence) in faults.items():
+                ref = EntityRef(self._type, entity_id) if entity_id != NAMELESS else None
+                self._log.add(Drift(DriftKind.UNUSABLE_ROW, ref, sentence, self._type if ref is None else ""))
+            reader.copy_living(self._session, self._slots)
+        else:
+            self._session.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')
+        low, high = self._slots
+        with self._session.transaction():
+            # PostgreSQL has no statistics of the temporary table, and would look up each row through an index.
+            self._session.execute("SET LOCAL enable_nestloop = off")
+            self._session.execute(
+                self._platform.postgres.query("census_rows"),
+                {"entity_type": self._type, "low": low, "high": high, "collection": self._census.collection},
+            )
+        self._session.execute("CREATE UNIQUE INDEX census_rows_n ON census_rows (n)")
+
+    def _rows(self) -> Iterator[_LedgerHashes]:
+        last = 0
+        query = self._platform.postgres.query("census_page")
+        while page := self._session.execute(query, {"after": last, "limit": _ROWS_A_PAGE}).fetchall():
+            last = page[-1][0]
+            for row in page:
+                yield _LedgerHashes._make((*row[:14], recorded_of(*row[14:])))
+
+    def _points(self) -> Iterator[tuple[SlotAndId, FoundPoint]]:
+        """The points that name entities of the type, in order; foreign points go to the log meanwhile."""
+        if self._collection is None:
+            return
+        low, high = self._slots
+        count = self._platform.qdrant.count(self._collection, self._slots)
+        width = max(1, (high - low) * _POINTS_A_WINDOW // max(count, 1))
+        windows = ((start, min(start + width, high)) for start in range(low, high, width))
+        for _, window in overlapped(windows, self._read_window, in_flight=_WINDOWS_IN_FLIGHT):
+            self._census.points += window.total
+            for point in window.foreign:
+                self._report_foreign(point)
+            yield from window.ours
+
+    def _read_window(self, slots: tuple[int, int]) -> _Window:
+        """The points of some slots. Their vectors are checked a page at a time, and not kept."""
+        assert self._collection is not None  # noqa: S101  (there is no window without a collection)
+        total = 0
+        ours: list[tuple[SlotAndId, FoundPoint]] = []
+        foreign: list[HeldPoint] = []
+        keys = None if self._census.deep else _KEYS
+        for page in self._platform.qdrant.scroll_slots(self._collection, slots, keys=keys):
+            total += len(page)
+            for point in found_points(page, self._profile.dimension):
+                if point.ref.type == self._type:
+                    slot = point.payload.get(Key.SLOT)
+                    ours.append(((slot if isinstance(slot, int) else slots[0], point.ref.id), point))
+            if self._reports_foreign:
+                foreign += (point for point in page if not belongs(self._platform, self._type, point))
+        ours.sort(key=itemgetter(0))
+        return _Window(total, ours, foreign)
+
+    def _report_foreign(self, point: HeldPoint) -> None:
+        ref = claimed(point.payload)
+        if ref is None:
+            what = "it names no entity"
+        elif not is_own_id(point.id):
+            what = f"it names {ref} under an id that this platform does not make"
+        else:
+            what = f"it names {ref}, which does not belong in this collection"
+        self._log.add(Drift(DriftKind.FOREIGN_POINT, None, what, point.id))
+
+    def _compare(self, batch: Sequence[Pair[_LedgerHashes]]) -> None:
+        """The first comparison, by hashes; an entity that looks wrong becomes a suspect."""
+        texts, lying = self._texts([pair.row for pair in batch if pair.row is not None and self._is_sampled(pair.row)])
+        for pair in batch:
+            row = pair.row
+            if row is not None and (row.living or row.in_source):
+                self._census.checked += 1
+                self._count_by_events(row)
+            if row is None or row.id in lying or self._is_suspect(row, pair.points, texts.get(row.id)):
+                entity_id = row.id if row is not None else pair.points[0].ref.id
+                self._suspects.setdefault(entity_id, []).extend(point.id for point in pair.points)
+
+    def _count_by_events(self, row: _LedgerHashes) -> None:
+        if row.living and row.origin == "event" and not row.in_source and self._has_source:
+            self._census.by_events += 1
+            if len(self._census.by_events_examples) < EXAMPLES:
+                self._census.by_events_examples.append(EntityRef(self._type, row.id))
+
+    def _is_sampled(self, row: _LedgerHashes) -> bool:
+        sampled = self._census.deep or row.slot % SLOTS_A_SAMPLE == self._census.id % SLOTS_A_SAMPLE
+        return sampled and row.living and not row.dirty
+
+    def _is_suspect(self, row: _LedgerHashes, points: Sequence[FoundPoint], text: Expected | None) -> bool:
+        if row.dirty:
+            return False
+        if row.in_source:
+            if not row.living or (row.origin, row.source_hash, row.prepared_by) != (
+                "source",
+                row.source_hash_now,
+                self._platform.prepared_by(self._type),
+            ):
+                return True
+        elif row.living and row.origin == "source":
+            return True
+        expected = None
+        if row.living:
+            assert row.text_hash is not None and row.state_hash is not None  # noqa: S101  (columns are NOT NULL)
+            points_wanted = 0 if row.text_hash == EMPTY_TEXT_HASH else 1 + row.chunk_bound
+            expected = Expected(row.text_hash, row.state_hash, points_wanted)
+            if text is not None:
+                if (text.text_hash, text.state_hash) != (row.text_hash, row.state_hash):
+                    return True
+                expected = text
+        return bool(compare_points(EntityRef(self._type, row.id), expected, row.recorded, points, self._profile.name))
+
+    def _texts(self, rows: Sequence[_LedgerHashes]) -> tuple[dict[str, Expected], set[str]]:
+        """Prepare the texts of `rows` again, from the source row, or from the ledger if the entity has none.
+
+        Returns what follows from the texts, by entity id, and the ids of entities whose ledger row has other columns
+        than their source row.
+        """
+        prepared: dict[str, Expected] = {}
+        lying: set[str] = set()
+        if not rows:
+            return prepared, lying
+        reader = self._platform.source(self._type)
+        with self._platform.postgres.transaction() as connection:
+            sources = reader.read(connection, [row.id for row in rows if row.in_source]) if reader is not None else {}
+            in_ledger: dict[str, tuple[str | None, str, Mapping[str, Any]]] = {
+                entity_id: (title, content, metadata)
+                for entity_id, title, content, metadata in connection.execute(
+                    self._platform.postgres.query("census_texts"),
+                    {"entity_type": self._type, "ids": [row.id for row in rows]},
+                )
+            }
+        for row in rows:
+            own, source = in_ledger.get(row.id), sources.get(row.id)
+            text = own if source is None and row.origin == "event" else None
+            if source is not None and source.alive and source.unstorable is None:
+                text = source.title, source.content, source.metadata
+                if own != text:
+                    lying.add(row.id)
+            if text is not None:
+                expected = expected_of(self._platform, *text)
+                if not self._census.deep:
+                    # Only the reserved keys of the payloads were read, so that metadata cannot be compared.
+                    expected = Expected(expected.text_hash, expected.state_hash, expected.points)
+                prepared[row.id] = expected
+        return prepared, lying
+
+    def _recheck(self) -> None:
+        """Read the suspects again; what is wrong then is drift."""
+        suspects, self._suspects = self._suspects, {}
+        for part in pages(suspects.items(), ENTITIES_AT_ONCE):
+            verdicts = recheck_entities(self._platform, self._type, self._collection, self._profile, dict(part))
+            for verdict in verdicts.values():
+                for drift in verdict.drift:
+                    self._log.add(drift)
+
+
+def belongs(platform: Platform, entity_type: str, point: HeldPoint) -> bool:
+    """The point names, under an id of ours, an entity of a type that lives in the collection of `entity_type`."""
+    ref = claimed(point.payload)
+    return is_own_id(point.id) and ref is not None and ref.type in _types_beside(platform, entity_type)
+
+
+def _types_beside(platform: Platform, entity_type: str) -> list[str]:
+    """The entity types that live in the collection of `entity_type`, itself among them."""
+    return types_of_alias(platform, platform.settings.entity_types[entity_type].collection_name)
