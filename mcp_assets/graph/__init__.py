@@ -1,11 +1,12 @@
-"""The relationship rules: from entities, scores and weights to typed edges, and the diff that brings them about. Pure.
+"""The relationship rules: from entities, scores and weights to typed edges, and the difference to stored edges. Pure.
 
-What belongs here: what an edge is, the five rules, ranked lists and what one change does to them, reference
-extraction, the diffing of edges. What does not: who is asked for neighbours, tags and references, and when an entity
-is linked again (`sync/`); how edges are stored (`stores/`). It imports `entities` only.
+Belongs here: what an edge is, the five rules, ranked lists and how one change changes them, the extraction of
+references, the diff of edges. Does not: which store gives neighbours, tags and references, and when an entity is linked
+again (`sync.link`); how edges are stored (`stores`). It imports `entities` only.
 
-Incremental equals rebuild rests on this: each function's result depends on the *set* of what it is given, never on its
-order; scores are rounded before they are compared; ties go to the smaller (type, id).
+Incremental linking gives the edges of a rebuild because of three rules here. The result of each function depends on the
+*set* of its inputs, never on their order. Scores are rounded before they are compared. Ties go to the smaller
+(type, id).
 """
 
 from mcp_assets.graph.diff import EdgeDiff, ListDiff, StoredEdge, StoredList, diff, diff_lists

@@ -1,4 +1,4 @@
-"""Diff of edges: what to write so that the stored edges become the wanted ones, and nothing else."""
+"""Diff of edges: the fewest writes that turn the stored edges into the wanted ones."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,11 @@ from mcp_assets.graph.edges import Edge, ListedEdge, canonical, strongest
 
 
 class EdgeDiff(NamedTuple):
-    """The least writes; rows that there are in the order of (source, target, type): concurrent writers lock alike."""
+    """The fewest writes.
+
+    Stored edges are in the order of (source, target, type): concurrent writers lock rows in one order, so that they do
+    not deadlock.
+    """
 
     added: tuple[Edge, ...]
     changed: tuple[Edge, ...]
@@ -20,13 +24,13 @@ class EdgeDiff(NamedTuple):
 
 
 class StoredEdge(NamedTuple):
-    """What is stored of one edge of a ranked list."""
+    """One stored edge of a ranked list; source, target and type are known from where it stands."""
 
     row: str
     """The id of its row."""
     strength: float
     evidence: str | None
-    """Its metadata, as the text of a jsonb; None if it is not to be compared."""
+    """Its metadata, as the text of a jsonb; None if it was not read, and is not compared."""
 
 
 StoredList = Mapping[EntityRef, StoredEdge]
@@ -34,17 +38,17 @@ StoredList = Mapping[EntityRef, StoredEdge]
 
 
 class ListDiff(NamedTuple):
-    """As `EdgeDiff`, of ranked lists of one type: each edge that is stored comes with the id of its row."""
+    """As `EdgeDiff`, of ranked lists of one type. Each stored edge comes with the id of its row."""
 
     added: list[ListedEdge]
     changed: list[tuple[str, ListedEdge]]
     """As wanted."""
     removed: list[tuple[str, ListedEdge]]
-    """As stored; without evidence where that is not compared."""
+    """As stored; evidence that was not read is `{}`."""
 
 
 def diff_lists(stored: Mapping[EntityRef, StoredList], wanted: Iterable[ListedEdge]) -> ListDiff:
-    """As `diff`, of the lists of some sources, all of one type; `wanted` has each edge once."""
+    """As `diff`, of the lists of some sources, all of one type. `wanted` has each edge once."""
     left = {source: dict(held) for source, held in stored.items()}
     added: list[ListedEdge] = []
     changed: list[tuple[str, ListedEdge]] = []
@@ -65,16 +69,16 @@ def diff_lists(stored: Mapping[EntityRef, StoredList], wanted: Iterable[ListedEd
 
 
 def _same_evidence(stored: str | None, wanted: str) -> bool:
-    # A jsonb writes its text as we do, but for the order of keys.
+    # PostgreSQL writes the text of a jsonb as `json.dumps` does, except for the order of keys.
     return stored is None or stored == wanted or json.loads(stored) == json.loads(wanted)
 
 
 def diff(current: Iterable[Edge], wanted: Iterable[Edge]) -> EdgeDiff:
-    """From the stored edges to the wanted ones; an edge that is the same in both is in none of the three.
+    """The writes that turn the `current` edges into the `wanted` ones; an edge that is the same in both needs none.
 
-    Both must cover the same ground (say: all of our edges from the same sources): what is stored and not wanted is
-    removed. `wanted` may state an edge several times: the strongest counts. Strengths are compared at 4 decimals, and
-    metadata as jsonb holds it.
+    Both must cover the same edges, for instance all of ours from the same sources, because an edge that is stored and
+    not wanted is removed. If `wanted` has an edge several times, the strongest counts. Strengths are compared at 4
+    decimals, and metadata as jsonb holds it.
     """
     stored = {edge.key: edge for edge in current}
     target = strongest(wanted)

@@ -1,4 +1,4 @@
-"""Edge: one typed, weighted link between two entities, and which of several statements of it stands."""
+"""Edge: one typed, weighted link between two entities; of several statements of one edge, the strongest counts."""
 
 import json
 import math
@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from mcp_assets.entities.refs import EntityRef
 
 STRENGTH_DECIMALS = 4
+"""A `real` holds 6 significant digits, so that a strength of 4 decimals is the same when it is read back."""
 
 STRENGTH_BINS = 20
-"""Of a distribution of strengths, from 0 to 1."""
+"""Equal bins of a histogram of strengths, from 0 to 1: 0.05 wide, fine enough to choose a threshold by."""
 
 
 class EdgeType(StrEnum):
@@ -26,7 +27,7 @@ class EdgeType(StrEnum):
 
 
 class EdgeKey(NamedTuple):
-    """What an edge is unique by."""
+    """The identity of an edge: no two edges of ours share it."""
 
     source: EntityRef
     target: EntityRef
@@ -34,10 +35,10 @@ class EdgeKey(NamedTuple):
 
 
 def rounded(score: float) -> float:
-    """`score` at the 4 decimals at which scores are ordered, compared with a threshold, and stored.
+    """`score` at 4 decimals. Scores are rounded before they are ordered, compared with a threshold, or stored.
 
-    What a `real` column gives back of a rounded score rounds to that score again; so does the cosine of two equal
-    float32 vectors, which may exceed 1 by a little.
+    A rounded score that was stored in a `real` column rounds to the same score when it is read back. The cosine of two
+    equal float32 vectors, which may exceed 1 by a little, rounds to 1.
 
     Raises:
         ValueError: `score` is not finite.
@@ -84,7 +85,7 @@ class Edge:
 
 
 class ListedEdge(NamedTuple):
-    """An edge of a ranked list, whose type is that of the list: there are many, and few are ever made an `Edge`."""
+    """An edge of a ranked list, whose type is that of the list. It is cheaper than an `Edge`: there are very many."""
 
     source: EntityRef
     target: EntityRef
@@ -108,8 +109,10 @@ def canonical(metadata: Mapping[str, Any]) -> str:
 
 
 def strongest(edges: Iterable[Edge]) -> dict[EdgeKey, Edge]:
-    """One edge a key: the strongest, with its evidence; among equals that of the first rule name. Any order of `edges`
-    gives the same."""
+    """One edge for each key: the strongest, with its evidence; of equally strong ones that of the first rule name.
+
+    The result does not depend on the order of `edges`.
+    """
     best: dict[EdgeKey, Edge] = {}
     for edge in edges:
         key = edge.key

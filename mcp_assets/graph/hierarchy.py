@@ -1,7 +1,7 @@
 """conceptual_hierarchy: one entity is part of another.
 
 Direction: **source is the child, target the parent**, whether a metadata key, a phrase or the slug path says so. Each
-statement is an edge of its own; nothing follows parents of parents, so that a cycle of parents is only edges.
+statement makes one edge. No rule follows parents of parents, so that a cycle of parents does no harm.
 """
 
 from collections.abc import Mapping

@@ -8,10 +8,10 @@ from unicodedata import normalize
 from mcp_assets.entities.refs import EntityRef
 
 MAX_KEY_LENGTH = 512
-"""Characters; what is longer is cut."""
+"""Characters; a longer key is cut. It is more than any title or path that people write."""
 
 MAX_KEY_BYTES = 1024
-"""In UTF-8; what is longer is cut, because an index row of PostgreSQL holds 2,704 bytes, and some hold an id too."""
+"""In UTF-8; a longer key is cut, because an index row of PostgreSQL holds 2,704 bytes, and some hold an id too."""
 
 
 class ReferenceKind(StrEnum):
@@ -30,10 +30,10 @@ class ReferenceKey(NamedTuple):
 
 
 def folded(text: str) -> str:
-    """`text` as it is compared: case folded, composed (NFC), white space collapsed, cut to MAX_KEY_LENGTH and
-    MAX_KEY_BYTES."""
+    """`text` in the form in which texts are compared: case folded, composed (NFC), white space collapsed, cut to
+    MAX_KEY_LENGTH and MAX_KEY_BYTES."""
     if not text.isascii():
-        # What is equal but for case need not be composed alike: it is taken apart before it is folded.
+        # Texts that differ only in case may be composed differently, so that they are decomposed before folding.
         text = normalize("NFC", normalize("NFD", text).casefold())
     return _cut(" ".join(text.casefold().split())).rstrip()
 
@@ -47,12 +47,12 @@ def _cut(key: str) -> str:
 
 
 def title_key(title: str | None) -> str | None:
-    """The key of a title; None for one that is empty."""
+    """The key of a title; None for an empty title."""
     return folded(title or "") or None
 
 
 def slug_key(slug: object) -> str | None:
-    """The key of a slug path, as it stands in metadata: folded, no empty parts; None for what is not a slug."""
+    """The key of a slug path from metadata: folded, without empty parts; None for a value that is no slug."""
     if not isinstance(slug, str):
         return None
     parts = (folded(part) for part in slug.split("/"))
@@ -60,7 +60,7 @@ def slug_key(slug: object) -> str | None:
 
 
 def parent_slug_key(slug: object) -> str | None:
-    """The key of the slug that `slug` stands under: of `a/b/c` it is `a/b`; of `a`, None."""
+    """The key of the parent path of `slug`: of `a/b/c` it is `a/b`, of `a` it is None."""
     key = slug_key(slug)
     return (key.rpartition("/")[0] or None) if key else None
 
@@ -73,8 +73,8 @@ def id_key(ref: EntityRef) -> ReferenceKey:
 def keys_of(ref: EntityRef, title: str | None, metadata: Mapping[str, Any]) -> frozenset[ReferenceKey]:
     """Every key under which references find the entity.
 
-    When it comes, changes or goes, `keys_of(before) ^ keys_of(after)` (nothing before it came or after it went) are the
-    keys whose users have to be re-linked.
+    When the entity changes, the entities that use one of `keys_of(before) ^ keys_of(after)` have to be re-linked. An
+    entity that is new or gone has no keys before or after.
     """
     keys = [id_key(ref)]
     if (by_title := title_key(title)) is not None:

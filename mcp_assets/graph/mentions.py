@@ -1,7 +1,8 @@
-"""Mentions: where a text refers to other entities, and which phrase stands before each. One pass, linear in the text.
+"""Mentions: where a text refers to other entities, and which phrase stands before each.
 
-What is searched for in the whole text begins with a fixed character and has no quantifier inside another; all else
-(the type before a colon, the phrase before a mention, what parts two mentions) looks at a bounded stretch of text.
+One pass, in time linear in the text. The patterns that are searched for in the whole text begin with a fixed character
+and have no quantifier inside another. All other patterns (the type before a colon, the phrase before a mention, the
+separator between two mentions) read a bounded stretch of text.
 """
 
 import re
@@ -21,7 +22,8 @@ _ID = re.compile(r":([A-Za-z0-9][A-Za-z0-9_-]*+)")
 _TITLE = re.compile(r"\[\[([^\[\]]++)\]\]")
 
 LOOK_BACK = 128
-"""Characters before a mention in which a phrase may stand, and between two mentions of one list."""
+"""Characters before a mention in which a phrase may stand, and between two mentions of one list: enough for a
+phrase, white space, a colon, emphasis and the shown text of a Markdown link."""
 
 _BULLET = r"[-*+•]\s"
 _COLON = r"[*_]*+\s*+:?[*_]*+\s*+"
@@ -32,7 +34,7 @@ _BETWEEN_IN_LIST = re.compile(_CLOSING + _SEPARATOR + _OPENING, re.IGNORECASE)
 
 
 class Form(StrEnum):
-    """How a reference is written: `reference_type` of an edge's evidence."""
+    """How a reference is written: the key `reference_type` of an edge's evidence."""
 
     ID = "id"
     TITLE = "title"
@@ -48,7 +50,7 @@ class Mention(NamedTuple):
     start: int
     end: int
     keys: tuple[ReferenceKey, ...]
-    """Names of the entity that is meant: the first that finds one counts."""
+    """Names of the entity that is meant; the first that finds an entity counts."""
     within: str | None
     """The only entity type that it can mean; None for any."""
     form: Form
@@ -60,7 +62,9 @@ class Mention(NamedTuple):
         return self.keys[0]
 
 
-class _Found(NamedTuple):
+class _Reference(NamedTuple):
+    """A mention before its phrase is looked for."""
+
     start: int
     end: int
     keys: tuple[ReferenceKey, ...]
@@ -68,7 +72,7 @@ class _Found(NamedTuple):
     form: Form
 
 
-_ALL_PROSE: Sequence[Span] = ()
+_NOTHING_HIDDEN: Sequence[Span] = ()
 
 
 _SPAN = itemgetter(0, 1)
@@ -90,10 +94,10 @@ class Mentions:
         one_of_them = "|".join(f"({spelling})" for spelling in spelled)
         self._phrase = re.compile(rf"(?<![^\W_])(?<!-)(?:{one_of_them}){_COLON}{_OPENING}$", re.IGNORECASE)
 
-    def find(self, text: str, hidden: Callable[[], Sequence[Span]] = lambda: _ALL_PROSE) -> Iterator[Mention]:
-        """Every mention in `text`, in order, but for those that begin in one of the `hidden` spans.
+    def find(self, text: str, hidden: Callable[[], Sequence[Span]] = lambda: _NOTHING_HIDDEN) -> Iterator[Mention]:
+        """Every mention in `text`, in order, except for mentions that begin in one of the `hidden` spans.
 
-        `hidden`, in order, is asked for only if there is any mention.
+        `hidden` returns spans in their order, and is called only if there is any mention.
 
         A phrase belongs to the mention directly after it and to those in one list with it: "depends on task:A (done),
         task:B and `task:C`", or the lines of a bulleted list. White space, a colon, quotes, brackets and emphasis may
@@ -118,7 +122,7 @@ class Mentions:
             yield Mention(*each, phrase=phrase)
             end = each.end
 
-    def _ids(self, text: str) -> Iterator[_Found]:
+    def _ids(self, text: str) -> Iterator[_Reference]:
         end = 0
         for match in _ID.finditer(text):
             colon = match.start()
@@ -126,10 +130,13 @@ class Mentions:
             if name is not None and len(match[1]) <= MAX_ID_LENGTH:
                 end = match.end()
                 key = id_key(EntityRef(self._types[name], match[1]))
-                yield _Found(colon - len(name), end, (key,), None, Form.ID)
+                yield _Reference(colon - len(name), end, (key,), None, Form.ID)
 
     def _name_before(self, text: str, colon: int, previous_end: int) -> str | None:
-        """The type name that ends before `colon`, standing by itself, and no part of the id before it."""
+        """The type name that ends before `colon`.
+
+        None if there is none, or if it is a part of a longer word or of the id before it.
+        """
         for length in self._name_lengths:
             start = colon - length
             if start < previous_end:
@@ -139,17 +146,17 @@ class Mentions:
                 return name
         return None
 
-    def _titles(self, text: str) -> Iterator[_Found]:
+    def _titles(self, text: str) -> Iterator[_Reference]:
         for match in _TITLE.finditer(text):
             target = target_of(match[1])
             keys = names_of(target)
             if keys and not self._is_by_id(target.partition("#")[0].strip()):
                 form = Form.EMBED if text[match.start() - 1 : match.start()] == "!" else Form.TITLE
-                yield _Found(match.start(), match.end(), keys, None, form)
+                yield _Reference(match.start(), match.end(), keys, None, form)
 
-    def _addresses(self, text: str) -> Iterator[_Found]:
+    def _addresses(self, text: str) -> Iterator[_Reference]:
         for link in self._links.find(text):
-            yield _Found(link.start, link.end, (link.key,), link.entity_type, Form.LINK)
+            yield _Reference(link.start, link.end, (link.key,), link.entity_type, Form.LINK)
 
     def _is_by_id(self, text: str) -> bool:
         name, colon, _ = text.partition(":")

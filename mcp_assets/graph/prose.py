@@ -1,7 +1,7 @@
-"""Prose: which parts of a Markdown text are no text: front matter, code blocks, inline code, HTML comments.
+"""Prose: which parts of a Markdown text are not prose: front matter, code blocks, inline code, HTML comments.
 
-What is a block is decided by markdown-it-py, as CommonMark has it; within a paragraph, runs of backticks and comments
-are found in one pass. All is linear in the text.
+References in these parts do not count. markdown-it-py decides what a block is, by CommonMark; within a paragraph, one
+pass finds runs of backticks and comments. The time is linear in the text.
 """
 
 import re
@@ -13,11 +13,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 MAX_PARSED = 1_000_000
-"""Characters; a longer text is all prose: reading its blocks would hold up the linker."""
+"""Characters; a longer text counts as prose throughout, because parsing it would hold up the linker."""
 
 _MAY_HIDE = re.compile(r"[`\t]|~~~|<[!a-z]| {4}|\A\s*(?:---|\+\+\+)", re.IGNORECASE)
 
-# An opening line that a blank line follows is a rule; a key or a comment has to come first.
+# An opening line before a blank line is a horizontal rule; front matter begins with a key or a comment.
 _FRONT_MATTER = re.compile(r"\s*(---|\+\+\+)[ \t]*\n(?=#|\1|[\w\"'-][^\n]*[:=]|\[)")
 _FRONT_MATTER_END = {
     "---": re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE),
@@ -36,10 +36,10 @@ class Span(NamedTuple):
 
 
 def hidden(text: str) -> list[Span]:
-    """The parts of `text` that are no prose, in order, none inside another."""
+    """The parts of `text` that are not prose, in order, none inside another."""
     if len(text) > MAX_PARSED or not _MAY_HIDE.search(text):
         return []
-    # Characters stay where they are.
+    # Positions stay the same: each replacement has the length of the original.
     text = text.replace("\r\n", " \n").replace("\r", "\n")
     begin = _front_matter_end(text)
     found = [Span(0, begin)] if begin else []
@@ -65,7 +65,7 @@ def _front_matter_end(text: str) -> int:
 
 
 def _parser() -> MarkdownIt:
-    # Links, emphasis and the like do not matter here, and some of their rules take quadratic time.
+    # Rules of inline elements (links, emphasis) are off: they are not needed, and some take quadratic time.
     parser = MarkdownIt("zero", {"html": True})
     return parser.enable(["fence", "code", "blockquote", "list", "html_block", "heading", "lheading", "hr"])
 
@@ -80,7 +80,7 @@ def _blocks(text: str) -> list[Token]:
 
 
 def _in_block(text: str, start: int, end: int, *, is_html: bool) -> Iterator[Span]:
-    """Code and comments in the characters [start, end), which are one paragraph, heading or block of HTML."""
+    """The code and comments in one paragraph, heading or block of HTML, which has the characters [start, end)."""
     runs: dict[int, list[int]] = {}
     if not is_html:
         for run in reversed(list(_BACKTICKS.finditer(text, start, end))):

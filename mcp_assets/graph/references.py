@@ -1,9 +1,13 @@
-"""References: what a text and its metadata say about other entities (uses), and the edges that they make.
+"""References: how a text and its metadata refer to other entities, and the edges that these references make.
 
-Three edge types come from here. `cross_reference`, strength 1.0, for every mention in the text: `task:ID`,
-`[[Page title]]` as people write it (see `wiki_links`), the link forms in settings. Code, HTML comments and front matter
-are no text (see `prose`). A mention after a phrase ("depends on", "part
-of") makes the edge of the phrase *too*. A metadata key or a slug path makes only its own edge.
+A *use* is one reference that an entity makes, whether or not the other entity exists. Three types of edge come from
+uses:
+
+- `cross_reference`, strength 1.0, from every mention in the text: `task:ID`, `[[Page title]]` as people write it
+  (`wiki_links`), an address of a link form (`url_references`). Code, HTML comments and front matter do not count
+  (`prose`).
+- `sequential_dependency` and `conceptual_hierarchy`, from a metadata key, a slug path, or a mention after a phrase
+  ("depends on", "part of"). Such a mention makes the `cross_reference` too.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -32,26 +36,27 @@ PHRASES: Mapping[str, Phrase] = MappingProxyType({**SEQUENTIAL_PHRASES, **HIERAR
 
 
 class Use(NamedTuple):
-    """One reference that an entity makes, resolved or not: a row of `reference_uses`, and the edge it would make."""
+    """One reference that an entity makes: a row of `reference_uses`, and the edge that it makes if it is resolved."""
 
     kind: ReferenceKind
     key: str
     within: str | None
-    """The only entity type that it can mean; None for any. Always None for an id, whose key holds the type."""
+    """The only entity type that it can mean; None for any type, and for an id, because its key holds the type."""
     relation: EdgeType
     strength: float
     rule: str
-    """What made it: `metadata:<key>`, `text:<phrase>`, `text`, or `slug`."""
+    """The rule that made it: `metadata:<key>`, `text:<phrase>`, `text`, or `slug`."""
     reverse: bool = False
     """The entity that makes the reference is the *target* of the edge. Only references by id are ever reverse."""
     written: str = ""
-    """Names the reference among those of its source: uses that have it in common are names of one entity."""
+    """Identifies the reference among those of its source. Uses with the same value are alternative names of one entity:
+    a wiki link may be a title or a slug."""
     place: int = 0
-    """Of the names of one entity the first, counted from 0, that finds one counts."""
+    """The place of this name among the alternative names, from 0. The first name that finds an entity counts."""
     places: int = 1
-    """How many names there are."""
+    """How many alternative names there are."""
     form: str = ""
-    """How it is written: see `Form`."""
+    """How it is written: a value of `Form`."""
     context: str = ""
     """The words that made it, on one line, at most MAX_CONTEXT characters."""
 
@@ -66,19 +71,21 @@ class Use(NamedTuple):
 
 
 MAX_CONTEXT = 200
+"""Characters: a line or two on a screen."""
+
 _AROUND = 60
 """Characters before and after a mention that belong to its context."""
 
 Holders = Mapping[ReferenceKey, Collection[EntityRef]]
-"""The living entities that each key finds; a key that finds none may be absent."""
+"""The living entities that have each key; a key that none has may be absent."""
 
 
 @dataclass(frozen=True)
 class ReferenceRules:
-    """How references are read; build it with `of`."""
+    """The rules by which references are read from an entity; build it with `of`."""
 
     type_names: Mapping[str, str]
-    """Name or alias, lower case -> entity type."""
+    """From name or alias, in lower case, to entity type."""
     link_forms: tuple[LinkForm, ...] = ()
     metadata_keys: Mapping[str, MetadataKey] = field(default_factory=lambda: METADATA_KEYS)
     phrases: Mapping[str, Phrase] = field(default_factory=lambda: PHRASES)
@@ -90,7 +97,7 @@ class ReferenceRules:
         return cls(MappingProxyType({**aliases, **{name.lower(): name for name in types}}), tuple(link_forms))
 
     def hiding(self, *keys: str) -> "ReferenceRules":
-        """The same rules, blind to these metadata keys.
+        """The same rules without these metadata keys.
 
         Raises:
             ValueError: a key is not among the rules.
@@ -101,8 +108,10 @@ class ReferenceRules:
         return replace(self, metadata_keys=MappingProxyType(kept))
 
     def uses(self, source: EntityRef, title: str | None, content: str, metadata: Mapping[str, Any]) -> tuple[Use, ...]:
-        """Every reference that the entity makes, each once, with the words that say it first; in the order of metadata
-        keys, slug, text. Never raises."""
+        """Every reference that the entity makes, each once, with the words of its first mention.
+
+        In the order of metadata keys, slug, text. Never raises.
+        """
         made = chain(
             self._in_metadata(source, metadata),
             _in_slug(source, metadata),
@@ -132,7 +141,7 @@ class ReferenceRules:
                         )  # fmt: skip
 
     def _named(self, text: str, bare_type: str) -> EntityRef | None:
-        """The entity that a metadata value names: `type:id`, or else the whole of it is an id of `bare_type`."""
+        """The entity that a metadata value names: `type:id`, or else an id of `bare_type`; None for no valid id."""
         before, colon, after = text.partition(":")
         named_type = self.type_names.get(before.lower()) if colon else None
         ref = EntityRef(bare_type, text) if named_type is None else EntityRef(named_type, after.strip())
@@ -140,7 +149,7 @@ class ReferenceRules:
 
     def _in_text(self, title: str | None, content: str) -> Iterator[Use]:
         text = build_text(title, content)
-        # The title is no Markdown. White space before the content decides what is code, and is no part of `text`.
+        # The title is no Markdown. White space before the content decides whether it is code; `text` does not have it.
         start = len(text) - len(content.strip()) - (len(content) - len(content.lstrip()))
 
         def not_prose() -> list[Span]:
@@ -191,7 +200,10 @@ def _line(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def _spellings(name: str) -> tuple[str, ...]:
-    """A metadata key of the rules as people spell it: `parent_id`, `parentId`, `parentID`."""
+    """The spellings of a metadata key of the rules: `parent_id`, `parentId`, `parentID`.
+
+    The cache holds all keys of the rules.
+    """
     first, *rest = name.split("_")
     camel = first + "".join(part.capitalize() for part in rest)
     return tuple(dict.fromkeys((name, camel, camel[:-2] + "ID" if camel.endswith("Id") else camel)))
@@ -208,17 +220,19 @@ def _in_slug(source: EntityRef, metadata: Mapping[str, Any]) -> Iterator[Use]:
 
 
 def pick(holders: Iterable[EntityRef], within: str | None = None) -> EntityRef | None:
-    """Of several entities that one key finds, the one that is meant: the smallest (type, id), of the type `within` if
-    that is given; None if there is none."""
+    """The entity that is meant of several that have one key: the smallest (type, id); None if there is none.
+
+    `within`: the only type that can be meant; None for any type.
+    """
     return min((ref for ref in holders if within is None or ref.type == within), default=None)
 
 
 def resolve(source: EntityRef, uses: Iterable[Use], holders: Holders) -> tuple[Edge, ...]:
-    """The edges that the references of `source` make, one a key, ordered.
+    """The edges that the references of `source` make, one for each key, ordered.
 
-    A reference to nothing makes none, nor does one of an entity to itself. A reverse reference makes an edge *of the
-    other* entity, with `source` as its target. So all reference edges of an entity are those that its own uses make
-    with it as the source, and those that the reverse uses of others make: the users of its `id_key`.
+    A reference to no living entity makes no edge, nor does a reference of an entity to itself. A reverse reference
+    makes an edge whose source is the *other* entity and whose target is `source`. So the reference edges from an entity
+    come from its own uses, and from the reverse uses of the entities that use its `id_key`.
     """
     edges = strongest(_edges(source, uses, holders))
     return tuple(edges[key] for key in sorted(edges))

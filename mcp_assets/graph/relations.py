@@ -1,4 +1,4 @@
-"""Relations: what a metadata key or a phrase before a reference says about source and target."""
+"""Relations: which edge a metadata key, or a phrase before a reference, makes."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ class MetadataKey:
     reverse: bool = False
     """The entity that has the key is the *target* of the edge."""
     of_type: str | None = None
-    """The entity type that a bare id means, if it is registered; otherwise it means the source's own type."""
+    """The entity type of a bare id, if this type is registered; otherwise a bare id has the source's own type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Words directly before a reference in text; the entity whose text it is is the source of the edge."""
+    """Words directly before a reference in a text. The entity that has the text is the source of the edge."""
 
     relation: EdgeType
     strength: float
-    """0..1, below that of metadata: prose may say it of something else."""
+    """0..1, less than that of metadata, because the words may be about something else."""

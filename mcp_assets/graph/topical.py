@@ -1,4 +1,4 @@
-"""topical_relevance: shared tags, concepts and category, weighted by how rare they are; the 20 best."""
+"""topical_relevance: entities that share tags, concepts and category, weighted by how rare these are; the 20 best."""
 
 import json
 import math
@@ -18,10 +18,10 @@ from mcp_assets.graph.ranking import LIST_LENGTH, Neighbour, Ranking, precedence
 CATEGORY_PREFIX = "category:"
 
 _ROUGH = 1e-3
-"""More than rounding and the order of a sum can move a score."""
+"""Margin of a rough score: more than rounding to 4 decimals and the order of a sum of floats can change it."""
 
 SHOWN_TAGS = 5
-"""Shared tags that an edge's evidence names, the weightiest."""
+"""Shared tags that an edge's evidence names, those with the largest weights: enough to show why, few enough to read."""
 
 
 class TagWeight(NamedTuple):
@@ -30,11 +30,11 @@ class TagWeight(NamedTuple):
     weight: float
     """0 < weight <= 1."""
     makes_candidates: bool
-    """False for a tag with so many holders that sharing it alone makes nobody a candidate."""
+    """False for a tag with so many holders that sharing it alone does not make an entity a candidate."""
 
 
 UNKNOWN_TAG = TagWeight(weight=1.0, makes_candidates=True)
-"""A tag that `tag_weights` does not hold counts as one with one holder."""
+"""The weight of a tag that `tag_weights` lacks: that of a tag with one holder."""
 
 
 def tags_of(metadata: Mapping[str, Any]) -> frozenset[str]:
@@ -45,8 +45,10 @@ def tags_of(metadata: Mapping[str, Any]) -> frozenset[str]:
 
 
 def weight_of(holders: int, candidate_limit: int) -> TagWeight:
-    """The row of a tag with `holders` entities: weight 1 / (1 + floor(log2 holders)); beyond `candidate_limit` holders
-    it makes no candidates."""
+    """The row of a tag with `holders` entities: weight 1 / (1 + floor(log2 holders)).
+
+    A tag with more than `candidate_limit` holders makes no candidates.
+    """
     return TagWeight(1 / max(holders, 1).bit_length(), holders <= candidate_limit)
 
 
@@ -62,7 +64,7 @@ def relevance(a: AbstractSet[str], b: AbstractSet[str], weights: Mapping[str, Ta
 
 
 def _total(tags: Iterable[str], weights: Mapping[str, TagWeight]) -> float:
-    # fsum: the same sum in whatever order the set is iterated.
+    # fsum gives the same sum in any order of the set.
     return math.fsum(weights.get(tag, UNKNOWN_TAG).weight for tag in tags)
 
 
@@ -73,9 +75,9 @@ def topical_neighbourhood(
     weights: Mapping[str, TagWeight],
     threshold: float,
 ) -> list[Neighbour]:
-    """The neighbours of `source` among `holders`, best first: those that share a tag that makes candidates, and whose
-    relevance is above 0 and reaches `threshold` (0..1).
+    """The neighbours of `source` among `holders`, best first.
 
+    A neighbour shares a tag that makes candidates, and its relevance is above 0 and at least `threshold` (0..1).
     `holders`: at least every living entity that holds one of `candidate_tags(tags)`, each once, with all its tags.
     """
     makers = candidate_tags(tags, weights)
@@ -94,7 +96,7 @@ def topical_edges(
     holders: Mapping[EntityRef, frozenset[str]],
     weights: Mapping[str, TagWeight],
 ) -> Iterator[ListedEdge]:
-    """The edges of a list; `holders` gives the tags of each that it names."""
+    """The edges of a list. `holders`: the tags of each entity in it."""
     evidence: dict[frozenset[str], str] = {}
     for target, score in ranking:
         shared = tags & holders[target]
@@ -106,9 +108,10 @@ def topical_edges(
 
 
 class TopicIndex:
-    """Entities by their tags, for the neighbours of many at once: scored roughly together, and exactly where it counts.
+    """Entities by their tags, to find the neighbours of many entities.
 
-    `holders`: as for `topical_neighbourhood`, of all that will be asked about.
+    All candidates are scored roughly, in one vector operation; only those near the threshold or the end of the list are
+    scored exactly. `holders`: as for `topical_neighbourhood`, of all entities that will be asked about.
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class TopicIndex:
         """The list of `source`, which holds `tags`."""
         positions, rough = self._scored(tags)
         if len(positions) > limit + 1:
-            # Of the limit + 1 best one may be the source; whatever ties with the last of them is looked at too.
+            # One of the limit + 1 best may be the source. Candidates that may tie with the last are scored exactly too.
             last = np.partition(rough, -(limit + 1))[-(limit + 1)]
             positions = positions[rough >= last - _ROUGH]
         return ranked(self._neighbours(source, tags, positions), limit)
@@ -143,7 +146,7 @@ class TopicIndex:
         return sorted(self._neighbours(source, tags, positions), key=precedence)
 
     def _scored(self, tags: frozenset[str]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Positions of the candidates that may reach the threshold, and their scores, right to within _ROUGH."""
+        """Positions of the candidates that may reach the threshold, and their scores, exact to within _ROUGH."""
         makers = [tag for tag in candidate_tags(tags, self._weights) if tag in self._positions]
         if not makers:
             return np.empty(0, dtype=np.intp), np.empty(0)

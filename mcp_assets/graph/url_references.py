@@ -1,4 +1,4 @@
-"""Link forms: the addresses of a site's own tasks, pages and memories, as settings list them."""
+"""URL references: URLs in a text that are the addresses of entities, by the link forms that settings list."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,9 +12,10 @@ from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, slug_key,
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _ADDRESS = r"""[^\s<>"'`(){}|\\^\[\]]++"""
 _MIN_PREFIX = 4
+"""Characters; a shorter prefix would find an address in nearly every text."""
 
 MAX_ADDRESS = 4_096
-"""Characters; what is longer is no address of an entity."""
+"""Characters; a longer address names no entity. It bounds the work on one address."""
 
 _PUNCTUATION = ".,;:!?*'"
 _ENDS_VALUE = {
@@ -28,8 +29,8 @@ _ENDS_VALUE = {
 class LinkForm:
     """One form of address, such as `https://wiki.example.com/pages/{slug}`; build it with `of`.
 
-    `{id}` and `{title}` are one part of a path or one value of a query, `{slug}` may be several parts. All are percent
-    decoded, and in a title `_` and `+` are spaces. What follows `?`, `#` or `&` is not part of them.
+    `{id}` and `{title}` stand for one part of a path or one value of a query, `{slug}` for one part or several. Their
+    values end before `?`, `#` or `&`. All are percent-decoded, and in a title `_` and `+` are spaces.
     """
 
     prefix: str
@@ -39,8 +40,12 @@ class LinkForm:
 
     @classmethod
     def of(cls, template: str, entity_type: str) -> "LinkForm":
-        """Raises ValueError, naming the template, if it has not exactly one of `{id}`, `{slug}`, `{title}`, or begins
-        with less than four characters of address."""
+        """The form that `template` describes.
+
+        Raises:
+            ValueError: the template, which the message names, has not exactly one of `{id}`, `{slug}`, `{title}`, has
+                fewer than four characters before it, or has white space.
+        """
         placeholders = list(_PLACEHOLDER.finditer(template))
         if len(placeholders) != 1 or placeholders[0][1] not in {*ReferenceKind}:
             raise ValueError(f"the link form {template!r} must hold exactly one of {{id}}, {{slug}}, {{title}}")
@@ -53,7 +58,7 @@ class LinkForm:
         return cls(prefix, ReferenceKind(placeholders[0][1]), suffix, entity_type)
 
     def key(self, address: str) -> ReferenceKey | None:
-        """The reference that is made by an address of which `address` follows the prefix; None if it is none."""
+        """The key that an address refers to, given its part after the prefix; None if it does not have this form."""
         ends_value = _ENDS_VALUE[self.kind]
         if self.suffix:
             value, found, _ = address.partition(self.suffix)
@@ -80,8 +85,8 @@ class LinkForm:
         return ReferenceKey(self.kind, key) if key else None
 
 
-class Link(NamedTuple):
-    """An address in a text: characters [start, end) of it."""
+class UrlReference(NamedTuple):
+    """An address of an entity in a text: characters [start, end) of the text."""
 
     start: int
     end: int
@@ -90,18 +95,18 @@ class Link(NamedTuple):
 
 
 class LinkForms:
-    """All link forms of a site."""
+    """All link forms of a site, to find the addresses in a text."""
 
     def __init__(self, forms: Iterable[LinkForm]) -> None:
         self._forms: dict[str, list[LinkForm]] = {}
         for form in forms:
             self._forms.setdefault(form.prefix, []).append(form)
-        # The longest first: of two prefixes, one may begin with the other.
+        # The longest prefix first, because one prefix may begin with another.
         prefixes = "|".join(re.escape(prefix) for prefix in sorted(self._forms, key=len, reverse=True))
         self._address = re.compile(f"({prefixes})({_ADDRESS})") if self._forms else None
 
-    def find(self, text: str) -> Iterator[Link]:
-        """The links in `text`, in order; of the forms with the same prefix, the first that fits counts."""
+    def find(self, text: str) -> Iterator[UrlReference]:
+        """The addresses in `text`, in order; of the forms with the same prefix, the first that fits counts."""
         if self._address is None:
             return
         for match in self._address.finditer(text):
@@ -110,5 +115,5 @@ class LinkForms:
             for form in self._forms[match[1]]:
                 key = form.key(match[2])
                 if key is not None:
-                    yield Link(match.start(), match.end(), key, form.entity_type)
+                    yield UrlReference(match.start(), match.end(), key, form.entity_type)
                     break

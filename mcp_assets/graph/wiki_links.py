@@ -1,4 +1,4 @@
-"""Wiki links: what stands between `[[` and `]]`, as people write it, and the names by which it may find a page."""
+"""Wiki links: the text between `[[` and `]]`, as people write it, and the names under which it may find a page."""
 
 import re
 
@@ -14,14 +14,15 @@ _MARKDOWN = re.compile(r"\.md$", re.IGNORECASE)
 
 
 def target_of(inside: str) -> str:
-    """What is linked to, without the shown text: that comes after `|`, which a table escapes."""
+    """The target of a link, without the shown text, which comes after a `|`. In a table the `|` is escaped."""
     target, bar, _ = inside.partition("|")
     return (target.removesuffix("\\") if bar else target).strip()
 
 
 def names_of(target: str) -> tuple[ReferenceKey, ...]:
-    """The names of the page that is meant, of which the first that finds one counts; none for a link into the page
-    itself, to an address, or to a file that is no page.
+    """The names of the page that is meant; the first that finds a page counts.
+
+    A link into the page itself, to an address, or to a file that is no page has no names.
 
     `Title#Heading` is a title as a whole, or the page `Title`; `folder/Title.md` is a title, a slug, or the title after
     the last slash.
