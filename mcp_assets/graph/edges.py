@@ -52,7 +52,8 @@ def rounded(score: float) -> float:
 class Edge:
     """A link from `source` to another entity, `target`.
 
-    `strength`: 0..1, rounded as it is made. `metadata`: the evidence, JSON values only; `rule` names what made it.
+    `strength`: 0..1, rounded when the edge is made. `metadata`: the evidence, JSON values only; its key `rule` names the
+    rule that made the edge.
 
     Raises:
         ValueError: source and target are one entity, or the strength is outside 0..1.
@@ -104,7 +105,7 @@ def bin_of(strength: float) -> int:
 
 
 def canonical(metadata: Mapping[str, Any]) -> str:
-    """`metadata` as one text: equal for what is equal once it has been stored as jsonb."""
+    """`metadata` as a text that is the same for any two values that are equal as jsonb."""
     return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
 
 

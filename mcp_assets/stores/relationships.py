@@ -56,6 +56,17 @@ class EdgeChanges:
         self.removed += other.removed
 
 
+class _EdgeCounts(NamedTuple):
+    """One row of the query in `changes_since`."""
+
+    source_type: str
+    source_id: str
+    edge_type: str
+    now: int
+    added: int
+    changed: int
+
+
 class _OurEdge(NamedTuple):
     """One row of the query in `_ours`."""
 
@@ -152,11 +163,11 @@ class Relationships(EdgeTable):
             "since": [since[ref] for ref in wanted],
             "origin": ORIGIN,
         }
-        for entity_type, entity_id, edge_type, now, added, changed in connection.execute(statement, parameters):
-            changes = found[EntityRef(entity_type, entity_id)]
-            changes.now[edge_type] = now
-            changes.added[edge_type] = added
-            changes.changed[edge_type] = changed
+        for row in map(_EdgeCounts._make, connection.execute(statement, parameters)):
+            changes = found[EntityRef(row.source_type, row.source_id)]
+            changes.now[row.edge_type] = row.now
+            changes.added[row.edge_type] = row.added
+            changes.changed[row.edge_type] = row.changed
         for ref, changes in found.items():
             for edge_type, count_before in before.get(ref, {}).items():
                 gone = count_before + changes.added[edge_type] - changes.now[edge_type]

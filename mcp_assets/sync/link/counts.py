@@ -1,4 +1,4 @@
-"""Counts: what the linker did to edges, by type of edge and by the partition of the source."""
+"""Counts: how many edges the linker added, changed and removed, by type of edge and by the partition of the source."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Link state: what the linker last saw of each entity (the tables `linked` and `reference_uses`), and reference edges.
+"""Link state: each entity as it was when last linked (the tables `linked` and `reference_uses`), and reference edges.
 
 The linker compares this with the ledger: the difference is what has to be linked again.
 """
@@ -6,7 +6,7 @@ The linker compares this with the ledger: the difference is what has to be linke
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
@@ -48,6 +48,19 @@ class LinkState:
         return frozenset((id_key(ref), *(ReferenceKey(kind, key) for kind, key in named if key is not None)))
 
 
+class _LedgerState(NamedTuple):
+    """One row of the query `read_states`: the ledger row of an entity."""
+
+    entity_type: str
+    entity_id: str
+    title: str | None
+    content: str
+    metadata: Mapping[str, Any]
+    is_deleted: bool
+    has_point: bool
+    """Whether one of the collections that are searched has its point."""
+
+
 @dataclass(slots=True)
 class StateChanges:
     """How changed entities differ from what they were when they were last linked."""
@@ -87,7 +100,7 @@ def update_link_states(
     collections: Sequence[str],
     linked_by: str,
 ) -> StateChanges:
-    """Bring `linked` and `reference_uses` of `refs` to what the ledger says.
+    """Update the rows of `refs` in `linked` and `reference_uses` to the ledger.
 
     `vectors`: those of `refs` that have a new vector. `collections`: the physical collections that are searched.
     `linked_by`: the fingerprint of the rules and settings in force.
@@ -154,19 +167,19 @@ def _states(
     """The link states that the ledger implies now, of the living entities of `names`, and the references they make."""
     found = {}
     rows = connection.execute(platform.postgres.query("read_states"), {**names, "collections": list(collections)})
-    for entity_type, entity_id, title, content, metadata, deleted, has_point in rows.fetchall():
-        if deleted or entity_type not in platform.settings.entity_types:
+    for row in map(_LedgerState._make, rows.fetchall()):
+        if row.is_deleted or row.entity_type not in platform.settings.entity_types:
             continue
-        ref = EntityRef(entity_type, entity_id)
-        by_kind = {key.kind: key.key for key in keys_of(ref, title, metadata)}
-        row = LinkState(
-            str(point_id(ref)) if has_point else None,
+        ref = EntityRef(row.entity_type, row.entity_id)
+        by_kind = {key.kind: key.key for key in keys_of(ref, row.title, row.metadata)}
+        state = LinkState(
+            str(point_id(ref)) if row.has_point else None,
             by_kind.get(ReferenceKind.TITLE),
             by_kind.get(ReferenceKind.SLUG),
-            tags_of(metadata),
+            tags_of(row.metadata),
             linked_by=linked_by,
         )
-        found[ref] = row, platform.reference_rules.uses(ref, title, content, metadata)
+        found[ref] = state, platform.reference_rules.uses(ref, row.title, row.content, row.metadata)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Linker: links what is marked, so that the edges of all entities are what ledger, vectors and tag weights imply.
+"""Linker: links marked entities, so that the edges of all entities are what ledger, vectors and tag weights imply.
 
 Marks are removed and edges written in one transaction: killed at any instruction, the linker leaves the marks of all
 that is not done. One linker works at a time, one transaction after the other (`sync.link.locks`). The reason of a mark
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType, ListDiff, NeighbourList
@@ -137,6 +137,16 @@ def _analyze(platform: Platform, table: Literal["linked", "relink_marks"]) -> No
         connection.execute(platform.postgres.query(f"analyze_{table}"))
 
 
+class _ChangeMark(NamedTuple):
+    """One row of the query `claim_changes`."""
+
+    entity_type: str
+    entity_id: str
+    reason: str
+    is_in_rebuild: bool
+    """The column `relink_marks.swept`."""
+
+
 @dataclass(frozen=True, slots=True)
 class _ChangesDone:
     """The result of one transaction of changes."""
@@ -153,7 +163,7 @@ class _Superseded(Exception):
 
 
 class _Linker:
-    """Links what is marked. It looks collections up once, so it is used for one call of `link` or until they move."""
+    """Links marked entities. It looks collections up once, so it is used for one call of `link` or until they move."""
 
     def __init__(
         self, platform: Platform, session: int, journal: Journal, semantic: SemanticNeighbours, prefetch: Prefetch
@@ -206,10 +216,10 @@ class _Linker:
             rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": limit})
             reasons: dict[EntityRef, set[Reason]] = {}
             outside_rebuild: set[EntityRef] = set()
-            for entity_type, entity_id, reason, is_in_rebuild in rows:
-                ref = EntityRef(entity_type, entity_id)
-                reasons.setdefault(ref, set()).add(Reason(reason))
-                if not is_in_rebuild:
+            for row in map(_ChangeMark._make, rows):
+                ref = EntityRef(row.entity_type, row.entity_id)
+                reasons.setdefault(ref, set()).add(Reason(row.reason))
+                if not row.is_in_rebuild:
                     outside_rebuild.add(ref)
             if outside_rebuild:
                 self._prefetch.invalidate()

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import nsmallest
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
@@ -28,6 +28,19 @@ _IN_FLIGHT = 2
 
 _WINDOW = 8
 """Batches that are prefetched at a time: some megabytes each."""
+
+
+class _ListMark(NamedTuple):
+    """One row of the query `marked_for_lists`."""
+
+    seq: int
+    entity_type: str
+    entity_id: str
+    has_point: bool
+
+    @property
+    def ref(self) -> EntityRef:
+        return EntityRef(self.entity_type, self.entity_id)
 
 
 class PrefetchedBatch:
@@ -126,25 +139,25 @@ class Prefetch:
         self._all_read = False
         self._early.clear()
 
-    def _next_marks(self) -> Mapping[int, tuple[EntityRef, bool]]:
-        """The next marks by `seq`: the entity of each, and whether it has a point."""
+    def _next_marks(self) -> list[_ListMark]:
+        """The next marks, in the order of `seq`."""
         with self._platform.postgres.transaction() as connection:
             rows = connection.execute(
                 self._platform.postgres.query("marked_for_lists"),
                 {"after": self._after, "limit": LISTS_AT_ONCE, "collections": self._semantic.collections},
             ).fetchall()
-        if rows:
-            self._after = rows[-1][0]
-        return {seq: (EntityRef(entity_type, entity_id), has_point) for seq, entity_type, entity_id, has_point in rows}
+        marks = [_ListMark._make(row) for row in rows]
+        if marks:
+            self._after = marks[-1].seq
+        return marks
 
-    def _ask(self, marks: Mapping[int, tuple[EntityRef, bool]]) -> PrefetchedBatch:
-        points = {ref: str(point_id(ref)) for ref, has_point in marks.values() if has_point}
+    def _ask(self, marks: Sequence[_ListMark]) -> PrefetchedBatch:
+        points = {mark.ref: str(point_id(mark.ref)) for mark in marks if mark.has_point}
         asked_early = [(refs, future) for refs, future in self._early if not points.keys().isdisjoint(refs)]
         early = {ref for refs, _ in asked_early for ref in refs}
         unasked = {ref: point for ref, point in points.items() if ref not in early}
-        return PrefetchedBatch(
-            list(marks), [*(future for _, future in asked_early), *(future for _, future in self._submit(unasked))]
-        )
+        answers = [*(future for _, future in asked_early), *(future for _, future in self._submit(unasked))]
+        return PrefetchedBatch([mark.seq for mark in marks], answers)
 
     def _submit(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[Mapping[EntityRef, str], Future[Answers]]]:
         retry = retrying(self._platform.settings)

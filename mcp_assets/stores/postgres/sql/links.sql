@@ -73,7 +73,7 @@ SELECT seq, entity_type, entity_id,
            SELECT FROM {schema}.embedded
            WHERE embedded.entity_type = marks.entity_type AND embedded.entity_id = marks.entity_id
              AND embedded.collection = ANY(%(collections)s) AND embedded.points > 0
-       )
+       ) AS has_point
 FROM {schema}.relink_marks AS marks
 WHERE reason = 'lists' AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
 
@@ -90,12 +90,12 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid = %(session)s
   AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%(lock)s, 0)
 
 -- name: read_states
-SELECT entity_type, entity_id, title, content, metadata, deleted_at IS NOT NULL,
+SELECT entity_type, entity_id, title, content, metadata, deleted_at IS NOT NULL AS is_deleted,
        EXISTS (
            SELECT FROM {schema}.embedded
            WHERE embedded.entity_type = entities.entity_type AND embedded.entity_id = entities.entity_id
              AND embedded.collection = ANY(%(collections)s) AND embedded.points > 0
-       )
+       ) AS has_point
 FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 
