@@ -52,8 +52,8 @@ def rounded(score: float) -> float:
 class Edge:
     """A link from `source` to another entity, `target`.
 
-    `strength`: 0..1, rounded when the edge is made. `metadata`: the evidence, JSON values only; its key `rule` names the
-    rule that made the edge.
+    `strength`: 0..1, rounded when the edge is made. `metadata`: the evidence, JSON values only. Its key `rule` names
+    the rule that made the edge.
 
     Raises:
         ValueError: source and target are one entity, or the strength is outside 0..1.
