@@ -26,8 +26,8 @@ from mcp_assets.stores.postgres.migrations.relationships import IdColumn
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.stores.qdrant_identity import IdentityReader
 from mcp_assets.stores.relationships import Relationships
-from mcp_assets.stores.source_database import SourceDatabase
-from mcp_assets.stores.sources import SourceReader
+from mcp_assets.stores.source_tables.database import SourceDatabase
+from mcp_assets.stores.source_tables.reader import SourceReader
 
 _TIMEOUT_S = 15.0
 """Seconds for a connection to PostgreSQL."""

@@ -13,7 +13,7 @@ from mcp_assets.entities.refs import MAX_ID_LENGTH, id_excess
 from mcp_assets.entities.registry import SOURCE_PRESETS
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.sources import SourceWriter
+from mcp_assets.stores.source_tables.writer import SourceWriter
 
 _ROWS_AT_ONCE = 1_000
 

@@ -12,8 +12,8 @@ from mcp_assets.cli.load_entities import create_source_tables, load, parse_recor
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, SettingsError, TypeMapping
-from mcp_assets.stores import sources
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
+from mcp_assets.stores.source_tables import merge
 from mcp_assets.sync.index.full_sync import count_differing, full_sync
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets_tests.observing import (
@@ -72,7 +72,7 @@ def put_there(url: str, texts: dict[str, str]) -> None:
 def test_new_changed_and_gone_rows_are_found_across_databases_and_nothing_else_is_embedded(
     foreign: Platform, other_url: str, stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_ROWS_A_FETCH", 3)
+    monkeypatch.setattr(merge, "ROWS_A_FETCH", 3)
     put_there(other_url, TASKS)
     assert sync_all(foreign).embedded == len(TASKS)
     assert_points_are(foreign, TASKS)
@@ -173,8 +173,8 @@ def test_a_connection_lost_in_the_middle_of_the_stream_is_no_end_of_the_table(
 ) -> None:
     put_there(other_url, TASKS)
     sync_all(foreign)
-    monkeypatch.setattr(sources, "_ROWS_A_FETCH", 3)
-    real = sources.differing
+    monkeypatch.setattr(merge, "ROWS_A_FETCH", 3)
+    real = merge.differing
 
     def cut(*sides: object) -> object:
         for number, found in enumerate(real(*sides)):  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def test_a_connection_lost_in_the_middle_of_the_stream_is_no_end_of_the_table(
                 )
             yield found
 
-    monkeypatch.setattr(sources, "differing", cut)
+    monkeypatch.setattr(merge, "differing", cut)
     with pytest.raises(StoreUnavailable, match="source tables does not answer"):
         sync_all(foreign, force=True)
     monkeypatch.undo()
@@ -264,11 +264,11 @@ def test_loading_writes_to_where_the_tables_are(foreign: Platform, other_url: st
 
 def test_sides_that_do_not_come_in_one_order_are_refused() -> None:
     row = ("a", "h", 1)
-    assert list(sources.differing([row, ("b", "h", 2)], [("a", "h", None)])) == [("b", 2)]
+    assert list(merge.differing([row, ("b", "h", 2)], [("a", "h", None)])) == [("b", 2)]
     with pytest.raises(StoreRefused, match="order of code points"):
-        list(sources.differing([("b", "h", 1), row], []))
+        list(merge.differing([("b", "h", 1), row], []))
     # Rows that bear one id are named elsewhere; the first counts.
-    assert list(sources.differing([row, row], [])) == [("a", 1)]
+    assert list(merge.differing([row, row], [])) == [("a", 1)]
 
 
 def test_another_database_at_the_address_is_not_read_until_it_is_accepted(

@@ -13,7 +13,7 @@ from mcp_assets.entities.registry import SourceTable
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, TypeMapping
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.stores.sources import NAMELESS
+from mcp_assets.stores.source_tables.ids import NAMELESS
 from mcp_assets.sync.consistency.checks import evaluate
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.index.full_sync import count_differing

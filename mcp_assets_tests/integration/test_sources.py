@@ -11,7 +11,8 @@ from mcp_assets.entities.registry import SOURCE_PRESETS, SourceTable
 from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.stores.sources import SourceReader, SourceRow
+from mcp_assets.stores.source_tables.reader import SourceReader
+from mcp_assets.stores.source_tables.rows import SourceRow
 from mcp_assets_tests.observing import (
     assert_points_are,
     drain_all,

@@ -2,7 +2,7 @@
 
 Belongs here: how the platform's database is reached (`connection`), the text of every query (`sql`), the schema
 (`migrations`). Does not: what a query is for, which the modules that call it know; the source tables of a site, which
-may be in another database (`stores.source_database`).
+may be in another database (`stores.source_tables.database`).
 """
 
 from mcp_assets.stores.postgres.connection import (

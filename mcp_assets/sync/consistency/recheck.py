@@ -17,7 +17,7 @@ from mcp_assets.entities.text import prepare, state_hash
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.sources import SourceRow
+from mcp_assets.stores.source_tables.rows import SourceRow
 from mcp_assets.sync.consistency.compare import Expected, FoundPoint, Recorded, compare_points, found_points, wanted_ids
 from mcp_assets.sync.consistency.drift import OF_POINTS, Drift, DriftKind
 from mcp_assets.sync.inbox.intake import intake

@@ -17,7 +17,7 @@ from mcp_assets.events import MessageKind, Stated
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.sources import SourceRow
+from mcp_assets.stores.source_tables.rows import SourceRow
 
 logger = logging.getLogger(__name__)
 

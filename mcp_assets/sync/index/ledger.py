@@ -11,7 +11,7 @@ from mcp_assets.entities.text import POINT_CHARACTERS, Prepared, prepare, state_
 from mcp_assets.events import Stated, merge_stated
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.sources import SourceRow
+from mcp_assets.stores.source_tables.rows import SourceRow
 from mcp_assets.sync.index.event_rechecks import may_be_early
 
 Origin = Literal["source", "event"]

@@ -19,7 +19,7 @@ from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.sources import Comparison
+from mcp_assets.stores.source_tables.slot_comparison import Comparison
 from mcp_assets.sync.index.event_rechecks import LAST_LOOK, LOOK_SUBJECT, insert_looks
 from mcp_assets.sync.index.mass_delete import is_mass
 

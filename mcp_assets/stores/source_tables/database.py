@@ -1,6 +1,7 @@
-"""Source database: a PostgreSQL that holds source tables and nothing of the platform's own: read, not migrated.
+"""Source database: a PostgreSQL that holds source tables and nothing of the platform's own; it is not migrated.
 
-Its mark is compared as that of the platform's own database is, and not written there.
+Its mark, which tells it from another database at the same address, is recorded in the platform's own database and
+compared at each new connection.
 """
 
 import threading
@@ -19,9 +20,9 @@ from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, PatientConnection
 class SourceDatabase:
     """Connections to one database of source tables. Thread-safe; connects lazily.
 
-    `verify` is called with the address, without its password, and the mark of the database that answers there, None if
-    it tells none: at the first connection, and when a new connection leads to another database. It raises
-    StoreUnavailable if that is not the one that was recorded.
+    `verify` is called at the first connection, and when a new connection leads to another database. Its arguments are
+    the address without its password, and the mark of the database that answers there (None: it has none). It raises
+    StoreUnavailable if the mark is not the one that was recorded.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class SourceDatabase:
                 yield connection
         except (psycopg.OperationalError, PoolTimeout) as error:
             if connection is not None and not connection.broken:
-                # Another database's, in a block that uses both.
+                # The error came from another database, in a block that uses both.
                 raise
             raise self._unavailable(error) from error
 
@@ -80,7 +81,7 @@ class SourceDatabase:
             if self._opened:
                 return
             try:
-                # The pool would try until its time is up, and then not say why.
+                # The pool would retry until its timeout, and then raise without the reason.
                 with PatientConnection.connect(self._url, **self._options) as connection:
                     mark = _mark(connection)
             except psycopg.OperationalError as error:
@@ -113,7 +114,7 @@ def _configure(connection: MarkedConnection) -> None:
 
 
 def _mark(connection: Connection) -> str | None:
-    """None, too, from what speaks PostgreSQL's protocol and has no such function."""
+    """The mark of the database; None for a server that speaks PostgreSQL's protocol and lacks the functions for it."""
     try:
         return mark_of(connection)
     except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):

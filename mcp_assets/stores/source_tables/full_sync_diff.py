@@ -1,0 +1,141 @@
+"""Differences for a full sync: a temporary table of every entity of a range of slots that a full sync processes."""
+
+from itertools import islice
+
+from psycopg import sql
+
+from mcp_assets.entities.refs import slot_of
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.source_tables import merge
+from mcp_assets.stores.source_tables.mapping_sql import MappedTable, slot_of_id, slot_within
+
+_PLANNING = """
+SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 64 * 1024) || 'kB', %(own)s),
+       set_config('parallel_setup_cost', '0', %(own)s), set_config('parallel_tuple_cost', '0', %(own)s),
+       set_config('cursor_tuple_fraction', '1', %(own)s), set_config('jit', 'off', %(own)s)
+"""
+"""The hash join of a million rows stays in memory; parallel workers are used, because the planner underestimates what
+md5 of a row costs; and a cursor is planned for all of its rows, because fetching each row in the order of an index
+would be random reads. `own`: for the transaction alone."""
+
+
+def find_in_sql(
+    table: MappedTable,
+    schema: str,
+    connection: Connection,
+    entity_type: str,
+    slots: tuple[int, int],
+    prepared_by: str,
+    *,
+    force: bool,
+) -> None:
+    """Compare a table that is in the database of the ledger, in one statement."""
+    connection.execute(_PLANNING, {"own": False})
+    statement = sql.SQL(
+        """
+        CREATE TEMPORARY TABLE differing AS
+        SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, bytes
+        FROM (
+            SELECT coalesce(source.id, found.entity_id) AS entity_id, {slot_of_found} AS slot,
+                   CASE WHEN source.id IS NOT NULL THEN source.bytes ELSE (
+                       SELECT octet_length(content) FROM {schema}.entities AS ledger
+                       WHERE ledger.entity_type = {entity_type} AND ledger.entity_id = found.entity_id
+                   ) END AS bytes
+            FROM (
+                SELECT {id} AS id, {hash} AS hash, {bytes} AS bytes FROM {table}
+                WHERE {alive} AND {source_slots} AND {storable}
+            ) AS source
+            FULL JOIN (
+                SELECT entity_id, origin, source_hash, prepared_by, deleted_at, dirty FROM {schema}.entities
+                WHERE entity_type = {entity_type} AND {ledger_slots}
+            ) AS found ON source.id = found.entity_id
+            WHERE coalesce(found.dirty, false) OR CASE
+                WHEN source.id IS NULL THEN
+                    found.deleted_at IS NULL AND (found.origin = 'source' OR found.prepared_by <> {prepared_by})
+                ELSE {force} OR found.entity_id IS NULL OR found.deleted_at IS NOT NULL
+                    OR found.source_hash IS DISTINCT FROM source.hash OR found.prepared_by <> {prepared_by}
+            END OR ({force} AND found.deleted_at IS NULL)
+        ) AS found
+        """
+    ).format(
+        id=table.id,
+        hash=table.hash(),
+        bytes=table.content_bytes(),
+        table=table.table,
+        alive=table.alive,
+        storable=table.id_is_storable(),
+        schema=sql.Identifier(schema),
+        slot_of_found=slot_of_id(sql.SQL("coalesce(source.id, found.entity_id)")),
+        source_slots=table.within(slots),
+        ledger_slots=slot_within(sql.SQL("slot"), slots),
+        entity_type=sql.Literal(entity_type),
+        prepared_by=sql.Literal(prepared_by),
+        force=sql.Literal(force),
+    )
+    table.run(lambda: connection.execute(statement))
+
+
+def find_across_databases(
+    table: MappedTable,
+    schema: str,
+    connection: Connection,
+    entity_type: str,
+    slots: tuple[int, int],
+    prepared_by: str,
+    *,
+    force: bool,
+) -> None:
+    """Compare a table that is in another database: both sides come in the order of ids and are merged."""
+    assert table.database is not None  # noqa: S101  (the caller asked)
+    connection.execute(_PLANNING, {"own": False})
+    source = sql.SQL(
+        "SELECT {id}, {hash}, {bytes} FROM {table} WHERE {alive} AND {slots} AND {storable} ORDER BY {id}"
+    ).format(
+        storable=table.id_is_storable(),
+        id=table.id,
+        hash=table.hash(),
+        bytes=table.content_bytes(),
+        table=table.table,
+        alive=table.alive,
+        slots=table.within(slots),
+    )
+    # The second column is NULL for an entity that is processed whatever its source row says; the third is NULL for one
+    # that is not processed if it has no source row.
+    ledger = sql.SQL(
+        """
+        SELECT entity_id,
+               CASE WHEN deleted_at IS NULL AND NOT dirty AND NOT {force} AND prepared_by = {prepared_by}
+                    THEN source_hash END,
+               CASE WHEN dirty OR (deleted_at IS NULL
+                                   AND ({force} OR origin = 'source' OR prepared_by <> {prepared_by}))
+                    THEN octet_length(content) END
+        FROM {schema}.entities WHERE entity_type = {entity_type} AND {slots} ORDER BY entity_id
+        """
+    ).format(
+        schema=sql.Identifier(schema),
+        entity_type=sql.Literal(entity_type),
+        prepared_by=sql.Literal(prepared_by),
+        force=sql.Literal(force),
+        slots=slot_within(sql.SQL("slot"), slots),
+    )
+    connection.execute('CREATE TEMPORARY TABLE found (entity_id text COLLATE "C", slot integer, bytes bigint)')
+    with (
+        table.database.transaction() as other,
+        connection.transaction(),
+        other.cursor("source") as theirs,
+        connection.cursor("ledger") as ours,
+    ):
+        other.execute(_PLANNING, {"own": True})
+        theirs.itersize = ours.itersize = merge.ROWS_A_FETCH
+        table.run(lambda: theirs.execute(source))
+        ours.execute(ledger)
+        rows = merge.differing(theirs, ours)
+        while page := list(islice(rows, merge.ROWS_A_FETCH)):
+            with connection.cursor() as cursor, cursor.copy("COPY found FROM STDIN") as writer:
+                for entity_id, size in page:
+                    writer.write_row((entity_id, slot_of(entity_id), size))
+    connection.execute(
+        "CREATE TEMPORARY TABLE differing AS"
+        " SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, bytes FROM found"
+    )
+    connection.execute("DROP TABLE found")

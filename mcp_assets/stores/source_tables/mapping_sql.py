@@ -1,0 +1,199 @@
+"""A mapped source table as SQL: the expressions that the mapping of an entity type implies, and how a read runs."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import sql
+
+from mcp_assets.entities.refs import MAX_ID_BYTES, MAX_ID_LENGTH, SLOTS
+from mcp_assets.entities.registry import SourceTable
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.source_tables.database import SourceDatabase
+from mcp_assets.stores.source_tables.ids import SPELLING
+
+T = TypeVar("T")
+
+
+class MappedTable:
+    """One source table through its mapping.
+
+    `database`: the database that the table is in; None: the platform's own.
+    """
+
+    def __init__(self, mapping: SourceTable, database: SourceDatabase | None = None) -> None:
+        self.mapping = mapping
+        self.database = database
+        self.table = sql.Identifier(*mapping.table.split("."))
+        self.id = sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(mapping.id))
+        # The predicate is the site's own setting, as trusted as the connection string beside it.
+        self.alive = sql.SQL("({})").format(sql.SQL(mapping.alive))
+        self._id_type: str | None = None
+        self._ids_are_unique: bool | None = None
+
+    @contextmanager
+    def reading(self, connection: Connection) -> Iterator[Connection]:
+        """A connection to the database of the table: `connection`, or one in a transaction of its own."""
+        if self.database is None:
+            yield connection
+        else:
+            with self.database.transaction() as other:
+                yield other
+
+    def run(self, call: Callable[[], T]) -> T:
+        """The result of `call`, which reads the table.
+
+        Raises:
+            StoreRefused: the table or a mapped column is not there, or may not be read.
+            StoreUnavailable: another session locks the table for longer than this one waits.
+        """
+        try:
+            return call()
+        except psycopg.errors.LockNotAvailable as error:
+            raise StoreUnavailable(
+                f"the source table {self.mapping.table} is locked by another session, which changes its shape or "
+                "rebuilds it: it is read when that is through"
+            ) from error
+        except (
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.UndefinedColumn,
+            psycopg.errors.InsufficientPrivilege,
+        ) as error:
+            raise StoreRefused(
+                f"the source table {self.mapping.table} cannot be read as it is mapped "
+                f"({error.diag.message_primary}): check MCP_ASSETS_SOURCE_PRESET or MCP_ASSETS_TYPES"
+            ) from error
+
+    def ids_are_unique(self, connection: Connection) -> bool:
+        """A unique index keeps the ids apart. False for a view, of which it is unknown."""
+        if self._ids_are_unique is None:
+            row = self.run(
+                lambda: connection.execute(
+                    "SELECT EXISTS (SELECT FROM pg_index"
+                    " JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]"
+                    " WHERE indrelid = to_regclass(%s) AND attname = %s AND indisunique AND indisvalid"
+                    " AND indnkeyatts = 1 AND indpred IS NULL)",
+                    (self.table.as_string(connection), self.mapping.id),
+                ).fetchone()
+            )
+            self._ids_are_unique = row is not None and bool(row[0])
+        return self._ids_are_unique
+
+    def id_type(self, connection: Connection) -> str:
+        """The type of the id column, as PostgreSQL names it.
+
+        Raises:
+            StoreRefused: the table or its id column is not there.
+        """
+        if self._id_type is None:
+            row = self.run(
+                lambda: connection.execute(
+                    "SELECT format_type(atttypid, NULL) FROM pg_attribute"
+                    " WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped",
+                    (self.table.as_string(connection), self.mapping.id),
+                ).fetchone()
+            )
+            if row is None:
+                raise StoreRefused(
+                    f"the source table {self.mapping.table} with the id column {self.mapping.id} is not in the "
+                    "database: check DATABASE_URL (or MCP_ASSETS_SOURCE_DATABASE_URL) and the source mapping "
+                    "(MCP_ASSETS_SOURCE_PRESET, MCP_ASSETS_TYPES)"
+                )
+            self._id_type = str(row[0])
+        return self._id_type
+
+    def castable(self, connection: Connection, ids: Iterable[str]) -> list[Any]:
+        """Those of `ids` that the id column can hold: PostgreSQL refuses a whole list because of one that it cannot."""
+        spell = SPELLING.get(self.id_type(connection))
+        return [entity_id for entity_id in ids if spell is None or spell(entity_id) is not None]
+
+    def has_id_of(self) -> sql.Composable:
+        """The predicate of rows whose id is in the parameter `ids`; `castable` has been called before."""
+        if self._id_type is not None and self._id_type in SPELLING:
+            # Compared in the column's own type, because an index does not serve a cast of the column.
+            return sql.SQL("{} = ANY(%(ids)s::text[]::{}[])").format(
+                sql.Identifier(self.mapping.id), sql.SQL(self._id_type)
+            )
+        return sql.SQL("{}::text = ANY(%(ids)s)").format(sql.Identifier(self.mapping.id))
+
+    def id_is_storable(self) -> sql.Composable:
+        """The predicate of rows that can be entities: they have an id, and it is not too long."""
+        return sql.SQL(
+            "(octet_length({id}) BETWEEN 1 AND {bytes}"
+            " AND (octet_length({id}) <= {characters} OR char_length({id}) <= {characters}))"
+        ).format(id=self.id, bytes=sql.Literal(MAX_ID_BYTES), characters=sql.Literal(MAX_ID_LENGTH))
+
+    def alive_with_parameters(self) -> sql.Composable:
+        """`alive` for a statement with parameters, where a percent sign (LIKE '…%') has to be doubled."""
+        return sql.SQL("({})").format(sql.SQL(self.mapping.alive.replace("%", "%%")))
+
+    def slot(self) -> sql.Composable:
+        return slot_of_id(self.id)
+
+    def within(self, slots: tuple[int, int]) -> sql.Composable:
+        """The predicate of rows whose slot is in `slots` (half-open)."""
+        return slot_within(self.slot(), slots)
+
+    def title(self) -> sql.Composable:
+        if self.mapping.title is None:
+            return sql.SQL("NULL::text")
+        return sql.SQL("{}::text").format(sql.Identifier(self.mapping.title))
+
+    def content(self) -> sql.Composable:
+        if not self.mapping.content:
+            return sql.SQL("''")
+        parts = sql.SQL(", ").join(
+            sql.SQL("nullif({}::text, '')").format(sql.Identifier(column)) for column in self.mapping.content
+        )
+        return sql.SQL("concat_ws(E'\\n\\n', {})").format(parts)
+
+    def content_bytes(self) -> sql.Composable:
+        """Bytes of the content; of a text column, PostgreSQL knows them without reading a long value."""
+        lengths = (
+            sql.SQL("coalesce(octet_length({}::text), 0)").format(sql.Identifier(column))
+            for column in self.mapping.content
+        )
+        return sql.SQL(" + ").join((sql.SQL("0"), *lengths))
+
+    def metadata(self) -> sql.Composable:
+        named = sql.SQL("jsonb_build_object({})").format(
+            sql.SQL(", ").join(
+                sql.SQL("{}, {}").format(sql.Literal(key), sql.Identifier(column))
+                for key, column in self.mapping.metadata.items()
+            )
+        )
+        if self.mapping.metadata_json is None:
+            return named
+        free = sql.Identifier(self.mapping.metadata_json)
+        return sql.SQL(
+            "CASE jsonb_typeof(to_jsonb({free})) WHEN 'object' THEN to_jsonb({free}) ELSE '{{}}' END || {named}"
+        ).format(free=free, named=named)
+
+    def hash(self) -> sql.Composable:
+        """The hash of the mapped columns of a row, which the ledger keeps as `source_hash`."""
+        mapping = self.mapping
+        mapped = [
+            *([mapping.title] if mapping.title else []),
+            *mapping.content,
+            *mapping.metadata.values(),
+            *([mapping.metadata_json] if mapping.metadata_json else []),
+        ]
+        # ROW keeps NULL apart from the empty string and each column apart from the next.
+        return sql.SQL("md5(ROW({})::text)").format(sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys(mapped))))
+
+
+def slot_of_id(entity_id: sql.Composable) -> sql.Composable:
+    """`entities.refs.slot_of` in SQL."""
+    return sql.SQL("('x' || substr(md5({}), 1, 4))::bit(16)::integer").format(entity_id)
+
+
+def slot_within(slot: sql.Composable, slots: tuple[int, int]) -> sql.Composable:
+    """The predicate that `slot` is in `slots` (half-open)."""
+    if slots == (0, SLOTS):
+        # Every id is in the range, so that no slot is computed.
+        return sql.SQL("true")
+    return sql.SQL("({slot} >= {low} AND {slot} < {high})").format(
+        slot=slot, low=sql.Literal(slots[0]), high=sql.Literal(slots[1])
+    )

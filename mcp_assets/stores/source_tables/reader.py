@@ -1,0 +1,232 @@
+"""Source reader: rows of one source table by id, faulty ids, and the rows that differ from the ledger."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from psycopg import sql
+
+from mcp_assets.entities.refs import id_excess
+from mcp_assets.entities.registry import SourceTable
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.source_tables import full_sync_diff, merge, slot_comparison
+from mcp_assets.stores.source_tables.database import SourceDatabase
+from mcp_assets.stores.source_tables.ids import BEGINNING, MOST_FAULTS, SPELLING, IdFaults
+from mcp_assets.stores.source_tables.mapping_sql import MappedTable
+from mcp_assets.stores.source_tables.rows import SourceRow, read_metadata
+
+
+class SourceReader:
+    """Reads one source table through its mapping.
+
+    `database`: the database that the table is in; None: the platform's own. A table in the platform's own database is
+    read as the caller's transaction sees it; for another database each call sees what is committed there.
+    """
+
+    def __init__(self, mapping: SourceTable, schema: str, database: SourceDatabase | None = None) -> None:
+        self._table = MappedTable(mapping, database)
+        self._schema = schema
+
+    def read(self, connection: Connection, ids: Iterable[str]) -> dict[str, SourceRow]:
+        """By id, the rows of those of `ids` that have one, alive or not. One statement: all rows or an error.
+
+        Raises:
+            StoreRefused: the table or a mapped column is not there, or may not be read.
+            StoreUnavailable: the database that it is in does not answer.
+        """
+        table = self._table
+        with table.reading(connection) as reading:
+            wanted = table.castable(reading, ids)
+            if not wanted:
+                return {}
+            statement = sql.SQL(
+                "SELECT {id}, {alive}, {title}, {content}, ({metadata})::text, {hash} FROM {table} WHERE {wanted}"
+            ).format(
+                id=table.id,
+                alive=table.alive_with_parameters(),
+                title=table.title(),
+                content=table.content(),
+                metadata=table.metadata(),
+                hash=table.hash(),
+                table=table.table,
+                wanted=table.has_id_of(),
+            )
+            rows = table.run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
+        found: dict[str, SourceRow] = {}
+        for entity_id, alive, title, content, text, source_hash in rows:
+            # Parsed here and not by the driver, which would fail all rows because of one.
+            metadata, unstorable = read_metadata(text)
+            row = SourceRow(bool(alive), title, content, metadata, source_hash, unstorable)
+            before = found.get(entity_id)
+            if before is not None and before.alive:
+                if not row.alive:
+                    continue
+                row = replace(
+                    row, unstorable="more than one living row of the source table bears this id", repeated=True
+                )
+            found[entity_id] = row
+        return found
+
+    def hashes(self, connection: Connection, ids: Iterable[str]) -> dict[str, tuple[bool, str]]:
+        """By id, for those of `ids` that have a row: whether it is alive, and its hash.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`.
+        """
+        table = self._table
+        with table.reading(connection) as reading:
+            wanted = table.castable(reading, ids)
+            if not wanted:
+                return {}
+            statement = sql.SQL("SELECT {id}, {alive}, {hash} FROM {table} WHERE {wanted}").format(
+                id=table.id,
+                alive=table.alive_with_parameters(),
+                hash=table.hash(),
+                table=table.table,
+                wanted=table.has_id_of(),
+            )
+            rows = table.run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
+        # If several rows bear one id, a living row stands for them, and the one of the greatest hash, so that each read
+        # of the same rows gives the same answer.
+        return {row[0]: (bool(row[1]), row[2]) for row in sorted(rows, key=lambda row: (bool(row[1]), row[2]))}
+
+    def updated_at(self, connection: Connection, ids: Iterable[str]) -> dict[str, datetime]:
+        """By id, when the rows of those of `ids` that have one were last updated; empty if no column is mapped for it.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`.
+        """
+        table = self._table
+        if table.mapping.updated_at is None:
+            return {}
+        with table.reading(connection) as reading:
+            wanted = table.castable(reading, ids)
+            if not wanted:
+                return {}
+            statement = sql.SQL("SELECT {}, {}::timestamptz FROM {} WHERE {}").format(
+                table.id, sql.Identifier(table.mapping.updated_at), table.table, table.has_id_of()
+            )
+            rows = table.run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
+        return {entity_id: at for entity_id, at in rows if at is not None}
+
+    def canonical_ids(self, connection: Connection, ids: Iterable[str]) -> dict[str, str]:
+        """By each of `ids`, the id as the table prints it: a UUID in capitals names the row of the same one in small.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`.
+        """
+        with self._table.reading(connection) as reading:
+            spell = SPELLING.get(self._table.id_type(reading))
+        return {entity_id: (spell and spell(entity_id)) or entity_id for entity_id in ids}
+
+    def id_faults(self, connection: Connection, slots: tuple[int, int]) -> IdFaults:
+        """The living rows of `slots` (half-open) that cannot be entities because of their ids.
+
+        Rows without an id belong to the first slot.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`.
+        """
+        table = self._table
+        with table.reading(connection) as reading:
+            unique = table.ids_are_unique(reading)
+            statement = sql.SQL(
+                "SELECT nullif({id}, ''), count(*), max(octet_length({id})), count(*) OVER () FROM {table}"
+                " WHERE {alive} AND ({id} <> '' AND {within}{nameless}) {unstorable} GROUP BY 1{repeated}"
+                " ORDER BY 1 NULLS FIRST LIMIT {limit}"
+            ).format(
+                id=table.id,
+                table=table.table,
+                alive=table.alive,
+                within=table.within(slots),
+                nameless=sql.SQL(" OR nullif({}, '') IS NULL").format(table.id) if slots[0] == 0 else sql.SQL(""),
+                unstorable=sql.SQL("AND {} IS NOT TRUE").format(table.id_is_storable()) if unique else sql.SQL(""),
+                repeated=sql.SQL("")
+                if unique
+                else sql.SQL(" HAVING count(*) > 1 OR bool_or({} IS NOT TRUE)").format(table.id_is_storable()),
+                limit=sql.Literal(MOST_FAULTS + 1),
+            )
+            rows = table.run(lambda: reading.execute(statement).fetchall())
+        faults = IdFaults()
+        for entity_id, count, size, total in rows:
+            if entity_id is None:
+                faults.nameless = count
+            elif len(faults.repeated) + len(faults.too_long) == MOST_FAULTS:
+                break
+            elif id_excess(entity_id) is not None:
+                faults.too_long[entity_id[:BEGINNING] + "…"] = size
+            else:
+                faults.repeated[entity_id] = count
+            faults.more = total - bool(faults.nameless) - len(faults.repeated) - len(faults.too_long)
+        return faults
+
+    def find_differing(
+        self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, *, force: bool
+    ) -> None:
+        """Make the temporary table `differing(n, entity_id, slot, bytes)`, by slot: what a full sync processes.
+
+        Every living row of `slots` (half-open) is compared with the ledger by hash. The table holds the entities whose
+        row is new, changed or gone, those whose ledger row Qdrant does not hold yet, and with `force` every living one.
+
+        `connection`: the caller's own, in autocommit; planner settings and memory are set for the whole session.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`.
+        """
+        find = full_sync_diff.find_in_sql if self._table.database is None else full_sync_diff.find_across_databases
+        find(self._table, self._schema, connection, entity_type, slots, prepared_by, force=force)
+
+    def compare(
+        self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, *, limit: int
+    ) -> slot_comparison.Comparison:
+        """Compare the living rows of `slots` (half-open) with the ledger, and name up to `limit` that differ.
+
+        One statement that writes nothing and locks no row. `connection` is in a transaction of its own, for which
+        parallel workers are off. Where ids repeat, one row stands for all.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`, or the table has been locked for some seconds.
+        """
+        comparing = (
+            slot_comparison.compare_in_sql if self._table.database is None else slot_comparison.compare_across_databases
+        )
+        return comparing(self._table, self._schema, connection, entity_type, slots, prepared_by, limit)
+
+    def copy_living(self, connection: Connection, slots: tuple[int, int]) -> None:
+        """Make the temporary table `census_source(id, slot, hash)` of the living rows of `slots` (half-open).
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`; then there is no such table.
+        """
+        table = self._table
+        with table.reading(connection) as reading:
+            unique = table.ids_are_unique(reading)
+        # Of several rows that bear one id, which `id_faults` reports, one is compared.
+        living = sql.SQL(
+            "SELECT {once}{id} AS id, {slot} AS slot, {hash} AS hash FROM {table}"
+            " WHERE {alive} AND {slots} AND {storable}"
+        ).format(
+            once=sql.SQL("") if unique else sql.SQL("DISTINCT ON ({}) ").format(table.id),
+            storable=table.id_is_storable(),
+            id=table.id,
+            slot=table.slot(),
+            hash=table.hash(),
+            table=table.table,
+            alive=table.alive,
+            slots=table.within(slots),
+        )
+        if table.database is None:
+            table.run(lambda: connection.execute(sql.SQL("CREATE TEMPORARY TABLE census_source AS {}").format(living)))
+            return
+        with connection.transaction(), table.database.transaction() as other, other.cursor("living") as theirs:
+            connection.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')
+            theirs.itersize = merge.ROWS_A_FETCH
+            table.run(lambda: theirs.execute(living))
+            with connection.cursor() as cursor, cursor.copy("COPY census_source FROM STDIN") as writer:
+                for row in theirs:
+                    writer.write_row(row)
+
+    @property
+    def hash_expression(self) -> sql.Composable:
+        """`source_hash` in SQL over the source table."""
+        return self._table.hash()

@@ -1,0 +1,59 @@
+"""Source rows as the platform takes them, and metadata that PostgreSQL's jsonb can hold and no other store can."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mcp_assets.events.decode import MAX_DEPTH
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """An entity's row as its source table has it now. A row that is not alive carries no state."""
+
+    alive: bool
+    title: str | None
+    content: str
+    metadata: Mapping[str, Any]
+    source_hash: str
+    unstorable: str | None = None
+    """Why the other stores cannot hold the metadata, although jsonb can; then `metadata` is empty."""
+    repeated: bool = False
+    """Several living rows bear the id, so that it is unknown which of them is the entity."""
+
+
+def read_metadata(text: str) -> tuple[dict[str, Any], str | None]:
+    """The metadata without nulls, or the reason why they are unstorable.
+
+    jsonb takes any nesting and numbers of any length.
+    """
+    try:
+        metadata = json.loads(text, parse_int=_integer, parse_float=_float)
+    except RecursionError:
+        return {}, f"they are nested more than {MAX_DEPTH} levels deep"
+    except ValueError as error:
+        return {}, str(error)
+    if _deeper_than(MAX_DEPTH, metadata):
+        return {}, f"they are nested more than {MAX_DEPTH} levels deep"
+    return {key: value for key, value in metadata.items() if value is not None}, None
+
+
+def _integer(digits: str) -> int:
+    _float(digits)
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("they hold a number beyond 64-bit floats")
+    return number
+
+
+def _deeper_than(depth: int, value: Any) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper_than(depth - 1, item) for item in inner)

@@ -1,0 +1,162 @@
+"""Comparison of a range of slots with the ledger: how many rows differ, and which. It writes nothing (the sweep)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from psycopg import sql
+
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.source_tables import merge
+from mcp_assets.stores.source_tables.mapping_sql import MappedTable, slot_within
+
+_PLANNING = """
+SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 64 * 1024) || 'kB', true),
+       set_config('max_parallel_workers_per_gather', '0', true), set_config('cursor_tuple_fraction', '1', true),
+       set_config('jit', 'off', true), set_config('lock_timeout', '2s', true)
+"""
+"""For the transaction alone: one core, and no wait behind a session that changes the table's shape."""
+
+
+@dataclass(slots=True)
+class Comparison:
+    """A range of slots of a source table beside its ledger rows: how many rows, and which of them differ."""
+
+    rows: int = 0
+    """Living rows of the source table."""
+    living: int = 0
+    """Entities that are alive in the ledger and came from a source row."""
+    behind: int = 0
+    """Rows that are new or changed."""
+    vanished: int = 0
+    """Entities that are alive in the ledger and have no living row any more."""
+    otherwise_prepared: int = 0
+    """Entities prepared by another mapping or text builder, whose hash does not show whether their rows changed."""
+    found: dict[str, str | None] = field(default_factory=dict)
+    """Ids that differ, at most as many as were asked for, with the hash of the row; None for one that vanished."""
+
+
+def compare_in_sql(
+    table: MappedTable,
+    schema: str,
+    connection: Connection,
+    entity_type: str,
+    slots: tuple[int, int],
+    prepared_by: str,
+    limit: int,
+) -> Comparison:
+    """Compare a table that is in the database of the ledger, in one statement."""
+    connection.execute(_PLANNING)
+    statement = sql.SQL(
+        """
+        SELECT count(id), count(*) FILTER (WHERE living AND origin = 'source'),
+               count(*) FILTER (WHERE behind), count(*) FILTER (WHERE vanished),
+               count(*) FILTER (WHERE otherwise_prepared),
+               (array_agg(coalesce(id, entity_id)) FILTER (WHERE behind OR vanished))[1:{limit}],
+               (array_agg(hash) FILTER (WHERE behind OR vanished))[1:{limit}]
+        FROM (
+            SELECT id, entity_id, origin, hash, living,
+                   id IS NOT NULL AND (
+                       living IS NOT TRUE OR prepared_by = {prepared_by} AND source_hash IS DISTINCT FROM hash
+                   ) AS behind,
+                   id IS NULL AND living AND origin = 'source' AS vanished,
+                   id IS NOT NULL AND living AND prepared_by <> {prepared_by} AS otherwise_prepared
+            FROM (SELECT {id} AS id, {hash} AS hash FROM {table} WHERE {alive} AND {source_slots} AND {storable})
+                AS source
+            FULL JOIN (
+                SELECT entity_id, origin, source_hash, prepared_by, deleted_at IS NULL AS living
+                FROM {schema}.entities WHERE entity_type = {entity_type} AND {ledger_slots}
+            ) AS ledger ON source.id = ledger.entity_id
+        ) AS compared
+        """
+    ).format(
+        id=table.id,
+        hash=table.hash(),
+        table=table.table,
+        alive=table.alive,
+        storable=table.id_is_storable(),
+        schema=sql.Identifier(schema),
+        source_slots=table.within(slots),
+        ledger_slots=slot_within(sql.SQL("slot"), slots),
+        entity_type=sql.Literal(entity_type),
+        prepared_by=sql.Literal(prepared_by),
+        limit=sql.Literal(limit),
+    )
+    row = table.run(lambda: connection.execute(statement).fetchone())
+    assert row is not None  # noqa: S101  (an aggregate without groups has one row)
+    rows, living, behind, vanished, otherwise_prepared, ids, hashes = row
+    found = _by_id(zip(ids or (), hashes or (), strict=True))
+    return Comparison(rows, living, behind, vanished, otherwise_prepared, found)
+
+
+def compare_across_databases(
+    table: MappedTable,
+    schema: str,
+    connection: Connection,
+    entity_type: str,
+    slots: tuple[int, int],
+    prepared_by: str,
+    limit: int,
+) -> Comparison:
+    """Compare a table that is in another database: both sides come in the order of ids and are merged."""
+    assert table.database is not None  # noqa: S101  (the caller asked)
+    connection.execute(_PLANNING)
+    source = sql.SQL(
+        "SELECT {id}, {hash} FROM {table} WHERE {alive} AND {slots} AND {storable} ORDER BY {id}, 2"
+    ).format(
+        id=table.id,
+        hash=table.hash(),
+        table=table.table,
+        alive=table.alive,
+        storable=table.id_is_storable(),
+        slots=table.within(slots),
+    )
+    ledger = sql.SQL(
+        "SELECT entity_id, origin = 'source', source_hash, prepared_by = {prepared_by} FROM {schema}.entities"
+        " WHERE entity_type = {entity_type} AND deleted_at IS NULL AND {slots} ORDER BY entity_id"
+    ).format(
+        schema=sql.Identifier(schema),
+        entity_type=sql.Literal(entity_type),
+        prepared_by=sql.Literal(prepared_by),
+        slots=slot_within(sql.SQL("slot"), slots),
+    )
+    result = Comparison()
+    with (
+        table.database.transaction() as other,
+        other.cursor("swept_source") as theirs,
+        connection.cursor("swept_ledger") as ours,
+    ):
+        other.execute(_PLANNING)
+        theirs.itersize = ours.itersize = merge.ROWS_A_FETCH
+        table.run(lambda: theirs.execute(source))
+        ours.execute(ledger)
+        for row, known in merge.merged(theirs, ours):
+            _count(result, row, known, limit)
+    return result
+
+
+def _count(
+    result: Comparison, row: tuple[str, str] | None, known: tuple[str, bool, str | None, bool] | None, limit: int
+) -> None:
+    """Add one pair to `result`: id and hash of the source row; id, origin is a row, hash, prepared alike of the ledger.
+
+    One of the two is there.
+    """
+    result.rows += row is not None
+    result.living += known is not None and known[1]
+    if row is None:
+        assert known is not None  # noqa: S101  (one of the two is there)
+        if known[1]:
+            result.vanished += 1
+            if len(result.found) < limit:
+                result.found[known[0]] = None
+    elif known is not None and not known[3]:
+        result.otherwise_prepared += 1
+    elif known is None or known[2] != row[1]:
+        result.behind += 1
+        if len(result.found) < limit:
+            result.found[row[0]] = row[1]
+
+
+def _by_id(found: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
+    """By id, the least hash of the rows that bear it, so that each pass over the same rows names the same hash."""
+    return dict(sorted(found, key=lambda one: (one[0], one[1] or ""), reverse=True))
