@@ -27,9 +27,9 @@ from mcp_assets.sync.inbox.announce import answer_relinked
 from mcp_assets.sync.inbox.drain_lock import heartbeats
 from mcp_assets.sync.inbox.drain_requests import undrained
 from mcp_assets.sync.requests import full_sync_requests
-from mcp_assets.sync.requests.answering import Answer, lane, pending_requests, work_off
 from mcp_assets.sync.requests.dead_letters import announce_dead_letters
 from mcp_assets.sync.requests.full_sync_requests import FullSync
+from mcp_assets.sync.requests.sync_requests import Answer, answer_requests, drain_name, pending_requests
 
 REQUESTS_JOB = "requests"
 REQUESTS_TAG = "mcp_assets/requests"
@@ -58,7 +58,7 @@ def build_requests_job() -> dg.JobDefinition:
         told = _Told()
         with (
             embedding_until_interrupted(platform.get()) as opened,
-            closing(work_off(opened, config.kind, context.run_id)) as answers,
+            closing(answer_requests(opened, config.kind, context.run_id)) as answers,
         ):
             for answer in answers:
                 context.log.info(_line(answer))
@@ -136,7 +136,7 @@ def follow_full_syncs(platform: Platform, instance: dg.DagsterInstance, graph: B
 
 def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """One run for each kind of request that is due and that nobody works off."""
-    kinds = {lane(kind): kind for kind in pending_requests(platform)}
+    kinds = {drain_name(kind): kind for kind in pending_requests(platform)}
     if not kinds:
         return []
     lanes = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), heartbeats(platform))
@@ -253,8 +253,8 @@ def _line(answer: Answer) -> str:
 
 def _outcome(answer: Answer) -> str:
     if answer.error is not None:
-        return answer.error if answer.told else f"put off: {answer.error}"
-    return "done" if answer.told else f"served by the full sync {answer.result['backfill_id']}"
+        return answer.error if answer.is_final else f"put off: {answer.error}"
+    return "done" if answer.is_final else f"served by the full sync {answer.result['backfill_id']}"
 
 
 def _row(one: Difference) -> dict[str, str | bool]:

@@ -1,4 +1,4 @@
-"""Pipeline: batches worked on several at a time, with a bounded window, their results in the order of the batches."""
+"""Pipeline: several batches are processed at once, in a bounded window; results come in the order of the batches."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -17,18 +17,19 @@ def overlapped(
     fill: bool = False,
     give_up: Callable[[BaseException], None] | None = None,
 ) -> Generator[tuple[Batch, Result], None, None]:
-    """`work` on each batch, at most `in_flight` at once: while one waits for the embedder, another reads or commits.
+    """Call `work` with each batch, in `in_flight` threads: while one waits for the embedder, another reads or commits.
 
-    `batches` is drawn from only as room comes free: as many again as are worked on wait, or are done and wait for the
-    turn of their results. The first error of `work` is raised in its batch's turn, after the batches in flight have
-    ended.
+    Yields each batch with its result. At most 2 * `in_flight` batches are drawn and not yielded yet: half of them may
+    wait for a thread, or be done and wait for results before theirs. The first error of `work` is raised when its batch
+    would be yielded, after the batches in flight have ended.
 
-    With `fill` no result is given before there is no more room: for batches that are drawn at once, and results that
-    take as long to work through as the work itself.
+    `fill`: no result is yielded before the window is full. That is for callers whose batches cost nothing to draw, and
+    who take as long for a result as `work` does.
 
-    `give_up` is called with the error that ends it before its time, GeneratorExit if the caller closes it: the batches
-    in flight are to end, too. It is called as soon as a batch fails, in that batch's thread: those before it may wait
-    for what does not come. A caller closes it where its own error is not to leave them at work.
+    `give_up` is called with the error that ends the pipeline early, so that the batches in flight end, too: an error of
+    `work`, or GeneratorExit if the caller closes the generator. After an error of `work` it is called at once, in the
+    thread of that batch, because earlier batches may wait for something that will not come. A caller closes the
+    generator (`contextlib.closing`), so that an error of its own ends the batches, too.
     """
     failed: list[BaseException] = []
 

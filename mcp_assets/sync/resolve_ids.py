@@ -1,4 +1,4 @@
-"""Targets: the entities that a request names, bare ids among them, found in source tables and ledger."""
+"""Resolve ids: finds the entities that a request names, with or without a type, in source tables and ledger."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,40 +12,37 @@ from mcp_assets.platform import Platform
 T = TypeVar("T")
 
 IDS_AT_ONCE = 1_000
+"""Ids that one query looks up: it takes milliseconds."""
 
 
 @dataclass(slots=True)
 class NamedEntities:
-    """`refs`: the entities meant, each once, in the spelling of their tables; `unknown`: what names none."""
+    """`refs`: the entities, each once, with ids as their tables spell them; `unknown`: ids that name none."""
 
     refs: list[EntityRef] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
 
-def find_entities(platform: Platform, targets: Sequence[SyncTarget]) -> NamedEntities:
-    """An id that bears a type names that entity; a bare one names the entities of any type that have it.
+def find_entities(platform: Platform, named: Sequence[SyncTarget]) -> NamedEntities:
+    """The entities that `named` names: an id with a type names one, an id without names those of all types.
 
     An entity is known if it has a source row, alive or not, or a ledger row.
 
     Raises:
-        StoreUnavailable, StoreRefused: not all places could be looked at.
+        StoreUnavailable, StoreRefused: source table or ledger could not be read.
     """
-    owners: dict[SyncTarget, list[EntityRef]] = {target: [] for target in targets}
+    owners: dict[SyncTarget, list[EntityRef]] = {one: [] for one in named}
     for entity_type in platform.settings.entity_types:
-        asked = [target for target in targets if target.type in (None, entity_type)]
+        asked = [one for one in named if one.type in (None, entity_type)]
         for page in pages(asked, IDS_AT_ONCE):
-            spelled = _spelled(platform, entity_type, [target.id for target in page])
+            spelled = _spelled(platform, entity_type, [one.id for one in page])
             known = _known(platform, entity_type, list(spelled.values()))
-            for target in page:
-                if spelled[target.id] in known:
-                    owners[target].append(EntityRef(entity_type, spelled[target.id]))
+            for one in page:
+                if spelled[one.id] in known:
+                    owners[one].append(EntityRef(entity_type, spelled[one.id]))
     found = NamedEntities()
     found.refs = list(dict.fromkeys(ref for refs in owners.values() for ref in refs))
-    found.unknown = [
-        target.id if target.type is None else f"{target.type}:{target.id}"
-        for target, refs in owners.items()
-        if not refs
-    ]
+    found.unknown = [one.id if one.type is None else f"{one.type}:{one.id}" for one, refs in owners.items() if not refs]
     return found
 
 
@@ -58,12 +55,14 @@ def by_type(refs: Iterable[EntityRef]) -> dict[str, list[str]]:
 
 
 def pages(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """`items` in lists of `size`, the last one shorter; drawn from as the caller proceeds."""
     rest = iter(items)
     while page := list(islice(rest, size)):
         yield page
 
 
 def _spelled(platform: Platform, entity_type: str, ids: Sequence[str]) -> dict[str, str]:
+    """Each id as the source table spells it: PostgreSQL accepts a UUID in several spellings."""
     reader = platform.source(entity_type)
     if reader is None:
         return {entity_id: entity_id for entity_id in ids}
@@ -72,6 +71,7 @@ def _spelled(platform: Platform, entity_type: str, ids: Sequence[str]) -> dict[s
 
 
 def _known(platform: Platform, entity_type: str, ids: Sequence[str]) -> set[str]:
+    """The ids with a ledger row or a source row."""
     reader = platform.source(entity_type)
     with platform.postgres.transaction() as connection:
         rows = connection.execute(

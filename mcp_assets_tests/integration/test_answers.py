@@ -22,8 +22,8 @@ from mcp_assets.sync.inbox.outbox import count_waiting, fitted, forget_old, publ
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.requests import full_sync_requests
-from mcp_assets.sync.requests.answering import Answer, work_off
 from mcp_assets.sync.requests.full_sync_requests import FullSync
+from mcp_assets.sync.requests.sync_requests import Answer, answer_requests
 from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import dead_letters, put, put_tasks, rows, send, sync_all, take_in, without_linger
@@ -48,7 +48,7 @@ def ask(platform: Platform, sync_type: str, *ids: str, message_id: str = "m-1", 
 
 def answers(platform: Platform) -> list[Answer]:
     take_in(platform)
-    return list(work_off(platform, MessageKind.SYNC, "test"))
+    return list(answer_requests(platform, MessageKind.SYNC, "test"))
 
 
 def full_sync_of(platform: Platform, answer: Answer) -> FullSync:
@@ -113,7 +113,7 @@ def test_a_request_that_joins_in_the_moment_the_full_sync_finishes_is_answered(
 
     monkeypatch.setattr(full_sync_requests, "result_of", slowly)
     with ThreadPoolExecutor(2, thread_name_prefix="asker") as threads:
-        asking = threads.submit(lambda: list(work_off(platform, MessageKind.SYNC, "asker")))
+        asking = threads.submit(lambda: list(answer_requests(platform, MessageKind.SYNC, "asker")))
         assert joined.wait(10)
         finishing_ = threading.Thread(target=finish)
         finishing_.start()
@@ -242,7 +242,7 @@ def test_an_answer_that_cannot_be_published_waits_in_the_outbox_and_fails_nothin
     put_tasks(platform, {"t1": "one"})
     ask(platform, "incremental_sync", "t1", message_id="late")
     take_in(platform)
-    (answer,) = work_off(deaf, MessageKind.SYNC, "test")
+    (answer,) = answer_requests(deaf, MessageKind.SYNC, "test")
     assert answer.error is None
     assert "results wait to be published" in caplog.text
     assert (count_waiting(platform), rows(platform, "SELECT count(*) FROM {schema}.inbox")) == (1, [(0,)])
@@ -258,7 +258,7 @@ def test_answers_that_wait_are_told_by_status_and_forgotten_when_nobody_could_re
     for number in range(2):
         ask(platform, "incremental_sync", message_id=f"m{number}")
     take_in(platform)
-    assert len(list(work_off(deaf, MessageKind.SYNC, "test"))) == 2
+    assert len(list(answer_requests(deaf, MessageKind.SYNC, "test"))) == 2
     told = pending(platform)
     assert told.answers == told.as_dict()["answers"] == 2
     assert "answers: 2 wait in the outbox until NATS takes them" in told.lines()
@@ -300,7 +300,7 @@ def test_an_answer_published_again_after_a_kill_is_kept_by_the_stream_once(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(platform.postgres, "query", killed)
-        list(work_off(platform, MessageKind.SYNC, "test"))
+        list(answer_requests(platform, MessageKind.SYNC, "test"))
     assert count_waiting(platform) == 1
     assert publish_waiting(platform) == 1
     assert [told["correlation_id"] for told in kept(platform.settings)] == ["twice"]

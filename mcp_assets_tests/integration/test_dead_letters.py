@@ -12,8 +12,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.settings import TypeMapping
 from mcp_assets.sync.inbox.outbox import publish_waiting
 from mcp_assets.sync.index.event_rechecks import LOOKS_AFTER_S
-from mcp_assets.sync.requests import answering
-from mcp_assets.sync.requests.answering import work_off
+from mcp_assets.sync.requests import sync_requests
 from mcp_assets.sync.requests.dead_letters import (
     Selection,
     announce_dead_letters,
@@ -21,6 +20,7 @@ from mcp_assets.sync.requests.dead_letters import (
     purge,
     replay,
 )
+from mcp_assets.sync.requests.sync_requests import answer_requests
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -133,11 +133,11 @@ def test_a_failed_request_is_answered_when_it_is_replayed_and_counted_when_it_fa
     )
     take_in(platform)
     for tries in (1, 2):
-        list(work_off(platform, MessageKind.SYNC, "test"))
+        list(answer_requests(platform, MessageKind.SYNC, "test"))
         assert attempts(platform) == {"1": tries}
         assert replay(platform, Selection(stage="request")).accepted == 1
     put_tasks(platform, {"t1": "one"})
-    list(work_off(platform, MessageKind.SYNC, "test"))
+    list(answer_requests(platform, MessageKind.SYNC, "test"))
     assert dead_letters(platform) == {}
     assert listener.one("data.sync.completed")["correlation_id"] == "r"
 
@@ -198,13 +198,13 @@ def test_more_letters_than_a_page_are_all_replayed(platform: Platform) -> None:
 def test_a_request_that_was_given_up_for_a_silent_store_can_be_replayed(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answering, "TRIES", 1)
+    monkeypatch.setattr(sync_requests, "TRIES", 1)
     put_tasks(platform, {"t1": "one"})
     send(platform, ("data.sync.request", {"data": {"sync_type": "incremental_sync", "entity_ids": ["t1"]}}))
     take_in(platform)
     url, platform.settings.qdrant_url = platform.settings.qdrant_url, "http://127.0.0.1:9"
     platform.settings.retry_attempts = 1
-    (answer,) = work_off(platform, MessageKind.SYNC, "test")
+    (answer,) = answer_requests(platform, MessageKind.SYNC, "test")
     assert answer.error is not None
     assert dead_letters(platform) == {"1": "unavailable"}
 
@@ -212,6 +212,6 @@ def test_a_request_that_was_given_up_for_a_silent_store_can_be_replayed(
     platform.qdrant.close()
     del platform.qdrant
     assert replay(platform, EVERYTHING).accepted == 1
-    (answer,) = work_off(platform, MessageKind.SYNC, "test")
+    (answer,) = answer_requests(platform, MessageKind.SYNC, "test")
     assert answer.error is None
     assert_points_are(platform, {"t1": "one"})

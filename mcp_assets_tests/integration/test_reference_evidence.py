@@ -69,7 +69,7 @@ def test_other_words_around_a_reference_update_its_edge_and_no_other(world: Plat
 
 def test_a_page_that_appears_under_a_better_name_takes_the_reference_over(world: Platform) -> None:
     put(world, A, "@0", "[[places/Harbour]]")
-    assert dangling(world, "task") == ["title 'places/harbour', by text, is nobody's"]
+    assert dangling(world, "task") == ["title 'places/harbour', by text, names no entity"]
     put(world, B, "Harbour", "@90")
     assert graph(world, [CROSS]) == {(A, B, CROSS): 1.0}
     assert dangling(world, "task") == []

@@ -13,8 +13,8 @@ from mcp_assets.sync.consistency.drift import Drift, DriftKind
 from mcp_assets.sync.consistency.validation import Validation
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.outbox import publish_waiting
-from mcp_assets.sync.requests import answering, full_sync_requests
-from mcp_assets.sync.requests.answering import Answer, work_off
+from mcp_assets.sync.requests import full_sync_requests, sync_requests
+from mcp_assets.sync.requests.sync_requests import Answer, answer_requests
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -43,7 +43,7 @@ def ask(platform: Platform, sync_type: str, *ids: str, message_id: str | None = 
 
 def answers(platform: Platform, kind: MessageKind = MessageKind.SYNC) -> list[Answer]:
     take_in(platform)
-    return list(work_off(platform, kind, "test"))
+    return list(answer_requests(platform, kind, "test"))
 
 
 def inbox_size(platform: Platform) -> int:
@@ -175,16 +175,16 @@ def test_a_request_is_put_off_while_a_store_is_silent_and_given_up_in_the_end(
         raise StoreUnavailable("Qdrant does not answer")
 
     platform.settings.retry_delay_ms = 600_000
-    monkeypatch.setattr(answering, "bring_up_to_date", silent)
+    monkeypatch.setattr(sync_requests, "bring_up_to_date", silent)
     put_tasks(platform, {"t1": "one"})
     ask(platform, "incremental_sync", "t1")
-    for attempt in range(1, answering.TRIES):
+    for attempt in range(1, sync_requests.TRIES):
         (answer,) = answers(platform)
-        assert (answer.error, answer.told) == ("Qdrant does not answer", False)
+        assert (answer.error, answer.is_final) == ("Qdrant does not answer", False)
         assert rows(platform, "SELECT attempts, not_before > now() FROM {schema}.inbox") == [(attempt, True)]
         rows(platform, "UPDATE {schema}.inbox SET not_before = now() RETURNING 1")
     (answer,) = answers(platform)
-    assert answer.told
+    assert answer.is_final
     assert listener.one("data.sync.failed")["correlation_id"] == "m-1"
     assert dead_letters(platform) == {"1": "unavailable"}
     assert inbox_size(platform) == 0
@@ -197,7 +197,7 @@ def test_a_request_whose_worker_dies_is_there_again(platform: Platform, monkeypa
     put_tasks(platform, {"t1": "one"})
     ask(platform, "incremental_sync", "t1")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(answering, "bring_up_to_date", dies)
+        patched.setattr(sync_requests, "bring_up_to_date", dies)
         answers(platform)
     assert inbox_size(platform) == 1
     (answer,) = answers(platform)
@@ -214,7 +214,7 @@ def test_a_validation_mends_what_it_finds_unless_it_is_told_not_to(
         drift = Drift(DriftKind.ORPHAN_VECTOR, EntityRef("task", "t1"), "the entity is not living")
         return Validation(5, {"orphan_vector": 2}, {"orphan_vector": 2}, (drift,))
 
-    monkeypatch.setattr(answering, "validate", validate)
+    monkeypatch.setattr(sync_requests, "validate", validate)
     put_tasks(platform, {"t1": "one"})
     send(platform, ("data.validate.request", {"messageId": "v-1", "data": {}}))
     ask(platform, "data_validation", "t1", repair=False, deep=True)

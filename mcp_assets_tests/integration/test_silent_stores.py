@@ -130,7 +130,7 @@ def test_what_is_pending_is_unknown_of_a_postgresql_that_tells_too_slowly(relaye
 
     assert found.unread == {relayed.settings.streams[0]: None}
     assert len(found.unavailable) == 1
-    assert "PostgreSQL has not told all" in found.unavailable[0]
+    assert "PostgreSQL has not answered" in found.unavailable[0]
     assert not found.idle
 
 

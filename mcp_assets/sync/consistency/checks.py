@@ -1,7 +1,7 @@
-"""Checks: what a person is told of each kind of drift, of dead letters and of the intake; a silent store never passes.
+"""Checks: the asset checks, about drift, dead letters, intake and provider; a store that does not answer fails a check.
 
-A check about drift goes by the last census of each partition. Where there is none that is recent and of the collection
-in use, it takes one first; how old what it says is, it says.
+A check about drift reads the last census of each partition. If there is none that is recent and of the collection in
+use, the check takes one first. Its summary names the age of the oldest census.
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ from mcp_assets.entities.refs import slot_range
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.sync.collections.journal import types_of_alias
 from mcp_assets.sync.collections.model_change import built_for_settings
 from mcp_assets.sync.collections.serving import mismatch, serving_and_foreign, serving_collection
 from mcp_assets.sync.consistency.census import take_census
@@ -31,15 +32,16 @@ from mcp_assets.sync.index.provider_outage import provider_outages
 from mcp_assets.sync.index.sweep import last_passes
 
 RECENT_S = 3_900.0
-"""A census as old as this is not taken for the state of things: a little more than an hour, for they are hourly."""
+"""Age in seconds from which a census no longer counts as the present state: censuses are hourly, and this is a little
+more than an hour."""
 
 INTAKE_LAG_S = 300.0
-"""Seconds that a message may wait in stream or inbox."""
+"""Seconds that a message may wait in stream or inbox: a run takes seconds to start, so that minutes mean a fault."""
 
 
 @dataclass(slots=True)
 class CheckOutcome:
-    """What one check came to. `rows`: at most EXAMPLES of what is wrong, all with the same keys."""
+    """The result of one check. `rows`: at most EXAMPLES of what is wrong, all with the same keys."""
 
     passed: bool
     summary: str
@@ -59,18 +61,20 @@ class Check:
 
 
 def evaluate(platform: Platform, name: str) -> CheckOutcome:
-    """Run the check `name`. What cannot be read fails it, with the reason."""
+    """Run the check `name`. A store that cannot be read fails it, with the reason."""
     try:
         return retrying(platform.settings)(CHECKS[name].evaluate, platform)
     except (StoreUnavailable, StoreRefused, CollectionMismatch) as error:
         return CheckOutcome(
-            False, f"it could not be checked: {error}", advice="Mend what the reason names, and check again."
+            False,
+            f"it could not be checked: {error}",
+            advice="Remove the cause that the reason names, and check again.",
         )
 
 
 def recent_censuses(platform: Platform) -> list[LastCensus]:
-    """The last census of every partition, of the collection in use and recent; taken now where there is none."""
-    known = _by_place(platform)
+    """The last census of every partition. If it is old, or of another collection than the one in use, one is taken."""
+    known = _by_partition(platform)
     settings = platform.settings
     censuses = []
     for entity_type in settings.entity_types:
@@ -81,17 +85,17 @@ def recent_censuses(platform: Platform) -> list[LastCensus]:
             is_current = last is not None and (collection is None or collection.name == last.collection)
             if last is None or not is_current or last.age_s > RECENT_S:
                 take_census(platform, entity_type, shard)
-                last = _by_place(platform)[entity_type, slots]
+                last = _by_partition(platform)[entity_type, slots]
             censuses.append(last)
     return censuses
 
 
-def _by_place(platform: Platform) -> dict[tuple[str, tuple[int, int]], LastCensus]:
+def _by_partition(platform: Platform) -> dict[tuple[str, tuple[int, int]], LastCensus]:
     return {(last.entity_type, last.slots): last for last in last_censuses(platform)}
 
 
 def _drift(*kinds: DriftKind) -> Callable[[Platform], CheckOutcome]:
-    def look(platform: Platform) -> CheckOutcome:
+    def evaluate_drift(platform: Platform) -> CheckOutcome:
         censuses = recent_censuses(platform)
         ids = [last.id for last in censuses]
         counts = drift_counts(platform, ids)
@@ -108,11 +112,11 @@ def _drift(*kinds: DriftKind) -> Callable[[Platform], CheckOutcome]:
         ]
         oldest = max(last.age_s for last in censuses)
         depth = "all of them deep" if all(last.deep for last in censuses) else "texts and edges by a sample"
-        told = ", ".join(f"{number} {kind.value}" for kind, number in by_kind.items() if number) or "nothing found"
+        counted = ", ".join(f"{number} {kind.value}" for kind, number in by_kind.items() if number) or "nothing found"
         advice = " ".join(kind.advice for kind, number in by_kind.items() if number)
         return CheckOutcome(
             passed=count == 0,
-            summary=f"{told}; by censuses of which the oldest is {oldest:.0f} s old, {depth}",
+            summary=f"{counted}; by censuses of which the oldest is {oldest:.0f} s old, {depth}",
             count=count,
             severity=_worst([kind for kind in kinds if by_kind[kind]] or kinds),
             rows=rows,
@@ -124,7 +128,7 @@ def _drift(*kinds: DriftKind) -> Callable[[Platform], CheckOutcome]:
             },
         )
 
-    return look
+    return evaluate_drift
 
 
 def _worst(kinds: Sequence[DriftKind]) -> Severity:
@@ -136,7 +140,7 @@ def _ledger(platform: Platform) -> CheckOutcome:
         for entity_type in platform.settings.entity_types:
             reader = platform.source(entity_type)
             if reader is not None:
-                # A table that is not there now fails the check, however young the census is.
+                # If the source table is absent now, the check has to fail, however recent the census is.
                 reader.read(connection, ["0"])
     kinds = (
         DriftKind.LEDGER_BEHIND,
@@ -175,17 +179,17 @@ def _collections(platform: Platform) -> CheckOutcome:
     building = built_for_settings(platform)
     wrong: list[dict[str, str]] = []
     try:
-        serving, others = serving_and_foreign(platform)
+        serving, foreign = serving_and_foreign(platform)
     except CollectionMismatch as error:
         return CheckOutcome(passed=False, summary=str(error), count=1)
     for alias in types.collections():
-        sharing = [name for name in types if types[name].collection_name == alias]
+        sharing = types_of_alias(platform, alias)
         target = serving.get(alias)
-        # What replaces it is on its way: to delete what serves would be wrong.
+        # Its replacement is being built: advice to delete the collection that serves would be wrong.
         if alias in building:
             continue
-        if alias in others:
-            wrong.append({"collection": alias, "detail": str(others[alias])})
+        if alias in foreign:
+            wrong.append({"collection": alias, "detail": str(foreign[alias])})
         elif target is None:
             if any(living.get(name) for name in sharing):
                 wrong.append({"collection": alias, "detail": "it is absent, and there are entities: run a full sync"})
@@ -218,7 +222,7 @@ def _dead_letters(platform: Platform) -> CheckOutcome:
             {"id": str(row[0]), "entity": row[1] or "", "stage": row[2], "kind": row[3], "error": row[4][:300]}
             for row in letters
         ],
-        advice="Each tells its reason: mend the cause and replay it." if count else "",
+        advice="Each has its reason: remove the cause and replay it." if count else "",
     )
 
 
@@ -232,7 +236,7 @@ def _provider(platform: Platform) -> CheckOutcome:
         rows=[
             {"model": outage.model, "since": outage.since.isoformat(), "reason": outage.reason} for outage in outages
         ],
-        advice="Mend what the reason names; a run that is started by hand, or `mcp-assets sync`, tries it at once."
+        advice="Remove the cause that the reason names; a run started by hand, or `mcp-assets sync`, tries it at once."
         if outages
         else "",
     )
@@ -275,7 +279,7 @@ def _intake(platform: Platform) -> CheckOutcome:
     broken = bool(late or wanted or absent)
     return CheckOutcome(
         passed=not broken and not blind,
-        # Where a loss cannot be noticed nothing need be lost: a person has to decide whether to mend the stream.
+        # If a loss could not be noticed, it need not have happened: a person decides whether to change the stream.
         severity=Severity.ERROR if broken else Severity.WARNING,
         summary=f"{unread} messages unread, {waiting} not applied, the oldest for {lag_s:.0f} s"
         + (f"; {lost}, and a full sync is not through" if wanted else "")
@@ -293,8 +297,8 @@ def _advice_about_intake(*, late: bool, removed: bool, streams: bool) -> str:
     if removed:
         return DriftKind.REMOVED_TYPE.advice
     if late:
-        return "Is the Dagster daemon running, and its sensors on? `mcp-assets status` tells what waits."
-    return "`mcp-assets doctor` tells what each stream's configuration means." if streams else ""
+        return "Is the Dagster daemon running, and its sensors on? `mcp-assets status` lists what waits."
+    return "`mcp-assets doctor` says what each stream's configuration means." if streams else ""
 
 
 CHECKS: Mapping[str, Check] = {
@@ -312,22 +316,22 @@ CHECKS: Mapping[str, Check] = {
         "Dimension, finite numbers, length 1, and the vector that was written with the payload.",
         _drift(DriftKind.INVALID_VECTOR, DriftKind.SWAPPED_VECTOR),
     ),
-    "no_foreign_points": Check("No point was written by another hand.", _drift(DriftKind.FOREIGN_POINT)),
+    "no_foreign_points": Check("No point was written by another program.", _drift(DriftKind.FOREIGN_POINT)),
     "collections_match_model": Check("Every collection is made for the embedding model in use.", _collections),
     "no_orphaned_relationships": Check(
         "Both ends of every edge are living entities; of edges that other programs wrote, a warning.",
         _drift(DriftKind.ORPHANED_EDGE, DriftKind.FOREIGN_EDGE),
     ),
-    "no_dangling_references": Check("What a text names is there.", _drift(DriftKind.DANGLING_REFERENCE)),
+    "no_dangling_references": Check("The entities that a text names exist.", _drift(DriftKind.DANGLING_REFERENCE)),
     "edges_match_rules": Check(
         "The edges of a sample of entities, or by a deep census of all, are those that the rules make.",
         _drift(*sorted(OF_LINKS), DriftKind.UNUSABLE_TABLE, DriftKind.REMOVED_TYPE),
     ),
-    "no_dead_letters": Check("Nothing was given up.", _dead_letters),
+    "no_dead_letters": Check("No message or entity was given up.", _dead_letters),
     "intake_is_current": Check(
         f"No message waits longer than {INTAKE_LAG_S:.0f} s, none was lost, and a loss would be noticed.", _intake
     ),
     "provider_answers": Check("The embedding provider embeds what it is sent.", _provider),
     "ledger_matches_source": Check("The ledger says what the source tables say.", _ledger),
 }
-"""By name, in the order in which they are told."""
+"""By name, in the order in which they are shown."""

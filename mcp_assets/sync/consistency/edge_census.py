@@ -1,13 +1,13 @@
-"""Census of edges: edges without a living end, references to nothing, and edges that the rules would make otherwise.
+"""Edge census: edges without a living end, references to nothing, and edges that differ from those of the rules.
 
-The second look holds the link lock: no linker writes while wanted and stored edges are read, and what is about to
-change is marked, or its ledger row is dirty. An entity is left out if it, or an entity that its edges differ in, waits.
+Edges that look wrong are compared again under the link lock, so that no linker writes while the rules' edges and the
+stored ones are read. An entity *waits* if it is marked to be linked or its ledger row is dirty: its edges are about to
+change. An entity is left out if it waits, or if the other end of a wrong edge does.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from psycopg import sql
 
@@ -24,16 +24,20 @@ from mcp_assets.sync.link.link_state import by_type_and_id, read_link_states, re
 from mcp_assets.sync.link.locks import exclusive
 from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
-
-T = TypeVar("T")
+from mcp_assets.sync.resolve_ids import by_type, pages
 
 EDGES_SAMPLED = 200
-"""Entities of a partition whose edges a census recomputes that is not deep: others each time."""
+"""Entities of a partition whose edges are recomputed by a census that is not deep: others each time.
+The cost of the sample does not grow with the partition."""
 
 RELINKED_AT_ONCE = 250
+"""Entities whose edges are recomputed at once: the link lock is held meanwhile, and linkers wait for it."""
 
-_ROWS_AT_ONCE = 5_000
+_ROWS_A_PAGE = 5_000
+"""Rows that are read at once: some hundred kilobytes."""
+
 _SUSPECTS_AT_ONCE = 500
+"""Edges that are read again under one lock."""
 
 
 class EdgeCensus:
@@ -51,10 +55,10 @@ class EdgeCensus:
         yield from self._orphans()
         yield from self._dangling()
         rules = EdgeRules(self._platform)
-        for part in _parts(self._not_linked(), RELINKED_AT_ONCE):
+        for part in pages(self._not_linked(), RELINKED_AT_ONCE):
             yield from self._differing(rules, part)
         for ids in self._deep_pages() if self._deep else [self._sample()]:
-            for part in _parts((EntityRef(self._type, entity_id) for entity_id in ids), RELINKED_AT_ONCE):
+            for part in pages((EntityRef(self._type, entity_id) for entity_id in ids), RELINKED_AT_ONCE):
                 yield from self._differing(rules, part)
 
     def count(self) -> int:
@@ -62,7 +66,7 @@ class EdgeCensus:
             return self._platform.relationships.count_from(connection, self._type, self._slots)
 
     def _differing(self, rules: "EdgeRules", refs: Collection[EntityRef]) -> Iterator[Drift]:
-        # A deep census of ledger rows has told of each that lies.
+        # The deep vector census of the same partition reports wrong ledger rows.
         return (drift for drift in rules.differing(refs) if not (self._deep and drift.kind in LIES))
 
     def _orphans(self) -> Iterator[Drift]:
@@ -70,7 +74,7 @@ class EdgeCensus:
         statement = orphans_of_partition(
             relationships, self._platform.postgres.schema, self._type, self._slots, self._types
         )
-        for part in _parts((row[0] for row in self._stream(statement)), _SUSPECTS_AT_ONCE):
+        for part in pages((row[0] for row in self._stream(statement)), _SUSPECTS_AT_ONCE):
             yield from orphaned_edges(self._platform, part)
 
     def _dangling(self) -> Iterator[Drift]:
@@ -79,10 +83,10 @@ class EdgeCensus:
             if waits is None:
                 waits = self._any_change_waits()
             if waits:
-                # What is named may be about to be linked.
+                # The entity that the reference names may be about to be linked.
                 return
             ref = EntityRef(source_type, source_id)
-            yield Drift(DriftKind.DANGLING_REFERENCE, ref, f"{kind} {key!r}, by {rule}, is nobody's", key)
+            yield Drift(DriftKind.DANGLING_REFERENCE, ref, f"{kind} {key!r}, by {rule}, names no entity", key)
 
     def _any_change_waits(self) -> bool:
         with self._platform.postgres.transaction() as connection:
@@ -97,10 +101,10 @@ class EdgeCensus:
         low, high = self._slots
         postgres = self._platform.postgres
         with postgres.transaction() as connection, connection.cursor(name="census") as cursor:
-            # All of both sides is read: row by row through an index takes a hundred times as long, which is what
-            # PostgreSQL chooses where it expects few rows.
+            # Every row of both tables is read. PostgreSQL may expect few rows and look them up one by one through an
+            # index, which takes a hundred times as long.
             connection.execute("SET LOCAL enable_nestloop = off")
-            cursor.itersize = _ROWS_AT_ONCE
+            cursor.itersize = _ROWS_A_PAGE
             if isinstance(query, str):
                 cursor.execute(postgres.query(query), {"entity_type": self._type, "low": low, "high": high})
             else:
@@ -112,7 +116,7 @@ class EdgeCensus:
 
     def _deep_pages(self) -> Iterator[list[str]]:
         after = ""
-        while ids := self._ids("linked_or_living", after=after, limit=_ROWS_AT_ONCE):
+        while ids := self._ids("linked_or_living", after=after, limit=_ROWS_A_PAGE):
             yield ids
             after = ids[-1]
 
@@ -127,13 +131,16 @@ class EdgeCensus:
 
 
 def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
-    """Those of the rows `ids` of `relationships` that lack a living end, and wait for nothing: ours, and of others."""
+    """The drift of those rows `ids` of `relationships`, ours and other programs', that lack a living end.
+
+    Rows with an end that waits, or that has a living source row, are left out.
+    """
     types = list(platform.settings.entity_types)
     with exclusive(platform) as connection:
         found = orphans_among(platform.relationships, connection, platform.postgres.schema, ids, types)
-        # A source that waits has its edges written anew: in a sweep that is how they lose a target that is gone.
+        # The edges of a source that waits are written again. After a sweep they lose a target that is gone only then.
         waiting = _waiting(platform, connection, {end for orphan in found for end in _ends(orphan, types)})
-        # An end that the ledger has not heard of may have its row.
+        # An end without a ledger row may have a source row, of which no event has come yet.
         alive = _in_source(platform, connection, {end for orphan in found for end in _lacking(orphan, types)})
     drift = []
     for orphan in found:
@@ -158,7 +165,7 @@ def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
 
 
 def lying_rows(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, Drift]:
-    """Those of `refs` whose ledger row's own columns are not what its hashes were made of."""
+    """The drift of entities among `refs` whose ledger row has hashes that were not made of its own columns."""
     found: dict[EntityRef, Drift] = {}
     if not refs:
         return found
@@ -172,11 +179,12 @@ def lying_rows(platform: Platform, connection: Connection, refs: Collection[Enti
 
 
 @dataclass(frozen=True, slots=True)
-class _Difference:
-    """One finding about an entity's edges, and the other entity that it is about."""
+class _EdgeDrift:
+    """Drift of an entity's edges."""
 
     drift: Drift
     other: EntityRef | None = None
+    """The other end of the edge, if the drift is about one edge."""
     semantic: bool = False
 
     @property
@@ -185,7 +193,7 @@ class _Difference:
 
 
 class EdgeRules:
-    """What the rules make of entities, against the edges that are stored. Collections are looked up once."""
+    """Compares the edges that the rules make with those that are stored. Collections are looked up once."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
@@ -194,9 +202,12 @@ class EdgeRules:
         self._linked_by = rules_fingerprint(platform, self._semantic.profile)
 
     def differing(self, refs: Collection[EntityRef]) -> list[Drift]:
-        """What is wrong with the edges of `refs`, looked at twice; of an entity whose ledger row lies, only that."""
+        """The drift of the edges of `refs` that two comparisons find.
+
+        If an entity's ledger row is wrong, only that is reported, because its edges follow from the row.
+        """
         with self._platform.postgres.transaction() as connection:
-            # A linker may be at work: all of what it wrote is seen, or nothing of it.
+            # A linker may be at work: either all of its transaction is visible, or nothing.
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             suspects = {one.drift.ref for one in self._compare(connection, refs) if one.drift.ref is not None}
         if not suspects:
@@ -209,12 +220,12 @@ class EdgeRules:
             points = {ref: row.point for ref, row in states.items() if row.point}
             lying = lying_rows(self._platform, locked, {one.drift.ref for one in found if one.drift.ref is not None})
         moving = {one.drift.ref for one in found if waiting.intersection(one.involved)}
-        # A lost point is told of by itself; the lists that it stood in are right again once it is back.
+        # A lost point is reported as a missing vector; the lists that had it are right again once it is back.
         lost = self._semantic.missing(points)
         lacking = {one.drift.ref for one in found if one.semantic and lost.intersection(one.involved)}
-        # Linked by what such a row says, an entity would lose edges that are right.
-        told = [drift for ref, drift in lying.items() if ref not in moving]
-        return told + [
+        # Linking an entity by a wrong ledger row would remove edges that are right.
+        reported = [drift for ref, drift in lying.items() if ref not in moving]
+        return reported + [
             one.drift
             for one in found
             if one.drift.ref not in moving
@@ -222,13 +233,13 @@ class EdgeRules:
             and not (one.semantic and one.drift.ref in lacking)
         ]
 
-    def _compare(self, connection: Connection, refs: Collection[EntityRef]) -> list[_Difference]:
+    def _compare(self, connection: Connection, refs: Collection[EntityRef]) -> list[_EdgeDrift]:
         platform = self._platform
         relationships = platform.relationships
         stored = relationships.of_sources(connection, refs, tuple(EdgeType))
         wanted = relationships.storable(connection, self._wanted(connection, refs))
         found = diff((edge for _, edge in stored.values()), wanted)
-        told: list[_Difference] = []
+        drift: list[_EdgeDrift] = []
         for kind, edges in (
             (DriftKind.MISSING_EDGE, found.added),
             (DriftKind.WRONG_EDGE, found.changed),
@@ -241,13 +252,13 @@ class EdgeRules:
                 instead = f": {held.strength}" if held.strength != edge.strength else ""
                 detail = f"{edge.source} → {edge.target} ({edge.type}, {edge.strength}){instead}"
                 semantic = edge.type is EdgeType.SEMANTIC_SIMILARITY
-                told.append(_Difference(Drift(kind, edge.source, detail, str(row_id)), edge.target, semantic))
+                drift.append(_EdgeDrift(Drift(kind, edge.source, detail, str(row_id)), edge.target, semantic))
         collections = self._semantic.collections
-        told += (
-            _Difference(Drift(DriftKind.STALE_LINK, ref, "the linker last saw it otherwise than it is"))
+        drift += (
+            _EdgeDrift(Drift(DriftKind.STALE_LINK, ref, "the linker last saw it otherwise than it is"))
             for ref in sorted(stale_link_states(platform, connection, refs, collections, self._linked_by))
         )
-        return told
+        return drift
 
     def _wanted(self, connection: Connection, refs: Collection[EntityRef]) -> list[Edge]:
         platform = self._platform
@@ -262,12 +273,12 @@ class EdgeRules:
         ]
 
     def _is_approximate(self, edge: Edge) -> bool:
-        """Beyond some size, a list asked for again may be a little another list."""
+        """The search of a large collection is approximate, so that a second answer may differ a little."""
         return edge.type is EdgeType.SEMANTIC_SIMILARITY and not self._semantic.exact
 
 
 def _ends(orphan: Orphan, types: Sequence[str]) -> list[EntityRef]:
-    """Both ends; one without a type may be of each."""
+    """Both ends. An end without a type stands for the entities of all types with its id."""
     return [
         *_named(orphan.source_type, orphan.source_id, types),
         *_named(orphan.target_type, orphan.target_id, types),
@@ -293,20 +304,11 @@ def _waiting(platform: Platform, connection: Connection, refs: Collection[Entity
 
 
 def _in_source(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> set[EntityRef]:
-    """Those of `refs` that have a living source row."""
-    by_type: dict[str, list[str]] = {}
-    for ref in refs:
-        by_type.setdefault(ref.type, []).append(ref.id)
+    """The entities of `refs` with a living source row."""
     found: set[EntityRef] = set()
-    for entity_type, ids in by_type.items():
+    for entity_type, ids in by_type(refs).items():
         reader = platform.source(entity_type) if entity_type in platform.settings.entity_types else None
         if reader is not None:
             rows = reader.read(connection, ids)
             found |= {EntityRef(entity_type, key) for key, row in rows.items() if row.alive}
     return found
-
-
-def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part

@@ -1,4 +1,4 @@
-"""Ends entities that live by events alone: what an event that deletes would do, where no such event ever came."""
+"""End entities: deletes entities that live by events alone, as an event that deletes them would, if none ever came."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,20 +14,20 @@ from mcp_assets.sync.resolve_ids import IDS_AT_ONCE, by_type, pages
 
 @dataclass(slots=True)
 class Ended:
-    """`refs`: entities that are deleted now; `left`: those that are not living, or have a source row."""
+    """`refs`: entities that are deleted now; `left`: entities that were not living, or have a source row."""
 
     refs: list[EntityRef] = field(default_factory=list)
     left: list[EntityRef] = field(default_factory=list)
 
 
 def end_entities(platform: Platform, refs: Sequence[EntityRef]) -> Ended:
-    """Delete those of `refs` that live by events alone: ledger row, points, edges.
+    """Delete the entities of `refs` that live by events alone: ledger row, points, edges.
 
-    A newer event of the entity, or a source row, brings it back; an older event that comes again does not.
+    A newer event of the entity, or a source row, makes it live again; an older event that is delivered again does not.
 
     Raises:
-        StoreUnavailable, StoreRefused, CollectionMismatch: what is ended is deleted in the ledger; a full sync or a
-            repair removes what is left of it.
+        StoreUnavailable, StoreRefused, CollectionMismatch: entities whose ledger row is deleted stay deleted; a full
+            sync or a repair removes their points and edges.
     """
     ended: set[EntityRef] = set()
     for entity_type, named in by_type(dict.fromkeys(refs)).items():

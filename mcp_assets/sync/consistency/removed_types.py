@@ -1,8 +1,8 @@
-"""Removed types: entity types that the settings no longer name, of which edges, messages or wants are still there.
+"""Removed types: entity types that the settings no longer name, and that left edges, messages or wanted full syncs.
 
-Their ledger rows and points stay as they are, so that the type can be named again: then a repair links its entities as
-it links all that were never linked. What is cleaned up is what harms the others: edges that lead to such entities,
-messages that no drain takes, and wanted full syncs that never come.
+Their ledger rows and points stay, so that the type can be named again: a repair then links its entities like entities
+that were never linked. What disturbs other types is cleaned up: edges that lead to such entities, messages that no
+drain applies, and wanted full syncs that no run will do.
 """
 
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from mcp_assets.sync.consistency.drift import Drift, DriftKind
 
 @dataclass(frozen=True, slots=True)
 class RemovedType:
-    """What is left of an entity type that is not in the settings."""
+    """An entity type that is not in the settings, and what it left."""
 
     name: str
     linked: int
-    """Entities that the linker takes for living."""
+    """Entities that the linker still knows as living."""
     messages: int
     """Events and requests in the inbox."""
     wants_full_sync: bool
-    """Events of it were lost."""
+    """Events of the type were lost, so that a full sync was asked for."""
 
     @property
     def sentence(self) -> str:
@@ -34,7 +34,7 @@ class RemovedType:
 
 
 def removed_types(platform: Platform) -> list[RemovedType]:
-    """The types that are not in the settings and of which something is linked, waits, or is wanted, by name."""
+    """The types that are not in the settings and have linked entities, messages or a wanted full sync, by name."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(
             platform.postgres.query("removed_types"), {"types": list(platform.settings.entity_types)}
@@ -43,15 +43,15 @@ def removed_types(platform: Platform) -> list[RemovedType]:
 
 
 def drift_of_removed_types(platform: Platform) -> Iterator[Drift]:
-    """One finding a type."""
+    """One drift a type."""
     return (Drift(DriftKind.REMOVED_TYPE, None, one.sentence, one.name) for one in removed_types(platform))
 
 
 def clean_up_removed_types(platform: Platform) -> None:
-    """Have the linker take the entities of removed types out of all edges, and make their messages dead letters.
+    """Mark the entities of removed types, so that the linker removes their edges, and make their messages dead letters.
 
-    A full sync of such a type is wanted no longer. Nothing is lost: once the type is named again, a dead letter is
-    replayed, and the nightly full sync finds what events did not tell. The caller links.
+    Wanted full syncs of such types are deleted. Nothing is lost: once the type is named again, its dead letters can be
+    replayed, and the nightly full sync finds changes without an event. The caller has to link.
     """
     types = {"types": list(platform.settings.entity_types)}
     with platform.postgres.transaction() as connection:

@@ -12,7 +12,7 @@ FORMATS = (".csv", ".parquet")
 
 
 def report_table(platform: Platform) -> pd.DataFrame:
-    """The last census of each partition: a row for each kind of drift, those that were not found with count 0."""
+    """The last censuses: a row for each partition and kind of drift, also for kinds that were not found (count 0)."""
     censuses = last_censuses(platform)
     counts = drift_counts(platform, [last.id for last in censuses])
     rows = [

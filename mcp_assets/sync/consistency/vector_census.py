@@ -41,8 +41,8 @@ from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.resolve_ids import pages
 
 SLOTS_A_SAMPLE = 20
-"""A census that is not deep prepares the texts of one slot in so many again: other slots each time, so that 20 hourly
-censuses reach all of them in less than a day."""
+"""A census that is not deep prepares the texts of one slot in so many again. The id of the census decides which, so
+that hourly censuses reach all slots within some days."""
 
 _POINTS_A_WINDOW = 1_000
 """Points read at once, with their vectors: some 6 MB at 1,536 dimensions."""
@@ -99,7 +99,7 @@ class _LedgerHashes(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
+class _PointWindow:
     """The points of a range of slots."""
 
     total: int
@@ -196,7 +196,7 @@ class VectorCensus:
                 self._report_foreign(point)
             yield from window.ours
 
-    def _read_window(self, slots: tuple[int, int]) -> _Window:
+    def _read_window(self, slots: tuple[int, int]) -> _PointWindow:
         """The points of some slots. Their vectors are checked a page at a time, and not kept."""
         assert self._collection is not None  # noqa: S101  (there is no window without a collection)
         total = 0
@@ -212,7 +212,7 @@ class VectorCensus:
             if self._reports_foreign:
                 foreign += (point for point in page if not belongs(self._platform, self._type, point))
         ours.sort(key=itemgetter(0))
-        return _Window(total, ours, foreign)
+        return _PointWindow(total, ours, foreign)
 
     def _report_foreign(self, point: HeldPoint) -> None:
         ref = claimed(point.payload)

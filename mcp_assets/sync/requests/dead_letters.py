@@ -1,4 +1,4 @@
-"""Dead letters: told on NATS, found, replayed once their cause is mended, or purged."""
+"""Dead letters: published on NATS, listed, replayed once their cause is removed, or purged."""
 
 import base64
 import json
@@ -24,19 +24,25 @@ from mcp_assets.sync.resolve_ids import by_type
 logger = logging.getLogger(__name__)
 
 STAGES = ("intake", "request", "apply", "embed", "upsert")
+"""The steps at which a message or an entity can fail, in their order; the values of `dead_letters.stage`."""
 
 _MESSAGE_STAGES = frozenset({"intake", "request"})
+"""Stages whose dead letter is a message; that of the others is an entity."""
 
-_AT_ONCE = 200
-_PAGES_A_LOOK = 10
+_LETTERS_AT_ONCE = 200
+"""Dead letters that one transaction reads, with their raw bytes: some megabytes at most."""
 
-_RAW_TOLD = 64 << 10
-"""Bytes of a message that are told with its dead letter; a longer one is in the table alone."""
+_PAGES_A_CALL = 10
+"""Pages that one call announces, so that a sensor's tick stays short; the next call does the rest."""
+
+_RAW_PUBLISHED = 64 << 10
+"""Bytes up to which a message is published with its dead letter: far below NATS's default limit of 1 MB. A longer one
+is only in the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters are meant: those that fit all that is given."""
+    """Chooses dead letters: those that match every field that is not None."""
 
     ids: Sequence[int] | None = None
     entity_type: str | None = None
@@ -50,7 +56,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One message, or entity, that could not be processed. `replayed_at`: it is replayed, and not done yet."""
+    """A message, or an entity, that could not be processed. `replayed_at`: it was replayed, and is not done yet."""
 
     id: int
     stage: str
@@ -98,14 +104,14 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class Replayed:
-    """What a replay came to."""
+    """The result of a replay."""
 
     accepted: int = 0
-    """Messages that are sound now: they are in the inbox."""
+    """Messages that are valid now: they are in the inbox."""
     done: int = 0
-    """Entities that are indexed now, or need not be."""
+    """Entities that are indexed now, or need no indexing."""
     failed: int = 0
-    """Letters that are still bad; their attempts are counted."""
+    """Letters that fail again; their attempts are counted."""
 
     @property
     def total(self) -> int:
@@ -113,18 +119,18 @@ class Replayed:
 
 
 def announce_dead_letters(platform: Platform) -> int:
-    """Have the letters, and new attempts, that have not been told yet published. How many there were.
+    """Publish the letters, and new attempts, that are not published yet; returns their number.
 
-    Each is told at least once. A request that was refused is answered, too.
+    Each is published at least once. A request that intake rejected is answered, too.
     """
-    told = 0
-    for _ in range(_PAGES_A_LOOK):
+    announced = 0
+    for _ in range(_PAGES_A_CALL):
         page = _announce_page(platform)
-        told += page
-        if page < _AT_ONCE:
+        announced += page
+        if page < _LETTERS_AT_ONCE:
             break
     publish_waiting(platform)
-    return told
+    return announced
 
 
 def find_letters(platform: Platform, selection: Selection, *, limit: int | None = None) -> Iterator[DeadLetter]:
@@ -135,7 +141,7 @@ def find_letters(platform: Platform, selection: Selection, *, limit: int | None 
     up_to = row[0] if row else 0
     after, left = 0, limit
     while left is None or left > 0:
-        size = _AT_ONCE if left is None else min(left, _AT_ONCE)
+        size = _LETTERS_AT_ONCE if left is None else min(left, _LETTERS_AT_ONCE)
         with platform.postgres.transaction() as connection:
             rows = connection.execute(
                 query("find_dead_letters"), {**_filters(selection), "after": after, "up_to": up_to, "limit": size}
@@ -148,19 +154,19 @@ def find_letters(platform: Platform, selection: Selection, *, limit: int | None 
 
 
 def replay(platform: Platform, selection: Selection) -> Replayed:
-    """Try the letters of `selection` again: messages are parsed anew, entities indexed anew.
+    """Try the letters of `selection` again: messages are parsed again, entities indexed again.
 
-    A message takes its old place in the order of events. Its letter goes once it is done; what is still bad keeps its
-    letter, with the attempt counted.
+    A message takes its old place in the order of events. Its letter is deleted when the message is applied. If it fails
+    again, the letter stays, and the attempt is counted.
 
     Raises:
-        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was replayed before stands.
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was replayed stays replayed.
     """
     done = Replayed()
     page: list[DeadLetter] = []
     for letter in find_letters(platform, selection):
         page.append(letter)
-        if len(page) == _AT_ONCE:
+        if len(page) == _LETTERS_AT_ONCE:
             _replay_page(platform, page, done)
             page = []
     _replay_page(platform, page, done)
@@ -171,7 +177,7 @@ def replay(platform: Platform, selection: Selection) -> Replayed:
 
 
 def purge(platform: Platform, selection: Selection) -> int:
-    """Forget the letters of `selection`. How many there were."""
+    """Delete the letters of `selection`; returns their number."""
     with platform.postgres.transaction() as connection:
         return connection.execute(platform.postgres.query("purge_dead_letters"), _filters(selection)).rowcount
 
@@ -185,14 +191,14 @@ def _filters(selection: Selection) -> dict[str, Any]:
 def _announce_page(platform: Platform) -> int:
     query = platform.postgres.query
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(query("claim_unannounced"), {"limit": _AT_ONCE}).fetchall()
-        keep(platform, connection, *(told for row in rows for told in _told_of_letter(*row)))
+        rows = connection.execute(query("claim_unannounced"), {"limit": _LETTERS_AT_ONCE}).fetchall()
+        keep(platform, connection, *(result for row in rows for result in _results(*row)))
         if rows:
             connection.execute(query("mark_announced"), {"ids": [row[0] for row in rows]})
     return len(rows)
 
 
-def _told_of_letter(
+def _results(
     letter_id: int,
     stage: str,
     subject: str | None,
@@ -217,18 +223,18 @@ def _told_of_letter(
         "error_kind": error_kind,
         "error": error,
         "attempts": attempts,
-        "raw_base64": base64.b64encode(raw).decode() if 0 < len(raw) <= _RAW_TOLD else None,
+        "raw_base64": base64.b64encode(raw).decode() if 0 < len(raw) <= _RAW_PUBLISHED else None,
         "raw_bytes": len(raw),
     }
     if stage == "intake" and subject is not None and subject in REQUESTS:
-        # Refused before anybody could work on it: whoever asked waits for an answer.
+        # Intake rejected the request, and its sender waits for an answer.
         refused = {"counts": {}, "error_kind": error_kind, "error": error}
         yield ResultMessage(result_subject(subject, failed=True), refused, message_ids)
     yield ResultMessage(DEAD_LETTER, letter, message_ids)
 
 
 def _message_id(raw: bytes) -> str | None:
-    """The message's id, if the bytes show one: they may be anything."""
+    """The message's id; None if the bytes, which need be no valid message, have none."""
     try:
         envelope = json.loads(raw)
     except (ValueError, RecursionError):
@@ -255,7 +261,7 @@ def _replay_page(platform: Platform, page: Sequence[DeadLetter], done: Replayed)
 
 
 def _replay_messages(platform: Platform, letters: Sequence[DeadLetter]) -> tuple[int, int]:
-    """How many went into the inbox, and how many are still no events."""
+    """The numbers of messages that went into the inbox, and of those that are still rejected."""
     query = platform.postgres.query
     with platform.postgres.transaction() as connection:
         locked = {
@@ -312,10 +318,10 @@ def _replay_entities(platform: Platform, letters: dict[EntityRef, DeadLetter], d
     done.done += len(sound)
     done.failed += len(letters) - len(sound)
 
-    def settle() -> None:
+    def record() -> None:
         with platform.postgres.transaction() as connection:
             for entity_type, ids in by_type(sound).items():
-                # Those that needed nothing to be written: the row is again what was indexed before.
+                # Entities that needed no write, because their row is again as it was indexed before.
                 connection.execute(
                     platform.postgres.query("resolve_dead_letters"), {"entity_type": entity_type, "ids": ids}
                 )
@@ -330,4 +336,4 @@ def _replay_entities(platform: Platform, letters: dict[EntityRef, DeadLetter], d
                     },
                 )
 
-    retrying(platform.settings)(settle)
+    retrying(platform.settings)(record)

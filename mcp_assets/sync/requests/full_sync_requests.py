@@ -1,4 +1,4 @@
-"""Full syncs on request: each is asked for once, told how far it is, and answers all requests that it serves."""
+"""Full sync requests: one full sync serves several requests, records its progress, and answers them all at its end."""
 
 import secrets
 import time
@@ -19,19 +19,21 @@ from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import mark_shards
 
 SYNC_REQUEST = "data.sync.request"
+"""The subject whose results answer a full sync that a command asked for."""
 
 SENSOR = "(sensor)"
-"""The name under which `sync_sensor` beats, among the entity types that are drained: no type can have it."""
+"""The name of the heartbeat of `sync_sensor`. It stands among the names of entity types, and no type can have it."""
 
 ALIVE_S = 60.0
-"""A sensor that has beaten in this time will start what is asked for: between two ticks lie some seconds."""
+"""Age of the last heartbeat up to which the sensor counts as running: between two ticks lie some seconds."""
 
 _WRITTEN_EVERY_S = 1.0
+"""Seconds between two writes of progress: a person who watches sees it move, and batches are not slowed down."""
 
 
 @dataclass(frozen=True, slots=True)
 class FullSync:
-    """A full sync that was asked for. `id` is that of its backfill, too."""
+    """A full sync that was asked for. Its backfill has the same `id`."""
 
     id: str
     entity_types: Sequence[str]
@@ -40,11 +42,11 @@ class FullSync:
     started: bool
     finished: bool = False
     error: str | None = None
-    """Why it failed; None if it is complete, or not finished."""
+    """Why it failed; None: it is complete, or not finished."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class RequestMessage:
     """The message that asks for a full sync, by its place in the stream."""
 
     stream: str
@@ -56,7 +58,7 @@ class Message:
 
 @dataclass(slots=True)
 class PartitionProgress:
-    """How far a partition is. `differing`: entities found to differ; `done`: how many of them were looked at."""
+    """How far a partition is. `differing`: entities found to differ; `done`: how many of them were compared."""
 
     entity_type: str
     shard: int
@@ -78,12 +80,12 @@ def ask(
     *,
     force: bool,
     requested_by: str,
-    message: Message | None = None,
+    message: RequestMessage | None = None,
 ) -> FullSync:
     """The full sync that serves this request, once the caller's transaction is committed.
 
-    A repeated message is served by the one that it asked for before, finished or not; another request by one that
-    covers it and has not begun to compare; only else a new one is asked for. It follows those that are under way.
+    A message that was sent again gets the full sync that it got before, finished or not. Any other request joins a full
+    sync that covers its types and has not begun to compare; otherwise a new one is inserted, to run after the others.
     """
     query = platform.postgres.query
     _one_at_a_time(platform, connection)
@@ -106,7 +108,7 @@ def ask(
 
 
 def unfinished(platform: Platform) -> list[FullSync]:
-    """Those that are to be started or under way, the oldest first."""
+    """The full syncs that are to be started or under way, the oldest first."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("unfinished_full_syncs")).fetchall()
     return [FullSync(*row) for row in rows]
@@ -119,21 +121,21 @@ def find(platform: Platform, sync_id: str) -> FullSync | None:
 
 
 def started(platform: Platform, sync_id: str) -> None:
-    """Its backfill exists."""
+    """Record that the backfill exists."""
     with platform.postgres.transaction() as connection:
         connection.execute(platform.postgres.query("start_full_sync"), {"id": sync_id})
 
 
 def begins_to_compare(platform: Platform, sync_id: str) -> None:
-    """One of its runs is about to compare: what is written to the source tables from now on may be missed by it."""
+    """Record that one of its runs is about to compare: it may miss what is written to source tables from now on."""
     with platform.postgres.transaction() as connection:
         connection.execute(platform.postgres.query("full_sync_compares"), {"id": sync_id})
 
 
 def finish(platform: Platform, sync: FullSync, error: str | None) -> None:
-    """It has come to its end: with all done, or with `error`. Its requests are answered, once.
+    """Record the end of a full sync, with all done or with `error`, and answer its requests; later calls do nothing.
 
-    A request joins it before or is served by another: both take the same lock.
+    Joining takes the same lock: a request has joined before the end and is answered, or it gets another full sync.
     """
     with platform.postgres.transaction() as connection:
         _one_at_a_time(platform, connection)
@@ -154,26 +156,28 @@ def answer(
     message_id: str | None,
     entity_types: Sequence[str] | None,
 ) -> None:
-    """Tell what the finished full sync came to, to one of those who asked for it: of `entity_types`; None: of all."""
-    told = result_of(platform, sync, entity_types) | ({"error": sync.error} if sync.error is not None else {})
+    """Answer one request with the result of the finished full sync, for `entity_types`; None: for all its types."""
+    result = result_of(platform, sync, entity_types) | ({"error": sync.error} if sync.error is not None else {})
     message_ids = [message_id] if message_id is not None else []
-    keep(platform, connection, ResultMessage(result_subject(subject, failed=sync.error is not None), told, message_ids))
+    keep(
+        platform, connection, ResultMessage(result_subject(subject, failed=sync.error is not None), result, message_ids)
+    )
 
 
 def result_of(platform: Platform, sync: FullSync, entity_types: Sequence[str] | None = None) -> dict[str, Any]:
-    """The counts of a full sync, by entity type and all together, as its answer tells them: of `entity_types` only."""
-    told_types = list(sync.entity_types if entity_types is None else entity_types)
+    """The result of a full sync as its answer has it: counts by entity type and in total, for `entity_types` only."""
+    of_types = list(sync.entity_types if entity_types is None else entity_types)
     by_type: dict[str, dict[str, int]] = {}
     total: dict[str, int] = {}
     for part in progress(platform, sync.id):
-        for name in ("scanned", "embedded", "updated", "deleted", "failed") if part.entity_type in told_types else ():
+        for name in ("scanned", "embedded", "updated", "deleted", "failed") if part.entity_type in of_types else ():
             counts = by_type.setdefault(part.entity_type, {})
             counts[name] = counts.get(name, 0) + getattr(part, name)
             total[name] = total.get(name, 0) + getattr(part, name)
     return {
         "sync_type": "full_sync",
         "backfill_id": sync.id,
-        "entity_types": told_types,
+        "entity_types": of_types,
         "force": sync.force,
         "counts": total,
         "counts_by_type": by_type,
@@ -181,44 +185,44 @@ def result_of(platform: Platform, sync: FullSync, entity_types: Sequence[str] | 
 
 
 def _one_at_a_time(platform: Platform, connection: Connection) -> None:
-    """Who joins or finishes a full sync is alone at it until its transaction ends."""
+    """Wait until no other transaction joins or finishes a full sync, and keep others from it until this one ends."""
     connection.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{platform.postgres.schema}/full_syncs",)
     )
 
 
 def progress(platform: Platform, sync_id: str) -> list[PartitionProgress]:
-    """Every partition that work was begun on, by type and shard."""
+    """The partitions in which work has begun, by type and shard."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("read_full_sync_progress"), {"id": sync_id}).fetchall()
     return [PartitionProgress(*row) for row in rows]
 
 
 def forget_old(platform: Platform, days: float) -> int:
-    """Forget full syncs that ended more than `days` ago. How many there were."""
+    """Delete full syncs that ended more than `days` ago; returns their number."""
     with platform.postgres.transaction() as connection:
         return connection.execute(platform.postgres.query("forget_full_syncs"), {"days": days}).rowcount
 
 
 def sensor_lives(platform: Platform) -> None:
-    """Beat, as the sensor that starts full syncs."""
+    """Record a heartbeat of the sensor that starts full syncs."""
     with platform.postgres.transaction() as connection:
         connection.execute(platform.postgres.query("heartbeat"), {"entity_type": SENSOR, "run_id": "sync_sensor"})
 
 
 def is_served(platform: Platform) -> bool:
-    """A running daemon will start what is asked for."""
+    """The sensor that starts full syncs runs."""
     return any(beat.age_s < ALIVE_S for beat in heartbeats(platform).get(SENSOR, ()))
 
 
 def run_here(
     platform: Platform, entity_types: Sequence[str], *, force: bool, allow_mass_delete: bool = False
 ) -> Iterator[PartitionProgress]:
-    """Do a full sync in this process; yields the news of a partition: numbers are what came new, not sums.
+    """Do a full sync in this process; yields the progress of a partition since its last item, not the sum.
 
     Raises:
-        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was committed stands.
-        MassDeletion: deletions are held back, of one type or of several; all else was done.
+        StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was committed stays.
+        MassDeletion: deletions of one or several types are held back; everything else is done.
     """
     shards = range(platform.settings.shards)
     held: dict[str, MassDeletion] = {}
@@ -229,7 +233,7 @@ def run_here(
                 full_sync(platform, entity_type, shards, force=force, allow_mass_delete=allow_mass_delete)
             ) as progress:
                 for news in progress:
-                    yield news_of(entity_type, news, first=news.shard not in begun)
+                    yield progress_of(entity_type, news, first=news.shard not in begun)
                     begun.add(news.shard)
         except MassDeletion as refusal:
             held[entity_type] = refusal
@@ -245,20 +249,22 @@ def run_here(
         raise MassDeletion("; ".join(map(str, held.values())))
 
 
-def news_of(entity_type: str, news: Progress, *, first: bool) -> PartitionProgress:
-    """`news` as what came new: what a batch did, or that a partition is indexed."""
-    told = PartitionProgress(entity_type, news.shard, differing=news.differing if first else 0, indexed=news.complete)
+def progress_of(entity_type: str, news: Progress, *, first: bool) -> PartitionProgress:
+    """The progress that one item of a full sync means: of a batch, or that a partition is indexed."""
+    progress = PartitionProgress(
+        entity_type, news.shard, differing=news.differing if first else 0, indexed=news.complete
+    )
     if news.complete:
-        told.scanned = news.counts.scanned
+        progress.scanned = news.counts.scanned
     else:
         counts = news.counts
-        told.done, told.embedded, told.updated = counts.scanned, counts.embedded, counts.updated
-        told.deleted, told.failed = counts.deleted, counts.failed
-    return told
+        progress.done, progress.embedded, progress.updated = counts.scanned, counts.embedded, counts.updated
+        progress.deleted, progress.failed = counts.deleted, counts.failed
+    return progress
 
 
 class ProgressWriter:
-    """Keeps what a backfill's run has done where `progress` finds it; does nothing for a run that nobody asked for."""
+    """Stores the progress of a run of a backfill for `progress`. Does nothing for a run without a full sync request."""
 
     def __init__(self, platform: Platform, sync_id: str | None) -> None:
         self._platform = platform
@@ -276,11 +282,11 @@ class ProgressWriter:
         """A batch is committed."""
         key = (entity_type, shard)
         news = Progress(shard, counts, complete=False, differing=differing)
-        self._add(news_of(entity_type, news, first=key not in self._begun))
+        self._add(progress_of(entity_type, news, first=key not in self._begun))
         self._begun.add(key)
 
     def indexed(self, entity_type: str, shard: int, counts: Counts) -> None:
-        """All that differed in the partition is committed."""
+        """Everything that differed in the partition is committed."""
         self._add(PartitionProgress(entity_type, shard, scanned=counts.scanned, indexed=True))
         self.flush()
 
@@ -290,7 +296,7 @@ class ProgressWriter:
         self.flush()
 
     def flush(self) -> None:
-        """Write what has not been written."""
+        """Write the progress that is not written yet."""
         pending, self._pending = self._pending, {}
         if self._id is None or not pending:
             return
@@ -307,7 +313,7 @@ class ProgressWriter:
 
 
 def add_progress(sum_: PartitionProgress, news: PartitionProgress) -> None:
-    """Add what came new to `sum_`."""
+    """Add progress to a sum."""
     for name in ("differing", "done", "scanned", "embedded", "updated", "deleted", "failed"):
         setattr(sum_, name, getattr(sum_, name) + getattr(news, name))
     sum_.indexed |= news.indexed

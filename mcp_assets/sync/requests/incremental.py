@@ -1,4 +1,4 @@
-"""Incremental sync: brings just the named entities up to date, from their source rows: ledger, vectors, edges."""
+"""Incremental sync: brings the named entities up to date with their source rows: ledger, points, edges."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,23 +18,25 @@ from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.resolve_ids import by_type, pages
 
 _MARKED_AT_ONCE = 5_000
+"""Entities that one transaction marks: it holds row locks, and the linker waits for them."""
 
 
 @dataclass(slots=True)
 class Synced:
-    """What bringing entities up to date came to."""
+    """The result of bringing entities up to date."""
 
     counts: Counts = field(default_factory=Counts)
     links: LinkCounts = field(default_factory=LinkCounts)
     refusals: dict[EntityRef, Refusal] = field(default_factory=dict)
     """Entities that were dead-lettered, with the reason."""
     unknown: set[EntityRef] = field(default_factory=set)
+    """Entities without a source row and without a ledger row."""
 
 
 def bring_up_to_date(platform: Platform, refs: Sequence[EntityRef], *, force: bool = False) -> Synced:
-    """Index `refs` by what their source rows say now, and link them; `force` embeds what has not changed, too.
+    """Index `refs` from their source rows, and link them. `force`: texts that have not changed are embedded, too.
 
-    What was committed before an error stands; run again, it goes on from there.
+    What was committed before an error stays; another call does the rest.
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable.
@@ -46,7 +48,7 @@ def bring_up_to_date(platform: Platform, refs: Sequence[EntityRef], *, force: bo
 
 
 def index(platform: Platform, refs: Sequence[EntityRef], synced: Synced, *, force: bool = False) -> None:
-    """Ledger and points of `refs`, counted into `synced`."""
+    """Bring ledger rows and points of `refs` up to date; the counts are added to `synced`."""
     for entity_type, ids in by_type(refs).items():
         indexer = Indexer(platform, entity_type)
 
@@ -68,7 +70,7 @@ def index(platform: Platform, refs: Sequence[EntityRef], synced: Synced, *, forc
 
 
 def relink(platform: Platform, refs: Sequence[EntityRef], links: LinkCounts) -> None:
-    """Work out all edges of `refs` anew, and whatever else waits for the linker."""
+    """Link `refs` again by all rules, and all other entities that are marked."""
 
     def mark_all(page: Sequence[EntityRef]) -> None:
         with platform.postgres.transaction() as connection:

@@ -1,4 +1,4 @@
-"""Doctor: tries each dependency once and says what is wrong and what to do."""
+"""Doctor: tries each dependency once, and says what is wrong and what to do about it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,16 +16,19 @@ from mcp_assets.sync.collections.serving import serving_and_foreign, write_targe
 from mcp_assets.sync.inbox.stream_limits import absent_stream, can_be_made, meaning_of
 from mcp_assets.sync.link.locks import require_usable_edges
 
-_TOLD = 5
+_NAMED = 5
+"""Rows that a sentence names: it stays readable, and the number of all is in it."""
 
 _NEEDING_POSTGRES = ("source tables", "relationships", "nats", "qdrant", "collections")
+"""Checks that are left out while PostgreSQL does not answer: it has the tables, and the marks of the other stores."""
 
 _PROBE = "a short text that any model can embed"
+"""Embedded to find out whether the provider answers: one request of some tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What one check came to."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -37,7 +40,7 @@ def diagnose() -> list[Diagnosis]:
     try:
         settings = load_settings()
         profile = settings.profile
-        settings.previous_profile  # noqa: B018  (it may be mistaken, too)
+        settings.previous_profile  # noqa: B018  (it may raise, too)
     except (ValidationError, SettingsError, ValueError) as error:
         return [Diagnosis("settings", ok=False, message=str(error))]
     platform = Platform(settings, reads_only=True)
@@ -50,14 +53,14 @@ def diagnose() -> list[Diagnosis]:
         ("collections", _collections),
         ("embedder", _embedder),
     ]
-    findings = [Diagnosis("settings", ok=True, message=f"provider {settings.provider}, model {profile.name}")]
+    diagnoses = [Diagnosis("settings", ok=True, message=f"provider {settings.provider}, model {profile.name}")]
     silent_postgres = False
     try:
         for name, check in checks:
             if silent_postgres and name in _NEEDING_POSTGRES:
                 continue
             try:
-                findings.append(Diagnosis(name, ok=True, message=check(platform)))
+                diagnoses.append(Diagnosis(name, ok=True, message=check(platform)))
             except (
                 SettingsError,
                 StoreUnavailable,
@@ -67,20 +70,20 @@ def diagnose() -> list[Diagnosis]:
                 TextRefused,
                 ValueError,
             ) as error:
-                findings.append(Diagnosis(name, ok=False, message=str(error)))
+                diagnoses.append(Diagnosis(name, ok=False, message=str(error)))
                 if name == "postgres" and isinstance(error, StoreUnavailable):
                     silent_postgres = True
-                    findings += _without_postgres(platform)
+                    diagnoses += _without_postgres(platform)
     finally:
         platform.close()
-    return findings
+    return diagnoses
 
 
 def _without_postgres(platform: Platform) -> list[Diagnosis]:
-    """The findings of all that PostgreSQL is needed for, while it does not answer: whose fault it is, and is not."""
+    """Diagnoses for the checks that need PostgreSQL, while it does not answer: they say which store is at fault."""
     silent = platform.silent_without_postgres()
-    answers = "it answers; whether it is this platform's, and what it holds, is looked at when PostgreSQL is back"
-    later = "looked at when PostgreSQL is back"
+    answers = "it answers; whether it is this platform's, and what it holds, is checked when PostgreSQL is back"
+    later = "checked when PostgreSQL is back"
     return [
         Diagnosis(name, ok=False, message=silent[name])
         if name in silent
@@ -109,13 +112,13 @@ def _source_tables(platform: Platform) -> str:
             if reader is not None:
                 reader.read(connection, ["00000000-0000-0000-0000-000000000000", "0"])
                 faults = reader.id_faults(connection, (0, SLOTS))
-                wrong += [f"{name}:{entity_id}: {told}" for entity_id, (_, told) in faults.sentences().items()]
+                wrong += [f"{name}:{entity_id}: {fault}" for entity_id, (_, fault) in faults.sentences().items()]
     if wrong:
         raise StoreRefused(
-            f"{len(wrong)} ids of source rows cannot be those of entities: {'; '.join(wrong[:_TOLD])}"
-            + (" …" if len(wrong) > _TOLD else "")
+            f"{len(wrong)} ids of source rows cannot be those of entities: {'; '.join(wrong[:_NAMED])}"
+            + (" …" if len(wrong) > _NAMED else "")
         )
-    return "every mapped table and column is there"
+    return "every mapped table and column exists"
 
 
 def _relationships(platform: Platform) -> str:
@@ -124,20 +127,20 @@ def _relationships(platform: Platform) -> str:
 
 
 def _nats(platform: Platform) -> str:
-    told, absent = [], []
+    lines, absent = [], []
     for name in platform.settings.streams:
         state = platform.nats.state(name)
         if state is None and not can_be_made(platform.settings):
             absent.append(absent_stream(name))
         elif state is None:
-            told.append(f"stream {name} will be made at first use")
+            lines.append(f"stream {name} will be made at first use")
         else:
             meaning = meaning_of(state)
             blind = [f"a loss of messages may go unnoticed: {reason}" for reason in meaning.blind]
-            told.append(f"stream {name} holds up to message {state.last_seq}: " + "; ".join([*meaning.words, *blind]))
+            lines.append(f"stream {name} holds up to message {state.last_seq}: " + "; ".join([*meaning.words, *blind]))
     if absent:
-        raise StoreRefused("; ".join([*absent, *told]))
-    return ". ".join(told)
+        raise StoreRefused("; ".join([*absent, *lines]))
+    return ". ".join(lines)
 
 
 def _qdrant(platform: Platform) -> str:
@@ -145,25 +148,25 @@ def _qdrant(platform: Platform) -> str:
 
 
 def _collections(platform: Platform) -> str:
-    told = []
-    served, others = serving_and_foreign(platform)
-    if others:
-        raise CollectionNotOurs("; ".join(map(str, others.values())))
+    lines = []
+    served, foreign = serving_and_foreign(platform)
+    if foreign:
+        raise CollectionNotOurs("; ".join(map(str, foreign.values())))
     for name, entity_type in platform.settings.entity_types.items():
         alias = entity_type.collection_name
         found = served.get(alias)
         if found is None:
-            told.append(f"{alias}: not made yet")
+            lines.append(f"{alias}: not made yet")
             continue
         points = platform.qdrant.count(found.collection.name)
-        told.append(f"{alias}: {points} points of {found.profile.name}")
-        # A Qdrant that answers may refuse the filters of a search all the same: a strict one, without an index.
+        lines.append(f"{alias}: {points} points of {found.profile.name}")
+        # A Qdrant that answers may still refuse the filters of a search: in strict mode, if an index is missing.
         probe = np.full(found.profile.dimension, found.profile.dimension**-0.5, dtype=np.float32)
         platform.qdrant.search(found.collection.name, probe, entity_type=name, limit=1)
         if found.profile != platform.embedder.profile:
-            # Raises if nobody could write there.
+            # Raises if no configured model fits the collection.
             write_targets(platform, alias)
-    return ", ".join(dict.fromkeys(told))
+    return ", ".join(dict.fromkeys(lines))
 
 
 def _embedder(platform: Platform) -> str:

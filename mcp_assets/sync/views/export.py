@@ -1,4 +1,4 @@
-"""Export: the graph as a file: GraphML, CSV, Parquet, or one HTML page with a picture to explore."""
+"""Export: the graph as a file: GraphML, CSV, Parquet, or one HTML page with an interactive picture."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator
@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from mcp_assets.platform import Platform
 from mcp_assets.sync.views.graph import ExportedEdge, Format, exported
-from mcp_assets.sync.views.html_page import picture
+from mcp_assets.sync.views.html_page import html_page_of
 
 _COLUMNS = list(ExportedEdge.__slots__)
 _CATEGORIES = ("source_type", "target_type", "relationship_type", "origin")
 _ROWS_AT_ONCE = 50_000
+"""Rows of a file that are in memory at once: some tens of megabytes."""
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _PARQUET = pa.schema(
@@ -40,13 +41,13 @@ def export(
         case Format.PARQUET:
             return _write_parquet(edges, path)
         case Format.GRAPHML:
-            with path.open("w"):  # a path that cannot be written is an OSError here, and none of igraph's
+            with path.open("w"):  # raises OSError if the path cannot be written; igraph would raise an error of its own
                 pass
             graph = graph_of(edge_table(edges))
             graph.write_graphml(str(path))
         case Format.HTML:
             graph = graph_of(edge_table(edges))
-            path.write_text(picture(graph), encoding="utf-8")
+            path.write_text(html_page_of(graph), encoding="utf-8")
     return int(graph.ecount())
 
 
@@ -71,7 +72,7 @@ def _write_parquet(edges: Iterator[ExportedEdge], path: Path) -> int:
 
 
 def _parts(edges: Iterator[ExportedEdge]) -> Iterator[pd.DataFrame]:
-    """Tables of some edges each: a file of any length is written with bounded memory."""
+    """Tables of at most _ROWS_AT_ONCE edges, so that memory does not grow with the file."""
     while part := list(islice(edges, _ROWS_AT_ONCE)):
         yield edge_table(part)
 

@@ -1,4 +1,4 @@
-"""The graph as people look at it: the edges around an entity, strengths of a partition, everything for an export."""
+"""Graph: reads edges for a person: those around an entity, all of them for an export, and strengths for a plot."""
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,7 +15,10 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.link.locks import reading_edges
 
 _ROWS_AT_ONCE = 10_000
+"""Edges of an export that are fetched at once: some megabytes."""
+
 _NEIGHBOURS_SHOWN = 500
+"""Edges that are followed from one entity in each direction: more would fill no screen and slow the search down."""
 
 
 class Format(StrEnum):
@@ -29,7 +32,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """One edge near an entity, ours or of others. `depth`: steps from the entity to its nearer end, plus one."""
+    """One edge near an entity, of any program. `depth`: steps from the entity to the nearer end, plus one."""
 
     source: EntityRef
     target: EntityRef
@@ -38,7 +41,7 @@ class Related:
     depth: int
     origin: str | None
     metadata: Mapping[str, Any]
-    """The evidence: which rule made it, of which words, or what is shared."""
+    """The evidence: the rule that made the edge, and the words or tags that it found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,13 @@ class ExportedEdge:
 def related(
     platform: Platform, start: EntityRef, *, types: Collection[str] = (), depth: int = 1
 ) -> tuple[list[Related], dict[EntityRef, str | None]]:
-    """The edges at most `depth` steps around `start`, both ways, strongest first, and the titles of their ends.
+    """The edges within `depth` steps of `start` in both directions, strongest first, and the titles of their ends.
 
-    Breadth first; an entity with very many edges is followed along the strongest of them.
+    The search is breadth first. From an entity with very many edges, only the strongest are followed.
 
     Raises:
         StoreUnavailable.
-        StoreRefused: the table of edges could not be made or adopted; so do the other readers of edges here.
+        StoreRefused: the table of edges could not be made or adopted. The other readers of edges here raise it, too.
     """
     found: dict[tuple[EntityRef, EntityRef, str, str | None], Related] = {}
     seen = {start}
@@ -105,7 +108,7 @@ def find_by_id(platform: Platform, entity_id: str) -> list[EntityRef]:
 
 
 def exported(platform: Platform, *, types: Collection[str] = (), min_strength: float = 0.0) -> Iterator[ExportedEdge]:
-    """Every edge, those of others too, in the order of source, target and type; memory does not grow with them."""
+    """Every edge, those of other programs too, by source, target and type; memory does not grow with their number."""
     statement = sql.SQL(
         "SELECT source_type, source_id::text, target_type, target_id::text, relationship_type, strength, edge.metadata,"
         " edge.origin, source.title, target.title"
@@ -128,7 +131,7 @@ def exported(platform: Platform, *, types: Collection[str] = (), min_strength: f
 
 
 def strengths_of(platform: Platform, entity_type: str, shard: int) -> dict[EdgeType, list[int]]:
-    """How many of our edges from the partition have which strength: STRENGTH_BINS numbers a type of edge."""
+    """A histogram of the strengths of our edges from a partition: STRENGTH_BINS numbers for each edge type."""
     low, high = slot_range(shard, platform.settings.shards)
     with reading_edges(platform) as connection:
         ids = [
@@ -153,7 +156,7 @@ def strengths_of(platform: Platform, entity_type: str, shard: int) -> dict[EdgeT
 
 
 def edge_counts(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, dict[str, int]]:
-    """How many of our edges each of `refs` is the source of, by type."""
+    """The number of our edges from each of `refs`, by type."""
     found: dict[EntityRef, dict[str, int]] = {}
     if refs:
         with reading_edges(platform) as connection:
@@ -192,8 +195,8 @@ def _around(
         )
         for source_type, source_id, target_type, target_id, edge_type, strength, origin, metadata in rows:
             source, target = EntityRef(source_type or "?", source_id), EntityRef(target_type or "?", target_id)
-            said = metadata if isinstance(metadata, dict) else {}
-            yield Related(source, target, edge_type, _decimals(strength), depth, origin, said)
+            evidence = metadata if isinstance(metadata, dict) else {}
+            yield Related(source, target, edge_type, _decimals(strength), depth, origin, evidence)
 
 
 def _titles(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, str | None]:
@@ -204,5 +207,5 @@ def _titles(platform: Platform, connection: Connection, refs: Collection[EntityR
 
 
 def _decimals(strength: float | None) -> float | None:
-    """A `real` of the table at the decimals at which it was written."""
+    """A strength with the 4 decimals with which it was written: a `real` is not exact."""
     return None if strength is None else round(strength, 4)

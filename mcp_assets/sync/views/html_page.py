@@ -1,4 +1,4 @@
-"""Picture: a graph as one HTML page that needs nothing else: zoom, names, filters by edge type and strength."""
+"""HTML page: a graph as one self-contained page, with zoom, names, and filters by edge type and strength."""
 
 import html
 import json
@@ -6,7 +6,7 @@ import json
 import igraph
 import plotly.graph_objects as go
 
-COLOURS = {
+_COLOURS = {
     "semantic_similarity": "#4c78a8",
     "topical_relevance": "#72b7b2",
     "sequential_dependency": "#e45756",
@@ -17,10 +17,10 @@ _OTHER = "#888888"
 _VERTEX_COLOURS = ("#2f4b7c", "#ffa600", "#4f9d69", "#d45087", "#a05195", "#665191")
 
 
-def picture(graph: igraph.Graph) -> str:
-    """The page. Vertices need `name`, `title`, `entity_type`; edges `type`, `strength`.
+def html_page_of(graph: igraph.Graph) -> str:
+    """The page, as text. Vertices need `name`, `title`, `entity_type`; edges `type`, `strength`.
 
-    The layout is computed here, so that the page only draws; WebGL keeps thousands of edges fluent.
+    The layout is computed here, so that the browser only draws. WebGL draws thousands of edges without delay.
     """
     layout = _layout(graph)
     figure = go.Figure()
@@ -33,7 +33,7 @@ def picture(graph: igraph.Graph) -> str:
                 mode="lines",
                 name=edge_type,
                 hoverinfo="skip",
-                line={"width": 1, "color": COLOURS.get(edge_type, _OTHER)},
+                line={"width": 1, "color": _COLOURS.get(edge_type, _OTHER)},
                 opacity=0.5,
             )
         )
@@ -80,7 +80,7 @@ def picture(graph: igraph.Graph) -> str:
 
 
 def _layout(graph: igraph.Graph) -> list[list[float]]:
-    """A place for each vertex: near where the strong edges are; the same for the same graph."""
+    """Coordinates of each vertex: strong edges draw their ends together. The same graph gets the same layout."""
     if not graph.vcount():
         return []
     weights = [max(strength, 0.01) for strength in graph.es["strength"]] if graph.ecount() else None

@@ -1,4 +1,4 @@
-"""Pending: what waits in stream, inbox and ledger, and what was dead-lettered; a store that is silent is said so."""
+"""Pending: counts what waits in streams, inbox and ledger, and dead letters; names the stores that do not answer."""
 
 import threading
 from collections.abc import Callable
@@ -21,30 +21,30 @@ from mcp_assets.sync.index.sweep import SweepPass, as_dict, last_passes
 
 @dataclass(slots=True)
 class Pending:
-    """Numbers of what is not done yet. None: unknown, for the store does not answer."""
+    """The numbers of messages and entities that wait. None: unknown, because the store does not answer."""
 
     unread: dict[str, int | None] = field(default_factory=dict)
     """Messages of each stream that intake has not read."""
     inbox: dict[str, int] = field(default_factory=dict)
-    """Messages taken in and not applied, by kind and entity type."""
+    """Messages in the inbox, by kind and entity type."""
     entities: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By entity type: living entities, and entities whose state Qdrant does not hold yet."""
+    """By entity type: living entities, and dirty ones, whose present state is not in Qdrant yet."""
     dead_letters: dict[str, int] = field(default_factory=dict)
     unlinked: int = 0
-    """Marks of entities that are to be re-linked."""
+    """Entities that are marked to be linked."""
     rechecks: int = 0
-    """Entities to be looked at again, for an event may have come before its commit; they count as nothing pending."""
+    """Entities that are compared again, because an event may come before its commit. They do not count as pending."""
     sweeps: list[SweepPass] = field(default_factory=list)
     """The last comparison of each source table with the ledger."""
     sweeping: bool = True
-    """Whether the settings have them compared all the time."""
+    """The sweep is on in the settings."""
     wanted_full_syncs: dict[str, str] = field(default_factory=dict)
     collections: list[str] = field(default_factory=list)
-    """What is to be said of a change of model that is under way."""
+    """Sentences about a change of model that is under way."""
     answers: int = 0
-    """Results of finished work that NATS has not confirmed yet."""
+    """Results in the outbox: NATS has not confirmed them yet."""
     provider: list[str] = field(default_factory=list)
-    """Why the embedding provider embeds nothing, since when, and when it is tried again."""
+    """Sentences about outages of the embedding provider: reason, begin, next try."""
     unavailable: list[str] = field(default_factory=list)
 
     @property
@@ -87,7 +87,7 @@ class Pending:
         ]
         lines += [f"relationships: {self.unlinked} entities to re-link"] if self.unlinked else []
         lines += (
-            [f"rechecks: {self.rechecks} entities are looked at again, in case their rows are committed late"]
+            [f"rechecks: {self.rechecks} entities are compared again, in case their rows are committed late"]
             if self.rechecks
             else []
         )
@@ -112,14 +112,14 @@ class Pending:
 
 
 def pending(platform: Platform, *, within_s: float = 30.0) -> Pending:
-    """Ask PostgreSQL and NATS what is left to do, and Qdrant whether it answers.
+    """Read what waits from PostgreSQL and NATS, and try whether Qdrant answers.
 
-    A PostgreSQL that has not told all by `within_s` counts as silent.
+    If PostgreSQL has not answered all queries after `within_s` seconds, it counts as unavailable.
     """
     try:
         found = _answer(partial(_ask_postgres, platform), within_s)
     except StoreUnavailable as error:
-        # It holds the cursors of the streams, too, and the marks by which the other stores are known.
+        # Without PostgreSQL there are no cursors of streams, and no marks by which the other stores are recognised.
         return Pending(
             unread=dict.fromkeys(platform.settings.streams),
             unavailable=[str(error), *platform.silent_without_postgres().values()],
@@ -131,7 +131,7 @@ def pending(platform: Platform, *, within_s: float = 30.0) -> Pending:
         try:
             look = stream_backlog(platform, name)
         except StoreUnavailable as error:
-            # The other streams would only be waited for, too.
+            # NATS does not answer: each further stream would cost another timeout.
             found.unread |= {other: None for other in platform.settings.streams if other not in found.unread}
             found.unavailable.append(str(error))
             break
@@ -171,13 +171,13 @@ def _ask_postgres(platform: Platform) -> Pending:
 
 
 def _answer(ask: Callable[[], Pending], within_s: float) -> Pending:
-    """What `ask` returns or raises; StoreUnavailable if it takes longer. The thread that asks is left behind then."""
+    """What `ask` returns or raises; StoreUnavailable if it takes longer. Its thread is a daemon, and is left then."""
     answer: Future[Pending] = Future()
 
     def run() -> None:
         try:
             answer.set_result(ask())
-        except BaseException as error:  # noqa: BLE001  (raised again where the answer is awaited)
+        except BaseException as error:  # noqa: BLE001  (raised again by `result`)
             answer.set_exception(error)
 
     threading.Thread(target=run, name="pending", daemon=True).start()
@@ -185,6 +185,6 @@ def _answer(ask: Callable[[], Pending], within_s: float) -> Pending:
         return answer.result(within_s)
     except FutureTimeoutError as error:
         raise StoreUnavailable(
-            f"PostgreSQL has not told all within {within_s:.0f} s: it is slow, or what is asked waits for a lock; look "
+            f"PostgreSQL has not answered within {within_s:.0f} s: it is slow, or a query waits for a lock; look "
             "at its load, its disk and pg_stat_activity"
         ) from error

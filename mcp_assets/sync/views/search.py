@@ -1,4 +1,4 @@
-"""Search: one question to all collections, answered by the entities nearest to it, best first."""
+"""Search: the entities nearest to a question, over all collections, best first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,19 @@ from mcp_assets.sync.collections.serving import searchable_collections
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """One entity that answers a search. `score`: that of its best point; `chunk`: that point's part of a long text."""
+    """One entity that a search found."""
 
     ref: EntityRef
     score: float
+    """Cosine of the question and the entity's best point."""
     title: str | None
     excerpt: str
     chunk: tuple[int, int] | None
+    """Start and end of the best point's chunk in the text; None: the best point is that of the entity."""
 
 
 _EXCERPT = 200
+"""Characters of the text that a result shows: two lines of a terminal."""
 
 
 def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: int = 10) -> list[SearchResult]:
@@ -35,18 +38,18 @@ def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: 
     """
     registry = platform.settings.entity_types
     wanted = list(types) or list(registry)
-    targets = searchable_collections(platform)
-    # While a model is being changed, the collections in service are those of the model before.
-    embedders = [embedder for _, embedder in targets.values()] or [platform.embedder]
+    served = searchable_collections(platform)
+    # While a change of model is under way, the collections in service are still those of the old model.
+    embedders = [embedder for _, embedder in served.values()] or [platform.embedder]
     vectors = {key: one.embed_query(query) for key, one in {id(one): one for one in embedders}.items()}
     hits: list[Hit] = []
-    # One type at a time: in a shared collection two types may have entities of the same id.
+    # One search a type: entities of two types in a shared collection may have the same id.
     for name in wanted:
-        if (found := targets.get(registry[name].collection_name)) is not None:
+        if (found := served.get(registry[name].collection_name)) is not None:
             target, embedder = found
             collection = target.collection.name
             found_here = platform.qdrant.search(collection, vectors[id(embedder)], entity_type=name, limit=limit)
-            # A point of others may name an entity, too.
+            # Points of other programs may name an entity, too; only ours have the key.
             hits += (hit for hit in found_here if Key.KIND in hit.payload)
     best = sorted(hits, key=lambda hit: (-hit.score, hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID]))[:limit]
     texts = _texts(platform, [EntityRef(hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID]) for hit in best])

@@ -17,7 +17,7 @@ from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.requests import full_sync_requests
-from mcp_assets.sync.requests.answering import lane, work_off
+from mcp_assets.sync.requests.sync_requests import answer_requests, drain_name
 from mcp_assets_tests.integration.defs.conftest import told_by
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import dead_letters, points, put_tasks, rows, send, take_in
@@ -90,7 +90,7 @@ def metadata(result: dg.ExecuteInProcessResult, op: str) -> dict[str, Any]:
 def ask_for_full_sync(platform: Platform) -> None:
     ask(platform, "full_sync", message_id="f", entity_types=["task", "page"])
     take_in(platform)
-    list(work_off(platform, MessageKind.SYNC, "test"))
+    list(answer_requests(platform, MessageKind.SYNC, "test"))
 
 
 def test_a_tick_asks_for_one_run_of_each_kind_of_request_and_for_none_while_one_is_at_it(
@@ -103,14 +103,14 @@ def test_a_tick_asks_for_one_run_of_each_kind_of_request_and_for_none_while_one_
 
     told = tick()
 
-    assert sorted(lanes(told)) == [lane(MessageKind.SYNC), lane(MessageKind.VALIDATE)]
+    assert sorted(lanes(told)) == [drain_name(MessageKind.SYNC), drain_name(MessageKind.VALIDATE)]
     assert {request.run_config["ops"]["answer"]["config"]["kind"] for request in told.run_requests or ()} == {
         "SYNC",
         "VALIDATE",
     }
-    working = work_off(platform, MessageKind.SYNC, "some run")
+    working = answer_requests(platform, MessageKind.SYNC, "some run")
     next(working)
-    assert lanes(tick()) == [lane(MessageKind.VALIDATE)]
+    assert lanes(tick()) == [drain_name(MessageKind.VALIDATE)]
 
 
 def test_a_run_tells_every_difference_and_decision_as_a_table(
@@ -187,7 +187,7 @@ def test_a_backfill_that_did_not_succeed_is_answered_with_the_reason_and_can_be_
 
     ask(platform, "full_sync", message_id="once more")
     take_in(platform)
-    list(work_off(platform, MessageKind.SYNC, "test"))
+    list(answer_requests(platform, MessageKind.SYNC, "test"))
     tick()
     assert len(instance.get_backfills()) == 2
 

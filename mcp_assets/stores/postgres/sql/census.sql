@@ -12,7 +12,8 @@ SET ended_at = clock_timestamp(), checked = %(checked)s, points = %(points)s, ed
 WHERE id = %(census)s
 
 -- name: delete_older_censuses
--- One of the collection in use replaces all; one of a collection that is being built, only its own.
+-- A census of the collection in use replaces all older ones of the slots; a census of another collection, only those of
+-- the same collection.
 DELETE FROM {schema}.censuses
 WHERE entity_type = %(entity_type)s AND (%(in_use)s OR collection = %(collection)s)
   AND low < %(high)s AND high > %(low)s AND id <> %(census)s
@@ -70,7 +71,7 @@ FROM {schema}.entities
 WHERE deleted_at IS NULL
 
 -- name: dangling_references
--- References of which no name finds an entity; a slug names its parent whether there is one or not.
+-- References of which no name finds an entity. Rule slug is left out: a slug names a parent that need not exist.
 SELECT source_type, source_id, min(kind) FILTER (WHERE place = 0), min(key) FILTER (WHERE place = 0), rule
 FROM {schema}.reference_uses AS used
 WHERE source_type = %(entity_type)s AND rule <> 'slug'
@@ -95,7 +96,7 @@ GROUP BY source_type, source_id, coalesce(nullif(written, ''), key), within, rel
 HAVING count(*) = max(places)
 
 -- name: waiting_for_links
--- Entities whose place in the edges may be about to change.
+-- Entities whose edges may be about to change: marked for the linker, or dirty.
 SELECT entity_type, entity_id FROM {schema}.relink_marks
     JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id) USING (entity_type, entity_id)
 UNION
@@ -126,7 +127,7 @@ WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s A
 ORDER BY md5(entity_id || %(seed)s) LIMIT %(limit)s
 
 -- name: living_not_linked
--- One side without the other.
+-- Living entities that the linker does not know, and linked ones that are not living.
 SELECT coalesce(ledger.entity_id, linked.entity_id)
 FROM (
     SELECT entity_id FROM {schema}.entities
@@ -165,7 +166,7 @@ WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id > %(after)s
 GROUP BY entity_id ORDER BY entity_id LIMIT %(limit)s
 
 -- name: entities_going
--- Entities that a repair would remove, and those among them that are still in the ledger.
+-- The numbers of entities that a repair would remove, and of those among them that are living in the ledger.
 SELECT count(DISTINCT entity_id), count(DISTINCT entity_id) FILTER (WHERE kind = 'vanished_row')
 FROM {schema}.drift WHERE census = %(census)s AND kind = ANY(%(kinds)s)
 
@@ -194,7 +195,7 @@ ORDER BY entity_id
 ON CONFLICT (entity_type, entity_id) DO NOTHING
 
 -- name: differing_living
--- Of what a full sync will look at, what it could find gone, with the number of all that could be gone there.
+-- The number of living entities that a full sync will compare and may find deleted, and of all living entities there.
 SELECT (
     SELECT count(*)
     FROM differing JOIN {schema}.entities AS ledger
@@ -229,7 +230,7 @@ SELECT id, coalesce(entity_type || ':' || entity_id, subject), stage, error_kind
 FROM {schema}.dead_letters ORDER BY last_at DESC, id DESC LIMIT %(limit)s
 
 -- name: given_up_entities
--- Of the types, or of the entities alone if any are named.
+-- Entities with a dead letter: of the types, or only the named entities if there are any.
 SELECT DISTINCT entity_type, entity_id FROM {schema}.dead_letters
 WHERE stage IN ('apply', 'embed', 'upsert') AND entity_type = ANY(%(of_types)s)
   AND (%(types)s::text[] = '{}' OR EXISTS (
@@ -239,7 +240,7 @@ WHERE stage IN ('apply', 'embed', 'upsert') AND entity_type = ANY(%(of_types)s)
 ORDER BY 1, 2
 
 -- name: end_entities
--- Their order is behind that of the newest event, and before that of each later one.
+-- The event order of the deletion is behind that of the newest event, and before that of each later event.
 UPDATE {schema}.entities
 SET deleted_at = now(), dirty = true, title = NULL, content = '', metadata = '{}', text_hash = 'deleted',
     state_hash = 'deleted', event_order = coalesce(event_order, '') || '!', changed_at = now()
@@ -247,7 +248,7 @@ WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND origin = 'e
 RETURNING entity_id
 
 -- name: removed_types
--- The types of `linked` are found by one step through its key a type.
+-- The types in `linked` are found by one step through its primary key a type: a DISTINCT would read all its rows.
 WITH RECURSIVE linked_types AS (
     (SELECT entity_type FROM {schema}.linked ORDER BY entity_type LIMIT 1)
     UNION ALL
@@ -283,7 +284,7 @@ ON CONFLICT DO NOTHING
 DELETE FROM {schema}.wanted_full_syncs WHERE entity_type <> ALL(%(types)s)
 
 -- name: reject_removed_types
--- In a form that is parsed again when the letter is replayed.
+-- `raw` is a message again, which is parsed when the letter is replayed.
 WITH taken AS (
     DELETE FROM {schema}.inbox WHERE kind IN ('entity', 'relate') AND entity_type <> ALL(%(types)s)
     RETURNING kind, subject, stream, epoch, seq, stored_at, entity_type, entity_id, payload, message_id

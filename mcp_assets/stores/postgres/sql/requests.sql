@@ -26,7 +26,7 @@ SELECT entity_id FROM {schema}.entities WHERE entity_type = %(entity_type)s AND 
 SELECT full_sync_id FROM {schema}.full_sync_requests WHERE message_id = %(message_id)s LIMIT 1
 
 -- name: full_sync_covering
--- Only one that has not begun to compare: it will see what was written before it was asked for.
+-- A full sync that has begun to compare may miss rows that were written before the request, so that it does not serve it.
 SELECT id FROM {schema}.full_syncs
 WHERE finished_at IS NULL AND comparing_at IS NULL AND entity_types @> %(entity_types)s::text[] AND (force OR NOT %(force)s)
 ORDER BY requested_at LIMIT 1

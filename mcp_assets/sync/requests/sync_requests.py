@@ -1,4 +1,4 @@
-"""Requests: works off the sync and validate requests of the inbox, one after the other, and answers each."""
+"""Sync requests: does what the sync and validate requests in the inbox ask for, one at a time, and answers each."""
 
 import json
 import logging
@@ -25,20 +25,22 @@ from mcp_assets.sync.resolve_ids import find_entities
 logger = logging.getLogger(__name__)
 
 TRIES = 5
-"""Of a request whose stores do not answer, before it is given up, answered so, and dead-lettered."""
+"""Tries of a request whose stores do not answer. After the last one the request is answered with the error and becomes
+a dead letter: its sender may not wait for ever."""
 
 REQUEST_KINDS = (MessageKind.SYNC, MessageKind.VALIDATE)
+"""The kinds of messages that are answered here; each kind has a drain of its own."""
 
 
 class BadRequest(Exception):
-    """A request that cannot be done as it stands; the message says what is wrong with it."""
+    """A request that cannot be done as it is; the error says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request of the inbox."""
 
-    message: full_sync_requests.Message
+    message: full_sync_requests.RequestMessage
     request: SyncRequest
     stored_at: datetime
     attempts: int
@@ -46,19 +48,19 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What became of one request."""
+    """The result of one request."""
 
     request: Request
     result: dict[str, Any]
     error: str | None = None
-    """Why it failed; None if it is done, or under way."""
-    told: bool = True
-    """The result is told now; else once the full sync that serves it is through, or after another try."""
+    """Why the request failed; None: it is done, or under way."""
+    is_final: bool = True
+    """The result is published now. Otherwise it is published when a full sync ends, or after another try."""
     differences: Sequence[Difference] = field(default_factory=list)
 
 
-def lane(kind: MessageKind) -> str:
-    """The name under which requests of `kind` are drained, among the entity types: no type can have it."""
+def drain_name(kind: MessageKind) -> str:
+    """The name of the drain of such requests. It stands among the names of entity types, and no type can have it."""
     return f"({kind})"
 
 
@@ -68,16 +70,16 @@ def pending_requests(platform: Platform) -> list[MessageKind]:
         return [MessageKind(row[0]) for row in connection.execute(platform.postgres.query("pending_requests"))]
 
 
-def work_off(platform: Platform, kind: MessageKind, run_id: str) -> Generator[Answer, None, None]:
+def answer_requests(platform: Platform, kind: MessageKind, run_id: str) -> Generator[Answer, None, None]:
     """Answer the requests of `kind`, in the order of the streams, until none is due.
 
-    A request leaves the inbox in the transaction that holds its lock and keeps its answer: killed at any moment, it is
-    there again, or it is answered. Yields nothing if somebody else is at it.
+    One transaction locks a request, deletes it from the inbox and stores its answer. So after a kill at any moment, the
+    request is still in the inbox, or it is answered. Yields nothing if another process drains these requests.
 
     Raises:
         StoreUnavailable: PostgreSQL does not answer.
     """
-    with hold_drain_lock(platform, lane(kind), run_id) as alone:
+    with hold_drain_lock(platform, drain_name(kind), run_id) as alone:
         while alone and (answer := _answer_next(platform, kind)) is not None:
             publish_waiting(platform)
             yield answer
@@ -94,17 +96,17 @@ def _answer_next(platform: Platform, kind: MessageKind) -> Answer | None:
             answer = _answer(platform, connection, request)
             if answer.error is not None:
                 _dead_letter(platform, connection, request, "request_failed", answer.error)
-            _take_out(platform, connection, request)
-            if answer.told:
+            _delete(platform, connection, request)
+            if answer.is_final:
                 _keep(platform, connection, answer)
     except (StoreUnavailable, EmbedderUnavailable) as error:
         if request is None:
             raise
-        answer = _put_off(platform, request, str(error))
+        answer = _postpone(platform, request, str(error))
     except Exception as error:
-        # A fault of ours: the run fails with it, and the request does not come back for ever.
+        # A bug: the run fails with the error. The request is postponed, so that its tries are counted and end.
         if request is not None:
-            _put_off(platform, request, f"{type(error).__name__}: {error}")
+            _postpone(platform, request, f"{type(error).__name__}: {error}")
         raise
     return answer
 
@@ -131,7 +133,7 @@ def _incremental(platform: Platform, request: Request, result: dict[str, Any]) -
     asked_at, edges_before = _edges_now(platform, found.refs)
     synced = bring_up_to_date(platform, found.refs, force=_flag(request, "force"))
     with platform.postgres.transaction() as connection:
-        # Not what the linker counts: it works off what others changed, too.
+        # The counts of the linker would include edges of other entities that were marked.
         since = dict.fromkeys(found.refs, asked_at)
         edges = edge_results(platform.relationships.changes_since(connection, since, edges_before).values())
     unknown = [*found.unknown, *map(str, sorted(synced.unknown))]
@@ -179,11 +181,11 @@ def _full(platform: Platform, connection: Connection, request: Request) -> Answe
     )
     result = full_sync_requests.result_of(platform, sync, entity_types)
     if not sync.finished:
-        return Answer(request, result, told=False)
-    # A repeated message, of a full sync that is through: it gets the same answer, and is no failure of its own.
+        return Answer(request, result, is_final=False)
+    # The message was sent again, and its full sync has ended: it gets the same answer, even if that is a failure.
     message = request.message
     full_sync_requests.answer(platform, connection, sync, message.subject, message.message_id, entity_types)
-    return Answer(request, result, told=False)
+    return Answer(request, result, is_final=False)
 
 
 def _conflicts(platform: Platform, request: Request, result: dict[str, Any]) -> Answer:
@@ -219,7 +221,7 @@ def _validation(platform: Platform, request: Request, result: dict[str, Any]) ->
         if not found.refs:
             raise BadRequest(f"none of the {len(targets)} entities named is known")
         entity_types = [name for name in entity_types if any(ref.type == name for ref in found.refs)]
-    # What is broken is mended, as the original worker did with orphaned relationships, unless it is told not to.
+    # The default is to repair, because the original worker removed orphaned relationships unasked.
     repair = _flag(request, "repair", default=True)
     validation = validate(
         platform,
@@ -249,7 +251,7 @@ def _validation(platform: Platform, request: Request, result: dict[str, Any]) ->
 
 
 def _entity_types(platform: Platform, request: Request) -> list[str]:
-    """The types that `context.entity_types` names, in the order of the registry; all if it names none."""
+    """The types that `context.entity_types` names, in the order of the registry; all types if it is absent."""
     named = request.request.context.get("entity_types")
     if named is None:
         return list(platform.settings.entity_types)
@@ -275,7 +277,7 @@ def _flag(request: Request, name: str, *, default: bool = False) -> bool:
 
 
 def _keep(platform: Platform, connection: Connection, answer: Answer) -> None:
-    """Have the answer published once the transaction is committed."""
+    """Store the answer in the outbox: it is published after the commit."""
     message = answer.request.message
     told = ResultMessage(
         result_subject(message.subject, failed=answer.error is not None),
@@ -285,14 +287,14 @@ def _keep(platform: Platform, connection: Connection, answer: Answer) -> None:
     keep(platform, connection, told)
 
 
-def _put_off(platform: Platform, request: Request, error: str) -> Answer:
-    """The request is tried again after a while, or given up."""
+def _postpone(platform: Platform, request: Request, error: str) -> Answer:
+    """Postpone the request for another try, or after the last one make it a dead letter."""
     given_up = request.attempts + 1 >= TRIES
-    answer = Answer(request, {"sync_type": request.request.sync_type.value}, error, told=given_up)
+    answer = Answer(request, {"sync_type": request.request.sync_type.value}, error, is_final=given_up)
     with platform.postgres.transaction() as connection:
         if given_up:
             _dead_letter(platform, connection, request, "unavailable", error)
-            _take_out(platform, connection, request)
+            _delete(platform, connection, request)
             _keep(platform, connection, answer)
         else:
             connection.execute(
@@ -300,17 +302,17 @@ def _put_off(platform: Platform, request: Request, error: str) -> Answer:
                 {**_place(request), "delay_ms": platform.settings.retry_delay_ms},
             )
     logger.warning(
-        "%s is %s: %s", request.request.sync_type, "dead-lettered" if given_up else "put off for another try", error
+        "%s is %s: %s", request.request.sync_type, "dead-lettered" if given_up else "postponed for another try", error
     )
     return answer
 
 
-def _take_out(platform: Platform, connection: Connection, request: Request) -> None:
+def _delete(platform: Platform, connection: Connection, request: Request) -> None:
     connection.execute(platform.postgres.query("delete_inbox"), _place(request))
 
 
 def _dead_letter(platform: Platform, connection: Connection, request: Request, error_kind: str, error: str) -> None:
-    """Keep the request with the reason, in a form that is parsed anew when it is replayed."""
+    """Store the request and the reason as a dead letter, in a form that a replay can parse."""
     message, asked = request.message, request.request
     data: dict[str, Any] = {
         "sync_type": asked.sync_type.value,
@@ -346,4 +348,6 @@ def _request(row: Sequence[Any]) -> Request:
     stream, epoch, seq, subject, message_id, payload, stored_at, attempts = row
     targets = tuple(SyncTarget(**target) for target in payload["targets"])
     request = SyncRequest(SyncType(payload["sync_type"]), targets, payload["context"])
-    return Request(full_sync_requests.Message(stream, epoch, seq, subject, message_id), request, stored_at, attempts)
+    return Request(
+        full_sync_requests.RequestMessage(stream, epoch, seq, subject, message_id), request, stored_at, attempts
+    )
