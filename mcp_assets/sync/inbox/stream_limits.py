@@ -1,4 +1,4 @@
-"""Streams: what the configuration of a stream means for intake, in words, and where a loss cannot be noticed."""
+"""Stream limits: what the configuration of a stream means for intake, and where a loss cannot be noticed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ _OWN_STREAM = "let the platform read a stream of its own that sources from it wi
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What to expect of a stream. `blind`: why a loss of messages may go unnoticed on it; empty if it cannot."""
+    """What the configuration means, in sentences. `blind`: why a loss may go unnoticed; empty if it cannot."""
 
     words: tuple[str, ...]
     blind: tuple[str, ...]
 
 
 def can_be_made(settings: Settings) -> bool:
-    """Whether intake makes the stream, if it is absent."""
+    """Whether intake makes an absent stream."""
     return settings.create_stream and len(settings.streams) == 1
 
 
 def absent_stream(name: str) -> str:
-    """What to say of a stream that is named in the settings, is not there, and is not to be made."""
+    """The error for a stream that the settings name, that is absent, and that intake may not make."""
     return (
         f"there is no stream {name} on the NATS server: check MCP_ASSETS_STREAMS, or let it be made "
         "(MCP_ASSETS_CREATE_STREAM=true, with a single stream)"
@@ -39,17 +39,17 @@ def meaning_of(state: StreamState) -> Meaning:
 
 @dataclass(frozen=True, slots=True)
 class StreamBacklog:
-    """What a stream holds that intake has not read, as its leader tells."""
+    """The messages of a stream that intake has not read, as its leader reports them."""
 
     name: str
     unread: int = 0
-    """At most this many: foreign messages between ours are counted, too."""
+    """At most this many, because foreign messages between ours are counted, too."""
     oldest_unread_at: datetime | None = None
-    """When the stream stored the first of them; None if there is none."""
+    """When the stream stored the first unread message; None if there is none."""
     blind: tuple[str, ...] = ()
     """Why a loss may go unnoticed."""
     absent: str | None = None
-    """There is no such stream, and it will not be made: what to do."""
+    """What to do about a stream that is absent and that intake may not make; None if it is there or can be made."""
 
 
 def stream_backlog(platform: Platform, name: str) -> StreamBacklog:
@@ -64,7 +64,7 @@ def stream_backlog(platform: Platform, name: str) -> StreamBacklog:
     with platform.postgres.transaction() as connection:
         row = connection.execute(platform.postgres.query("read_cursor"), {"stream": name}).fetchone()
     blind = meaning_of(state).blind
-    # A cursor of a stream that was made anew says nothing about this one.
+    # If the stream was made again since, the cursor is that of its predecessor.
     read = row[2] if row is not None and row[1] == state.created_at else state.first_seq - 1
     if state.last_seq <= read:
         return StreamBacklog(name, blind=blind)

@@ -1,8 +1,9 @@
-"""Recheck: looks again at what an event told of without changing anything, for its row may not be committed yet.
+"""Recheck: compares an entity with its source row again if its event changed nothing when it was applied.
 
-A publisher that sends its event inside its transaction is ahead of its own commit. Such an entity is noted in the
-transaction of the drain, and looked at again about 2, 10 and 60 s later by whichever tick or drain lives. A recheck
-compares hashes and applies nothing: what differs by then goes to the inbox as a look.
+A publisher that sends its event inside its transaction is ahead of its own commit, so that the event is applied before
+its row can be read. The drain notes such an entity in its own transaction, and a sensor tick or a drain rechecks it
+about 2, 10 and 60 s later. A recheck compares hashes and applies nothing. An entity that differs by then gets a look: a
+message that the platform itself puts into the inbox, by which a drain applies the source row.
 """
 
 import json
@@ -22,27 +23,33 @@ from mcp_assets.stores.source_tables.rows import SourceRow
 logger = logging.getLogger(__name__)
 
 LOOKS_AFTER_S = (2.0, 10.0, 60.0)
-"""Seconds after the event, about, at which its entity is looked at again."""
+"""Seconds after the event, about, at which its entity is rechecked: most commits follow within the first, and a
+transaction that takes a minute is rare; the sweep finds the row of a later one."""
 
 LOOK_SUBJECT = "mcp_assets.look"
-"""Stands in the inbox for the subject of a look of which no message asks for an answer."""
+"""Stands in the inbox for the subject of a look if no message waits for its answer."""
 
 LOOKS_STREAM = "(looks)"
-"""Stands in the inbox for the stream of looks: no stream can bear this name."""
+"""Stands in the inbox for the stream of looks: no stream can have this name."""
 
 LAST_LOOK = 1
-"""Attempts of a look after which an entity of which nothing is known is given up."""
+"""Attempts of a look after which an unknown entity is given up."""
 
 _ROWS_AT_ONCE = 2_000
+"""Rechecks in one transaction, so that their rows are not locked for long."""
+
 _EVERY_S = 1.0
+"""Each recheck of a process costs a query: more often than this adds nothing to delays of 2 s and more."""
+
 _AFTER_AN_ERROR_S = 30.0
+"""How long rechecks of a type rest after its source table could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Early:
     """An entity whose event may have come before the commit of its row.
 
-    `asked`: kind, subject and message id of each message, if nothing is known of the entity: it is not answered yet.
+    `asked`: if the entity is unknown, kind, subject and message id of each message, none of which is answered yet.
     """
 
     entity_id: str
@@ -52,10 +59,10 @@ class Early:
 def may_be_early(
     source: SourceRow | None, stated: Stated[str] | None, *, deleting: bool, changed: bool, events: int
 ) -> bool:
-    """Whether the event may be ahead of its commit: what it tells of is not what `source`, the row, says.
+    """Whether the event may be ahead of its commit: its content is not that of `source`, the row.
 
-    `deleting`: the newest event deletes. `changed`: it was the first to find the row as it is. `events`: how many
-    were looked at together; of several one may tell of a change that is still to come.
+    `deleting`: the newest event deletes. `changed`: the row changed the ledger. `events`: how many events about the
+    entity were applied together; the commit of one of several may still be to come.
     """
     if source is None or not source.alive:
         return not deleting
@@ -66,7 +73,7 @@ def may_be_early(
 
 
 def note(platform: Platform, connection: Connection, entity_type: str, early: Sequence[Early]) -> None:
-    """Have `early`, each entity once, looked at again; an entity that is noted already starts anew."""
+    """Have `early`, each entity once, rechecked; for an entity that is noted already the delays start again."""
     if not early:
         return
     connection.execute(
@@ -86,7 +93,7 @@ def insert_looks(
     entity_type: str,
     looks: Sequence[tuple[str, str, str, str | None, int]],
 ) -> None:
-    """Put looks into the inbox: entity id, kind, subject, message id, attempts."""
+    """Put `looks` into the inbox: entity id, kind, subject, message id, attempts."""
     if not looks:
         return
     names = ("entity_id", "kind", "subject", "message_id", "attempts")
@@ -95,7 +102,7 @@ def insert_looks(
 
 
 class Rechecks:
-    """Takes the looks that are due, at most once a second; one object a process that waits for events."""
+    """Does the rechecks that are due, at most once a second; one object for each process that waits for events."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
@@ -107,9 +114,9 @@ class Rechecks:
         """It holds nothing."""
 
     def take_due(self) -> int:
-        """Look again at what is due. Returns the number of entities that differ by now, and wait in the inbox.
+        """Do all rechecks that are due. Returns how many entities differ by now; they wait in the inbox.
 
-        A type whose source table cannot be read is put off for half a minute, with a warning: the others go on.
+        A type whose source table cannot be read is put off for half a minute, with a warning.
 
         Raises:
             StoreUnavailable: PostgreSQL does not answer.
@@ -135,10 +142,10 @@ class Rechecks:
 
 
 def take_due(platform: Platform, entity_type: str) -> int:
-    """Look again at the entities of one type that are due. Returns how many were found to differ.
+    """Recheck the entities of one type that are due. Returns how many differ.
 
     Raises:
-        StoreUnavailable, StoreRefused: nothing was done; they stay due.
+        StoreUnavailable, StoreRefused: nothing was done; the rechecks stay due.
     """
     postgres = platform.postgres
     reader = platform.source(entity_type)
@@ -161,6 +168,8 @@ def take_due(platform: Platform, entity_type: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Due:
+    """A recheck that is due, with the ledger row of its entity."""
+
     entity_id: str
     looks: int
     asked: Sequence[tuple[str, str, str | None]]
@@ -170,7 +179,7 @@ class _Due:
     deleted: bool
 
     def differs(self, row: tuple[bool, str] | None) -> bool:
-        """Whether `row` (alive, hash), the source row as it is now, is not what the ledger says."""
+        """Whether `row` (alive, hash), the source row as it is now, differs from the ledger row."""
         if row is not None and row[0]:
             return not self.in_ledger or self.deleted or (self.origin, self.source_hash) != ("source", row[1])
         return self.in_ledger and self.origin == "source" and not self.deleted
@@ -196,7 +205,7 @@ def _decide(
             continue
         ended.append(row.entity_id)
         if row.asked:
-            # Answered by the drain, as what was found, or given up for good.
+            # The drain answers the messages, by the row, or by giving the entity up for good.
             looks += [(row.entity_id, *message, 0 if differs else LAST_LOOK) for message in row.asked]
         elif differs:
             looks.append((row.entity_id, MessageKind.ENTITY.value, LOOK_SUBJECT, None, 0))

@@ -1,9 +1,10 @@
-"""Full sync of a range of shards of one type: what differs from the source, and what Qdrant lacks, is indexed."""
+"""Full sync: compares shards of one type with the source table, and indexes entities that differ or lack points."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from mcp_assets.entities.refs import SLOTS, shard_of, slot_range
 from mcp_assets.entities.text import NO_TEXT_HASH
@@ -15,10 +16,11 @@ from mcp_assets.sync.index.batch_report import BatchReport, Counts
 from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
 from mcp_assets.sync.index.indexer import CHARACTERS_AT_ONCE, Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
-from mcp_assets.sync.index.mass_delete import MassDeletion, hold_back_vanished
+from mcp_assets.sync.index.mass_delete import HeldBack, MassDeletion, hold_back_vanished
 from mcp_assets.sync.pipeline import overlapped
 
 _ROWS_AT_ONCE = 10_000
+"""Rows of `differing` that are read and held in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,13 @@ class Stages:
     """Which of the assets a full run brings up to date."""
 
     ledger: bool = True
-    """Compare the source table with the ledger; without it, only what the ledger already knows is looked at."""
+    """Compare the source table with the ledger. Without it, only ledger rows that are dirty already are indexed."""
     embeddings: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """News of a full sync: what a batch did in `shard`, or that `shard` is complete."""
+    """Progress of a full sync: what a batch did in `shard`, or that `shard` is complete."""
 
     shard: int
     counts: Counts
@@ -43,7 +45,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
+class _ShardBatch:
     shard: int
     wanted: Sequence[Wanted]
 
@@ -57,14 +59,14 @@ def full_sync(
     force: bool = False,
     allow_mass_delete: bool = False,
 ) -> Generator[Progress, None, None]:
-    """Bring the shards (a contiguous range, ascending) to what the source says; each is complete once, in order.
+    """Bring the shards (a contiguous range, ascending) to the truth; each is reported as complete once, in order.
 
-    What was committed before an error stands; run it again and it goes on from there. A caller that does not iterate it
-    to its end closes it: its batches work in threads of their own.
+    Batches committed before an error stand, and the next run goes on from there. A caller that does not iterate it to
+    its end closes it, because its batches work in threads.
 
     Raises:
-        MassDeletion: so many source rows are gone that a person has to allow it. All else was done; the shards whose
-            deletions are held back were not complete.
+        MassDeletion: so many source rows are gone that a person has to allow it. All other rows were applied. The
+            shards whose deletions are held back were not reported as complete.
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable.
     """
     total = platform.settings.shards
@@ -73,7 +75,7 @@ def full_sync(
     building: str | None = None
     if stages.embeddings:
         prepare_model_change(platform)
-        # What a vanished collection held is found to differ, too.
+        # So that entities of a collection that has vanished differ, too.
         indexer.ensure_collection()
         building = building_collection(platform, entity_type)
     with platform.postgres.session() as session:
@@ -81,42 +83,22 @@ def full_sync(
         _find_differing(platform, session, entity_type, slots, stages, building, force=force)
         faulty = _report_id_faults(platform, session, entity_type, slots) if stages.ledger else 0
         held = None if allow_mass_delete else hold_back_vanished(platform, session, entity_type, slots)
-        differing = _count_by_shard(session, total)
+        shards_done = _Shards(platform, entity_type, shards, _count_by_shard(session, total), faulty, held)
+        if stages.embeddings and held is None:
+            # Before the last shard is reported as complete, because a retry of a run that fails here begins with it.
+            shards_done.before_last = partial(finish_model_change, platform, started_at)
 
-        def work(batch: _Batch) -> BatchReport:
+        def work(batch: _ShardBatch) -> BatchReport:
             return index_until_current(platform, indexer, batch.wanted, force=force, embed=stages.embeddings)
 
-        done = {shard: Counts() for shard in shards}
-        remaining = list(shards)
-        outstanding = {shard: differing.get(shard, 0) for shard in shards}
         batches = _batches(session, platform.settings.batch_size, total)
-
-        def completed() -> Iterator[Progress]:
-            """The shards that have come to their end, in order: at once, for the next batch may fail."""
-            while remaining and not outstanding[remaining[0]]:
-                if held is not None and remaining[0] in held.shards:
-                    remaining.pop(0)
-                    continue
-                if stages.embeddings and len(remaining) == 1 and held is None:
-                    # Before the last is told to be complete: a retry of a run that fails here has to come by again.
-                    finish_model_change(platform, started_at)
-                shard = remaining.pop(0)
-                yield _complete(
-                    platform, entity_type, shard, done, differing, faulty=faulty if shard == shards[0] else 0
-                )
-
-        yield from completed()
+        yield from shards_done.completed()
         with closing(
             overlapped(batches, work, in_flight=platform.embedder.concurrency + 1, give_up=indexer.give_up)
         ) as worked:
             for batch, report in worked:
-                counts = Counts()
-                for part in report.shards.values():
-                    counts.add(part)
-                done[batch.shard].add(counts)
-                outstanding[batch.shard] -= len(batch.wanted)
-                yield Progress(batch.shard, counts, complete=False, differing=differing.get(batch.shard, 0))
-                yield from completed()
+                yield shards_done.add(batch, report)
+                yield from shards_done.completed()
     if held is not None:
         raise MassDeletion(held.sentence, held.shards)
     if stages == Stages() and list(shards) == list(range(total)):
@@ -126,8 +108,69 @@ def full_sync(
             )
 
 
+class _Shards:
+    """The shards of one full sync: how much of each is done, and which are complete."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        entity_type: str,
+        shards: Sequence[int],
+        differing: Mapping[int, int],
+        faulty: int,
+        held: HeldBack | None,
+    ) -> None:
+        """`differing`: how many entities of each shard differ. `faulty`: rows whose ids cannot be those of entities."""
+        self._platform = platform
+        self._type = entity_type
+        self._first = shards[0]
+        self._differing = differing
+        self._faulty = faulty
+        self._held = held.shards if held is not None else frozenset()
+        self._done = {shard: Counts() for shard in shards}
+        self._outstanding = {shard: differing.get(shard, 0) for shard in shards}
+        self._remaining = list(shards)
+        self.before_last: Callable[[], object] | None = None
+        """Called before the last shard is reported as complete."""
+
+    def add(self, batch: _ShardBatch, report: BatchReport) -> Progress:
+        """Count a batch that is done."""
+        counts = Counts()
+        for part in report.shards.values():
+            counts.add(part)
+        self._done[batch.shard].add(counts)
+        self._outstanding[batch.shard] -= len(batch.wanted)
+        return Progress(batch.shard, counts, complete=False, differing=self._differing.get(batch.shard, 0))
+
+    def completed(self) -> Iterator[Progress]:
+        """The shards that are complete since the last call, in order; to be taken at once: the next batch may fail."""
+        while self._remaining and not self._outstanding[self._remaining[0]]:
+            if self._remaining[0] in self._held:
+                self._remaining.pop(0)
+                continue
+            if len(self._remaining) == 1 and self.before_last is not None:
+                self.before_last()
+            yield self._complete(self._remaining.pop(0))
+
+    def _complete(self, shard: int) -> Progress:
+        """The report that `shard` is complete, with its living entities as scanned. The first includes faulty rows."""
+        counts = self._done[shard]
+        faulty = self._faulty if shard == self._first else 0
+        counts.failed += faulty
+        low, high = slot_range(shard, self._platform.settings.shards)
+        with self._platform.postgres.transaction() as connection:
+            living = connection.execute(
+                self._platform.postgres.query("count_living"), {"entity_type": self._type, "low": low, "high": high}
+            ).fetchone()
+        counts.scanned = (living[0] if living else 0) + counts.deleted + faulty
+        counts.unchanged = max(
+            0, counts.scanned - counts.embedded - counts.updated - counts.empty - counts.deleted - counts.failed
+        )
+        return Progress(shard, counts, complete=True, differing=self._differing.get(shard, 0))
+
+
 def count_differing(platform: Platform) -> int:
-    """How many entities a full sync of everything would look at now."""
+    """How many entities a full sync of everything would index now."""
     with platform.postgres.session() as session:
         total = 0
         for entity_type in platform.settings.entity_types:
@@ -148,9 +191,9 @@ def _find_differing(
     *,
     force: bool,
 ) -> None:
-    """Make the temporary table `differing(n, entity_id, slot, bytes)`: it is worked off with no transaction open.
+    """Make the temporary table `differing(n, entity_id, slot, bytes)`, so that no transaction is open while it is read.
 
-    `building`: the collection that is being built for another model, of which it also has what that lacks.
+    `building`: the collection that is being built for another model; entities that it lacks differ, too.
     """
     reader = platform.source(entity_type)
     session.execute("DROP TABLE IF EXISTS differing")
@@ -188,23 +231,23 @@ def _count_by_shard(session: Connection, shards: int) -> dict[int, int]:
     return dict(rows.fetchall())
 
 
-def _batches(session: Connection, size: int, shards: int) -> Iterator[_Batch]:
-    """What differs, in batches that keep to one shard, in the order of shards.
+def _batches(session: Connection, size: int, shards: int) -> Iterator[_ShardBatch]:
+    """The entities that differ, in batches of one shard each, in the order of shards.
 
-    Long texts make smaller batches: one is held in memory as a whole, and embedded and committed by one thread.
+    Batches of long texts are smaller, because one thread holds a batch in memory, embeds and commits it.
     """
     shard = volume = 0
     batch: list[Wanted] = []
     for entity_id, slot, content_bytes in _differing(session):
         own_shard = shard_of(slot, shards)
         if batch and (own_shard != shard or len(batch) == size or volume + content_bytes > CHARACTERS_AT_ONCE):
-            yield _Batch(shard, batch)
+            yield _ShardBatch(shard, batch)
             batch, volume = [], 0
         shard = own_shard
         volume += content_bytes
         batch.append(Wanted(entity_id))
     if batch:
-        yield _Batch(shard, batch)
+        yield _ShardBatch(shard, batch)
 
 
 def _differing(session: Connection) -> Iterator[tuple[str, int, int]]:
@@ -235,33 +278,6 @@ def _report_id_faults(platform: Platform, session: Connection, entity_type: str,
         failed = (FailedEntity(name, "apply", kind, sentence) for name, (kind, sentence) in reasons.items())
         dead_letter(platform, session, entity_type, failed)
     return faults.nameless + len(faults.too_long)
-
-
-def _complete(
-    platform: Platform,
-    entity_type: str,
-    shard: int,
-    done: dict[int, Counts],
-    differing: dict[int, int],
-    *,
-    faulty: int,
-) -> Progress:
-    """The news that `shard` is complete, with the number of living entities as what was scanned.
-
-    `faulty`: rows beside them that cannot be entities, for their ids.
-    """
-    counts = done[shard]
-    counts.failed += faulty
-    low, high = slot_range(shard, platform.settings.shards)
-    with platform.postgres.transaction() as connection:
-        living = connection.execute(
-            platform.postgres.query("count_living"), {"entity_type": entity_type, "low": low, "high": high}
-        ).fetchone()
-    counts.scanned = (living[0] if living else 0) + counts.deleted + faulty
-    counts.unchanged = max(
-        0, counts.scanned - counts.embedded - counts.updated - counts.empty - counts.deleted - counts.failed
-    )
-    return Progress(shard, counts, complete=True, differing=differing.get(shard, 0))
 
 
 def _now(session: Connection) -> datetime:

@@ -1,75 +1,42 @@
-"""Ledger: brings rows of `entities` to what the truth says now, and tells which of them Qdrant does not hold yet."""
+"""Ledger: brings rows of `entities` to the truth, and returns the entities whose points are not up to date yet."""
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.entities.refs import slot_of
 from mcp_assets.entities.text import POINT_CHARACTERS, Prepared, prepare, state_hash
-from mcp_assets.events import Stated, merge_stated
+from mcp_assets.events import Stated
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.source_tables.rows import SourceRow
 from mcp_assets.sync.index.event_rechecks import may_be_early
-
-Origin = Literal["source", "event"]
-
-_NO_TEXT = ""
+from mcp_assets.sync.index.truth import LedgerRow, Truth, truth_of
 
 _CUT_UNDER_LOCK = 200_000
-"""Characters of long texts that one transaction cuts into chunks while it holds rows; the rest it cuts after it."""
+"""Characters of long texts that one transaction cuts into chunks while it holds rows.
 
-
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """One entity as the ledger has it."""
-
-    origin: Origin
-    title: str | None
-    content: str
-    metadata: Mapping[str, Any]
-    source_hash: str | None
-    prepared_by: str
-    text_hash: str
-    state_hash: str
-    event_order: str | None
-    deleted: bool
-    dirty: bool
-    changes: Mapping[str, Any] | None = None
-    """What events say of an entity without a source row beyond `event_order`, as `_changes_of` gives it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What an entity is now, by its source row or, without one, by its newest event."""
-
-    origin: Origin
-    title: str | None
-    content: str
-    metadata: Mapping[str, Any]
-    source_hash: str | None
-    event_order: str | None
-    deleted: bool
-    changes: Mapping[str, Any] | None = None
+Further texts are cut after it, so that no row is locked for long.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An entity to look at; `stated` is what events say of it, for the case that it has no source row."""
+    """An entity to bring to the truth; `stated`: its state by events, in case that it has no source row."""
 
     id: str
     stated: Stated[str] | None = None
     deleting: bool = False
-    """The newest event deletes: then it is no surprise that nothing is known of the entity."""
+    """The newest event deletes: then the entity may well be unknown."""
     events: int = 0
-    """How many events tell of it."""
+    """How many events are about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dirty:
-    """An entity whose state Qdrant does not hold yet (or is to be given again)."""
+    """An entity whose state Qdrant does not hold yet, or is to be given again."""
 
     id: str
     title: str | None
@@ -82,16 +49,16 @@ class Dirty:
 
 @dataclass(slots=True)
 class Applied:
-    """What `apply` found: entities to index, and how many needed nothing."""
+    """What `apply` found: the entities to index, and how many need nothing."""
 
     dirty: list[Dirty] = field(default_factory=list)
     unchanged: int = 0
     unknown: list[str] = field(default_factory=list)
-    """Ids of which neither the source, the ledger nor the event says anything."""
+    """Ids that neither source, ledger nor event knows."""
     early: list[str] = field(default_factory=list)
     """Ids whose event may have come before the commit of their source row."""
     unstorable: dict[str, Refusal] = field(default_factory=dict)
-    """Entities whose source row holds what no store can keep, with the reason; the ledger keeps what it had."""
+    """Why no store can hold the source row of an entity, by id. The ledger row stays as it was."""
 
 
 class _Texts:
@@ -104,13 +71,13 @@ class _Texts:
         self._prepared: dict[str, tuple[tuple[str | None, str], Prepared]] = {}
 
     def prepared(self, entity_id: str, truth: Truth) -> Prepared | None:
-        """What is embedded of `truth`; None if that takes too long for now: `prepare_rest` has it for the next try."""
+        """The prepared text of `truth`; None if this takes too long under a lock: `prepare_rest` prepares it."""
         text = (truth.title, truth.content)
         of, prepared = self._prepared.get(entity_id, (None, None))
         if prepared is not None and of == text:
             return prepared
         length = len(truth.content)
-        # A row that changes while its text is cut is cut at once the second time.
+        # If the row changes while its text is cut, the new text is cut at once, so that this ends.
         if length > POINT_CHARACTERS and prepared is None:
             if length > self._room:
                 self._put_off[entity_id] = text
@@ -119,7 +86,7 @@ class _Texts:
         return prepare(*text, self._chunks)
 
     def prepare_rest(self) -> set[str]:
-        """Prepare what was put off. Returns the ids."""
+        """Prepare the texts that were put off. Returns the ids of their entities."""
         ready = set(self._put_off)
         for entity_id, text in self._put_off.items():
             self._prepared[entity_id] = (text, prepare(*text, self._chunks))
@@ -128,87 +95,11 @@ class _Texts:
         return ready
 
 
-def truth_of(current: LedgerRow | None, source: SourceRow | None, stated: Stated[str] | None) -> Truth | None:
-    """The rule of truth. None: nothing is known of the entity.
-
-    A living source row wins; a row that is not alive, or is gone though there was one, means deleted. Only an entity
-    that never had a row lives by its events: the newest that states the whole of it wins, and after it the newest
-    change of each field.
-    """
-    order = current.event_order if current is not None else None
-    if source is not None and source.alive:
-        return Truth("source", source.title, source.content, source.metadata, source.source_hash, order, deleted=False)
-    if source is not None or (current is not None and current.origin == "source"):
-        return Truth("source", None, _NO_TEXT, {}, None, order, deleted=True)
-    return _truth_by_events(current, stated)
-
-
-def _truth_by_events(current: LedgerRow | None, stated: Stated[str] | None) -> Truth | None:
-    known = _stated_before(current)
-    merged = merge_stated(known, stated)
-    if merged is None:
-        return None
-    archived = merged.alive is not None and not merged.alive[1]
-    if merged.order is not None and (known is None or merged.order != known.order):
-        gone, carried = merged.carried is None, merged.carried
-        title, content = (carried.title, carried.content) if carried is not None else (None, _NO_TEXT)
-        metadata: Mapping[str, Any] = carried.metadata if carried is not None else {}
-    elif current is not None:
-        gone = current.deleted and _was_gone(current)
-        title, content, metadata = current.title, current.content, current.metadata
-    elif archived:
-        # Nothing is known of it but this; what was said before and comes late is archived, too.
-        gone, title, content, metadata = True, None, _NO_TEXT, {}
-    else:
-        return None
-    if merged.fields and not gone:
-        metadata = {**metadata, **{name: value for name, (_, value) in merged.fields.items()}}
-    return Truth(
-        "event",
-        title,
-        content,
-        metadata,
-        None,
-        merged.order,
-        deleted=gone or archived,
-        changes=_changes_of(merged, gone),
-    )
-
-
-def _stated_before(current: LedgerRow | None) -> Stated[str] | None:
-    """What the ledger has of earlier events; its whole state is in the row itself."""
-    if current is None:
-        return None
-    changes = current.changes or {}
-    alive = changes.get("alive")
-    fields = {name: (order, value) for name, (order, value) in changes.get("fields", {}).items()}
-    return Stated(current.event_order, None, fields, None if alive is None else (alive[0], alive[1]))
-
-
-def _was_gone(current: LedgerRow) -> bool:
-    """A deleted row was deleted itself, rather than only archived: there is nothing to restore."""
-    changes = current.changes or {}
-    alive = changes.get("alive")
-    return bool(changes.get("gone")) or alive is None or bool(alive[1])
-
-
-def _changes_of(stated: Stated[str], gone: bool) -> dict[str, Any] | None:
-    """The changes in `stated` as JSON; None if there are none. `gone`: there is no state that they change, yet."""
-    changes: dict[str, Any] = {}
-    if stated.fields:
-        changes["fields"] = {name: [order, value] for name, (order, value) in stated.fields.items()}
-    if stated.alive is not None:
-        changes["alive"] = [*stated.alive]
-    if changes and gone:
-        changes["gone"] = True
-    return changes or None
-
-
 def apply(platform: Platform, entity_type: str, wanted: Iterable[Wanted], *, force: bool = False) -> Applied:
-    """Bring the ledger rows of `wanted` to the truth, committed; what Qdrant lacks is returned.
+    """Bring the ledger rows of `wanted` to the truth, and commit. Returns the entities that Qdrant lacks.
 
-    Each row is locked before its source row is read: of two appliers the later reads the newer truth, so that events
-    and a full sync may come in any order. With `force` every living entity counts as dirty.
+    Each ledger row is locked before its source row is read, so that of two appliers the later one reads the newer
+    truth: events and a full sync may come in any order. With `force` every living entity counts as dirty.
 
     Raises:
         StoreUnavailable, StoreRefused: the truth could not be read; nothing was changed.
@@ -233,75 +124,100 @@ def _apply_once(
     result: Applied,
     texts: _Texts,
 ) -> set[str]:
-    """One transaction of `apply`. Returns the ids that another applier was the first to insert: they are to be redone.
+    """One transaction of `apply`. Returns the ids that another applier was the first to insert: apply them again.
 
-    So are those whose texts were put off; nothing is done about them here.
+    Entities whose texts were put off are left as they are.
     """
     ids = sorted(wanted)
     rows = connection.execute(platform.postgres.query("lock_entities"), {"entity_type": entity_type, "ids": ids})
     current = {row[0]: LedgerRow(*row[1:]) for row in rows}
     reader = platform.source(entity_type)
     sources = reader.read(connection, ids) if reader is not None else {}
-    inserts: list[dict[str, Any]] = []
-    updates: list[dict[str, Any]] = []
-    found: dict[str, Dirty] = {}
-    redirtied: list[str] = []
+    changes = _RowChanges(platform.prepared_by(entity_type), reader is not None, force, result, texts)
     for entity_id in ids:
-        row = current.get(entity_id)
-        source = sources.get(entity_id)
+        changes.add(wanted[entity_id], current.get(entity_id), sources.get(entity_id))
+    again = _write(platform, connection, entity_type, changes)
+    result.dirty += [dirty for entity_id, dirty in changes.dirty.items() if entity_id not in again]
+    return again
+
+
+@dataclass(slots=True)
+class _RowChanges:
+    """What one transaction of `apply` writes to the ledger."""
+
+    prepared_by: str
+    has_source: bool
+    force: bool
+    result: Applied
+    texts: _Texts
+    inserts: list[dict[str, Any]] = field(default_factory=list)
+    updates: list[dict[str, Any]] = field(default_factory=list)
+    redirtied: list[str] = field(default_factory=list)
+    """Entities that are up to date and are to be indexed again, because of `force`."""
+    dirty: dict[str, Dirty] = field(default_factory=dict)
+
+    def add(self, entity: Wanted, row: LedgerRow | None, source: SourceRow | None) -> None:
+        """Decide what happens to the ledger row of `entity`."""
         if source is not None and source.alive and source.unstorable is not None:
-            result.unstorable[entity_id] = (
+            self.result.unstorable[entity.id] = (
                 Refusal("repeated_id", f"{source.unstorable}: map a column that names each row")
                 if source.repeated
                 else Refusal("unfit_metadata", f"no store can hold the row's metadata: {source.unstorable}")
             )
-            continue
-        entity = wanted[entity_id]
+            return
         truth = truth_of(row, source, entity.stated)
         if truth is None:
             if not entity.deleting:
-                result.unknown.append(entity_id)
-            continue
-        known = row is not None and _nothing_new(row, truth, platform.prepared_by(entity_type))
+                self.result.unknown.append(entity.id)
+            return
+        up_to_date = row is not None and _nothing_new(row, truth, self.prepared_by)
         if (
             entity.events
-            and reader is not None
-            and may_be_early(source, entity.stated, deleting=entity.deleting, changed=not known, events=entity.events)
+            and self.has_source
+            and may_be_early(
+                source, entity.stated, deleting=entity.deleting, changed=not up_to_date, events=entity.events
+            )
         ):
-            result.early.append(entity_id)
-        if row is not None and known:
-            if row.dirty or (force and not row.deleted):
-                again_dirty = _dirty(texts, entity_id, truth, row)
-                if again_dirty is not None:
-                    found[entity_id] = again_dirty
-                    if not row.dirty:
-                        redirtied.append(entity_id)
-            else:
-                result.unchanged += 1
-            continue
+            self.result.early.append(entity.id)
+        if row is not None and up_to_date:
+            self._keep(entity.id, row, truth)
+        else:
+            self._change(entity.id, row, truth)
+
+    def _keep(self, entity_id: str, row: LedgerRow, truth: Truth) -> None:
+        """The row is up to date; its points may not be."""
+        if not row.dirty and (not self.force or row.deleted):
+            self.result.unchanged += 1
+            return
+        dirty = _dirty(self.texts, entity_id, truth, row)
+        if dirty is None:
+            return
+        self.dirty[entity_id] = dirty
+        if not row.dirty:
+            self.redirtied.append(entity_id)
+
+    def _change(self, entity_id: str, row: LedgerRow | None, truth: Truth) -> None:
         try:
-            dirty = _dirty(texts, entity_id, truth, None)
+            dirty = _dirty(self.texts, entity_id, truth, None)
             if dirty is None:
-                continue
+                return
             record = _record(entity_id, truth, dirty)
         except ValueError as error:
-            result.unstorable[entity_id] = Refusal(
+            self.result.unstorable[entity_id] = Refusal(
                 "unfit_metadata", f"the metadata cannot be written as JSON ({error})"
             )
-            continue
+            return
         if row is None:
-            inserts.append(record)
-            found[entity_id] = dirty
-            continue
+            self.inserts.append(record)
+            self.dirty[entity_id] = dirty
+            return
         changed = row.state_hash != dirty.state_hash or row.deleted != dirty.deleted
-        updates.append({**record, "changed": changed or force, "relink": changed or not _says(row, truth)})
-        if changed or row.dirty or force:
-            found[entity_id] = dirty
+        relink = changed or not _says(row, truth)
+        self.updates.append({**record, "changed": changed or self.force, "relink": relink})
+        if changed or row.dirty or self.force:
+            self.dirty[entity_id] = dirty
         else:
-            result.unchanged += 1
-    again = _write(platform, connection, entity_type, inserts, updates, redirtied)
-    result.dirty += [dirty for entity_id, dirty in found.items() if entity_id not in again]
-    return again
+            self.result.unchanged += 1
 
 
 def _nothing_new(row: LedgerRow, truth: Truth, prepared_by: str) -> bool:
@@ -315,14 +231,14 @@ def _nothing_new(row: LedgerRow, truth: Truth, prepared_by: str) -> bool:
 
 
 def _says(row: LedgerRow, truth: Truth) -> bool:
-    """The row's columns are the truth's; its hashes may say so though something else wrote into them."""
+    """Whether the columns of the row equal the truth. Equal hashes do not show it if another program wrote to it."""
     return (row.title, row.content, row.metadata) == (truth.title, truth.content, truth.metadata)
 
 
 def _dirty(texts: _Texts, entity_id: str, truth: Truth, row: LedgerRow | None) -> Dirty | None:
-    """The state to index, with the hashes of `row` where it already has them; None if its text is put off."""
+    """The state to index, with the state hash of `row` if given; None if its text is put off."""
     if truth.deleted:
-        return Dirty(entity_id, None, _NO_TEXT, {}, Prepared("", (), "deleted"), "deleted", deleted=True)
+        return Dirty(entity_id, None, "", {}, Prepared("", (), "deleted"), "deleted", deleted=True)
     prepared = texts.prepared(entity_id, truth)
     if prepared is None:
         return None
@@ -348,20 +264,14 @@ def _record(entity_id: str, truth: Truth, dirty: Dirty) -> dict[str, Any]:
     }
 
 
-def _write(
-    platform: Platform,
-    connection: Connection,
-    entity_type: str,
-    inserts: list[dict[str, Any]],
-    updates: list[dict[str, Any]],
-    redirtied: list[str],
-) -> set[str]:
-    """Write the rows, and mark what has to be re-linked. Returns the ids that someone else was first to insert."""
+def _write(platform: Platform, connection: Connection, entity_type: str, changes: _RowChanges) -> set[str]:
+    """Write the rows, and mark entities to be re-linked. Returns the ids that another applier was first to insert."""
     postgres = platform.postgres
-    shared = {"entity_type": entity_type, "prepared_by": platform.prepared_by(entity_type)}
+    inserts, updates = changes.inserts, changes.updates
+    shared = {"entity_type": entity_type, "prepared_by": changes.prepared_by}
     again: set[str] = set()
-    if redirtied:
-        connection.execute(postgres.query("mark_dirty"), {"entity_type": entity_type, "ids": redirtied})
+    if changes.redirtied:
+        connection.execute(postgres.query("mark_dirty"), {"entity_type": entity_type, "ids": changes.redirtied})
     if updates:
         connection.execute(postgres.query("update_entities"), {**shared, **_columns(updates)})
     if inserts:

@@ -1,8 +1,8 @@
 """Mass deletion: a bulk path that would remove much of an entity type holds the deletions back, and a person is asked.
 
-A source table that was emptied by mistake and a mapping that leads to another table look alike: as if every entity of
-the type had been deleted. What is new or changed goes on; only the deletions wait. Events are not asked about, because
-each names what it deletes.
+If a source table was emptied by mistake, or a mapping leads to another table, every entity of the type seems to be
+deleted. New and changed rows are applied; only the deletions wait. Deletions by events never wait, because each event
+names its entity.
 """
 
 from collections.abc import Collection
@@ -13,15 +13,15 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 
 ALWAYS_ALLOWED = 20
-"""So few of an entity type are removed without asking, whatever their share is."""
+"""Entities of a type that are removed without asking, whatever their share is: a person may well delete so many."""
 
 ALLOWED_IF_NONE_IS_LEFT = 5
-"""So few are removed without asking although they are all that there is: a table that was emptied loses more."""
+"""Entities that are removed without asking although the type has no others: a table that was emptied loses more."""
 
 
 class MassDeletion(Exception):
-    """So much of a type would be removed that a person is asked first; what is new or changed was done, nothing was
-    removed. `shards`: those of which deletions are held back, where a full sync holds them back."""
+    """So much of a type would be removed that a person is asked first. New and changed rows were applied, no entity was
+    removed. `shards`: those whose deletions a full sync holds back."""
 
     def __init__(self, message: str, shards: Collection[int] = ()) -> None:
         super().__init__(message)
@@ -34,11 +34,11 @@ class HeldBack:
 
     sentence: str
     shards: frozenset[int]
-    """Of the range that was looked at."""
+    """Those of the compared range."""
 
 
 def is_mass(platform: Platform, going: int, total: int) -> bool:
-    """Whether a person has to allow the removal of `going` of the `total` of an entity type."""
+    """Whether a person has to allow the removal of `going` of the `total` entities of a type."""
     if going >= total:
         return going > ALLOWED_IF_NONE_IS_LEFT
     return going > ALWAYS_ALLOWED and going > platform.settings.mass_delete_share * total
@@ -57,9 +57,9 @@ def sentence(platform: Platform, what: str, entity_type: str, going: int, total:
 def hold_back_vanished(
     platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int]
 ) -> HeldBack | None:
-    """Take out of the temporary table `differing` the entities whose living source row is gone, if they are very many.
+    """Delete from the temporary table `differing` the entities whose living source row is gone, if they are very many.
 
-    They are counted over the whole type, whatever part of it `slots` (half-open, what `differing` ranges over) is.
+    They are counted over the whole type, also if `slots` (half-open, the range of `differing`) is a part of it.
     `session`: in autocommit. None: nothing is held back.
 
     Raises:
@@ -69,7 +69,7 @@ def hold_back_vanished(
     place = {"entity_type": entity_type, "low": slots[0], "high": slots[1]}
     row = session.execute(query("differing_living"), place).fetchone()
     candidates, living = row or (0, 0)
-    # Most of what differs has changed and is not gone. The source table is read once more only if it could be mass.
+    # Most entities that differ have changed and are not gone. The source table is read again only for many.
     look = is_mass if slots == (0, SLOTS) else _may_be_mass
     if not candidates or not look(platform, candidates, living):
         return None
@@ -94,5 +94,5 @@ def hold_back_vanished(
 
 
 def _may_be_mass(platform: Platform, candidates: int, living: int) -> bool:
-    """Of a part of a type the number says nothing, but the share does: slots are spread evenly."""
+    """For a part of a type only the share counts, which is that of the whole type, because slots are spread evenly."""
     return candidates > platform.settings.mass_delete_share * living

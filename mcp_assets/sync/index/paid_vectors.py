@@ -1,8 +1,8 @@
-"""Paid vectors: what the provider has embedded is used, whatever keeps it from being written at once.
+"""Paid vectors: embeddings that the provider has made are not lost, even if they cannot be written at once.
 
-In memory, for one indexer: batches that want the same text at the same time share one embedding, and a state that moves
-on in its metadata only, while its text is embedded, finds the vector of the state before. In PostgreSQL
-(`unwritten_vectors`): what could not be written because a store was away, for the run that writes it later.
+In memory, for one indexer: batches that need the same text at the same time share one embedding; and if only the
+metadata of an entity change while its text is embedded, the next plan finds the vector. In PostgreSQL
+(`unwritten_vectors`): vectors that could not be written because a store was away, for a later run.
 """
 
 import threading
@@ -20,9 +20,10 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 
 _RECENT_BYTES = 32 << 20
-"""Of vectors that an indexer remembers: some 5,000 texts at 1,536 dimensions, more than are in flight."""
+"""Vectors that an indexer remembers: some 5,000 texts at 1,536 dimensions, more than are in flight."""
 
 _STORED = np.dtype("<f4")
+"""How PostgreSQL keeps vectors: float32, little-endian on every machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ VectorKey = tuple[str, str]
 
 
 class RecentVectors:
-    """The outcomes of the texts that one indexer embeds now or has embedded a short while ago. Thread-safe."""
+    """Outcomes of the texts that one indexer embeds now, or embedded a short while ago. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,9 +48,9 @@ class RecentVectors:
         self._bytes = 0
 
     def claim(self, key: VectorKey) -> "Future[Outcome] | None":
-        """The outcome for `key`, which may be on its way; None if the caller is to find it, and to `give` or `drop` it.
+        """The outcome for `key`, which may be on its way. None: the caller has to find it, and to `give` or `drop` it.
 
-        A caller gives what it has claimed before it waits for what others have.
+        A caller gives all that it has claimed before it waits for an outcome of another caller.
         """
         with self._lock:
             known = self._outcomes.get(key)
@@ -60,7 +61,7 @@ class RecentVectors:
             return known
 
     def give(self, key: VectorKey, outcome: Outcome) -> None:
-        """The outcome of a claimed key. A refusal reaches those that wait, and is not remembered."""
+        """Set the outcome of a claimed key. A refusal reaches the callers that wait, and is not remembered."""
         with self._lock:
             claimed = self._outcomes[key]
             if isinstance(outcome, Vectors):
@@ -71,7 +72,7 @@ class RecentVectors:
         claimed.set_result(outcome)
 
     def drop(self, keys: Iterable[VectorKey], error: BaseException) -> None:
-        """The claimed keys whose outcome could not be found: those that wait get the error."""
+        """Give up claimed keys: the callers that wait for them get `error`."""
         for key in keys:
             with self._lock:
                 claimed = self._outcomes.pop(key)
@@ -89,7 +90,7 @@ class RecentVectors:
 
 
 def keep(platform: Platform, model: str, vectors: Mapping[str, Vectors]) -> None:
-    """Keep what is paid and cannot be written now, by text hash: the newest KEPT_VECTORS_MB of it, for a day.
+    """Keep vectors, by text hash, that cannot be written now: the newest KEPT_VECTORS_MB, for a day.
 
     Raises:
         StoreUnavailable: PostgreSQL is away, too; nothing is kept.
@@ -111,7 +112,7 @@ def keep(platform: Platform, model: str, vectors: Mapping[str, Vectors]) -> None
 def kept(
     platform: Platform, connection: Connection, model: str, dimension: int, text_hashes: Sequence[str]
 ) -> dict[str, Vectors]:
-    """Those of `text_hashes` whose vectors were kept."""
+    """The vectors that are kept, of `text_hashes`."""
     rows = connection.execute(
         platform.postgres.query("kept_vectors"), {"model": model, "text_hashes": list(text_hashes)}
     )
@@ -123,7 +124,7 @@ def kept(
 
 
 def forget(platform: Platform, connection: Connection, model: str, text_hashes: Sequence[str]) -> None:
-    """Remove what has been written."""
+    """Delete vectors that have been written."""
     connection.execute(
         platform.postgres.query("forget_kept_vectors"), {"model": model, "text_hashes": list(text_hashes)}
     )

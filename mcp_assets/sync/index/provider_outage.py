@@ -1,8 +1,8 @@
 """Provider outage: since when the embedding provider refuses everything, and when a run may try it again.
 
-A run that meets such a provider fails, and what it had not done waits in the inbox. Without a bound, each tick would
-ask for the next run, which fails too. So an outage is on record, by model, from the first such failure until the model
-embeds something. While it lasts one run is asked for at a time, each after twice the wait of the one before.
+A run that meets such a provider fails, and its messages stay in the inbox. Without a bound, each sensor tick would ask
+for the next run, which fails too. Therefore an outage is recorded, by model, from the first such failure until the
+model embeds a text. While it lasts, one run at a time is asked for, each after twice the wait of the one before.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 
 LONGEST_WAIT_S = 960.0
-"""Seconds between two runs that try a provider which refuses everything, at most."""
+"""The longest time between two runs that try such a provider: recovery is noticed within it, for a few runs an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ def wait_s(tries: int, first_s: float) -> float:
 
 
 def to_ask_for(entity_types: Sequence[str], outages: Sequence[ProviderOutage]) -> list[str]:
-    """Those of `entity_types` that runs may be asked for: all without an outage, and one as soon as a try is due."""
+    """The types for which runs may be asked: all of `entity_types` without an outage, the first if a try is due."""
     if not outages:
         return list(entity_types)
     return list(entity_types[:1]) if all(outage.next_try_in_s <= 0 for outage in outages) else []
 
 
 def let_through(platform: Platform, entity_types: Sequence[str]) -> list[str]:
-    """Those of `entity_types` that runs are to be asked for now; a try that is due is claimed by this, and counted."""
+    """The types for which runs are to be asked now. A try that is due is claimed and counted by this."""
     if not entity_types:
         return []
     outages = provider_outages(platform)
@@ -64,7 +64,7 @@ def let_through(platform: Platform, entity_types: Sequence[str]) -> list[str]:
 
 
 def provider_outages(platform: Platform) -> list[ProviderOutage]:
-    """The outages of the configured models, those that began first before the others."""
+    """The outages of the configured models, the earliest first."""
     profiles = [platform.settings.profile, platform.settings.previous_profile]
     models = [model_key(profile) for profile in profiles if profile is not None]
     with platform.postgres.transaction() as connection:
@@ -73,7 +73,7 @@ def provider_outages(platform: Platform) -> list[ProviderOutage]:
 
 
 def provider_refuses(platform: Platform, profile: ModelProfile, reason: str) -> None:
-    """Put on record that the provider embeds nothing now. The many batches of one run count as one try."""
+    """Record that the provider embeds nothing now. The many batches of one run count as one try."""
     key = {"model": model_key(profile)}
     with platform.postgres.transaction() as connection:
         known = connection.execute(platform.postgres.query("lock_provider_outage"), key).fetchone()
@@ -83,7 +83,7 @@ def provider_refuses(platform: Platform, profile: ModelProfile, reason: str) -> 
 
 
 def provider_answers(platform: Platform, profile: ModelProfile) -> None:
-    """The provider has embedded something: an outage, if there was one, is over."""
+    """Record that the provider has embedded a text: an outage, if there was one, is over."""
     with platform.postgres.transaction() as connection:
         connection.execute(platform.postgres.query("end_provider_outage"), {"model": model_key(profile)})
 
@@ -101,7 +101,7 @@ def _write(platform: Platform, connection: Connection, model: str, reason: str, 
 
 
 def _claim(platform: Platform, outage: ProviderOutage) -> bool:
-    """Whether this process is the one that tries. It is counted now: a run that dies must not be asked for again."""
+    """Whether this process is the one that tries. The try is counted now, so that a run that dies counts, too."""
     with platform.postgres.transaction() as connection:
         claimed = connection.execute(
             platform.postgres.query("claim_provider_try"),

@@ -1,7 +1,7 @@
 """Store outage: whether Qdrant answers, asked before a run is asked for.
 
-A run that cannot reach Qdrant fails within seconds. Without this question each tick would ask for the next one. The
-question costs a millisecond, and is put again every few seconds, so that runs go on soon after Qdrant has returned.
+A run that cannot reach Qdrant fails within seconds, and without this probe each sensor tick would ask for the next run.
+The probe costs a millisecond, and is repeated every few seconds, so that runs go on soon after Qdrant has returned.
 """
 
 import math
@@ -14,13 +14,13 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
 
 _ANSWER_WITHIN_S = 10.0
-"""A frozen server is taken for silent after this: a tick must not wait for it as long as a run does.
+"""A server that is frozen counts as silent after this, because a tick must not wait for it as long as a run does.
 
-One that takes some seconds for each answer is slow, and runs work with it.
+A server that takes some seconds for each answer is slow, and runs work with it.
 """
 
 _VALID_S = 1.0
-"""How long an answer, or the lack of one, is taken for granted: several sensors ask."""
+"""How long an answer, or the lack of one, is reused, because several sensors ask."""
 
 
 class QdrantProbe:

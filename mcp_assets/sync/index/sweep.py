@@ -1,8 +1,10 @@
-"""Sweep: compares source tables with the ledger all the time, and has the few rows looked at of which no event told.
+"""Sweep: compares source tables with the ledger all the time, so that changes without an event are found, too.
 
-A slice of a table is compared by one statement; then the sweep rests for so long that all of it costs at most 1 % of a
-core. It acts on what is little: a look goes into the inbox for each new or changed row, and for a row that two passes
-have missed. What is more, or was prepared by another mapping or text builder, it reports, for that is a full sync's.
+A slice of a table, a range of slots, is compared by one statement; then the sweep rests so long that it costs at most
+1 % of a core. A pass is one comparison of a whole table. If a pass finds few differences, the sweep puts a look into
+the inbox (see `event_rechecks`) for each new or changed row, and for each row that two passes in a row have missed. If
+it finds many, or rows that were prepared by another mapping or text builder, it only reports them: a full sync is asked
+for by a person or a schedule.
 """
 
 import json
@@ -26,17 +28,25 @@ from mcp_assets.sync.index.mass_delete import is_mass
 logger = logging.getLogger(__name__)
 
 SHARE_OF_A_CORE = 0.01
+"""Of the source database and of this process together, by measured cost: too little for a person to notice."""
 
 ROWS_A_SLICE = 1_000_000
-"""Rows that one statement compares: it takes some 4 s, and for each slice the whole table is filtered by slot."""
+"""Rows that one statement compares: it takes some 4 s. Smaller slices cost more, because each reads the whole table."""
 
 _UNKNOWN_WIDTH = SLOTS // 16
-"""Slots of the first slice of a table of which no pass has told how large it is."""
+"""Slots of the first slice of a table whose size no pass has measured."""
 
 _LEAST_PAUSE_S = 2.0
+"""Between two slices of a type: small tables would otherwise be compared many times a second."""
+
 _KEPT_S = 60.0
+"""How long the sweeper goes on after `keep`: a sensor calls it at each tick, and ticks are less than a minute apart."""
+
 _LOCKED_S = 10.0
+"""How often a process looks whether the process that sweeps has ended, and the longest rest before it looks again."""
+
 _AFTER_AN_ERROR_S = 60.0
+"""How long the sweep rests after a store did not answer: an outage lasts, and each try costs a time-out."""
 
 REACTION_S = 10.0
 """From a look in the inbox to the entity indexed: the gap between two ticks, the start of a run, a small batch."""
@@ -44,7 +54,7 @@ REACTION_S = 10.0
 
 @dataclass(slots=True)
 class PassCounts:
-    """What a pass over one source table has come to so far."""
+    """What a pass over one source table has found so far."""
 
     rows: int = 0
     living: int = 0
@@ -53,10 +63,10 @@ class PassCounts:
     vanished: int = 0
     otherwise_prepared: int = 0
     asked: int = 0
-    """Looks that it asked for."""
+    """Looks that it put into the inbox."""
     cost_s: float = 0.0
     seconds: float = 0.0
-    """What the pass takes with its pauses."""
+    """How long the pass takes, with its pauses."""
 
     def add(self, compared: Comparison) -> None:
         self.rows += compared.rows
@@ -75,13 +85,13 @@ class SweepPass:
     age_s: float
 
     limit: int
-    """More than so many rows it leaves to a full sync."""
+    """If more rows differ, they are left to a full sync."""
     mass: bool
-    """So many of the rows are gone that a person has to allow it."""
+    """So many of the rows are gone that a person has to allow their removal."""
 
     @property
     def left(self) -> list[str]:
-        """What it found and did not act on, in sentences."""
+        """Differences that the pass found and that wait for a full sync, in sentences."""
         counts = self.counts
         many = counts.behind + counts.vanished > self.limit
         said = []
@@ -95,18 +105,18 @@ class SweepPass:
         if counts.otherwise_prepared:
             said.append(
                 f"{counts.otherwise_prepared} entities were prepared by another mapping or text builder: a full sync "
-                "prepares them anew, and embeds those whose texts differ"
+                "prepares them again, and embeds those whose texts differ"
             )
         return said
 
     @property
     def within_s(self) -> int:
-        """Seconds within which a change is indexed though no event tells of it."""
+        """Seconds within which a change without an event is indexed."""
         return math.ceil(self.counts.seconds + REACTION_S)
 
     @property
     def deleted_within_s(self) -> int:
-        """The same of a deletion: two passes have to miss the row."""
+        """Seconds within which a deletion without an event is indexed: two passes have to miss the row."""
         return math.ceil(2 * self.counts.seconds + REACTION_S)
 
     @property
@@ -117,8 +127,8 @@ class SweepPass:
 def pause_s(cost_s: float, pass_costs_s: Mapping[str, float], entity_type: str) -> float:
     """How long the sweep of a type rests after a slice that took `cost_s`.
 
-    `pass_costs_s`: what a pass over the table of each type costs. Of the share of a core a type has a part by the
-    square root of its cost, so that a small table is not kept waiting for a large one, nor the other way round.
+    `pass_costs_s`: what a pass over the table of each type costs. Each type has a part of the share of a core in
+    proportion to the square root of its cost, so that neither small nor large tables wait long for the others.
     """
     roots = {name: math.sqrt(max(cost, 1e-6)) for name, cost in pass_costs_s.items()}
     part = roots[entity_type] / sum(roots.values())
@@ -126,7 +136,7 @@ def pause_s(cost_s: float, pass_costs_s: Mapping[str, float], entity_type: str) 
 
 
 def width_of_slice(next_slot: int, counts: PassCounts, last: PassCounts | None) -> int:
-    """How many slots the next slice of a pass takes, by the rows of the last pass, or else of this one so far."""
+    """How many slots the next slice takes, by the rows of the last pass, or else by those of this pass so far."""
     if last is not None:
         rows = last.rows
     elif next_slot:
@@ -138,7 +148,7 @@ def width_of_slice(next_slot: int, counts: PassCounts, last: PassCounts | None) 
 
 
 def last_passes(platform: Platform) -> list[SweepPass]:
-    """The last whole pass over each source table; none of a table that no pass has been over."""
+    """The last whole pass over each source table that has had one."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("read_sweeps")).fetchall()
     found = []
@@ -151,12 +161,12 @@ def last_passes(platform: Platform) -> list[SweepPass]:
 
 
 def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bool:
-    """Compare the next slice of the type's source table, and ask for the looks that it leads to.
+    """Compare the next slice of the source table of a type, and put looks into the inbox.
 
-    `session`: in autocommit. Returns whether the pass over the table is through with it.
+    `session`: in autocommit. Returns whether this was the last slice of the pass.
 
     Raises:
-        StoreUnavailable, StoreRefused: the slice was not compared, or nothing came of it; it is the next one still.
+        StoreUnavailable, StoreRefused: the slice was not compared, or its result is lost; it is still the next one.
     """
     reader = platform.source(entity_type)
     assert reader is not None  # noqa: S101  (only types with a source table are swept)
@@ -164,7 +174,7 @@ def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bo
     began = time.monotonic()
     session.execute(query("begin_sweep"), names)
     row = session.execute(query("lock_sweep"), names).fetchone()
-    assert row is not None  # noqa: S101  (it was just made, if it was not there)
+    assert row is not None  # noqa: S101  (the statement before makes the row)
     next_slot, number, counts = row[0], row[1], PassCounts(**row[2])
     last = PassCounts(**row[3]) if row[4] else None
     width = width_of_slice(next_slot, counts, last)
@@ -173,7 +183,7 @@ def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bo
     with session.transaction():
         compared = reader.compare(session, entity_type, slots, platform.prepared_by(entity_type), limit=limit + 1)
     counts.add(compared)
-    # Of a part of a table it is not known that all of it is little, unless the pass before has said so.
+    # A slice does not show whether the whole table has few differences; only the pass before does.
     whole = slots == (0, SLOTS)
     if not whole and (last is None or last.behind + last.vanished > limit):
         compared.found = {}
@@ -197,6 +207,8 @@ def _pass_costs(session: Connection, platform: Platform, entity_type: str, count
 
 @dataclass(slots=True)
 class _SweptRow:
+    """A row that differs from the ledger, as table `sweep_findings` keeps it; `asks`: it gets a look now."""
+
     entity_id: str
     source_hash: str | None
     first_pass: int
@@ -212,7 +224,7 @@ def _act(
     counts: PassCounts,
     compared: Comparison,
 ) -> int:
-    """Ask for a look at each row that differs, if they are few, and remember them. Returns the number of looks."""
+    """Put looks into the inbox for rows that differ, if they are few, and remember them. Returns how many looks."""
     query, names = platform.postgres.query, {"entity_type": entity_type}
     limit = platform.settings.sweep_rows
     few = counts.behind + counts.vanished <= limit
@@ -258,7 +270,7 @@ def _act(
 
 @dataclass
 class Sweeper:
-    """Sweeps in a thread of its own for as long as it is kept at it; of all processes one at a time."""
+    """Sweeps in a thread while `keep` is called again and again; an advisory lock lets one process sweep at a time."""
 
     platform: Platform
     _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
@@ -267,7 +279,7 @@ class Sweeper:
     _closed: bool = False
 
     def keep(self) -> None:
-        """Go on for another minute, unless a setting turns the sweep off."""
+        """Sweep for another minute, unless the settings turn the sweep off."""
         if not self.platform.settings.sweep:
             return
         with self._changed:
@@ -277,7 +289,7 @@ class Sweeper:
                 self._thread.start()
 
     def close(self) -> None:
-        """End after the slice that is under way."""
+        """End after the present slice."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -329,7 +341,7 @@ class Sweeper:
 
 
 def as_dict(swept: SweepPass) -> dict[str, Any]:
-    """One pass for a program."""
+    """A pass as the JSON of `status` has it."""
     return {
         **asdict(swept.counts),
         "age_s": round(swept.age_s, 1),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mcp_assets.events import Carried, Stated
 from mcp_assets.events.model import JsonValue
 from mcp_assets.stores.source_tables.rows import SourceRow
-from mcp_assets.sync.index.ledger import LedgerRow, Origin, Truth, truth_of
+from mcp_assets.sync.index.truth import LedgerRow, Origin, Truth, truth_of
 
 LIVING = SourceRow(True, "row", "content", {"k": 1}, "hash")
 ARCHIVED = SourceRow(False, "row", "content", {"k": 1}, "hash")

@@ -1,9 +1,10 @@
 -- name: read_cursor
+-- How far a stream has been read.
 SELECT epoch, stream_created_at, last_seq, newest_stored_at, last_stored_at, last_digest, read_before
 FROM {schema}.intake_cursors WHERE stream = %(stream)s
 
 -- name: create_cursor
--- Of a stream that was read before, by a cursor that was removed: no number of an epoch is given twice.
+-- If the stream was read before and its cursor was removed, the new epoch is above all that rows still name.
 INSERT INTO {schema}.intake_cursors (stream, epoch, stream_created_at, last_seq)
 SELECT %(stream)s, 1 + coalesce(max(epoch), 0), %(created_at)s, %(last_seq)s
 FROM (
@@ -15,6 +16,7 @@ FROM (
 ON CONFLICT (stream) DO NOTHING
 
 -- name: move_cursor
+-- Compare-and-set: no row, if another reader was first.
 UPDATE {schema}.intake_cursors
 SET epoch = %(epoch)s, stream_created_at = %(stream_created_at)s, last_seq = %(last_seq)s,
     newest_stored_at = %(newest_stored_at)s, last_stored_at = %(last_stored_at)s, last_digest = %(last_digest)s,
@@ -22,6 +24,7 @@ SET epoch = %(epoch)s, stream_created_at = %(stream_created_at)s, last_seq = %(l
 WHERE stream = %(stream)s AND epoch = %(old_epoch)s AND last_seq = %(old_seq)s
 
 -- name: insert_inbox
+-- Payloads travel in binary: in an array's text form, each quote in them is escaped, in Python.
 INSERT INTO {schema}.inbox
     (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at)
 SELECT %(stream)s, %(epoch)s, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, message_id,
@@ -33,6 +36,7 @@ FROM unnest(
 ) AS message (seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at)
 
 -- name: insert_rejected
+-- Messages that are no events.
 INSERT INTO {schema}.dead_letters (stage, subject, stream, epoch, seq, stored_at, raw, error_kind, error)
 SELECT 'intake', subject, %(stream)s, %(epoch)s, seq, stored_at, raw, error_kind, error
 FROM unnest(%(seq)s::bigint[], %(subject)s::text[], %(stored_at)s::timestamptz[], %(raw)s::bytea[],
@@ -40,7 +44,7 @@ FROM unnest(%(seq)s::bigint[], %(subject)s::text[], %(stored_at)s::timestamptz[]
     AS message (seq, subject, stored_at, raw, error_kind, error)
 
 -- name: known_of_earlier_epochs
--- The same stream gave the same sequence at the same time: it is the same message.
+-- A message that the same stream stored under the same sequence at the same time is the same message.
 SELECT message.seq
 FROM unnest(%(seq)s::bigint[], %(stored_at)s::timestamptz[]) AS message (seq, stored_at)
 WHERE EXISTS (
@@ -54,6 +58,7 @@ WHERE EXISTS (
 )
 
 -- name: want_full_syncs
+-- Events of these types were lost; a later reason replaces an earlier one.
 INSERT INTO {schema}.wanted_full_syncs (entity_type, reason)
 SELECT entity_type, %(reason)s FROM unnest(%(entity_types)s::text[]) AS entity_type
 ON CONFLICT (entity_type) DO UPDATE SET wanted_at = clock_timestamp(), reason = excluded.reason
@@ -62,14 +67,17 @@ ON CONFLICT (entity_type) DO UPDATE SET wanted_at = clock_timestamp(), reason = 
 SELECT entity_type, wanted_at, reason FROM {schema}.wanted_full_syncs ORDER BY entity_type
 
 -- name: full_sync_done
+-- Losses that came after the full sync began stay.
 DELETE FROM {schema}.wanted_full_syncs WHERE entity_type = %(entity_type)s AND wanted_at <= %(started_at)s
 
 -- name: pending_types
+-- For how long the oldest message of a type has been due.
 SELECT entity_type, extract(epoch FROM now() - min(greatest(received_at, not_before)))::float8 FROM {schema}.inbox
 WHERE kind = ANY(%(kinds)s) AND not_before <= now()
 GROUP BY entity_type ORDER BY entity_type
 
 -- name: waiting_undrained
+-- Types with due messages whose drain lock no session holds.
 SELECT waiting.entity_type, extract(epoch FROM now() - min(oldest.due_at))::float8
 FROM unnest(%(entity_types)s::text[]) AS waiting (entity_type)
 CROSS JOIN unnest(%(kinds)s::text[]) AS asked (kind)
@@ -91,6 +99,7 @@ GROUP BY waiting.entity_type
 SELECT kind, coalesce(entity_type, ''), count(*), min(stored_at) FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: claim_inbox
+-- The oldest messages that no other batch has claimed; the row locks end with the transaction.
 SELECT kind, stream, epoch, seq, entity_id, subject, verb, payload, event_order, attempts, message_id
 FROM {schema}.inbox
 WHERE kind = ANY(%(kinds)s) AND entity_type = %(entity_type)s AND not_before <= now()
@@ -99,6 +108,7 @@ LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 
 -- name: delete_inbox
+-- With the dead letters that were replayed as these messages.
 WITH settled AS (
     DELETE FROM {schema}.dead_letters AS letter
     USING unnest(%(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[])
@@ -112,6 +122,7 @@ USING unnest(%(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[])
 WHERE inbox.stream = done.stream AND inbox.epoch = done.epoch AND inbox.seq = done.seq
 
 -- name: postpone_inbox
+-- The wait doubles with each attempt, up to 64 times the first.
 UPDATE {schema}.inbox AS inbox
 SET attempts = attempts + 1,
     not_before = now() + %(delay_ms)s * (2 ^ least(attempts, 6)) * interval '1 millisecond'

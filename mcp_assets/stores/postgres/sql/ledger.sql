@@ -1,4 +1,5 @@
 -- name: lock_entities
+-- In the order of ids, so that two batches do not wait for each other.
 SELECT entity_id, origin, title, content, metadata, source_hash, prepared_by, text_hash, state_hash, event_order,
        deleted_at IS NOT NULL, dirty, changes
 FROM {schema}.entities
@@ -40,9 +41,11 @@ FROM unnest(
 WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = new.entity_id
 
 -- name: mark_dirty
+-- Entities to be indexed although their rows did not change.
 UPDATE {schema}.entities SET dirty = true WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: lock_states
+-- The state now, to be compared with the state that was embedded.
 SELECT entity_id, state_hash, deleted_at IS NOT NULL, chunk_bound
 FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
@@ -50,11 +53,13 @@ ORDER BY entity_id
 FOR NO KEY UPDATE
 
 -- name: read_embedded
+-- What a collection holds of these entities, as last recorded.
 SELECT entity_id, text_hash, state_hash, points, vector_checks
 FROM {schema}.embedded
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND collection = %(collection)s
 
 -- name: write_embedded
+-- Record what Qdrant has confirmed.
 INSERT INTO {schema}.embedded
     (entity_type, entity_id, collection, model, text_hash, state_hash, points, vector_checks)
 SELECT %(entity_type)s, entity_id, %(collection)s, %(model)s, text_hash, state_hash, points, vector_checks::float8[]
@@ -71,7 +76,7 @@ DELETE FROM {schema}.embedded
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND collection = %(collection)s
 
 -- name: forget_replaced
--- Another batch may have written the same state meanwhile and marked it clean: it is dirty until this one has written it.
+-- Another batch may have written the same state and marked it clean. It is dirty until this batch has written it.
 WITH forgotten AS (
     DELETE FROM {schema}.embedded
     WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND collection = %(collection)s
@@ -80,11 +85,13 @@ UPDATE {schema}.entities SET dirty = true
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND NOT dirty
 
 -- name: mark_clean
+-- All collections hold the state; chunk_bound: they hold no chunk numbered this or higher.
 UPDATE {schema}.entities AS ledger SET dirty = false, chunk_bound = written.chunks
 FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS written (entity_id, chunks)
 WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = written.entity_id
 
 -- name: forget_collection
+-- A collection is gone: its entities are dirty.
 WITH forgotten AS (DELETE FROM {schema}.embedded WHERE collection = %(collection)s)
 UPDATE {schema}.entities SET dirty = true
 WHERE entity_type = ANY(%(entity_types)s) AND deleted_at IS NULL AND NOT dirty
@@ -94,7 +101,7 @@ SELECT count(*) FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
 
 -- name: ledger_counts
--- An entity whose newest state was refused waits for a person, not for a run: it is a dead letter, and not counted.
+-- An entity whose newest state was refused waits for a person, not for a run. It is a dead letter, and not counted.
 SELECT ledger.entity_type, count(*) FILTER (WHERE ledger.deleted_at IS NULL),
        count(*) FILTER (WHERE ledger.dirty AND NOT EXISTS (
            SELECT FROM {schema}.dead_letters AS letter
@@ -104,6 +111,7 @@ SELECT ledger.entity_type, count(*) FILTER (WHERE ledger.deleted_at IS NULL),
 FROM {schema}.entities AS ledger GROUP BY 1 ORDER BY 1
 
 -- name: insert_failed
+-- One dead letter an entity: a later failure replaces the earlier one.
 INSERT INTO {schema}.dead_letters AS letter (stage, subject, entity_type, entity_id, raw, error_kind, error)
 SELECT stage, subject, %(entity_type)s, entity_id, raw, error_kind, error
 FROM unnest(%(stage)s::text[], %(subject)s::text[], %(entity_id)s::text[], %(raw)s::bytea[], %(error_kind)s::text[],
@@ -117,11 +125,12 @@ SET stage = excluded.stage, subject = coalesce(excluded.subject, letter.subject)
     replayed_at = NULL
 
 -- name: resolve_dead_letters
+-- These entities are indexed now.
 DELETE FROM {schema}.dead_letters
 WHERE stage NOT IN ('intake', 'request') AND entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: resolve_id_faults
--- Of a source row whose id could not be one of an entity.
+-- Dead letters of source rows whose ids could not be those of entities, except the rows that still have such ids.
 DELETE FROM {schema}.dead_letters
 WHERE stage = 'apply' AND entity_type = %(entity_type)s AND error_kind = ANY(%(kinds)s) AND entity_id <> ALL(%(ids)s)
 
@@ -130,13 +139,16 @@ SELECT stage, error_kind, count(*), max(last_at) FROM {schema}.dead_letters
 WHERE replayed_at IS NULL GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: heartbeat
+-- A drain, or a sensor, shows that it lives.
 INSERT INTO {schema}.drains (entity_type, run_id) VALUES (%(entity_type)s, %(run_id)s)
 ON CONFLICT (entity_type, run_id) DO UPDATE SET beat_at = now()
 
 -- name: leave_drain
+-- Also deletes old heartbeats, of processes that were killed.
 DELETE FROM {schema}.drains WHERE entity_type = %(entity_type)s AND (run_id = %(run_id)s OR beat_at < now() - interval '1 hour')
 
 -- name: drains
+-- Each heartbeat, and whether some session holds the drain lock of its type.
 SELECT drains.entity_type, drains.run_id, extract(epoch FROM now() - drains.beat_at)::float8,
        EXISTS (
            SELECT FROM pg_locks
@@ -148,6 +160,7 @@ SELECT drains.entity_type, drains.run_id, extract(epoch FROM now() - drains.beat
 FROM {schema}.drains
 
 -- name: differing_in_ledger
+-- For a type without a source table, or a run without the stage of the ledger.
 CREATE TEMPORARY TABLE differing AS
 SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, octet_length(content) AS bytes
 FROM {schema}.entities

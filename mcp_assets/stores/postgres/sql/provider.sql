@@ -1,4 +1,5 @@
 -- name: provider_outages
+-- With the seconds until the next try, by the clock of the server.
 SELECT model, reason, since, tries, next_try_at, extract(epoch FROM next_try_at - clock_timestamp())::float8
 FROM {schema}.provider_outages WHERE model = ANY(%(models)s) ORDER BY since, model
 
@@ -12,6 +13,7 @@ ON CONFLICT (model) DO UPDATE
 SET reason = excluded.reason, tries = excluded.tries, next_try_at = excluded.next_try_at
 
 -- name: claim_provider_try
+-- One process gets the row: it is the one that tries.
 UPDATE {schema}.provider_outages
 SET tries = tries + 1, next_try_at = clock_timestamp() + make_interval(secs => %(wait_s)s)
 WHERE model = %(model)s AND tries = %(tries)s AND next_try_at <= clock_timestamp()
@@ -27,6 +29,7 @@ ORDER BY text_hash
 ON CONFLICT DO NOTHING
 
 -- name: bound_kept_vectors
+-- The newest vectors up to a number of bytes, for a day.
 DELETE FROM {schema}.unwritten_vectors AS old
 USING (
     SELECT model, text_hash, kept_at, sum(octet_length(vectors)) OVER (ORDER BY kept_at DESC, model, text_hash) AS bytes

@@ -1,5 +1,5 @@
 -- name: note_rechecks
--- A drain's transaction may be long: the times are those of the clock.
+-- The times are those of the clock, because the transaction of a drain may be long. A noted entity starts again.
 INSERT INTO {schema}.rechecks AS known (entity_type, entity_id, noted_at, due_at, asked)
 SELECT %(entity_type)s, entity_id, clock_timestamp(), clock_timestamp() + %(after_s)s * interval '1 second',
        asked::jsonb
@@ -13,6 +13,7 @@ SET noted_at = excluded.noted_at, due_at = excluded.due_at, looks = 0,
 SELECT entity_type FROM {schema}.rechecks WHERE due_at <= now() GROUP BY entity_type ORDER BY entity_type
 
 -- name: due_rechecks
+-- With the ledger row of each entity, if there is one.
 SELECT due.entity_id, due.looks, due.asked, ledger.entity_id IS NOT NULL, ledger.origin, ledger.source_hash,
        ledger.deleted_at IS NOT NULL
 FROM {schema}.rechecks AS due LEFT JOIN {schema}.entities AS ledger USING (entity_type, entity_id)
@@ -22,6 +23,7 @@ LIMIT %(limit)s
 FOR UPDATE OF due SKIP LOCKED
 
 -- name: postpone_rechecks
+-- The delay counts from the event, not from the recheck before.
 UPDATE {schema}.rechecks AS known
 SET looks = known.looks + 1, due_at = greatest(known.noted_at + late.after_s * interval '1 second', now())
 FROM unnest(%(entity_id)s::text[], %(after_s)s::float8[]) AS late (entity_id, after_s)
@@ -34,7 +36,7 @@ DELETE FROM {schema}.rechecks WHERE entity_type = %(entity_type)s AND entity_id 
 SELECT count(*) FROM {schema}.rechecks
 
 -- name: insert_looks
--- The platform's own messages: an entity is to be looked at, whatever told of it.
+-- Looks: messages of the platform's own, by which a drain compares an entity with its source row.
 INSERT INTO {schema}.inbox
     (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, message_id, event_order, stored_at, attempts)
 SELECT '(looks)', 0, seq, kind, subject, %(entity_type)s, entity_id, 'look', message_id,

@@ -9,7 +9,7 @@ SET warning = excluded.warning, entity_type = excluded.entity_type, entity_id = 
     stream = excluded.stream, epoch = excluded.epoch, seq = excluded.seq, messages = kept.messages + excluded.messages, last_at = now()
 
 -- name: forget_old_warnings
--- The oldest of those that are too many.
+-- The least recently seen, beyond the number of rows to keep.
 DELETE FROM {schema}.warnings WHERE (subject, error_kind, place) IN (
     SELECT subject, error_kind, place FROM {schema}.warnings
     ORDER BY last_at DESC, subject, error_kind, place OFFSET %(kept)s
