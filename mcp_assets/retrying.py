@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 def retrying(settings: Settings) -> Retrying:
-    """Tries a call RETRY_ATTEMPTS times while a store is unavailable, the wait doubling; then the store's error stands.
+    """Tries a call RETRY_ATTEMPTS times while a store is unavailable, with doubling waits; then raises its error.
 
-    What goes through it is safe to repeat. A failure that was tried that often inside is not tried again outside, and
-    the embedding provider's requests have their own tries, by the same settings: so nothing is embedded again because
-    a store was slow to come back.
+    The call has to be safe to repeat. If retries are nested, an error that the inner ones have given up is not retried
+    by the outer ones. Requests to the embedding provider have retries of their own, by the same settings, so that no
+    text is embedded again because a store was slow to come back.
     """
     return Retrying(
         retry=retry_if_exception(_worth_another_try),
@@ -42,7 +42,7 @@ def retrying(settings: Settings) -> Retrying:
 def waiting(settings: Settings, stop: Event, wait_s: float) -> Retrying:
     """Tries a call for `wait_s` while a store is unavailable, at least each five seconds, until `stop` is set.
 
-    For work that is paid: it outlasts a store's restart, where a run that fails would only be asked for again.
+    For vectors that are paid: waiting outlasts the restart of a store, and no further run has to be asked for.
     """
     return Retrying(
         retry=retry_if_exception_type(StoreUnavailable),

@@ -1,1 +1,1 @@
-"""What an entity is, without I/O: its name, type, text, hashes and chunks."""
+"""Entities, without I/O: their names, types, texts, hashes, chunks, and the ids and payloads of their points."""

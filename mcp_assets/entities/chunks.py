@@ -1,4 +1,4 @@
-"""Chunks: a long text cut at sentence and paragraph borders, so that search reaches its end; in linear time."""
+"""Chunks: cuts a long text at sentence and paragraph borders, in linear time, so that search reaches its end."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from functools import lru_cache
 from semantic_text_splitter import TextSplitter
 
 _WINDOW_CHUNKS = 8
-"""Chunks that the splitter sees at once. It looks through all that it is given, for each chunk: a sentence without an
-end made it quadratic. A border depends on the text within one chunk's length, so that a window changes none."""
+"""The length of text that the splitter gets at once, in chunks. For each chunk it searches the whole text that it gets,
+which took quadratic time for a long text without sentence ends. A border depends only on the text within the length of
+one chunk, so that windows do not change borders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class ChunkSpec:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One piece of a built text: characters [start, end) of it, and the same with its white space collapsed."""
+    """One piece of a built text: characters [start, end) of it; `text` is the piece with its white space collapsed."""
 
     text: str
     start: int
@@ -46,7 +47,7 @@ def split(built: str, spec: ChunkSpec) -> Iterator[Chunk]:
 
 
 def _pieces(built: str, spec: ChunkSpec) -> Iterator[tuple[int, str]]:
-    """Start and text of each piece, by the splitter's rules, which sees one window of the text after the other."""
+    """Start and text of each piece, by the rules of the splitter, which gets one window of the text after the other."""
     length = _WINDOW_CHUNKS * spec.size
     begin = 0
     while True:
@@ -54,7 +55,7 @@ def _pieces(built: str, spec: ChunkSpec) -> Iterator[tuple[int, str]]:
         if begin + length >= len(built):
             yield from ((begin + start, piece) for start, piece in pieces)
             return
-        # A piece near the window's end may end there for the window alone: the next window begins with it.
+        # A piece near the end of the window may end there only because of the window. The next window begins with it.
         whole = [(start, piece) for start, piece in pieces if start + 2 * spec.size <= length]
         yield from ((begin + start, piece) for start, piece in whole)
         begin += pieces[len(whole)][0] if len(whole) < len(pieces) else length

@@ -1,4 +1,4 @@
-"""Points: the ids and payloads that Qdrant holds of an entity and of its chunks."""
+"""Points: the ids and payloads of the points of an entity and its chunks in Qdrant."""
 
 import uuid
 from collections.abc import Mapping
@@ -10,13 +10,14 @@ from mcp_assets.entities.chunks import Chunk
 from mcp_assets.entities.refs import EntityRef
 
 POINT_NAMESPACE = uuid.UUID("6b0d9f0e-9a53-5d53-8f3c-0c7c2c1f6a11")
+"""Never to be changed: all points would get other ids."""
 
 PREFIX = "mcp_"
-"""Of the payload keys that are ours, so that the entity's metadata keeps its names (`kind`, `start`, `model`, ...)."""
+"""Begins the platform's payload keys, so that metadata keep their names (`kind`, `start`, `model`, ...)."""
 
 
 class Key:
-    """The payload keys that are ours. `entity_id` and `entity_type` bear no prefix because other programs read them."""
+"""The prefix of the platform's payload keys, so that metadata keep their names (`kind`, `start`, ...)."""
 
     ENTITY_ID: Final = "entity_id"
     ENTITY_TYPE: Final = "entity_type"
@@ -36,41 +37,41 @@ INDEXED_KEYS: Mapping[str, Literal["keyword", "integer"]] = {
     Key.ENTITY_ID: "keyword",
     Key.ENTITY_TYPE: "keyword",
     Key.SLOT: "integer",
-    # Last: a collection with this index has them all, and no point of it bears the keys of before.
+    # Last: a collection with this index has all of them, and no point of it has the former keys.
     Key.KIND: "keyword",
 }
-"""Payload keys that Qdrant indexes: every key that is filtered by, because a strict Qdrant refuses other filters.
+"""Payload keys that Qdrant indexes: every key of a filter, because a strict Qdrant refuses filters by other keys.
 
 They are made in this order. Filters are always positive (`mcp_kind = entity`).
 """
 
 RESERVED_KEYS = frozenset(value for name, value in vars(Key).items() if name.isupper())
-"""Payload keys that are ours: metadata of the same name is left out."""
+"""All payload keys of the platform: metadata of the same name are left out."""
 
 FORMER_KEYS: Mapping[str, str] = {key.removeprefix(PREFIX): key for key in RESERVED_KEYS if key.startswith(PREFIX)}
-"""The names that our keys had before they got a prefix -> their names now."""
+"""The names of the keys before they got a prefix -> their names now."""
 
 _FORMERLY_ALWAYS = frozenset(("entity_id", "entity_type", "kind", "text_hash", "state_hash", "model", "slot"))
-
+"""Keys that every payload with former keys has."""
 
 CHUNK_VALUE_BYTES = 1_000
 CHUNK_METADATA_BYTES = 8_000
-"""What the point of a chunk carries of its entity's metadata, to be filtered by: values up to that many bytes of JSON,
-in the order of their keys, up to that many in all. A long text has hundreds of chunks, which do not repeat the rest."""
+"""The metadata that the point of a chunk carries, for filters: values of at most CHUNK_VALUE_BYTES of JSON, ordered by
+their keys, CHUNK_METADATA_BYTES in all. A long text has hundreds of chunks, which do not repeat longer values."""
 
 
 def point_id(ref: EntityRef) -> uuid.UUID:
-    """The entity's own point: a function of its name, so that an update replaces and never duplicates."""
+    """The id of the entity point: a function of type and id, so that an update replaces the point and adds none."""
     return uuid.uuid5(POINT_NAMESPACE, str(ref))
 
 
 def chunk_id(entity_point: uuid.UUID, number: int) -> uuid.UUID:
-    """The point of chunk `number`, counted from 0."""
+    """The id of the point of chunk `number`, counted from 0."""
     return uuid.uuid5(entity_point, str(number))
 
 
 def is_own_id(point: str) -> bool:
-    """The id, as text, is of the kind that this platform makes: a UUID of version 5. Any other is of another hand."""
+    """Whether a point id, as text, is of the kind that this platform makes: a UUID of version 5."""
     return len(point) == _UUID_LENGTH and point[_UUID_VERSION_AT] == "5"
 
 
@@ -79,7 +80,7 @@ _UUID_VERSION_AT = 14
 
 
 def bears_former_keys(carried: Mapping[str, Any]) -> bool:
-    """The payload was written by this platform before its keys got a prefix."""
+    """Whether this platform wrote the payload before its keys got a prefix."""
     return (
         Key.KIND not in carried
         and carried.keys() >= _FORMERLY_ALWAYS
@@ -90,7 +91,7 @@ def bears_former_keys(carried: Mapping[str, Any]) -> bool:
 
 
 def with_prefix(carried: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A payload that bears the former keys, with the keys of now; `metadata` had to give way to the former keys."""
+    """A payload with former keys, under the present keys, and with those of `metadata` that former keys replaced."""
     ours = {FORMER_KEYS.get(key, key): value for key, value in carried.items()}
     return {key: value for key, value in metadata.items() if key in FORMER_KEYS} | ours
 
@@ -107,9 +108,9 @@ def payload(
     indexed_at: str,
     chunk: tuple[int, Chunk] | None = None,
 ) -> dict[str, Any]:
-    """The entity's metadata, flat, its title, and the reserved keys; `chunk` is the chunk's number and itself.
+    """The entity's metadata, flat, its title, and the reserved keys; `chunk`: the number of the chunk, and the chunk.
 
-    The point of a chunk carries the short values of the metadata only.
+    The point of a chunk carries only the short values of the metadata.
     """
     if chunk is not None:
         metadata = _short(metadata)
@@ -134,7 +135,7 @@ def payload(
 
 
 def _short(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Those values that the points of chunks carry."""
+    """The values that the points of chunks carry."""
     room = CHUNK_METADATA_BYTES
     carried: dict[str, Any] = {}
     for key in sorted(metadata):

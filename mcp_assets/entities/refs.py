@@ -5,8 +5,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 SLOTS = 1 << 16
+"""Enough for any number of shards. Never to be changed, because tables keep the slots of entities."""
 
 MAX_ID_LENGTH = 512
+"""In characters: ids are UUIDs, numbers or names."""
 
 MAX_ID_BYTES = 1024
 """In UTF-8: an index of PostgreSQL takes rows of 2,704 bytes, and one row of `relationships` names two entities."""
@@ -31,14 +33,14 @@ def id_excess(entity_id: str) -> str | None:
     """How an id is too long, as the end of a sentence; None if it is not."""
     if len(entity_id) > MAX_ID_LENGTH:
         return f"has {len(entity_id)} characters; an id has at most {MAX_ID_LENGTH}"
-    # A lone surrogate, which is refused by itself, counts as what it would take.
+    # A lone surrogate counts here as three bytes; another check refuses it.
     size = len(entity_id) if entity_id.isascii() else len(entity_id.encode(errors="surrogatepass"))
     if size > MAX_ID_BYTES:
         return f"has {size} bytes in UTF-8; an id has at most {MAX_ID_BYTES}"
     return None
 
 
-@lru_cache(maxsize=4096)  # of the entities of a batch it is asked again and again
+@lru_cache(maxsize=4096)  # each entity of a batch is asked for several times
 def slot_of(entity_id: str) -> int:
     """First 16 bits of md5(id), 0..65535: the same number as `stores/postgres/sql` computes in PostgreSQL."""
     return int(hashlib.md5(entity_id.encode(), usedforsecurity=False).hexdigest()[:4], 16)

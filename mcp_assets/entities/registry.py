@@ -1,4 +1,4 @@
-"""The registry of entity types: for each, its source table, its collection, and the names that events give it."""
+"""Registry: the entity types, each with its source table, its collection, and its names in messages."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 SHARED_COLLECTION = "cross_references"
-"""Where points go of a type that is registered without a collection of its own."""
+"""The collection for types that are registered without a collection of their own."""
 
 
 class SourceTable(BaseModel):
-    """How the rows of one source table become entities. Names are those of the site's PostgreSQL."""
+    """How the rows of one source table become entities. Fields are names of the site's tables and columns."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,9 +32,9 @@ class SourceTable(BaseModel):
 
     @property
     def digest(self) -> str:
-        """12 hexadecimal digits of what decides how a row becomes an entity; which rows are alive is not part of it."""
-        told = [self.title, self.content, sorted(self.metadata.items()), self.metadata_json]
-        return hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()[:12]
+        """12 hexadecimal digits of the mapping from a row to an entity; which rows are alive is not part of it."""
+        mapping = [self.title, self.content, sorted(self.metadata.items()), self.metadata_json]
+        return hashlib.sha256(json.dumps(mapping, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Text building: from an entity's title and content to the text that is embedded, and the hashes that decide work."""
+"""Text: builds the text to embed from title and content, and the hashes that show what has changed."""
 
 import hashlib
 import json
@@ -10,17 +10,18 @@ from mcp_assets.entities.chunks import Chunk, ChunkSpec, split
 from mcp_assets.entities.registry import SourceTable
 
 TEXT_BUILDER_VERSION = "2"
+"""To be raised with each change of the rules here: a full sync then prepares all texts again."""
 
 POINT_CHARACTERS = 8_000
 """Characters of the prepared text that the entity's own point embeds; a longer text also gets chunk points."""
 
 
 LONGEST_TEXT = 4_000_000
-"""Characters of content; a longer entity is refused: its chunks could not be replaced in one step."""
+"""Characters of content. A longer entity is refused, because its chunks could not be replaced in one request."""
 
 
 _WITH_EXPONENT = 1e16
-"""From here on, a whole float is written with an exponent."""
+"""From here on, JSON in Python writes a whole float with an exponent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +32,14 @@ class Prepared:
     """White space collapsed, at most POINT_CHARACTERS characters; empty if there is nothing to embed."""
     chunks: tuple[Chunk, ...]
     text_hash: str
-    """32 hexadecimal digits; equal hashes mean that nothing has to be embedded."""
+    """32 hexadecimal digits. With equal hashes nothing has to be embedded."""
     layout: str = ""
-    """Digest of the text with its white space, by which references are read (a list on lines); empty if it has none
-    but single spaces."""
+    """Digest of the text with its white space, which matters for references (a list on lines); empty if all white space
+    is single spaces."""
 
 
 def build_text(title: str | None, content: str) -> str:
-    """Title and content as one text, trimmed; white space inside is kept, for chunks are split at its paragraphs."""
+    """Title and content as one text, trimmed. White space inside is kept, because chunks are split at paragraphs."""
     return "\n\n".join(part for part in ((title or "").strip(), content.strip()) if part)
 
 
@@ -48,9 +49,9 @@ def collapse(text: str) -> str:
 
 
 def prepared_by(chunk_spec: ChunkSpec | None, mapping: SourceTable | None = None) -> str:
-    """Names how texts are prepared: ledger rows that bear another name are prepared anew by a full sync.
+    """A name for the way in which texts are prepared. A full sync prepares ledger rows with another name again.
 
-    `mapping`: of the type's source table, which decides what is title, content and metadata of an entity.
+    `mapping`: of the source table, because it decides which columns are title, content and metadata.
     """
     name = f"text-{TEXT_BUILDER_VERSION}/{chunk_spec.name if chunk_spec else 'unchunked'}"
     return name if mapping is None else f"{name}/{mapping.digest}"
@@ -59,7 +60,7 @@ def prepared_by(chunk_spec: ChunkSpec | None, mapping: SourceTable | None = None
 def prepare(title: str | None, content: str, chunk_spec: ChunkSpec | None) -> Prepared:
     """The prepared text of an entity, with chunks over its whole length if it is longer than its own point embeds.
 
-    A content above LONGEST_TEXT, which is not embedded, is not cut either.
+    A content above LONGEST_TEXT is not embedded, and therefore not cut.
     """
     built = build_text(title, content)
     collapsed = collapse(built)
@@ -79,9 +80,9 @@ NO_TEXT_HASH = prepare(None, "", None).text_hash
 
 
 def state_hash(prepared: Prepared, title: str | None, metadata: Mapping[str, Any]) -> str:
-    """32 hexadecimal digits of all that payloads and edges are made of: decides payload updates and re-linking.
+    """32 hexadecimal digits of text, title and metadata: a difference leads to a payload update and to re-linking.
 
-    White space counts, because the rules of references read it; what is embedded does not depend on it.
+    White space counts, because the rules of references read it, although it does not change the embedded text.
     """
     text = [prepared.text_hash, prepared.layout] if prepared.layout else prepared.text_hash
     canonical = _canonical([text, title, metadata])

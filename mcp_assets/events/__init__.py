@@ -1,6 +1,6 @@
 """Messages as they arrive, bytes -> `Event` | `Rejected`: subjects, verbs, dialects, coalescing. Pure, no I/O.
 
-Nothing here knows a table, a collection or a client; what an event makes happen is decided in `sync/`.
+Nothing here knows a table, a collection or a client; `sync/` decides what an event leads to.
 """
 
 from mcp_assets.events.coalesce import Coalesced, Stated, coalesce, merge_stated

@@ -1,10 +1,10 @@
-"""coalesce: many events about the same entities folded into one each, the same in whatever order they arrive.
+"""Coalesce: folds many events about an entity into one, with the same result in any order of arrival.
 
-What is remembered of an entity is of its newest event by order key: what the newest event is, what the newest event
-that states the whole of it (or deletes it) says, and of each single field and of life what the newest later change
-says. So a newer thin event asks to look and leaves an older full one standing, for an entity that lives by its events,
-while a newer delete drops it. All are maxima, so folding is associative, commutative and idempotent: batches may
-overlap and come in any order.
+The order key of an event is its place in the order of all streams. For each entity the fold keeps the newest event, the
+newest whole state (or delete), and for each field and for archiving the newest change after that state. So a newer thin
+event leaves an older whole state in place, for an entity that lives by its events, while a newer delete drops it. All
+of these are maxima by order key. Therefore folding is associative, commutative and idempotent: batches may overlap and
+come in any order.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,6 +16,8 @@ from mcp_assets.events.model import Carried, Event, JsonValue, MessageKind, Verb
 
 
 class Comparable(Protocol):
+    """An order key."""
+
     def __lt__(self, other: Any, /) -> bool: ...
 
 
@@ -24,26 +26,26 @@ OrderKey = TypeVar("OrderKey", bound=Comparable)
 
 @dataclass(frozen=True, slots=True)
 class Stated(Generic[OrderKey]):
-    """What events say of an entity without a source row: a whole state or a delete, and later changes of it.
+    """The state of an entity by its events, in case that it has no source row: a whole state or a delete, and changes.
 
-    Changes hold only orders beyond `order`: what is older is part of the state, or overruled by it.
+    Changes are newer than `order`, because the whole state contains or overrules older ones.
     """
 
     order: OrderKey | None
-    """Of the newest event that carries a whole state or deletes; None: there is none."""
+    """The order key of the newest event that carries a whole state or deletes; None: there is no such event."""
     carried: Carried | None
-    """The whole state; None: deleted, where there is an `order`."""
+    """The whole state; None: deleted, if there is an `order`."""
     fields: Mapping[str, tuple[OrderKey, JsonValue]] = field(default_factory=dict)
-    """Metadata that are other, each with the order of the event that says so."""
+    """Metadata that changed, each with the order key of its event."""
     alive: tuple[OrderKey, bool] | None = None
-    """False: archived. True: restored."""
+    """With the order key of its event. False: archived. True: restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coalesced(Generic[OrderKey]):
-    """All events about one entity as one. `order` and `event` are the newest's; `stated` is None if all were thin.
+    """All events about one entity as one. `order` and `event` are the newest; `stated` is None if all were thin.
 
-    `kinds`: all kinds that were folded, so that a relate request is not lost under a newer entity event.
+    `kinds`: all kinds that were folded, so that a newer entity event does not hide a relate request.
     """
 
     order: OrderKey
@@ -57,8 +59,8 @@ def coalesce(
 ) -> dict[EntityRef, Coalesced[OrderKey]]:
     """`events` with their order keys, folded by entity; `onto`, an earlier result, is folded in and left unchanged.
 
-    Order keys are total and belong to one event each: a second event with the same key is a redelivery.
-    Raises ValueError for a sync or validate request, which is about no single entity.
+    Each order key belongs to one event, so that a second event with the same key is a redelivery.
+    Raises ValueError for a sync or validate request, because it is not about a single entity.
     """
     folded = dict(onto or {})
     for order, event in events:
@@ -86,7 +88,7 @@ def _merge(a: Coalesced[OrderKey], b: Coalesced[OrderKey]) -> Coalesced[OrderKey
 
 
 def merge_stated(a: Stated[OrderKey] | None, b: Stated[OrderKey] | None) -> Stated[OrderKey] | None:
-    """What both say together: of the whole state, of each field and of life, the newest."""
+    """Both together: the newest whole state, and the newest change of each field and of archiving after it."""
     if a is None or b is None:
         return b if a is None else a
     whole = b if a.order is None or (b.order is not None and a.order < b.order) else a

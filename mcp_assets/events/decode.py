@@ -1,8 +1,9 @@
-"""decode: bytes to a JSON object that PostgreSQL, UTF-8 and JSON itself can hold, in time linear in the bytes.
+"""Decode: bytes to a JSON object that PostgreSQL, UTF-8 and JSON itself can hold, in time linear in the bytes.
 
-What they cannot hold is an oddity of its field, and the rest is sound: NaN, Infinity, integers beyond 64 bits and what
-is nested more than 32 levels deep become null; NUL and lone surrogates become U+FFFD; a key that has one is left out.
-As in `json.loads`, the last of several equal keys counts. A UTF-8 byte order mark is skipped (RFC 8259 section 8.1).
+A value that they cannot hold is an oddity of its field, and does not spoil the others. NaN, Infinity, integers beyond
+64 bits and values nested more than 32 levels deep become null. NUL and lone surrogates become U+FFFD; a key with one of
+them is left out. As in `json.loads`, the last of several equal keys counts. A UTF-8 byte order mark is skipped
+(RFC 8259 section 8.1).
 """
 
 import codecs
@@ -15,22 +16,24 @@ from mcp_assets.events.oddities import Oddities
 from mcp_assets.events.rejection import ROOT, Path, Rejection, json_type, render
 
 MAX_BYTES = 1 << 20
+"""The largest message that NATS takes unless its server is set otherwise."""
+
 MAX_DEPTH = 32
+"""Levels of containers: far more than entities have, and far fewer than the recursion of any reader bears."""
 
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 _INT64_MAX_CHARACTERS = len(str(_INT64_MIN))
 
 _JSON_WHITE_SPACE = b" \t\r\n"
-# A decoded str holds a surrogate only if it is a lone one.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""NUL and lone surrogates: a decoded str holds a surrogate only if it is a lone one."""
 
-
-# What opens and closes containers, and strings, in which brackets mean nothing; an unclosed string ends the text.
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""Brackets, and strings, in which brackets mean nothing; an unclosed string ends the text."""
 
 
 def decode(raw: bytes) -> tuple[dict[str, JsonValue], Oddities]:
-    """The object, and what of it was left out. Raises Rejection (empty, too_large, bad_json, not_an_object)."""
+    """The object, and its oddities. Raises Rejection (empty, too_large, bad_json, not_an_object)."""
     if len(raw) > MAX_BYTES:
         raise Rejection(ErrorKind.TOO_LARGE, f"The message has {len(raw)} bytes; at most {MAX_BYTES} are read.")
     raw = raw.removeprefix(codecs.BOM_UTF8)
@@ -63,7 +66,7 @@ def _document(raw: bytes) -> JsonValue:
 
 
 def _pruned(text: str) -> str:
-    """`text` with nothing in the containers that lie too deep: Python's decoder ends some 1,000 levels down."""
+    """`text` with containers emptied that lie too deep, because Python's decoder fails some 1,000 levels down."""
     kept: list[str] = []
     depth = start = 0
     for match in _STRUCTURE.finditer(text):
@@ -81,7 +84,7 @@ def _pruned(text: str) -> str:
 
 
 def _integer(digits: str) -> int:
-    # int() takes time that grows with the square of its digits; any integer out of range does for `_mended`.
+    # int() takes time that grows with the square of the digits; for `_mended` any integer out of range will do.
     return int(digits) if len(digits) <= _INT64_MAX_CHARACTERS else _INT64_MAX + 1
 
 
@@ -89,7 +92,7 @@ _DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 def _mend(container: dict[str, JsonValue] | list[JsonValue], path: Path, depth: int, oddities: Oddities) -> None:
-    """Leave in `container` only what can be stored; `depth`: how many containers enclose its items."""
+    """Replace in `container` what cannot be stored; `depth`: how many containers enclose its items."""
     if isinstance(container, dict):
         for key in [key for key in container if _UNSTORABLE.search(key)]:
             oddities.add((path, key), _bad_text(f"A key of {render(path)} holds"))

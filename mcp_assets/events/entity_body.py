@@ -1,4 +1,4 @@
-"""The body of a message about one entity: which entity it names, and the state that it carries."""
+"""Entity body: which entity the body of a message names, and the state that it carries."""
 
 from collections.abc import Set as AbstractSet
 
@@ -21,7 +21,8 @@ _OBSERVATIONS = "observations"
 def identify(body: Fields, routed: Route, types: TypeNames) -> EntityRef:
     """Which entity `body` is about. A registered explicit type wins, then the subject's, then that of a typed id key.
 
-    An explicit type that is none is an oddity where another of them names the type: it may be the entity's own field.
+    An explicit type that is not registered is an oddity if subject or id key names the type, because it may be the
+    entity's own field.
 
     Raises Rejection (unknown_type, wrong_type, ambiguous, missing_id, bad_id).
     """
@@ -40,7 +41,7 @@ def identify(body: Fields, routed: Route, types: TypeNames) -> EntityRef:
             ErrorKind.AMBIGUOUS,
             f"{body.rendered(own_key)} and {body.rendered('entity_id')} differ; send the id of the entity once.",
         )
-    # A bare `id` may be the message's own, and a node may hold a memory: both give way to what names the entity.
+    # A bare `id` may be that of the message, and a node may hold a memory. Both count only if no other key has an id.
     for key in (own_key, "entity_id", *further_keys, "id"):
         entity_id = body.id(key)
         if entity_id is not None:
@@ -54,7 +55,7 @@ def identify(body: Fields, routed: Route, types: TypeNames) -> EntityRef:
 
 
 def _entity_type(body: Fields, routed: Route, types: TypeNames, typed_keys: dict[str, str]) -> tuple[str, str]:
-    """The entity type of `body`, and what names it, for a sentence."""
+    """The entity type of `body`, and where it is named, for an error message."""
     explicit = body.raw("entity_type")
     unknown: Rejection | None = None
     if isinstance(explicit, str):
@@ -103,9 +104,9 @@ def _listed(types: TypeNames) -> str:
 def carried_state(body: Fields, not_state: AbstractSet[str], types: TypeNames, oddities: Oddities) -> Carried | None:
     """The entity's state; None if `body` is thin: without title, content, description, observations and metadata.
 
-    A thin body may still bear single fields (the `boardId` of a move) or a `context`: they are no whole state.
-    The metadata are those of `changed_fields`, then what is in an object under `context`; of equal keys the first
-    counts. A title may stand in any of the three. What is odd is noted, and left out as far as it says nothing.
+    A thin body may still have single fields (the `boardId` of a move) or a `context`, which are no whole state. The
+    metadata are those of `changed_fields`, then those of an object under `context`; of equal keys the first counts. A
+    title may be in any of the three. A field of a wrong type is an oddity, and is read as far as possible.
     """
     title, content, description = body.words("title"), body.words("content"), body.words("description")
     metadata, context = body.as_sent("metadata"), _context_object(body)
@@ -131,7 +132,7 @@ def carried_state(body: Fields, not_state: AbstractSet[str], types: TypeNames, o
 def changed_fields(
     body: Fields, not_state: AbstractSet[str], types: TypeNames, oddities: Oddities, *, with_context: bool = False
 ) -> dict[str, JsonValue]:
-    """The metadata that `body` bears: its own fields but those named in `not_state`, then what is in `metadata`."""
+    """The metadata in `body`: its own fields except `not_state`, then the fields of `metadata`."""
     own = not_state | _NOT_METADATA
     if not with_context:
         own |= {"context"}
@@ -142,7 +143,7 @@ def changed_fields(
             merged[key] = [*labelled]
     explicit = body.raw("entity_type")
     if isinstance(explicit, str) and types.canonical(explicit) is None:
-        # It is no type of ours: the entity's own field.
+        # It is not a registered type, so that it is a field of the entity itself.
         merged[body.spelled("entity_type")] = explicit
     if with_context and not isinstance(merged.get("context", ""), str):
         del merged["context"]
@@ -168,6 +169,6 @@ def _observed(body: Fields) -> str | None:
 
 
 def _context_object(body: Fields) -> dict[str, JsonValue] | None:
-    """A context in words is a field like any other; an object stands for metadata."""
+    """The `context`, if it is an object: it holds metadata. A text there is a field like any other."""
     context = body.raw("context")
     return None if isinstance(context, str) else body.as_sent("context", "a string or an object")

@@ -1,4 +1,4 @@
-"""Fields: one JSON object read in both dialects, camelCase and snake_case, field by checked field."""
+"""Fields: reads one JSON object in both dialects, camelCase and snake_case, and checks each field."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def snake_case(key: str) -> str:
-    """`boardId` -> `board_id`, `parentPageID` -> `parent_page_id`; a key that is no camelCase name stays as it is."""
+    """`boardId` -> `board_id`, `parentPageID` -> `parent_page_id`; any other key stays as it is."""
     return _HUMP.sub("_", key).lower() if _CAMEL_CASE.fullmatch(key) else key
 
 
@@ -56,11 +56,11 @@ class Fields:
         return name in self._values
 
     def path(self, name: str) -> Path:
-        """Where the field stands, as the sender spelled it."""
+        """The path of the field, as the sender spelled it."""
         return (self._path, self._spellings.get(name, name))
 
     def spelled(self, name: str) -> str:
-        """The key of the field, as it was sent."""
+        """The key of the field, as the sender spelled it."""
         return self._spellings.get(name, name)
 
     def rendered(self, name: str) -> str:
@@ -74,14 +74,14 @@ class Fields:
         return {name: value for name, value in self._values.items() if name not in names}
 
     def note(self, name: str, oddity: Rejection) -> None:
-        """The field is odd, and left out."""
+        """Note that the field is odd and left out."""
         self._oddities.add(self.path(name), oddity)
 
     def note_type(self, name: str, wanted: str) -> None:
         self.note(name, wrong_type(self.path(name), self._values.get(name), wanted))
 
     def mended(self, name: str) -> Rejection | None:
-        """How the field was odd already as it was decoded."""
+        """The oddity that decoding has found in the field; None if there is none."""
         return self._oddities.at(self.path(name))
 
     def text(self, name: str) -> str | None:
@@ -91,7 +91,7 @@ class Fields:
         raise wrong_type(self.path(name), value, "a string")
 
     def words(self, name: str) -> str | None:
-        """The field as text; a number is one too, and anything else is noted and left out."""
+        """The field as text, a number included; any other value is noted and left out."""
         return words(self._values.get(name), self.path(name), self._oddities)
 
     def labels(self, name: str) -> list[str] | None:
@@ -107,7 +107,7 @@ class Fields:
         raise wrong_type(self.path(name), value, "an object")
 
     def as_sent(self, name: str, wanted: str = "an object") -> dict[str, JsonValue] | None:
-        """The fields of an object, each under its own key, without those that are null; what is none is noted."""
+        """The fields of an object under their own keys, without null ones; any other value is noted."""
         value = self._values.get(name)
         if value is None:
             return None
@@ -123,7 +123,7 @@ class Fields:
         raise wrong_type(self.path(name), value, "a list")
 
     def id(self, name: str) -> str | None:
-        """The field as an id; also raises Rejection (missing_id, bad_id, ambiguous, and what decoding found odd)."""
+        """The field as an id. Also raises Rejection (missing_id, bad_id, ambiguous, or what decoding found)."""
         unclear = self._ambiguous.get(name) or self.mended(name)
         if unclear is not None:
             raise unclear
@@ -132,7 +132,7 @@ class Fields:
 
 
 def words(value: JsonValue, path: Path, oddities: Oddities) -> str | None:
-    """A text, or a number as one; anything else is noted and left out."""
+    """A text, or a number as text; any other value is noted and left out."""
     if value is None or isinstance(value, str):
         return value
     oddities.add(path, wrong_type(path, value, "a string"))
@@ -140,9 +140,9 @@ def words(value: JsonValue, path: Path, oddities: Oddities) -> str | None:
 
 
 def labels(value: JsonValue, path: Path, oddities: Oddities) -> list[str] | None:
-    """Tags as a list of texts; what was sent otherwise is noted, and read as far as it says what is meant.
+    """Tags as a list of texts; another form is noted, and read as far as its meaning is clear.
 
-    "a, b" is two tags; of an object its `name`, `label`, `title` or `value` is the tag; a number is a text.
+    "a, b" is two tags; the tag of an object is its `name`, `label`, `title` or `value`; a number becomes a text.
     """
     if value is None:
         return None

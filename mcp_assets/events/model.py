@@ -1,4 +1,4 @@
-"""What one message can turn out to be: an `Event`, or a `Rejected` that says why it is none."""
+"""Model: what a message can be: an `Event`, or a `Rejected` with the reason why it is no event."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, J
 
 
 class MessageKind(StrEnum):
-    """Which flow a message belongs to; each has a sensor of its own."""
+    """What a message is about, and which sensor asks for its runs: one entity, its edges, a sync, or a validation."""
 
     ENTITY = "entity"
     RELATE = "relate"
@@ -19,7 +19,8 @@ class MessageKind(StrEnum):
 
 
 class Verb(StrEnum):
-    """What an event asks for. `DELETE` is a `LOOK` that also ends an entity that has no source row."""
+    """What an event asks for. `LOOK`: bring the entity to its source row. `DELETE`: the same, and an entity without a
+    source row ends."""
 
     LOOK = "look"
     DELETE = "delete"
@@ -69,20 +70,20 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What a moved, assigned, archived or restored event says of its entity, for one that may have no source row.
+    """The change that a moved, assigned, archived or restored event carries, for an entity without a source row.
 
-    Everything else about the entity stays as it was.
+    The rest of the entity stays as it was.
     """
 
     fields: dict[str, JsonValue]
-    """Metadata that are other now."""
+    """The metadata that changed."""
     alive: bool | None = None
     """False: archived. True: restored. None: as it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Oddity:
-    """One thing that is wrong with a message that is an event all the same: a warning."""
+    """A fault in a message that is an event all the same. It is kept as a warning."""
 
     place: str
     """JSON path, such as `$.data.tags[]`."""
@@ -113,7 +114,7 @@ class Event:
     """One parsed message.
 
     Entity and relate events have a `ref` and no `request`; sync and validate requests the other way round.
-    `carried` is None when the body is thin, and always for `Verb.DELETE`. `oddities`: what was left out or mended.
+    `carried` is None if the body is thin, and always for `Verb.DELETE`. `oddities`: fields left out or mended.
     """
 
     kind: MessageKind

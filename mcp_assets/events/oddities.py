@@ -1,7 +1,7 @@
-"""Oddities: what is wrong with a message that is an event all the same, for its entity is clear.
+"""Oddities: faults in a message that is an event all the same, because its entity is clear.
 
-The reader of a field reports here what it leaves out or mends, and goes on. What names the entity is never mended: an
-id that was mended would name another entity, so that the oddity at its path becomes the rejection.
+Code that reads a field reports here what it leaves out or mends, and goes on. An id is never mended, because a mended
+id would name another entity: the oddity at its path becomes the rejection of the message.
 """
 
 import re
@@ -11,7 +11,7 @@ from mcp_assets.events.model import ErrorKind, Oddity
 from mcp_assets.events.rejection import Path, Rejection, render
 
 MAX_KEPT = 10
-"""Oddities of one message that are kept as warnings."""
+"""Oddities of one message that are kept as warnings: the first ones show the mistake of the sender."""
 
 _INDEX = re.compile(r"\[\d+\]")
 

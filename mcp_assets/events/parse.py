@@ -1,12 +1,12 @@
-"""parse: one message, subject and bytes, to an `Event` or a `Rejected`.
+"""Parse: one message, subject and bytes, to an `Event` or a `Rejected`.
 
 The body is an envelope with the entity or request under `data`, or the entity or request itself. A body without
 `data` keeps only `message_id` and `timestamp` for the envelope: `source`, `version` and `type` may be the entity's.
 Both dialects are read by the same rules (see `Fields`).
 
-A message whose entity is clear is an event, whatever else in it is odd, because the entity's source row decides where
-there is one. The oddities go with the event. A sync or validate request is about no single entity: its body has to be
-sound.
+A message whose entity is clear is an event, even if the rest of it is odd, because the source row of the entity decides
+if there is one. The oddities go with the event. A sync or validate request is not about a single entity, so that its
+body has to be sound.
 """
 
 import re
@@ -27,18 +27,20 @@ _INLINE_ENVELOPE_KEYS = frozenset({"message_id", "timestamp"})
 _ENVELOPE_KEYS = _INLINE_ENVELOPE_KEYS | {"source", "type", "version"}
 _OPERATION_KEYS = ("operation", "action")
 
-# RFC 3339; the offset may lack its colon (strftime's %z) or be missing (Python's datetime.utcnow().isoformat()):
-# nothing is ordered by it.
 _TIMESTAMP = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?", re.ASCII
 )
-_LAST_EPOCH_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+"""RFC 3339. The offset may lack its colon (strftime's %z) or be missing (Python's datetime.utcnow().isoformat()): no
+event is ordered by it."""
+
+_LAST_EPOCH_MS = 253_402_300_799_999
+"""9999-12-31T23:59:59.999Z"""
 
 
 def parse(subject: str, raw: bytes, types: TypeNames) -> Event | Rejected:
-    """The event that `raw` is on `subject`, or why it is none. Never raises; time and memory are linear in the input.
+    """The event that `raw` is on `subject`, or the reason why it is none. Never raises; time and memory are linear.
 
-    The publisher's clock, name and version are checked and left out: order is the stream's.
+    The publisher's clock, name and version are checked and left out, because events are ordered by their streams.
     """
     try:
         return _event(subject, raw, types)
@@ -85,7 +87,7 @@ def _identified(body: Fields, envelope: Fields, routed: Route, types: TypeNames)
         return identify(body, routed, types)
     except Rejection:
         if body is envelope:
-            # It names no entity by itself: then the fault is in what should have been its body.
+            # The envelope names no entity itself. If its `data` is no object, that is the fault to report.
             envelope.object("data")
         raise
 
@@ -93,13 +95,13 @@ def _identified(body: Fields, envelope: Fields, routed: Route, types: TypeNames)
 def _said(
     body: Fields, not_state: frozenset[str], routed: Route, verb: Verb, types: TypeNames, oddities: Oddities
 ) -> tuple[Carried | None, Changed | None]:
-    """What the message says of an entity without a source row: its state, or a change of it."""
+    """The state or the change that the message carries, in case that its entity has no source row."""
     if verb is Verb.DELETE:
-        # Only the id counts: no field of its body may stand in its way.
+        # Only the id counts, so that a fault in another field does not prevent the deletion.
         return None, None if routed.changes is None else Changed({}, routed.changes.alive)
     carried = carried_state(body, not_state, types, oddities)
     if routed.kind is MessageKind.RELATE:
-        # It asks for edges. Without a text, what it says does not make an entity, nor empty one.
+        # It asks for edges. Without a text it neither makes an entity nor empties one.
         return carried if carried is not None and carried.content else None, None
     if routed.changes is None or (carried is not None and (carried.title is not None or carried.content)):
         return carried, None

@@ -1,4 +1,4 @@
-"""Payload: what the inbox keeps of an event beside its name and verb, as JSON."""
+"""Payload: the JSON that the inbox keeps of an event: the state or change that it carries, or its request."""
 
 import json
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from mcp_assets.events.model import Carried, Changed, Event
 
 
 def payload_of(event: Event) -> str | None:
-    """What an event says, as JSON; None for a thin event."""
+    """The payload of `event`; None for a thin event."""
     if event.changed is not None:
         return json.dumps({"changed": asdict(event.changed)}, ensure_ascii=False)
-    said = event.carried or event.request
-    return None if said is None else json.dumps(asdict(said), ensure_ascii=False)
+    content = event.carried or event.request
+    return None if content is None else json.dumps(asdict(content), ensure_ascii=False)
 
 
 def read_payload(payload: Mapping[str, Any] | None) -> tuple[Carried | None, Changed | None]:
-    """What the payload of an event about one entity says of it: a whole state, a change, or nothing."""
+    """The whole state or the change in the payload of an event about one entity; neither for a thin event."""
     if payload is None:
         return None, None
     if "changed" in payload:

@@ -1,4 +1,4 @@
-"""Rejection: how the steps of `parse` say that a message is no event, and how they quote what was sent."""
+"""Rejection: the exception by which `parse` ends for a message that is no event, and how errors quote the message."""
 
 import json
 import re
@@ -6,14 +6,14 @@ from typing import TypeAlias
 
 from mcp_assets.events.model import ErrorKind, JsonValue
 
-# A path into a JSON document, innermost key last: () is the document, ((), "data") its field `data`.
 Path: TypeAlias = "tuple[()] | tuple[Path, str | int]"
+"""A path into a JSON document, innermost key last: () is the document, ((), "data") its field `data`."""
 
 ROOT: Path = ()
 
-# A sentence holds at most one path and one quotation, so that it echoes at most 100 characters of the input.
 _MAX_PATH_ECHO = 50
 _MAX_QUOTE_ECHO = 50
+"""An error holds at most one path and one quotation, so that it echoes at most 100 characters of the input."""
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

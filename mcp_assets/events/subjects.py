@@ -1,4 +1,4 @@
-"""Subjects and verbs: which subjects the stream lists, and what a message on each of them is."""
+"""Subjects and verbs: which subjects the stream lists, and what the subject of a message says about it."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from mcp_assets.events.rejection import Rejection, quote
 INDEX_REQUEST = "vector.index.request"
 
 DEAD_LETTER = "mcp_assets.dead_letter"
-"""Where each dead letter is told."""
+"""The subject on which each dead letter is announced."""
 
 REQUESTS: Mapping[str, MessageKind] = MappingProxyType(
     {
@@ -43,34 +43,35 @@ CHANGES: Mapping[str, Changed] = MappingProxyType(
         "restored": Changed({}, alive=True),
     }
 )
-"""Verbs that change what they say of an entity without a source row, and leave the rest of it as it is."""
+"""Verbs whose events change a part of an entity without a source row, and leave the rest of it as it is."""
 
-# NATS tokens: no dots, no wildcards, no white space; NUL and lone surrogates could not be stored.
 _TOKEN = r"[^.*>\s\x00\ud800-\udfff]+"  # noqa: S105 - a subject token
+"""A token of a NATS subject: no dots, wildcards or white space. NUL and lone surrogates could not be stored."""
+
 _ENTITY_EVENT = re.compile(rf"mcp\.(?:{_TOKEN}\.)?(?P<type_name>{_TOKEN})\.(?P<verb>{_TOKEN})")
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a subject alone says. `type_name` is as sent, None for the request subjects."""
+    """The meaning of a subject. `type_name` is as sent, None for the request subjects."""
 
     kind: MessageKind
     verb: Verb
     type_name: str | None
     changes: Changed | None = None
-    """The verb is one of CHANGES."""
+    """What the verb changes, if it is one of CHANGES."""
 
 
 def stream_subjects() -> list[str]:
     """Exactly the subjects that the stream must list: the requests, and the entity events of each verb.
 
-    Not `mcp.>`: JetStream would answer the servers' own request-reply calls under `mcp.` with its acknowledgement.
+    Not `mcp.>`, because JetStream would acknowledge, and so answer, the servers' own requests under `mcp.`.
     """
     return [*REQUESTS, *(f"mcp.{tokens}.{verb}" for verb in VERBS for tokens in ("*", "*.*"))]
 
 
 def result_subjects() -> list[str]:
-    """The subjects of all results: requests are answered in place, and dead letters are told."""
+    """The subjects of all results: answers to requests, and dead letters."""
     stems = [subject.removesuffix("request") for subject in REQUESTS]
     return [*(f"{stem}{outcome}" for stem in stems for outcome in ("completed", "failed")), DEAD_LETTER]
 

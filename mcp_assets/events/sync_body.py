@@ -1,4 +1,4 @@
-"""The body of a sync or validate request: what to bring in line, and which entities."""
+"""Sync body: which kind of sync the body of a request asks for, and for which entities."""
 
 from mcp_assets.events.fields import Fields, checked_id, id_text
 from mcp_assets.events.model import ErrorKind, JsonValue, MessageKind, SyncRequest, SyncTarget, SyncType
@@ -11,7 +11,7 @@ _NEEDS_TARGETS = frozenset({SyncType.INCREMENTAL_SYNC, SyncType.CONFLICT_RESOLUT
 def sync_request(body: Fields, kind: MessageKind, types: TypeNames) -> SyncRequest:
     """Targets in the order sent, each once. Raises Rejection (unknown_sync_type, wrong_type, missing_id, bad_id).
 
-    An empty list is a request that has nothing to do; a list that is missing is a mistake of the sender.
+    An empty list is a request without work; a missing list is a mistake of the sender.
     """
     sync_type = _sync_type(body, kind)
     path = body.path("entity_ids")
@@ -37,7 +37,7 @@ def _sync_type(body: Fields, kind: MessageKind) -> SyncType:
 
 
 def _target(item: JsonValue, path: Path, types: TypeNames) -> SyncTarget:
-    """`task:7` names its type; `urn:7` is a bare id, for no entity type is called `urn`."""
+    """`task:7` names its type; `urn:7` is a bare id, because no entity type is called `urn`."""
     text = id_text(item, path)
     prefix, colon, rest = text.partition(":")
     entity_type = types.canonical(prefix) if colon else None

@@ -1,4 +1,4 @@
-"""TypeNames: the names under which messages speak of the entity types, and the keys that hold their ids."""
+"""Type names: the names that messages use for entity types, and the keys that hold their ids."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -21,8 +21,8 @@ class TypeNames:
         cls, aliases: Mapping[str, Iterable[str]], id_keys: Mapping[str, Iterable[str]] = _NO_EXTRA_ID_KEYS
     ) -> "TypeNames":
         """`aliases`: entity type -> its other names. A type `x` has the id key `x_id` (`xId` in camelCase);
-        `id_keys`: entity type -> further id keys, in snake_case. Aliases make no id keys: a page's `wikiId` names
-        the wiki that it stands in.
+        `id_keys`: entity type -> further id keys, in snake_case. Aliases make no id keys, because a page's
+        `wikiId` is the id of the wiki that contains the page.
 
         Raises ValueError if a name or key is malformed, or belongs to two types, or `id_keys` names an unknown type.
         """
@@ -43,11 +43,11 @@ class TypeNames:
         return cls(MappingProxyType(type_of_name), MappingProxyType(type_of_id_key))
 
     def canonical(self, name: str) -> str | None:
-        """The entity type that `name` means, whatever its case; None if none does."""
+        """The entity type of the name or alias `name`, in any case; None if there is none."""
         return self._type_of_name.get(name.lower())
 
     def type_of_id_key(self, key: str) -> str | None:
-        """The entity type whose ids stand under `key` (snake_case); None if it is no type's."""
+        """The entity type whose ids are under `key` (snake_case); None if there is none."""
         return self._type_of_id_key.get(key)
 
     def id_keys(self, entity_type: str) -> tuple[str, ...]:
