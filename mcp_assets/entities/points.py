@@ -17,7 +17,7 @@ PREFIX = "mcp_"
 
 
 class Key:
-"""The prefix of the platform's payload keys, so that metadata keep their names (`kind`, `start`, ...)."""
+    """The platform's payload keys. `entity_id` and `entity_type` have no prefix, because other programs read them."""
 
     ENTITY_ID: Final = "entity_id"
     ENTITY_TYPE: Final = "entity_type"
