@@ -42,6 +42,7 @@ _WHAT: Mapping[DriftKind, str] = {
 """The values of `difference` in an answer, by kind of drift; the drift of an entity's edges is `edges`."""
 
 _SOURCE_WINS = "the source row wins, or without one its newest event"
+"""The decision about a difference in ledger or Qdrant."""
 
 _EDGES_SHOWN = 5
 """Edges that the sentence about an entity's edges names: it stays readable, and the number of all is in it."""

@@ -130,23 +130,13 @@ def recheck_entities(
             expected = truth if isinstance(truth, Expected) else None
             verdicts[entity_id] = Verdict((), expected, found, waiting=True)
         else:
-            drift = _drift(
-                platform,
-                ref,
-                state,
-                source,
-                truth,
-                found,
-                profile,
-                differs=differs,
-                damaged=entity_id in damaged,
+            verdicts[entity_id] = _judge(
+                platform, ref, state, source, truth, found, profile, differs=differs, damaged=entity_id in damaged
             )
-            is_damaged = any(one.kind is DriftKind.DAMAGED_ROW for one in drift)
-            verdicts[entity_id] = Verdict(drift, None if is_damaged else truth, found)
     return verdicts
 
 
-def _drift(
+def _judge(
     platform: Platform,
     ref: EntityRef,
     state: LedgerState,
@@ -157,16 +147,16 @@ def _drift(
     *,
     differs: bool,
     damaged: bool,
-) -> Sequence[Drift]:
-    """What is wrong with an entity that is not waiting. `damaged`: its ledger row contradicts its own hashes."""
+) -> Verdict:
+    """The verdict on an entity that is not waiting. `damaged`: its ledger row contradicts its own hashes."""
     if damaged and state.origin == "event" and source is None:
         # Columns or hashes are wrong, and there is no source row to decide which: points cannot be compared.
-        return (Drift(DriftKind.DAMAGED_ROW, ref, LIE),)
+        return Verdict((Drift(DriftKind.DAMAGED_ROW, ref, LIE),), None, found)
     drift = _of_ledger(platform, ref, state, source, expected, differs=differs)
     if damaged and not drift:
         drift = [Drift(DriftKind.LYING_LEDGER, ref, LIE)]
     drift += compare_points(ref, expected, state.recorded, found, profile.name)
-    return _without_repeats(drift)
+    return Verdict(_without_repeats(drift), expected, found)
 
 
 def read_states(

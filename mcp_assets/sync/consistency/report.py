@@ -9,6 +9,7 @@ from mcp_assets.sync.consistency.drift import DriftKind
 from mcp_assets.sync.consistency.stored_censuses import drift_counts, last_censuses
 
 FORMATS = (".csv", ".parquet")
+"""The suffixes of a file that the report can be written to: one for people, one for programs."""
 
 
 def report_table(platform: Platform) -> pd.DataFrame:

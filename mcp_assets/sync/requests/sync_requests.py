@@ -279,12 +279,12 @@ def _flag(request: Request, name: str, *, default: bool = False) -> bool:
 def _keep(platform: Platform, connection: Connection, answer: Answer) -> None:
     """Store the answer in the outbox: it is published after the commit."""
     message = answer.request.message
-    told = ResultMessage(
+    result = ResultMessage(
         result_subject(message.subject, failed=answer.error is not None),
         answer.result | ({"error": answer.error} if answer.error is not None else {}),
         [message.message_id] if message.message_id is not None else [],
     )
-    keep(platform, connection, told)
+    keep(platform, connection, result)
 
 
 def _postpone(platform: Platform, request: Request, error: str) -> Answer:

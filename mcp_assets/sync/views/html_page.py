@@ -13,8 +13,13 @@ _COLOURS = {
     "conceptual_hierarchy": "#b279a2",
     "cross_reference": "#f58518",
 }
+"""Of our edge types: five colours of one palette, far apart in hue."""
+
 _OTHER = "#888888"
+"""The colour of the edge types of other programs."""
+
 _VERTEX_COLOURS = ("#2f4b7c", "#ffa600", "#4f9d69", "#d45087", "#a05195", "#665191")
+"""Of entity types, in the order of their names; they repeat after the sixth."""
 
 
 def html_page_of(graph: igraph.Graph) -> str:

@@ -93,7 +93,7 @@ WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 -- name: insert_results
 INSERT INTO {schema}.outbox (subject, envelope)
 SELECT subject, envelope
-FROM unnest(%(subject)s::text[], %(envelope)s::bytea[]) WITH ORDINALITY AS told (subject, envelope, place)
+FROM unnest(%(subject)s::text[], %(envelope)s::bytea[]) WITH ORDINALITY AS result (subject, envelope, place)
 ORDER BY place
 
 -- name: claim_results
