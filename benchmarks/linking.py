@@ -48,7 +48,7 @@ def index(settings: Settings) -> None:
 
 
 def link_all(settings: Settings, *, force: bool) -> float:
-    """Seconds in which all marks are worked off. As with the queries alone, connecting to the stores does not count."""
+    """Seconds in which all marks are linked. As with the queries alone, connecting to the stores does not count."""
     with closing(Platform(settings)) as platform:
         serving_profile(platform)
         if force:
@@ -71,7 +71,7 @@ def ask_alone(settings: Settings, refs: list[EntityRef]) -> float:
     """Seconds in which Qdrant gives the neighbours of `refs`, one request after the other, answers thrown away."""
     with closing(Platform(settings)) as platform:
         profile = platform.embedder.profile
-        floor = search_threshold(profile.similarity_threshold)
+        lowest = search_threshold(profile.similarity_threshold)
         made = {
             name: platform.qdrant.find_collection(entity_type.collection_name, profile)
             for name, entity_type in settings.entity_types.items()
@@ -81,7 +81,7 @@ def ask_alone(settings: Settings, refs: list[EntityRef]) -> float:
         for start in range(0, len(refs), QUERIES_A_REQUEST):
             asking = [Asking(str(point_id(ref)), held[ref.type]) for ref in refs[start : start + QUERIES_A_REQUEST]]
             for collection in held.values():
-                platform.qdrant.nearest(collection, asking, limit=LIST_HITS, floor=floor, exact=True)
+                platform.qdrant.nearest(collection, asking, limit=LIST_HITS, floor=lowest, exact=True)
         return time.perf_counter() - began
 
 
@@ -103,7 +103,7 @@ class Round:
 
 
 def take_turns(stack: Bench, refs: list[EntityRef], rounds: int) -> list[Round]:
-    """Queries alone and linking all from nothing: the marks of the full sync are worked off each time."""
+    """Queries alone and linking all from nothing: the marks of the full sync are linked each time."""
     settings = stack.settings()
     stack.query("CREATE TABLE marks AS SELECT entity_type, entity_id, reason FROM mcp_assets.relink_marks ORDER BY seq")
     stack.query("VACUUM ANALYZE")

@@ -1,4 +1,4 @@
-"""The state machine of linking: a workspace that is written, told of, indexed and linked in any order (I4).
+"""The state machine of linking: a workspace whose rows are written, announced, indexed and linked in any order (I4).
 
 What Hypothesis prints of a failure is a function of `machine_steps`, word for word.
 """

@@ -23,14 +23,14 @@ def a_change_meets_a_list_with_somebody_gone_while_everybody_is_asked_anew(state
             (EntityRef(type="memory", id="b"), "Plan", 2, [], tags),
         ]
     )
-    # So many that everybody is asked anew; linking ends before any list is.
+    # So many that all lists are rebuilt; linking ends before any list is written.
     state.delete(
         refs=[EntityRef(type="task", id="b"), EntityRef(type="task", id="c"), EntityRef(type="memory", id="a")]
     )
     state.see_some(places=[0, 1, 2], embed=True)
     state.link_some(transactions=1)
     state.end_linking()
-    # One alone, which is worked into lists that still name what is gone.
+    # One alone, which updates lists that still name an entity that is gone.
     state.write_some(entities=[(EntityRef(type="task", id="a"), "Plan", 1, [], {"tags": ["red"]})])
     state.see_some(places=[3], embed=True)
     state.link_some(transactions=2)

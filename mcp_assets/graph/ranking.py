@@ -78,7 +78,7 @@ class NeighbourList(NamedTuple):
 _EMPTY_LIST = NeighbourList()
 
 UNKNOWN_LIST = NeighbourList(cut_off=math.inf)
-"""The list of an entity whose neighbours are not known: after any change among them only a query can give its list."""
+"""The list of an entity whose neighbours are unknown: after any change only a query can give its list."""
 
 
 def truncated(neighbours: Ranking, cut_off: float | None, kept: int) -> NeighbourList:

@@ -1,4 +1,4 @@
-"""Rows of `relationships` that other programs wrote: told of where an end is missing, removed only when asked."""
+"""Rows of `relationships` that other programs wrote: reported if an end is missing, removed only when asked."""
 
 import pytest
 

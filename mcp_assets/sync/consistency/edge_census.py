@@ -138,7 +138,7 @@ def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
     types = list(platform.settings.entity_types)
     with exclusive(platform) as connection:
         found = orphans_among(platform.relationships, connection, platform.postgres.schema, ids, types)
-        # The edges of a source that waits are written again. After a sweep they lose a target that is gone only then.
+        # The edges of a source that waits are written again. In a rebuild they lose a target that is gone only then.
         waiting = _waiting(platform, connection, {end for orphan in found for end in _ends(orphan, types)})
         # An end without a ledger row may have a source row, of which no event has come yet.
         alive = _in_source(platform, connection, {end for orphan in found for end in _lacking(orphan, types)})

@@ -133,7 +133,7 @@ class SemanticNeighbours:
     ) -> dict[EntityRef, NeighbourList]:
         """The list of each entity, given its point; Qdrant is asked about those that `answers` lacks.
 
-        `entities`: entities of points that are known already; those that are read are added.
+        `entities`: a cache, to which the entities that are read are added.
         """
         found: dict[EntityRef, NeighbourList] = dict.fromkeys(points, NeighbourList())
         answers = answers or {}

@@ -112,12 +112,12 @@ def test_an_edge_names_the_weightiest_shared_tags() -> None:
 def test_any_set_that_holds_all_candidates_gives_the_same_neighbours_in_whatever_order(
     tag_sets: list[frozenset[str]], weights: dict[str, TagWeight], threshold: float, rng: random.Random
 ) -> None:
-    everybody = [(EntityRef("task", str(number)), tags) for number, tags in enumerate(tag_sets)]
-    (source, tags), makers = everybody[0], candidate_tags(tag_sets[0], weights)
-    candidates = [(ref, theirs) for ref, theirs in everybody if makers & theirs]
+    entities = [(EntityRef("task", str(number)), tags) for number, tags in enumerate(tag_sets)]
+    (source, tags), makers = entities[0], candidate_tags(tag_sets[0], weights)
+    candidates = [(ref, theirs) for ref, theirs in entities if makers & theirs]
     rng.shuffle(candidates)
     assert topical_neighbourhood(source, tags, candidates, weights, threshold) == topical_neighbourhood(
-        source, tags, everybody, weights, threshold
+        source, tags, entities, weights, threshold
     )
 
 
@@ -125,10 +125,10 @@ def test_any_set_that_holds_all_candidates_gives_the_same_neighbours_in_whatever
 def test_neighbourhood_is_mutual(
     tag_sets: list[frozenset[str]], weights: dict[str, TagWeight], threshold: float
 ) -> None:
-    everybody = [(EntityRef("task", str(number)), tags) for number, tags in enumerate(tag_sets)]
+    entities = [(EntityRef("task", str(number)), tags) for number, tags in enumerate(tag_sets)]
     scores = {
         (ref, other): score
-        for ref, tags in everybody
-        for other, score in topical_neighbourhood(ref, tags, everybody, weights, threshold)
+        for ref, tags in entities
+        for other, score in topical_neighbourhood(ref, tags, entities, weights, threshold)
     }
     assert {(b, a): score for (a, b), score in scores.items()} == scores
