@@ -15,6 +15,7 @@ from scale import _INSERT, ENTITY_TYPE, HashEmbedder, fill
 
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
+from mcp_assets.sync.collections.model_collections import find_collection
 from mcp_assets.sync.consistency.census import take_census
 
 
@@ -25,7 +26,7 @@ def census(settings: Settings, *, deep: bool) -> tuple[int, dict[str, int], floa
     seconds = 0.0
     with closing(Platform(settings, _embedder=HashEmbedder())) as platform:
         alias = settings.entity_types[ENTITY_TYPE].collection_name
-        collection = platform.qdrant.find_collection(alias, platform.embedder.profile)
+        collection = find_collection(platform.qdrant, alias, platform.embedder.profile)
         for shard in range(settings.shards):
             taken = take_census(platform, ENTITY_TYPE, shard, deep=deep, collection=collection)
             points += taken.points

@@ -22,6 +22,7 @@ from uuid import UUID
 
 import numpy as np
 from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, read_workspace, report, say
+from mcp_assets.stores.qdrant_points import Point
 from rate_limited_provider import TEXTS_PER_S, provider
 
 from mcp_assets.embedding.profiles import ModelProfile
@@ -29,7 +30,6 @@ from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vec
 from mcp_assets.entities.refs import SLOTS
 from mcp_assets.platform import Platform, make_embedder
 from mcp_assets.settings import Settings
-from mcp_assets.stores.qdrant import Point
 from mcp_assets.sync.index.full_sync import full_sync
 
 REMOTE_MODEL = "text-embedding-3-small"
@@ -104,7 +104,7 @@ def upsert_alone(settings: Settings) -> float:
         profile = platform.embedder.profile
         for held in platform.qdrant.aliases().values():
             copy = f"{held}_copy"
-            platform.qdrant.create_collection(copy, profile)
+            platform.qdrant.create_collection(copy, dimension=profile.dimension, distance=profile.distance)
             for page in platform.qdrant.scroll_slots(held, (0, SLOTS)):
                 points = [Point(UUID(point.id), point.vector, point.payload) for point in page]
                 began = time.perf_counter()

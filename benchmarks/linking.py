@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from harness import WORKSPACE, Bench, Measured, bench, in_fresh_process, load_entities, read_workspace, report, say
+from mcp_assets.stores.qdrant_search import QueryPoint
 
 from mcp_assets.cli.load_entities import Line
 from mcp_assets.entities.points import point_id
@@ -27,7 +28,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import search_threshold
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.stores.qdrant import Asking
+from mcp_assets.sync.collections.model_collections import find_collection
 from mcp_assets.sync.collections.serving import serving_profile
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.counts import LinkCounts
@@ -73,13 +74,13 @@ def ask_alone(settings: Settings, refs: list[EntityRef]) -> float:
         profile = platform.embedder.profile
         lowest = search_threshold(profile.similarity_threshold)
         made = {
-            name: platform.qdrant.find_collection(entity_type.collection_name, profile)
+            name: find_collection(platform.qdrant, entity_type.collection_name, profile)
             for name, entity_type in settings.entity_types.items()
         }
         held = {name: collection.name for name, collection in made.items() if collection is not None}
         began = time.perf_counter()
         for start in range(0, len(refs), QUERIES_A_REQUEST):
-            asking = [Asking(str(point_id(ref)), held[ref.type]) for ref in refs[start : start + QUERIES_A_REQUEST]]
+            asking = [QueryPoint(str(point_id(ref)), held[ref.type]) for ref in refs[start : start + QUERIES_A_REQUEST]]
             for collection in held.values():
                 platform.qdrant.nearest(collection, asking, limit=LIST_HITS, floor=lowest, exact=True)
         return time.perf_counter() - began

@@ -18,14 +18,15 @@ import nats
 import numpy as np
 import psycopg
 import pytest
+from mcp_assets.stores.qdrant_points import Point
 from qdrant_client import QdrantClient, models
 
 from mcp_assets.embedded.servers.nats import _binary
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable, Stranger
-from mcp_assets.stores.qdrant import Point, physical_name
 from mcp_assets.stores.qdrant_identity import METADATA_KEY
+from mcp_assets.sync.collections.model_collections import ensure_collection, physical_name
 from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 
 MakePlatform = Callable[..., Platform]
@@ -229,7 +230,7 @@ def test_another_qdrant_on_the_address_of_the_embedded_one_is_a_stranger_until_o
 ) -> None:
     platform = at(port, make_platform)
     with qdrant_server(tmp_path / "ours", port, marks[0]):
-        collection = platform.qdrant.ensure_collection(ALIAS, platform.embedder.profile).name
+        collection = ensure_collection(platform.qdrant, ALIAS, platform.embedder.profile).name
         write(platform)
     with qdrant_server(tmp_path / "theirs", port, marks[1]):
         make_collection(port, platform)
@@ -249,7 +250,7 @@ def test_a_real_qdrant_whose_collections_of_our_names_do_not_bear_our_mark_is_a_
 ) -> None:
     platform = at(port, make_platform)
     with qdrant_server(tmp_path / "ours", port, None):
-        collection = platform.qdrant.ensure_collection(ALIAS, platform.embedder.profile).name
+        collection = ensure_collection(platform.qdrant, ALIAS, platform.embedder.profile).name
         assert metadata_of(port, collection) == {METADATA_KEY: platform.marks.key()}
         with closing(at(port, make_platform)) as another_process:
             write(another_process)
@@ -270,7 +271,7 @@ def test_a_qdrant_that_lost_all_collections_is_no_stranger_and_full_syncs_are_as
 ) -> None:
     platform = at(port, make_platform)
     with qdrant_server(tmp_path / "ours", port, None):
-        collection = platform.qdrant.ensure_collection(ALIAS, platform.embedder.profile).name
+        collection = ensure_collection(platform.qdrant, ALIAS, platform.embedder.profile).name
         with closing(at(port, make_platform)) as another_process:
             another_process.qdrant.collections()
     with qdrant_server(tmp_path / "new", port, None):
@@ -279,7 +280,7 @@ def test_a_qdrant_that_lost_all_collections_is_no_stranger_and_full_syncs_are_as
             assert wanted_full_syncs(reader) == {}
         when_it_answers(platform.qdrant.collections)
         assert set(wanted_full_syncs(platform)) == set(platform.settings.entity_types)
-        platform.qdrant.ensure_collection(ALIAS, platform.embedder.profile)
+        ensure_collection(platform.qdrant, ALIAS, platform.embedder.profile)
         assert metadata_of(port, collection) == {METADATA_KEY: platform.marks.key()}
 
 

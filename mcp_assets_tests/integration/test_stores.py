@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mcp_assets.stores.qdrant_points import Point
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.api.points_api import SyncPointsApi
 
@@ -20,7 +21,8 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.nats import NatsStreams
 from mcp_assets.stores.postgres import Postgres
-from mcp_assets.stores.qdrant import Point, Qdrant
+from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.sync.collections.model_collections import ensure_collection
 from mcp_assets_tests.observing import points, put_tasks, rows, send_looks, sync_all
 
 DIMENSION = 16
@@ -136,7 +138,7 @@ def test_a_collection_is_made_once_though_many_ask_for_it_at_once(
 ) -> None:
     askers = [make_platform() for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
-        names = set(pool.map(lambda own: own.qdrant.ensure_collection("things", own.embedder.profile).name, askers))
+        names = set(pool.map(lambda own: ensure_collection(own.qdrant, "things", own.embedder.profile).name, askers))
 
     assert names == {"things__stub_16"}
     assert platform.qdrant.collections() == ["things__stub_16"]
@@ -144,7 +146,7 @@ def test_a_collection_is_made_once_though_many_ask_for_it_at_once(
 
 
 def test_a_collection_has_its_payload_indexes(platform: Platform) -> None:
-    name = platform.qdrant.ensure_collection("things", platform.embedder.profile).name
+    name = ensure_collection(platform.qdrant, "things", platform.embedder.profile).name
     client = QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
     schema = client.get_collection(name).payload_schema
     client.close()
@@ -160,7 +162,7 @@ def test_a_collection_has_its_payload_indexes(platform: Platform) -> None:
 def test_more_points_than_a_request_holds_are_all_written_and_a_repeated_write_changes_nothing(
     platform: Platform,
 ) -> None:
-    name = platform.qdrant.ensure_collection("things", platform.embedder.profile).name
+    name = ensure_collection(platform.qdrant, "things", platform.embedder.profile).name
     many = [point(number) for number in range(1, 1001)]
     for _ in range(2):
         platform.qdrant.write(name, upsert=many)
@@ -177,7 +179,7 @@ def test_more_points_than_a_request_holds_are_all_written_and_a_repeated_write_c
 
 
 def test_a_point_of_the_wrong_dimension_is_refused_and_not_dropped(platform: Platform) -> None:
-    name = platform.qdrant.ensure_collection("things", platform.embedder.profile).name
+    name = ensure_collection(platform.qdrant, "things", platform.embedder.profile).name
 
     with pytest.raises(StoreRefused, match=r"400"):
         platform.qdrant.write(name, upsert=[point(1, dimension=8)])
@@ -193,7 +195,7 @@ def test_a_write_to_a_collection_that_is_gone_is_refused(platform: Platform) -> 
 def test_a_write_that_is_only_acknowledged_does_not_count_as_done(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = platform.qdrant.ensure_collection("things", platform.embedder.profile).name
+    name = ensure_collection(platform.qdrant, "things", platform.embedder.profile).name
     answer = models.UpdateResult(operation_id=1, status=models.UpdateStatus.ACKNOWLEDGED)
     told = models.InlineResponse2008(result=answer)
     monkeypatch.setattr(SyncPointsApi, "upsert_points", lambda *_, **__: told)

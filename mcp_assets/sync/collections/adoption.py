@@ -12,7 +12,7 @@ from mcp_assets.entities.points import Key, bears_former_keys, is_own_id, point_
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionNotOurs, StoreRefused
-from mcp_assets.stores.qdrant import MadeFor
+from mcp_assets.stores.qdrant_collections import MadeFor
 
 _POINTS_SAMPLED = 1_000
 """Points read to find out whether a collection is ours: one request. A collection of ours has ours among the first."""

@@ -7,7 +7,6 @@ from datetime import datetime
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.qdrant import physical_name
 from mcp_assets.sync.collections.adoption import adopted, holds_others, is_named_by_us
 from mcp_assets.sync.collections.journal import (
     Change,
@@ -17,6 +16,7 @@ from mcp_assets.sync.collections.journal import (
     stored_journal,
     types_of_alias,
 )
+from mcp_assets.sync.collections.model_collections import physical_name
 from mcp_assets.sync.collections.move import move_aliases, read_journal, why_not_movable
 from mcp_assets.sync.collections.serving import (
     WriteTarget,

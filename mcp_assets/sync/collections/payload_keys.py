@@ -12,7 +12,7 @@ from uuid import UUID
 
 from mcp_assets.entities.points import FORMER_KEYS, Key, bears_former_keys, with_prefix
 from mcp_assets.platform import Platform
-from mcp_assets.stores.qdrant import HeldPoint
+from mcp_assets.stores.qdrant_points import HeldPoint
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ from mcp_assets.embedding.protocol import Embedder
 from mcp_assets.entities.points import FORMER_KEYS, INDEXED_KEYS
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionMismatch, CollectionNotOurs
-from mcp_assets.stores.qdrant import Collection, MadeFor, physical_name
+from mcp_assets.stores.qdrant_collections import Collection, MadeFor
 from mcp_assets.sync.collections.adoption import check_ours
 from mcp_assets.sync.collections.journal import Journal, exclusive, types_of_alias
+from mcp_assets.sync.collections.model_collections import ensure_collection, find_collection, physical_name
 from mcp_assets.sync.collections.move import read_journal
 from mcp_assets.sync.collections.payload_keys import rename_payload_keys
 
@@ -180,7 +181,7 @@ def make_building_collection(platform: Platform, alias: str, name: str, profile:
         session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"{postgres.schema}/collection/{name}",))
         if not qdrant.exists(name):
             session.execute(postgres.query("forget_embedded"), {"collections": [name]})
-        qdrant.create_collection(name, profile)
+        qdrant.create_collection(name, dimension=profile.dimension, distance=profile.distance)
 
 
 def _make_serving_collection(platform: Platform, alias: str) -> WriteTarget:
@@ -199,7 +200,7 @@ def _make_serving_collection(platform: Platform, alias: str) -> WriteTarget:
     types = types_of_alias(platform, alias)
     with postgres.session() as session:
         session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"{postgres.schema}/collection/{name}",))
-        if qdrant.find_collection(alias, profile) is not None:
+        if find_collection(qdrant, alias, profile) is not None:
             return target
         forgotten = session.execute(postgres.query("forget_collection"), {"collection": name, "entity_types": types})
         if forgotten.rowcount:
@@ -207,7 +208,7 @@ def _make_serving_collection(platform: Platform, alias: str) -> WriteTarget:
                 postgres.query("want_full_syncs"),
                 {"entity_types": types, "reason": f"the collection {name} was absent: it is made again"},
             )
-        qdrant.ensure_collection(alias, profile)
+        ensure_collection(qdrant, alias, profile)
     return target
 
 

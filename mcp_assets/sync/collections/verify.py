@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 from uuid import UUID
 
@@ -152,7 +152,9 @@ class _Window:
             )
             recorded = {EntityRef(row[0], row[1]): _RecordedPoints(*row[2:]) for row in rows}
         stored: dict[EntityRef, dict[tuple[str, str], int]] = {}
-        for identifier, payload in platform.qdrant.payloads_of_slots(collection, slots, _PAYLOAD_KEYS):
+        pages = platform.qdrant.scroll_slots(collection, slots, keys=_PAYLOAD_KEYS, vectors=False)
+        for point in chain.from_iterable(pages):
+            identifier, payload = point.id, point.payload
             if is_own_id(identifier) and Key.ENTITY_ID in payload and payload.get(Key.ENTITY_TYPE) in types:
                 ref = EntityRef(payload[Key.ENTITY_TYPE], payload[Key.ENTITY_ID])
                 hashes = (str(payload.get(Key.TEXT_HASH)), str(payload.get(Key.STATE_HASH)))
@@ -193,9 +195,9 @@ def _still_wrong(platform: Platform, collection: str, refs: Sequence[EntityRef])
             chunks = recorded[ref].points - 1 if ref in recorded else 0
             owners |= {str(chunk_id(entity_point, number)): ref for number in range(chunks)}
         stored: dict[EntityRef, list[tuple[str, str]]] = {}
-        for identifier, payload in platform.qdrant.payloads_of(collection, list(owners), _PAYLOAD_KEYS):
-            hashes = (str(payload.get(Key.TEXT_HASH)), str(payload.get(Key.STATE_HASH)))
-            stored.setdefault(owners[identifier], []).append(hashes)
+        for point in platform.qdrant.points(collection, list(owners), keys=_PAYLOAD_KEYS, vectors=False):
+            hashes = (str(point.payload.get(Key.TEXT_HASH)), str(point.payload.get(Key.STATE_HASH)))
+            stored.setdefault(owners[point.id], []).append(hashes)
         for ref in refs:
             held = recorded.get(ref)
             expected = [(held.text_hash, held.state_hash)] * held.points if held else []

@@ -10,7 +10,8 @@ import time
 from mcp_assets.entities.refs import slot_range
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused
-from mcp_assets.stores.qdrant import Collection, physical_name
+from mcp_assets.stores.qdrant_collections import Collection
+from mcp_assets.sync.collections.model_collections import physical_name
 from mcp_assets.sync.collections.serving import serving_collection
 from mcp_assets.sync.consistency.drift import Drift, DriftKind
 from mcp_assets.sync.consistency.edge_census import EdgeCensus
@@ -35,7 +36,7 @@ def take_census(
     found, profile = serving_collection(platform, entity_type)
     if collection is not None:
         found, profile = collection, platform.embedder.profile
-        if platform.qdrant.shape(collection.name)[0] != profile.dimension:
+        if platform.qdrant.made_for(collection.alias, collection.name).dimension != profile.dimension:
             raise CollectionMismatch(
                 f"the collection {collection.name} does not hold vectors of {profile.dimension} dimensions"
             )

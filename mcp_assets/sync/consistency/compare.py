@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mcp_assets.embedding.vectors import VECTOR_CHECK_TOLERANCE, vector_checks
 from mcp_assets.entities.points import RESERVED_KEYS, Key, chunk_id, is_own_id, point_id
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.stores.qdrant import HeldPoint
+from mcp_assets.stores.qdrant_points import HeldPoint
 from mcp_assets.sync.consistency.drift import OF_POINTS, TO_EMBED, Drift, DriftKind
 
 NORM_TOLERANCE = 1e-3

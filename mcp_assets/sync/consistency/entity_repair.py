@@ -16,7 +16,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.qdrant import Collection
+from mcp_assets.stores.qdrant_collections import Collection
 from mcp_assets.sync.collections.serving import serving_collection
 from mcp_assets.sync.consistency.compare import (
     Expected,

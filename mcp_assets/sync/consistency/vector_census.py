@@ -14,7 +14,7 @@ from mcp_assets.entities.points import Key, is_own_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.qdrant import HeldPoint
+from mcp_assets.stores.qdrant_points import HeldPoint
 from mcp_assets.stores.source_tables.ids import NAMELESS
 from mcp_assets.sync.collections.journal import types_of_alias
 from mcp_assets.sync.consistency.compare import (

@@ -9,7 +9,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import PointsMissing, StoreRefused
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.qdrant import Collection
+from mcp_assets.stores.qdrant_collections import Collection
 from mcp_assets.sync.collections.journal import hold_collections
 from mcp_assets.sync.index import paid_vectors
 from mcp_assets.sync.index.batch_report import BatchReport, Counts

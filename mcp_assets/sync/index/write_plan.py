@@ -8,7 +8,8 @@ from uuid import UUID
 from mcp_assets.embedding.protocol import Embedder, Refusal
 from mcp_assets.entities.points import chunk_id, payload, point_id
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.stores.qdrant import Collection, Point
+from mcp_assets.stores.qdrant_collections import Collection
+from mcp_assets.stores.qdrant_points import Point
 from mcp_assets.sync.collections.serving import WriteTarget, WriteTargets
 from mcp_assets.sync.index.ledger import Dirty
 from mcp_assets.sync.index.paid_vectors import Vectors

@@ -28,7 +28,7 @@ from mcp_assets.graph import (
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import PointsMissing
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.qdrant import Asking
+from mcp_assets.stores.qdrant_search import QueryPoint
 from mcp_assets.sync.collections.serving import serving_collections, serving_profile
 from mcp_assets.sync.link.reach import Reach, complete_list
 from mcp_assets.sync.pipeline import overlapped
@@ -237,11 +237,11 @@ class SemanticNeighbours:
         exact = self._exact[collection]
         for start in range(0, len(refs), at_once):
             part = refs[start : start + at_once]
-            asking = [Asking(points[ref], self._of_type[ref.type]) for ref in part]
+            asking = [QueryPoint(points[ref], self._of_type[ref.type]) for ref in part]
             found |= zip(part, self._ask(collection, asking, limit, exact=exact), strict=True)
         return found
 
-    def _ask(self, collection: str, asking: Sequence[Asking], limit: int, *, exact: bool) -> list[Hits]:
+    def _ask(self, collection: str, asking: Sequence[QueryPoint], limit: int, *, exact: bool) -> list[Hits]:
         qdrant = self._platform.qdrant
         lowest = search_threshold(self._threshold)
         while True:

@@ -7,7 +7,7 @@ from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text
 from mcp_assets.platform import Platform
-from mcp_assets.stores.qdrant import Hit
+from mcp_assets.stores.qdrant_search import Hit
 from mcp_assets.sync.collections.serving import searchable_collections
 
 

@@ -15,6 +15,7 @@ from mcp_assets.entities.refs import shard_of, slot_of
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.sync.collections.model_collections import find_collection
 from mcp_assets.sync.inbox import drain_workers
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_lock import heartbeats, hold_drain_lock
@@ -43,7 +44,7 @@ def partition_of(entity_type: str, entity_id: str) -> str:
 
 def points(platform: Platform, collection: str = "kanban_tasks") -> int:
     qdrant: Qdrant = platform.qdrant
-    found = qdrant.find_collection(collection, platform.embedder.profile)
+    found = find_collection(qdrant, collection, platform.embedder.profile)
     return qdrant.count(found.name) if found else 0
 
 

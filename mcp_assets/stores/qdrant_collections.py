@@ -1,0 +1,183 @@
+"""Qdrant collections: physical collections, the aliases that lead to them, payload indexes, copies."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from qdrant_client import models
+
+from mcp_assets.entities.points import INDEXED_KEYS
+from mcp_assets.stores.errors import CollectionNotOurs, StoreRefused
+from mcp_assets.stores.qdrant_connection import QdrantConnection
+from mcp_assets.stores.qdrant_identity import METADATA_KEY
+
+_SCHEMAS: Mapping[str, models.PayloadSchemaType] = {
+    "keyword": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+}
+
+_POINTS_A_COPY = 100
+"""Points in one request of a copy. Points of another program may hold several vectors and long payloads each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A physical collection that an alias leads to."""
+
+    alias: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFor:
+    """A physical collection, and the vectors and indexes that it was made for."""
+
+    alias: str
+    name: str
+    dimension: int
+    distance: str
+    indexes: frozenset[str] = frozenset()
+    """The payload keys that it has indexes of."""
+
+    @property
+    def is_prepared(self) -> bool:
+        """The keys of all filters are indexed, and the points of this platform bear the present payload keys."""
+        return self.indexes >= INDEXED_KEYS.keys()
+
+
+class QdrantCollections(QdrantConnection):
+    """Requests about collections and aliases."""
+
+    def collections(self) -> list[str]:
+        """The names of all physical collections; the cheapest question that shows that Qdrant answers."""
+        return [entry.name for entry in self._call(lambda: self._client.get_collections()).collections]
+
+    def exists(self, name: str) -> bool:
+        """There is a collection, or an alias, of that name."""
+        return self._call(lambda: self._client.collection_exists(name))
+
+    def create_collection(self, name: str, *, dimension: int, distance: str) -> None:
+        """Make the physical collection `name`, of one unnamed vector, with its payload indexes, unless it is there.
+
+        `distance`: as Qdrant spells it, such as `Cosine`.
+        """
+        if not self.exists(name):
+            try:
+                self._call(
+                    lambda: self._client.create_collection(
+                        name,
+                        vectors_config=models.VectorParams(size=dimension, distance=models.Distance(distance)),
+                        metadata={METADATA_KEY: self._mark()} if self._mark is not None else None,
+                    )
+                )
+            except StoreRefused:
+                # Another process made it between the question and the request.
+                if not self.exists(name):
+                    raise
+        self.create_indexes(name)
+
+    def drop_collection(self, name: str) -> None:
+        """Delete the physical collection `name`, if it is there, and with it all that leads to it."""
+        self._call(lambda: self._client.delete_collection(name))
+
+    def made_for(self, alias: str, target: str) -> MadeFor:
+        """The vectors and indexes of the collection `target`, which `alias` leads to.
+
+        Raises:
+            CollectionNotOurs: it has named vectors, so that this platform cannot write to it.
+        """
+        info = self._call(lambda: self._client.get_collection(target))
+        vectors = info.config.params.vectors
+        if not isinstance(vectors, models.VectorParams):
+            raise CollectionNotOurs(_named_vectors(target))
+        return MadeFor(alias, target, vectors.size, vectors.distance.value, frozenset(info.payload_schema))
+
+    def create_indexes(self, name: str) -> None:
+        """The payload indexes that the collection `name` lacks."""
+        for key, schema in INDEXED_KEYS.items():
+            self._call(
+                lambda key=key, schema=schema: self._client.create_payload_index(  # type: ignore[misc]
+                    name, key, field_schema=_SCHEMAS[schema], wait=True
+                )
+            )
+
+    def drop_indexes(self, name: str, keys: Iterable[str]) -> None:
+        """Remove the payload indexes of `keys`."""
+        for key in keys:
+            self._call(lambda key=key: self._client.delete_payload_index(name, key, wait=True))  # type: ignore[misc]
+
+    def aliases(self) -> dict[str, str]:
+        """Every alias with the physical collection that it leads to."""
+        found = self._call(lambda: self._client.get_aliases()).aliases
+        return {entry.alias_name: entry.collection_name for entry in found}
+
+    def alias_target(self, alias: str) -> str | None:
+        """The physical collection that `alias` leads to; None if there is no such alias."""
+        return self.aliases().get(alias)
+
+    def create_alias(self, alias: str, collection: str) -> None:
+        """Make `alias` lead to `collection`. If another process has just done the same, that is no error."""
+        operation = models.CreateAliasOperation(
+            create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
+        )
+        try:
+            self._call(lambda: self._client.update_collection_aliases([operation]))
+        except StoreRefused:
+            if self.alias_target(alias) != collection:
+                raise
+
+    def move_aliases(self, targets: Mapping[str, str]) -> None:
+        """Make each alias lead to its collection, all in one call, so that no reader sees only some of them moved."""
+        there = self.aliases()
+        operations: list[models.AliasOperations] = []
+        for alias, collection in targets.items():
+            if alias in there:
+                operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+            operations.append(
+                models.CreateAliasOperation(
+                    create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
+                )
+            )
+        self._call(lambda: self._client.update_collection_aliases(operations))
+
+    def copy_collection(self, source: str, copy: str, on_progress: Callable[[int], None]) -> None:
+        """Add all points of `source` to `copy`, which is made for the same vectors if it is not there.
+
+        `on_progress` gets the number of points copied so far.
+
+        Raises:
+            StoreRefused: `copy` is there and takes other vectors; what has been copied by then stays.
+        """
+        if not self.exists(copy):
+            params = self._call(lambda: self._client.get_collection(source)).config.params
+            self._call(
+                lambda: self._client.create_collection(
+                    copy,
+                    vectors_config=params.vectors,
+                    sparse_vectors_config=params.sparse_vectors,
+                    metadata={METADATA_KEY: self._mark()} if self._mark is not None else None,
+                )
+            )
+        done, offset = 0, None
+        while True:
+            records, offset = self._call(
+                lambda offset=offset: self._client.scroll(  # type: ignore[misc]
+                    source, limit=_POINTS_A_COPY, offset=offset, with_payload=True, with_vectors=True
+                )
+            )
+            points = [
+                models.PointStruct(id=record.id, vector=record.vector or {}, payload=record.payload)  # type: ignore[arg-type]
+                for record in records
+            ]
+            if points:
+                self._applied(lambda points=points: self._client.upsert(copy, points, wait=True))  # type: ignore[misc]
+            done += len(points)
+            on_progress(done)
+            if offset is None:
+                return
+
+
+def _named_vectors(collection: str) -> str:
+    return (
+        f"the collection {collection} has named vectors; mcp_assets writes to collections with one unnamed vector: "
+        "give the entity type another collection in MCP_ASSETS_TYPES"
+    )

@@ -1,0 +1,106 @@
+"""Qdrant connection: one client, and the answers of Qdrant that are errors as the errors of this package."""
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import httpx
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+
+from mcp_assets.stores.addresses import without_password
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.qdrant_identity import verify_connections
+
+T = TypeVar("T")
+
+_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=3.0)
+"""Connections are kept for the next request, on loopback too, where qdrant-client would open one for each request:
+every new connection is verified, which takes a request or more. They are closed before a server closes them, which
+both the embedded server and a real Qdrant do after 5 s."""
+
+
+class QdrantConnection:
+    """One Qdrant. Thread-safe; connects lazily.
+
+    `verify` is called on each new connection, and raises StoreUnavailable if it leads to another Qdrant. `mark` gives
+    the platform's key, which new collections bear in their metadata.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        verify: Callable[[], None] | None = None,
+        mark: Callable[[], str] | None = None,
+    ) -> None:
+        self._verify = verify
+        self._mark = mark
+        self._url = url
+        self._api_key = api_key
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._made: QdrantClient | None = None
+
+    @property
+    def _client(self) -> QdrantClient:
+        with self._lock:
+            if self._made is None:
+                self._made = QdrantClient(
+                    url=self._url,
+                    api_key=self._api_key,
+                    timeout=int(self._timeout_s),
+                    check_compatibility=False,
+                    limits=_CONNECTIONS,
+                )
+                if self._verify is not None:
+                    self._made.http.client.add_middleware(verify_connections(self._verify))
+            return self._made
+
+    def close(self) -> None:
+        with self._lock:
+            if self._made is not None:
+                self._made.close()
+                self._made = None
+
+    def _applied(self, call: Callable[[], models.UpdateResult | Iterable[models.UpdateResult]]) -> None:
+        """Do `call`, which writes and waits; raises StoreUnavailable unless Qdrant has applied all of it."""
+        answer = self._call(call)
+        results = [answer] if isinstance(answer, models.UpdateResult) else list(answer)
+        for result in results:
+            if result.status != models.UpdateStatus.COMPLETED:
+                raise StoreUnavailable(
+                    f"Qdrant took a write but has not applied it within {self._timeout_s:.0f} s "
+                    f"(status {result.status.value}): it is repeated; if this goes on, look at Qdrant's load"
+                )
+
+    def _call(self, call: Callable[[], T]) -> T:
+        """The result of `call`. Raises StoreRefused or StoreUnavailable."""
+        try:
+            return call()
+        except UnexpectedResponse as error:
+            reason = reason_of(error)
+            if error.status_code is not None and 400 <= error.status_code < 500 and error.status_code not in (408, 429):
+                raise StoreRefused(f"Qdrant refused ({error.status_code}): {reason}") from error
+            raise StoreUnavailable(f"Qdrant failed ({error.status_code}): {reason}") from error
+        except (ResponseHandlingException, ApiException) as error:
+            if isinstance(error, ResponseHandlingException) and isinstance(error.source, StoreUnavailable):
+                raise error.source from error
+            raise StoreUnavailable(
+                f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
+            ) from error
+
+
+def reason_of(error: UnexpectedResponse) -> str:
+    """The sentence in which Qdrant says why it refused."""
+    try:
+        return str(json.loads(error.content)["status"]["error"])[:500]
+    except (ValueError, KeyError, TypeError):
+        return error.reason_phrase
+
+
+def is_not_found(error: StoreRefused) -> bool:
+    return isinstance(error.__cause__, UnexpectedResponse) and error.__cause__.status_code == 404

@@ -1,0 +1,274 @@
+"""Qdrant points: durable writes, reads by id, and scrolls (reads of all points of a filter, page by page)."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import to_json
+from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
+
+from mcp_assets.entities.points import Key
+from mcp_assets.entities.refs import SLOTS
+from mcp_assets.stores.errors import PointsMissing
+from mcp_assets.stores.qdrant_connection import QdrantConnection, reason_of
+
+T = TypeVar("T")
+
+_POINTS_A_REQUEST = 400
+"""Points in one request: with 1,536 dimensions as JSON some 10 MB."""
+
+BYTES_A_REQUEST = 16 << 20
+"""Qdrant refuses bodies over 32 MiB, and a proxy before it may refuse smaller ones."""
+
+_DECIMALS = 8
+"""Decimals of a component of a unit vector, as it is sent."""
+
+_POINTS_A_PAGE = 1_000
+"""Points in one page of a scroll: with 1,536 dimensions as JSON some 25 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point to write. `vector` is float32 of the collection's dimension."""
+
+    id: UUID
+    vector: NDArray[np.float32]
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPoint:
+    """A point as Qdrant holds it. `vector` is float32, NaN where Qdrant gave no number; empty if there is none."""
+
+    id: str
+    payload: Mapping[str, Any]
+    vector: NDArray[np.float32]
+
+
+class QdrantPoints(QdrantConnection):
+    """Requests about points. Every write waits until Qdrant has applied it."""
+
+    def write(
+        self,
+        collection: str,
+        *,
+        upsert: Sequence[Point] = (),
+        payloads: Mapping[UUID, Mapping[str, Any]] | None = None,
+        delete: Sequence[UUID] = (),
+    ) -> None:
+        """Apply all three, in this order; returns when Qdrant has applied them. Safe to repeat.
+
+        Raises:
+            PointsMissing: a payload is meant for a point that is not there; some may have been applied.
+            StoreRefused: Qdrant refuses one of them; some may have been applied.
+            StoreUnavailable: Qdrant does not answer, or has not applied them in time.
+        """
+        for part in _slices(upsert):
+            # Half as many digits to write and to parse; scores are rounded to 4 decimals, so that none changes.
+            vectors = np.stack([point.vector for point in part]).astype(np.float64).round(_DECIMALS).tolist()
+            records = [
+                {"id": str(point.id), "vector": vector, "payload": point.payload}
+                for point, vector in zip(part, vectors, strict=True)
+            ]
+            for body in _bodies("points", records):
+                self._applied(lambda body=body: self._upsert(collection, body))  # type: ignore[misc]
+        for entries in _slices(list((payloads or {}).items())):
+            operations = [
+                {"overwrite_payload": {"payload": payload, "points": [str(identifier)]}}
+                for identifier, payload in entries
+            ]
+            for body in _bodies("operations", operations):
+                self._applied(lambda body=body: self._update(collection, body))  # type: ignore[misc]
+        for identifiers in _slices(delete):
+            selector = models.PointIdsList(points=[str(identifier) for identifier in identifiers])
+            self._applied(lambda selector=selector: self._client.delete(collection, selector, wait=True))  # type: ignore[misc]
+
+    def delete(self, collection: str, ids: Sequence[str], *, naming: Sequence[str] | None = None) -> None:
+        """Remove points by their ids, which another program may have given; returns when it is applied.
+
+        `naming`: only those whose payload names one of these entity ids at that moment.
+        """
+        for part in _slices(ids):
+            must: list[models.Condition] = [models.HasIdCondition(has_id=list(map(_identifier, part)))]
+            if naming is not None:
+                must.append(models.FieldCondition(key=Key.ENTITY_ID, match=models.MatchAny(any=list(naming))))
+            selector = models.FilterSelector(filter=models.Filter(must=must))
+            self._applied(lambda selector=selector: self._client.delete(collection, selector, wait=True))  # type: ignore[misc]
+
+    def existing(self, collection: str, points: Sequence[str]) -> set[str]:
+        """Those of `points` that `collection` holds."""
+        found: set[str] = set()
+        for part in _slices(points):
+            records = self._call(
+                lambda part=part: self._client.retrieve(  # type: ignore[misc]
+                    collection, list(part), with_payload=False, with_vectors=False
+                )
+            )
+            found.update(str(record.id) for record in records)
+        return found
+
+    def points(
+        self, collection: str, ids: Sequence[str], *, keys: Sequence[str] | None = None, vectors: bool = True
+    ) -> list[HeldPoint]:
+        """Those of `ids` that `collection` holds.
+
+        `keys`: the payload keys that are wanted; all by default.
+        """
+        found: list[HeldPoint] = []
+        for part in _slices(ids):
+            records = self._call(
+                lambda part=part: self._client.retrieve(  # type: ignore[misc]
+                    collection,
+                    list(map(_identifier, part)),
+                    with_payload=True if keys is None else list(keys),
+                    with_vectors=vectors,
+                )
+            )
+            found += map(_held, records)
+        return found
+
+    def scroll_slots(
+        self, collection: str, slots: tuple[int, int], *, keys: Sequence[str] | None = None, vectors: bool = True
+    ) -> Iterator[list[HeldPoint]]:
+        """Every point whose payload has a slot in `slots` (half-open), in pages.
+
+        `keys`: the payload keys that are wanted; all by default.
+        """
+        return self._scroll(collection, _slots(slots), keys, with_vectors=vectors)
+
+    def scroll_without_slot(self, collection: str, *, keys: Sequence[str]) -> Iterator[list[HeldPoint]]:
+        """Every point whose payload has no slot (0..65535), in pages, without vectors.
+
+        This platform wrote none of them.
+        """
+        return self._scroll(collection, models.Filter(must_not=[_SLOT]), keys, with_vectors=False)
+
+    def naming(self, collection: str, entity_type: str, ids: Sequence[str]) -> Iterator[HeldPoint]:
+        """The points whose payload names one of the entities; they come with the key `entity_id` alone."""
+        named = models.Filter(
+            must=[
+                models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchValue(value=entity_type)),
+                models.FieldCondition(key=Key.ENTITY_ID, match=models.MatchAny(any=list(ids))),
+            ]
+        )
+        for page in self._scroll(collection, named, [Key.ENTITY_ID], with_vectors=False):
+            yield from page
+
+    def payload_pages(self, collection: str, *, limit: int) -> Iterator[list[HeldPoint]]:
+        """Every point with its whole payload, in pages of `limit`, without vectors."""
+        return self._scroll(collection, None, None, with_vectors=False, limit=limit)
+
+    def count(self, collection: str, slots: tuple[int, int] | None = None) -> int:
+        """The exact number of points; of those with a slot in `slots` (half-open), if that is given."""
+        count_filter = None if slots is None else _slots(slots)
+        return self._call(lambda: self._client.count(collection, count_filter=count_filter, exact=True)).count
+
+    def count_ours(self, collection: str) -> int:
+        """The exact number of points that bear this platform's keys. `collection` is prepared."""
+        ours = models.FieldCondition(key=Key.KIND, match=models.MatchAny(any=["entity", "chunk"]))
+        return self._call(
+            lambda: self._client.count(collection, count_filter=models.Filter(must=[ours]), exact=True)
+        ).count
+
+    def model_in(self, collection: str) -> str | None:
+        """The model that the points of `collection` bear; None if no point bears one."""
+        points, _ = self._call(
+            lambda: self._client.scroll(
+                collection,
+                scroll_filter=models.Filter(
+                    must=[models.FieldCondition(key=Key.KIND, match=models.MatchValue(value="entity"))]
+                ),
+                limit=1,
+                with_payload=[Key.MODEL],
+            )
+        )
+        return next(
+            (str(point.payload[Key.MODEL]) for point in points if point.payload and Key.MODEL in point.payload), None
+        )
+
+    def _scroll(
+        self,
+        collection: str,
+        scroll_filter: models.Filter | None,
+        keys: Sequence[str] | None,
+        *,
+        with_vectors: bool,
+        limit: int = _POINTS_A_PAGE,
+    ) -> Iterator[list[HeldPoint]]:
+        offset: Any = None
+        while True:
+            records, offset = self._call(
+                lambda offset=offset: self._client.scroll(  # type: ignore[misc]
+                    collection,
+                    scroll_filter=scroll_filter,
+                    limit=limit,
+                    offset=offset,
+                    with_payload=True if keys is None else list(keys),
+                    with_vectors=with_vectors,
+                )
+            )
+            yield [_held(record) for record in records]
+            if offset is None:
+                return
+
+    def _upsert(self, collection: str, body: bytes) -> models.UpdateResult:
+        """`body`: a PointsList as JSON."""
+        answer = self._client.http.points_api.upsert_points(
+            collection,
+            wait=True,
+            point_insert_operations=body,  # type: ignore[arg-type]
+        )
+        assert answer.result is not None  # noqa: S101  (an answer without one is an error)
+        return answer.result
+
+    def _update(self, collection: str, body: bytes) -> Iterable[models.UpdateResult]:
+        """`body`: UpdateOperations as JSON, which write payloads."""
+        try:
+            answer = self._client.http.points_api.batch_update(
+                collection,
+                wait=True,
+                update_operations=body,  # type: ignore[arg-type]
+            )
+        except UnexpectedResponse as error:
+            if error.status_code == 404:
+                raise PointsMissing(f"Qdrant refused (404): {reason_of(error)}") from error
+            raise
+        assert answer.result is not None  # noqa: S101  (an answer without one is an error)
+        return answer.result
+
+
+_SLOT = models.FieldCondition(key=Key.SLOT, range=models.Range(gte=0, lt=SLOTS))
+
+
+def _slots(slots: tuple[int, int]) -> models.Filter:
+    return models.Filter(must=[models.FieldCondition(key=Key.SLOT, range=models.Range(gte=slots[0], lt=slots[1]))])
+
+
+def _identifier(text: str) -> int | str:
+    """An id as Qdrant takes it: a number or a UUID."""
+    return int(text) if text.isdecimal() else text
+
+
+def _held(record: models.Record) -> HeldPoint:
+    vector = record.vector if isinstance(record.vector, list) else []
+    return HeldPoint(str(record.id), record.payload or {}, np.array(vector, dtype=np.float32))
+
+
+def _bodies(key: str, records: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+    """`{key: records}` as JSON, in parts that stay below BYTES_A_REQUEST, unless one record alone is larger."""
+    # Written once, and sent by the generated call: the methods above that call would validate every number again.
+    body = to_json({key: records}, inf_nan_mode="null")
+    if len(body) <= BYTES_A_REQUEST or len(records) == 1:
+        yield body
+        return
+    half = len(records) // 2
+    yield from _bodies(key, records[:half])
+    yield from _bodies(key, records[half:])
+
+
+def _slices(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (items[start : start + _POINTS_A_REQUEST] for start in range(0, len(items), _POINTS_A_REQUEST))

@@ -1,0 +1,104 @@
+"""Qdrant searches: the entities nearest to a vector, and the nearest neighbours of points."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import to_json
+from qdrant_client import models
+
+from mcp_assets.entities.points import Key
+from mcp_assets.stores.addresses import without_password
+from mcp_assets.stores.errors import PointsMissing, StoreRefused, StoreUnavailable
+from mcp_assets.stores.qdrant_connection import QdrantConnection, is_not_found
+
+_ENTITY_POINTS = {"must": [{"key": Key.KIND, "match": {"value": "entity"}}]}
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPoint:
+    """A point whose neighbours are searched, and the physical collection that holds it."""
+
+    point: str
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One entity found: its best point's score and payload."""
+
+    score: float
+    payload: Mapping[str, Any]
+
+
+class QdrantSearches(QdrantConnection):
+    """Searches by vector."""
+
+    def search(self, collection: str, vector: NDArray[np.float32], *, entity_type: str, limit: int) -> list[Hit]:
+        """The `limit` entities of `entity_type` nearest to `vector`, each by its best point (its own or a chunk's)."""
+        found = self._call(
+            lambda: self._client.query_points_groups(
+                collection,
+                group_by=Key.ENTITY_ID,
+                query=vector.tolist(),
+                query_filter=models.Filter(
+                    must=[models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchValue(value=entity_type))]
+                ),
+                limit=limit,
+                group_size=1,
+                with_payload=True,
+            )
+        )
+        return [Hit(hit.score, hit.payload or {}) for group in found.groups for hit in group.hits]
+
+    def nearest(
+        self, collection: str, queries: Sequence[QueryPoint], *, limit: int, floor: float, exact: bool
+    ) -> list[list[tuple[str, float]]]:
+        """For each of `queries` the entity points of `collection` nearest to it, best first, with cosines.
+
+        One request, at most `limit` each; a point is not its own neighbour.
+
+        `floor`: cosine; points that score lower are left out.
+
+        Raises:
+            PointsMissing: one of `queries` is not in its collection; `existing` finds which.
+        """
+        wanted = {
+            "filter": _ENTITY_POINTS,
+            "limit": limit,
+            "score_threshold": floor,
+            "with_payload": False,
+            "params": {"exact": exact},
+        }
+        searches = [
+            {**wanted, "query": one.point}
+            if one.collection == collection
+            else {**wanted, "query": one.point, "lookup_from": {"collection": one.collection}}
+            for one in queries
+        ]
+        try:
+            # Without the client's models: one for each hit, they cost three times what the request itself does.
+            answer: dict[str, Any] = self._call(
+                lambda: self._client.http.client.request(
+                    type_=dict[str, Any],
+                    method="POST",
+                    url="/collections/{collection_name}/points/query/batch",
+                    path_params={"collection_name": collection},
+                    params={"timeout": str(int(self._timeout_s))},
+                    headers={"Content-Type": "application/json"},
+                    content=to_json({"searches": searches}),
+                )
+            )
+        except StoreRefused as error:
+            if is_not_found(error):
+                raise PointsMissing(str(error)) from error
+            raise
+        try:
+            return [[(str(hit["id"]), hit["score"]) for hit in found["points"]] for found in answer["result"]]
+        except (KeyError, TypeError) as error:
+            raise StoreUnavailable(
+                f"Qdrant at {without_password(self._url)} answered a search with something else than points: "
+                "check that QDRANT_URL leads to Qdrant itself"
+            ) from error
