@@ -22,7 +22,6 @@ from uuid import UUID
 
 import numpy as np
 from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, read_workspace, report, say
-from mcp_assets.stores.qdrant_points import Point
 from rate_limited_provider import TEXTS_PER_S, provider
 
 from mcp_assets.embedding.profiles import ModelProfile
@@ -30,6 +29,7 @@ from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vec
 from mcp_assets.entities.refs import SLOTS
 from mcp_assets.platform import Platform, make_embedder
 from mcp_assets.settings import Settings
+from mcp_assets.stores.qdrant_points import Point
 from mcp_assets.sync.index.full_sync import full_sync
 
 REMOTE_MODEL = "text-embedding-3-small"

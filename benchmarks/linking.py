@@ -20,7 +20,6 @@ from pathlib import Path
 from statistics import median
 
 from harness import WORKSPACE, Bench, Measured, bench, in_fresh_process, load_entities, read_workspace, report, say
-from mcp_assets.stores.qdrant_search import QueryPoint
 
 from mcp_assets.cli.load_entities import Line
 from mcp_assets.entities.points import point_id
@@ -28,6 +27,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import search_threshold
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
+from mcp_assets.stores.qdrant_search import QueryPoint
 from mcp_assets.sync.collections.model_collections import find_collection
 from mcp_assets.sync.collections.serving import serving_profile
 from mcp_assets.sync.index.full_sync import full_sync

@@ -18,7 +18,6 @@ import nats
 import numpy as np
 import psycopg
 import pytest
-from mcp_assets.stores.qdrant_points import Point
 from qdrant_client import QdrantClient, models
 
 from mcp_assets.embedded.servers.nats import _binary
@@ -26,6 +25,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable, Stranger
 from mcp_assets.stores.qdrant_identity import METADATA_KEY
+from mcp_assets.stores.qdrant_points import Point
 from mcp_assets.sync.collections.model_collections import ensure_collection, physical_name
 from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 

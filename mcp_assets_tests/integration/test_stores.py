@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mcp_assets.stores.qdrant_points import Point
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.api.points_api import SyncPointsApi
 
@@ -22,6 +21,7 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.nats import NatsStreams
 from mcp_assets.stores.postgres import Postgres
 from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.stores.qdrant_points import Point
 from mcp_assets.sync.collections.model_collections import ensure_collection
 from mcp_assets_tests.observing import points, put_tasks, rows, send_looks, sync_all
 
