@@ -5,21 +5,28 @@ from typing import Any
 
 import dagster as dg
 
-from mcp_assets.defs.assets import build_index_assets
-from mcp_assets.defs.census import build_census_asset
-from mcp_assets.defs.checks import build_checks
-from mcp_assets.defs.housekeeping import (
+from mcp_assets.defs.asset_checks import build_checks
+from mcp_assets.defs.assets import build_census_asset, build_index_assets
+from mcp_assets.defs.jobs import (
+    build_census_job,
+    build_checks_job,
     build_clean_up_job,
-    build_clean_up_schedule,
     build_dead_letters_job,
+    build_index_job,
     build_reconcile_job,
-    build_reconcile_schedule,
+    build_relate_job,
+    build_repair_job,
+    build_requests_job,
+    build_tag_weights_job,
 )
-from mcp_assets.defs.jobs import build_index_job, build_relate_job, build_tag_weights_job, build_tag_weights_schedule
-from mcp_assets.defs.repairs import build_census_job, build_census_schedule, build_checks_job, build_repair_job
-from mcp_assets.defs.requests import build_requests_job, build_sync_sensor
 from mcp_assets.defs.resources import PlatformResource
-from mcp_assets.defs.sensors import build_relationship_sensor, build_vector_index_sensor
+from mcp_assets.defs.schedules import (
+    build_census_schedule,
+    build_clean_up_schedule,
+    build_reconcile_schedule,
+    build_tag_weights_schedule,
+)
+from mcp_assets.defs.sensors import build_relationship_sensor, build_sync_sensor, build_vector_index_sensor
 from mcp_assets.defs.sources import external_assets
 from mcp_assets.embedding.local import load_model
 from mcp_assets.settings import Settings, load_settings

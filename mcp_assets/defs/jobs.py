@@ -1,17 +1,43 @@
-"""Jobs: what can be launched by name."""
+"""Jobs: what can be launched by name. Each job with one op is made by `_job_of`."""
+
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from enum import Enum
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from pydantic import Field
 
-from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
-from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.defs.keys import (
+    CENSUS,
+    CENSUS_JOB,
+    CHECKS_JOB,
+    CLEAN_UP_JOB,
+    DEAD_LETTERS_JOB,
+    EDGES,
+    EMBEDDINGS,
+    ENTITIES,
+    INDEX_JOB,
+    RECONCILE_JOB,
+    RELATE_JOB,
+    REPAIR_JOB,
+    REQUESTS_JOB,
+    TAG_WEIGHTS_JOB,
+)
+from mcp_assets.defs.metadata import drift_table
+from mcp_assets.defs.old_runs import delete_runs
+from mcp_assets.defs.request_report import RequestReport, answer_line
+from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
+from mcp_assets.events import MessageKind
+from mcp_assets.settings import Settings
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.inbox import outbox
 from mcp_assets.sync.link.counts import LinkCounts
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
-
-INDEX_JOB = "index"
-RELATE_JOB = "relate"
-TAG_WEIGHTS_JOB = "refresh_tag_weights"
+from mcp_assets.sync.requests import full_sync_requests
+from mcp_assets.sync.requests.sync_requests import answer_requests
+from mcp_assets.sync.requests.dead_letters import Selection, purge, replay
 
 
 def build_index_job() -> UnresolvedAssetJobDefinition:
@@ -35,7 +61,7 @@ def build_relate_job() -> UnresolvedAssetJobDefinition:
 
 
 def build_tag_weights_job() -> dg.JobDefinition:
-    """Tag weights counted anew, and the holders of tags whose weight changed re-linked."""
+    """Counts the weights of all tags again, and relinks the entities that hold a tag whose weight changed."""
 
     @dg.op(name="count_tags")
     def refresh(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
@@ -55,22 +81,189 @@ def build_tag_weights_job() -> dg.JobDefinition:
             }
         )
 
-    @dg.job(
-        name=TAG_WEIGHTS_JOB,
-        executor_def=dg.in_process_executor,
-        description="Count the holders of each tag anew and re-link those whose tags weigh differently now.",
+    return _job_of(
+        refresh,
+        TAG_WEIGHTS_JOB,
+        "Count the holders of each tag again, and relink the entities whose tags have another weight now.",
     )
+
+
+def build_census_job() -> UnresolvedAssetJobDefinition:
+    """The census of a range of partitions, and then the checks."""
+    return dg.define_asset_job(
+        CENSUS_JOB,
+        selection=dg.AssetSelection.assets(CENSUS) | dg.AssetSelection.checks_for_assets(CENSUS),
+        executor_def=dg.in_process_executor,
+        description="Compare the stores of the chosen partitions, and check what was found.",
+    )
+
+
+def build_checks_job() -> UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        CHECKS_JOB,
+        selection=dg.AssetSelection.checks_for_assets(CENSUS),
+        executor_def=dg.in_process_executor,
+        description="All checks by themselves; a census is taken only where the last one is old.",
+    )
+
+
+class RepairConfig(dg.Config):
+    """What is repaired: all types where `types` is empty. `deep`: all texts and edges are compared, not a sample.
+
+    `allow_mass_delete`: deletions are done however many they are. `foreign`: points that other programs wrote are
+    removed too. `foreign_edges`: so are their rows of `relationships` that lack a living end.
+    """
+
+    types: list[str] = Field(default=[])
+    deep: bool = False
+    allow_mass_delete: bool = False
+    foreign: bool = False
+    foreign_edges: bool = False
+
+
+def build_repair_job() -> dg.JobDefinition:
+    """Census, repair, and a report. The run fails if drift is left, or if a person has to allow so many deletions."""
+
+    @dg.op(name="mend")
+    def mend(context: dg.OpExecutionContext, config: RepairConfig, platform: PlatformResource) -> None:
+        opened = platform.get()
+        types = opened.settings.entity_types
+        if unknown := [name for name in config.types if name not in types]:
+            raise dg.Failure(f"no entity type {unknown[0]!r}: one of {', '.join(types)}", allow_retries=False)
+        with embedding_until_interrupted(opened):
+            report = validate(
+                opened,
+                entity_types=config.types or list(types),
+                repair=True,
+                deep=config.deep,
+                allow_mass_delete=config.allow_mass_delete,
+                foreign=config.foreign,
+                foreign_edges=config.foreign_edges,
+            )
+        metadata: dict[str, dg.MetadataValue] = {
+            "checked": dg.MetadataValue.int(report.checked),
+            "embedded": dg.MetadataValue.int(report.embedded),
+            **{f"found/{kind}": dg.MetadataValue.int(count) for kind, count in report.found.items()},
+            **{f"mended/{kind}": dg.MetadataValue.int(count) for kind, count in report.mended.items()},
+        }
+        if report.examples:
+            metadata["examples"] = drift_table(report.examples)
+        if report.unfinished:
+            raise dg.Failure(report.unfinished, metadata=metadata, allow_retries=False)
+        context.add_output_metadata(metadata)
+
+    return _job_of(
+        mend,
+        REPAIR_JOB,
+        "Find what is wrong in the stores and repair exactly that; types, deep, allow_mass_delete, foreign, "
+        "foreign_edges.",
+    )
+
+
+class RequestsConfig(dg.Config):
+    """Which kind of requests a run answers."""
+
+    kind: MessageKind = MessageKind.SYNC
+
+
+def build_requests_job() -> dg.JobDefinition:
+    """Answers the requests that wait in the inbox; `sync_sensor` asks for it."""
+
+    @dg.op(name="answer")
+    def work(context: dg.OpExecutionContext, config: RequestsConfig, platform: PlatformResource) -> None:
+        told = RequestReport()
+        with (
+            embedding_until_interrupted(platform.get()) as opened,
+            closing(answer_requests(opened, config.kind, context.run_id)) as answers,
+        ):
+            for answer in answers:
+                context.log.info(answer_line(answer))
+                told.add(answer)
+        if told.first_error is not None:
+            raise dg.Failure(
+                f"{told.failed} of {told.answered} requests failed; the first: {told.first_error}",
+                metadata=told.metadata(),
+                allow_retries=False,
+            )
+        context.add_output_metadata(told.metadata())
+
+    return _job_of(work, REQUESTS_JOB, "Answer the sync or validate requests that wait in the inbox.")
+
+
+class Action(Enum):
+    """What the job `dead_letters` does."""
+
+    REPLAY = "replay"
+    PURGE = "purge"
+
+
+class DeadLettersConfig(dg.Config):
+    """Filters of dead letters. An empty filter selects all; a purge without any filter needs `everything`."""
+
+    action: Action = Action.REPLAY
+    ids: list[int] = Field(default_factory=list)
+    entity_type: str = ""
+    stage: str = ""
+    kind: str = ""
+    everything: bool = False
+
+
+def build_dead_letters_job() -> dg.JobDefinition:
+    """What `mcp-assets dlq replay` and `purge` do."""
+
+    @dg.op(name="replay_or_purge")
+    def work(context: dg.OpExecutionContext, config: DeadLettersConfig, platform: PlatformResource) -> None:
+        selection = Selection(config.ids or None, config.entity_type or None, config.stage or None, config.kind or None)
+        if selection.everything and config.action is Action.PURGE and not config.everything:
+            raise dg.Failure("the run names no dead letters: give a filter, or everything: true", allow_retries=False)
+        if config.action is Action.PURGE:
+            context.add_output_metadata({"purged": purge(platform.get(), selection)})
+            return
+        done = replay(platform.get(), selection)
+        context.add_output_metadata({"accepted": done.accepted, "done": done.done, "failed": done.failed})
+
+    return _job_of(work, DEAD_LETTERS_JOB, "Replay dead letters whose cause is mended, or purge them.")
+
+
+def build_reconcile_job() -> UnresolvedAssetJobDefinition:
+    """All three assets of all partitions: what `nightly_reconcile` launches."""
+    return dg.define_asset_job(
+        RECONCILE_JOB,
+        selection=dg.AssetSelection.assets(ENTITIES, EMBEDDINGS, EDGES),
+        executor_def=dg.in_process_executor,
+        description="A full sync of everything: what differs from the source tables is brought up to date.",
+    )
+
+
+def build_clean_up_job(settings: Settings) -> dg.JobDefinition:
+    """Deletes finished runs, which Dagster keeps for ever otherwise. Ticks have a retention in dagster.yaml."""
+
+    @dg.op(name="delete_old_runs")
+    def work(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
+        before = datetime.now(UTC) - timedelta(days=settings.keep_runs_days)
+        deleted = delete_runs(context.instance, before)
+        opened = platform.get()
+        forgotten = full_sync_requests.forget_old(opened, settings.keep_runs_days)
+        unpublished = outbox.forget_old(opened, settings.results_days)
+        if unpublished:
+            context.log.warning(
+                f"{unpublished} results could not be published for {settings.results_days:g} days "
+                "(MCP_ASSETS_RESULTS_DAYS) and are forgotten: the senders of their requests were not told"
+            )
+        context.add_output_metadata(
+            {"runs_deleted": deleted, "full_syncs_forgotten": forgotten, "results_forgotten": unpublished}
+        )
+
+    return _job_of(
+        work, CLEAN_UP_JOB, f"Delete finished runs older than {settings.keep_runs_days:g} days, with their events."
+    )
+
+
+def _job_of(op: dg.OpDefinition, name: str, description: str) -> dg.JobDefinition:
+    """A job with that one op, in the process of its run."""
+
+    @dg.job(name=name, executor_def=dg.in_process_executor, description=description)
     def job() -> None:
-        refresh()
+        op()
 
     return job
-
-
-def build_tag_weights_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """Nightly, for a weight moves with the logarithm of a tag's holders."""
-    return dg.ScheduleDefinition(
-        name="nightly_tag_weights",
-        job=job,
-        cron_schedule="17 3 * * *",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-    )

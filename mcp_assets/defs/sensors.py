@@ -9,14 +9,27 @@ from dagster import DagsterRunStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from dagster_warm_launcher import PROMPT_TAG
-from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES, IndexConfig, Mode
-from mcp_assets.defs.jobs import INDEX_JOB, RELATE_JOB
+from mcp_assets.defs.assets import IndexConfig, Mode
+from mcp_assets.defs.backfills import follow_full_syncs
+from mcp_assets.defs.jobs import RequestsConfig
+from mcp_assets.defs.keys import (
+    DRAIN_TAG,
+    EDGES,
+    EMBEDDINGS,
+    ENTITIES,
+    FULL_SYNC_TAG,
+    INDEX_JOB,
+    RELATE_JOB,
+    REQUESTS_JOB,
+    REQUESTS_TAG,
+)
 from mcp_assets.defs.partitions import whole_type
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
+from mcp_assets.sync.inbox.announce import answer_relinked
 from mcp_assets.sync.inbox.drain_lock import heartbeats
 from mcp_assets.sync.inbox.drain_requests import (
     DRAIN_FAILURES_COUNTED,
@@ -36,9 +49,9 @@ from mcp_assets.sync.index.provider_outage import let_through
 from mcp_assets.sync.index.store_outage import QdrantProbe
 from mcp_assets.sync.index.sweep import Sweeper
 from mcp_assets.sync.link.marks import oldest_link_s
-
-DRAIN_TAG = "mcp_assets/drain"
-FULL_SYNC_TAG = "mcp_assets/full_sync"
+from mcp_assets.sync.requests import full_sync_requests
+from mcp_assets.sync.requests.sync_requests import drain_name, pending_requests
+from mcp_assets.sync.requests.dead_letters import announce_dead_letters
 
 _UNFINISHED = [
     DagsterRunStatus.QUEUED,
@@ -246,3 +259,46 @@ def _request(settings: Settings, entity_type: str, mode: Mode, tags: dict[str, s
         asset_selection=[ENTITIES, EMBEDDINGS, EDGES],
         asset_check_keys=[],
     )
+
+
+def build_sync_sensor() -> dg.SensorDefinition:
+    """The sensor that has sync and validate requests answered. It runs unless somebody switches it off."""
+
+    @dg.sensor(
+        name="sync_sensor",
+        job_name=REQUESTS_JOB,
+        minimum_interval_seconds=1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Takes in messages from NATS, has requests answered, and starts and follows full syncs.",
+    )
+    def sync_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
+        repository = context.repository_def
+        if repository is None:
+            raise dg.DagsterInvariantViolationError("sync_sensor needs the repository that it stands in")
+        graph = repository.asset_graph
+
+        def look(opened: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+            full_sync_requests.sensor_lives(opened)
+            follow_full_syncs(opened, instance, graph)
+            answer_relinked(opened)
+            announce_dead_letters(opened)
+            return _request_runs(opened, instance)
+
+        return tick(platform.get(), context.instance, look)
+
+    return sync_sensor
+
+
+def _request_runs(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """One run for each kind of request that is due and that nobody works off."""
+    kinds = {drain_name(kind): kind for kind in pending_requests(platform)}
+    if not kinds:
+        return []
+    lanes = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), heartbeats(platform))
+    return [
+        dg.RunRequest(
+            run_config=dg.RunConfig(ops={"answer": RequestsConfig(kind=kinds[name])}),
+            tags={REQUESTS_TAG: name, PROMPT_TAG: "true"},
+        )
+        for name in lanes
+    ]

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from qdrant_client import models
 
 from mcp_assets.definitions import build_defs
-from mcp_assets.defs.census import CENSUS
+from mcp_assets.defs.keys import CENSUS
 from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.checks import CHECKS, evaluate
 from mcp_assets.sync.inbox.intake import intake

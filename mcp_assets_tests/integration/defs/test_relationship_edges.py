@@ -13,8 +13,8 @@ import pytest
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.definitions import build_defs
-from mcp_assets.defs import assets, sensors
-from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
+from mcp_assets.defs import index_run, sensors
+from mcp_assets.defs.keys import DRAIN_TAG, EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
@@ -202,9 +202,9 @@ def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_s
         return changes(own)
 
     monkeypatch.setattr(linker._Linker, "changes", counted)
-    in_time = assets._Beside._is_over
+    in_time = index_run._Beside._is_over
     # The first transaction outlasts the drain.
-    monkeypatch.setattr(assets._Beside, "_is_over", lambda _: bool(batches))
+    monkeypatch.setattr(index_run._Beside, "_is_over", lambda _: bool(batches))
     for entity_id in "ABCD":
         write_source(world, EntityRef("task", entity_id), "@0", "")
         world.nats.publish([("mcp.task.updated", json.dumps({"task_id": entity_id}).encode())])
@@ -217,8 +217,8 @@ def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_s
     defs = build_defs(world.settings, {"platform": Fixed()})
     context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": Fixed()})
     (request,) = defs.resolve_sensor_def("relationship_sensor").evaluate_tick(context).run_requests or ()
-    assert request.tags[sensors.DRAIN_TAG] == "task"
-    monkeypatch.setattr(assets._Beside, "_is_over", in_time)
+    assert request.tags[DRAIN_TAG] == "task"
+    monkeypatch.setattr(index_run._Beside, "_is_over", in_time)
     run(world, instance, "relate", "task-00", "task-01", {"mode": "DRAIN"})
     assert pending_links(world, up_to=1) == 0
     assert len(graph(world)) == 12

@@ -11,8 +11,8 @@ from dagster._core.events import DagsterEvent
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.test_utils import create_run_for_test
 
-from mcp_assets.defs.housekeeping import delete_runs
-from mcp_assets.defs.requests import REQUESTS_TAG
+from mcp_assets.defs.keys import REQUESTS_TAG
+from mcp_assets.defs.old_runs import delete_runs
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings

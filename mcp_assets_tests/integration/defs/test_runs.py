@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dagster as dg
 import pytest
 
-from mcp_assets.defs import assets
+from mcp_assets.defs import event_log
 from mcp_assets.entities.refs import shard_of, slot_of
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
@@ -154,7 +154,7 @@ def test_a_materialization_tells_the_numbers_of_its_partition(
 def test_a_full_run_observes_its_progress_and_materializes_nothing_before_it_is_complete(
     write: Write, run: Run, monkeypatch: pytest.MonkeyPatch, stub: OpenAIStub
 ) -> None:
-    monkeypatch.setattr(assets, "EVENTS_EVERY_S", 0.0)
+    monkeypatch.setattr(event_log, "EVENTS_EVERY_S", 0.0)
     ids = [f"t{n}" for n in range(600)]
     write("task", {entity_id: f"text of {entity_id}" for entity_id in ids})
     last_of_shard_1 = max(

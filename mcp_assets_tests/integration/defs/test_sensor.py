@@ -14,8 +14,7 @@ from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
 from pydantic import SecretStr
 
-from mcp_assets.defs.assets import EDGES, EMBEDDINGS, ENTITIES
-from mcp_assets.defs.sensors import DRAIN_TAG, FULL_SYNC_TAG
+from mcp_assets.defs.keys import DRAIN_TAG, EDGES, EMBEDDINGS, ENTITIES, FULL_SYNC_TAG
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mcp_assets.defs.census import CENSUS
+from mcp_assets.defs.keys import CENSUS
 from mcp_assets.defs.metadata import finding_metadata
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.sync.consistency.checks import CHECKS, evaluate

@@ -1,0 +1,160 @@
+"""Event log: what a run reports to Dagster about its partitions, after the commit and merged."""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from threading import RLock
+
+import dagster as dg
+
+from mcp_assets.defs.keys import EDGES, EMBEDDINGS, ENTITIES
+from mcp_assets.defs.metadata import edges_metadata, embeddings_metadata, ledger_metadata
+from mcp_assets.defs.partitions import partition_key
+from mcp_assets.graph import EdgeType
+from mcp_assets.platform import Platform
+from mcp_assets.sync.index.batch_report import Counts
+from mcp_assets.sync.link.counts import LinkCounts
+from mcp_assets.sync.requests.full_sync_requests import ProgressWriter
+from mcp_assets.sync.views.graph import strengths_of
+
+# Each event costs Dagster's event log some 8 ms, and a person reads no faster than this.
+EVENTS_EVERY_S = 10.0
+
+
+def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: str) -> dict[str, str]:
+    """The tags that Dagster gives an output, for a materialization that is logged: without them it reads as unsynced.
+
+    All assets of the multi-asset are brought to one version together; what lies outside of it is never versioned.
+    """
+    tags = {
+        "dagster/code_version": assets.code_versions_by_key[asset] or "",
+        "dagster/data_version": version,
+    }
+    for upstream in assets.asset_deps[asset]:
+        name = upstream.to_user_string()
+        tags[f"dagster/input_data_version/{name}"] = version if upstream in assets.keys else "INITIAL"
+        tags[f"dagster/input_event_pointer/{name}"] = "NULL"
+    return tags
+
+
+class EventLog:
+    """What a run tells Dagster: after the fact, and merged to one event a partition in EVENTS_EVERY_S."""
+
+    def __init__(self, context: dg.AssetExecutionContext, platform: Platform) -> None:
+        self._context = context
+        self._platform = platform
+        self._shards = platform.settings.shards
+        self._told = ProgressWriter(platform, context.run.tags.get("dagster/backfill"))
+        self._pending: dict[str, Counts] = {}
+        self._pending_links: dict[str, LinkCounts] = {}
+        self._progress: dict[str, Counts] = {}
+        # Drained and linked beside each other: both tell.
+        self._lock = RLock()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="events")
+        self._written: Future[None] | None = None
+        self._began = self._last_told = time.monotonic()
+
+    def begins_to_compare(self) -> None:
+        """The run of a backfill that requests wait for: those that come from now on need another one."""
+        self._told.begins_to_compare()
+
+    def selects(self, asset: dg.AssetKey) -> bool:
+        return asset in self._context.selected_asset_keys
+
+    def touched(self, entity_type: str, shard: int, counts: Counts) -> None:
+        """A drain has committed a batch: the partition is as new as its last batch."""
+        with self._lock:
+            self._pending.setdefault(self._key(entity_type, shard), Counts()).add(counts)
+            self._tell_when_due()
+
+    def failed(self, entity_type: str, error: BaseException) -> None:
+        """A type that a drain took over is given up: said at once, for the run goes on."""
+        self._context.log.error(f"draining {entity_type}, which this run had taken over, failed: {error}")
+
+    def close(self) -> None:
+        """Tell what has not been told, and wait until all of it is in Dagster's event log."""
+        self._tell()
+        self._writer.shutdown(wait=True)
+        if self._written is not None:
+            self._written.result()
+
+    def _tell_when_due(self) -> None:
+        """Beside the work: a second's writing must not keep an event waiting. If it lags, more is merged."""
+        if self._due() and (self._written is None or self._written.done()):
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._written is not None:
+            self._written.result()
+        pending, self._pending = self._pending, {}
+        pending_links, self._pending_links = self._pending_links, {}
+        seconds = time.monotonic() - self._began
+        self._written = self._writer.submit(self._write, pending, pending_links, seconds)
+        self._began = self._last_told = time.monotonic()
+
+    def _write(self, pending: Mapping[str, Counts], pending_links: Mapping[str, LinkCounts], seconds: float) -> None:
+        for key in sorted(pending):
+            self._materialize(key, pending[key], seconds)
+        for key in sorted(pending_links):
+            self._materialize_links(key, pending_links[key])
+
+    def linked(self, entity_type: str, shard: int, counts: LinkCounts, *, materialize: bool) -> None:
+        """The linker has committed: told with the next flush, or for a full sync once the partition is complete."""
+        with self._lock:
+            self._pending_links.setdefault(self._key(entity_type, shard), LinkCounts()).add(counts)
+            if materialize:
+                self._tell_when_due()
+
+    def complete_links(self, entity_type: str, shard: int) -> None:
+        """All of the run's range is linked: its partitions are materialized, once."""
+        key = self._key(entity_type, shard)
+        counts = self._pending_links.pop(key, LinkCounts())
+        self._materialize_links(key, counts, strengths_of(self._platform, entity_type, shard))
+        self._told.linked(entity_type, shard)
+
+    def progressed(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
+        """A full sync is under way: an observation now and then, for a materialization would claim completeness."""
+        key = self._key(entity_type, shard)
+        self._told.worked(entity_type, shard, counts, differing)
+        self._progress.setdefault(key, Counts()).add(counts)
+        if self._due():
+            done = self._progress[key]
+            self._context.log_event(
+                dg.AssetObservation(
+                    EMBEDDINGS if self.selects(EMBEDDINGS) else ENTITIES,
+                    partition=key,
+                    metadata={"differing": differing, "done": done.scanned, "failed": done.failed},
+                )
+            )
+            self._last_told = time.monotonic()
+
+    def complete(self, entity_type: str, shard: int, counts: Counts) -> None:
+        """A full sync has a partition behind it: it is materialized, once."""
+        self._materialize(self._key(entity_type, shard), counts, time.monotonic() - self._began)
+        self._told.indexed(entity_type, shard, counts)
+        self._began = time.monotonic()
+
+    def _materialize(self, key: str, counts: Counts, seconds: float) -> None:
+        version = datetime.now(UTC).isoformat(timespec="milliseconds")
+        for asset, metadata in (
+            (ENTITIES, ledger_metadata(counts)),
+            (EMBEDDINGS, embeddings_metadata(counts, seconds)),
+        ):
+            if self.selects(asset):
+                tags = provenance_tags(self._context.assets_def, asset, version)
+                self._context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=metadata, tags=tags))
+
+    def _materialize_links(
+        self, key: str, counts: LinkCounts, strengths: Mapping[EdgeType, Sequence[int]] | None = None
+    ) -> None:
+        tags = provenance_tags(self._context.assets_def, EDGES, datetime.now(UTC).isoformat(timespec="milliseconds"))
+        self._context.log_event(
+            dg.AssetMaterialization(EDGES, partition=key, metadata=edges_metadata(counts, strengths), tags=tags)
+        )
+
+    def _key(self, entity_type: str, shard: int) -> str:
+        return partition_key(entity_type, shard, self._shards)
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._last_told >= EVENTS_EVERY_S
