@@ -36,8 +36,8 @@ from mcp_assets.sync.link.counts import LinkCounts
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets.sync.requests import full_sync_requests
-from mcp_assets.sync.requests.sync_requests import answer_requests
 from mcp_assets.sync.requests.dead_letters import Selection, purge, replay
+from mcp_assets.sync.requests.sync_requests import answer_requests
 
 
 def build_index_job() -> UnresolvedAssetJobDefinition:

@@ -50,8 +50,8 @@ from mcp_assets.sync.index.store_outage import QdrantProbe
 from mcp_assets.sync.index.sweep import Sweeper
 from mcp_assets.sync.link.marks import oldest_link_s
 from mcp_assets.sync.requests import full_sync_requests
-from mcp_assets.sync.requests.sync_requests import drain_name, pending_requests
 from mcp_assets.sync.requests.dead_letters import announce_dead_letters
+from mcp_assets.sync.requests.sync_requests import drain_name, pending_requests
 
 _UNFINISHED = [
     DagsterRunStatus.QUEUED,
