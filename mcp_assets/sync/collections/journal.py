@@ -19,6 +19,7 @@ from typing import Literal
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.locks import Lock, hold, lock_name, share_in_transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def hold_collections(platform: Platform, connection: Connection, journal: Journa
     False: the collections chosen by `journal` are no longer the right ones, so that nothing may be written to them. The
     first statement of the transaction has to be this one: otherwise it could wait for the lock with rows locked.
     """
-    connection.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (_lock_name(platform),))
+    share_in_transaction(connection, lock_name(platform.postgres, Lock.COLLECTIONS))
     return is_same_choice(stored_journal(platform, connection), journal)
 
 
@@ -73,7 +74,7 @@ def hold_collections(platform: Platform, connection: Connection, journal: Journa
 def exclusive(platform: Platform) -> Iterator[Connection]:
     """A connection of its own, in autocommit; no process writes points or edges while the block runs."""
     with platform.postgres.session() as session:
-        session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (_lock_name(platform),))
+        hold(session, lock_name(platform.postgres, Lock.COLLECTIONS))
         yield session
 
 
@@ -89,7 +90,3 @@ def types_of_alias(platform: Platform, alias: str) -> list[str]:
     """The entity types whose points the alias holds."""
     types = platform.settings.entity_types
     return [name for name in types if types[name].collection_name == alias]
-
-
-def _lock_name(platform: Platform) -> str:
-    return f"{platform.postgres.schema}/collections"

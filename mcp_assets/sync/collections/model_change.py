@@ -7,6 +7,7 @@ from datetime import datetime
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.locks import Lock, hold, lock_name
 from mcp_assets.sync.collections.adoption import adopted, holds_others, is_named_by_us
 from mcp_assets.sync.collections.journal import (
     Change,
@@ -72,9 +73,7 @@ def finish_model_change(platform: Platform, since: datetime) -> str | None:
     """
     with platform.postgres.session() as session:
         # One process at a time, and the others wait: of several runs that end together, the last finds all complete.
-        session.execute(
-            "SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"{platform.postgres.schema}/finish-collections",)
-        )
+        hold(session, lock_name(platform.postgres, Lock.FINISH_COLLECTIONS))
         journal = read_journal(platform)
         if any(change.state == "moved" and change.kept_long_enough for change in journal):
             _drop_old(platform)

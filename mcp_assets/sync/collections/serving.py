@@ -14,6 +14,7 @@ from mcp_assets.embedding.protocol import Embedder
 from mcp_assets.entities.points import FORMER_KEYS, INDEXED_KEYS
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionMismatch, CollectionNotOurs
+from mcp_assets.stores.postgres.locks import Lock, hold, lock_name
 from mcp_assets.stores.qdrant_collections import Collection, MadeFor
 from mcp_assets.sync.collections.adoption import check_ours
 from mcp_assets.sync.collections.journal import Journal, exclusive, types_of_alias
@@ -178,7 +179,7 @@ def make_building_collection(platform: Platform, alias: str, name: str, profile:
         _ensure_prepared(platform, qdrant.made_for(alias, name))
         return
     with postgres.session() as session:
-        session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"{postgres.schema}/collection/{name}",))
+        hold(session, lock_name(postgres, Lock.COLLECTION, name))
         if not qdrant.exists(name):
             session.execute(postgres.query("forget_embedded"), {"collections": [name]})
         qdrant.create_collection(name, dimension=profile.dimension, distance=profile.distance)
@@ -199,7 +200,7 @@ def _make_serving_collection(platform: Platform, alias: str) -> WriteTarget:
         return target
     types = types_of_alias(platform, alias)
     with postgres.session() as session:
-        session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"{postgres.schema}/collection/{name}",))
+        hold(session, lock_name(postgres, Lock.COLLECTION, name))
         if find_collection(qdrant, alias, profile) is not None:
             return target
         forgotten = session.execute(postgres.query("forget_collection"), {"collection": name, "entity_types": types})

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.locks import Lock, hold, lock_name
 from mcp_assets.sync.consistency.drift import Drift, DriftKind
 
 EXAMPLES = 20
@@ -99,9 +100,9 @@ def running_census(
         "low": slots[0],
         "high": slots[1],
     }
-    lock = f"{platform.postgres.schema}/census/{census.entity_type}/{census.collection}/{slots}"
+    lock = lock_name(platform.postgres, Lock.CENSUS, census.entity_type, census.collection, f"{slots[0]}-{slots[1]}")
     with platform.postgres.session() as session:
-        session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (lock,))
+        hold(session, lock)
         row = session.execute(query("begin_census"), {**partition, "deep": census.deep}).fetchone()
         assert row is not None  # noqa: S101  (an insert returns its row)
         census.id = row[0]

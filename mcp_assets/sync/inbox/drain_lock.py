@@ -14,6 +14,7 @@ import psycopg
 
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.locks import Lock, lock_name, try_to_hold
 
 logger = logging.getLogger(__name__)
 
@@ -38,21 +39,13 @@ class Heartbeat:
         return self.locked and self.age_s < STALE_HEARTBEAT_S
 
 
-def drain_lock_name(schema: str, entity_type: str) -> str:
-    """Name of the advisory lock that the drain of `entity_type` holds; PostgreSQL hashes it."""
-    return f"{schema}/drain/{entity_type}"
-
-
 @contextmanager
 def hold_drain_lock(platform: Platform, entity_type: str, run_id: str) -> Iterator[bool]:
     """Hold the drain lock of `entity_type` and send heartbeats while the block runs. False: another drain holds it."""
     postgres = platform.postgres
     names = {"entity_type": entity_type, "run_id": run_id}
     with postgres.session() as session:
-        got = session.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (drain_lock_name(postgres.schema, entity_type),)
-        ).fetchone()
-        if got is None or not got[0]:
+        if not try_to_hold(session, lock_name(postgres, Lock.DRAIN, entity_type)):
             yield False
             return
         stop = threading.Event()
@@ -86,7 +79,7 @@ def heartbeats(platform: Platform) -> dict[str, list[Heartbeat]]:
     found: dict[str, list[Heartbeat]] = {}
     with postgres.transaction() as connection:
         rows = connection.execute(
-            postgres.query("drains"), {"lock_prefix": drain_lock_name(postgres.schema, "")}
+            postgres.query("drains"), {"lock_prefix": lock_name(postgres, Lock.DRAIN, "")}
         ).fetchall()
     for entity_type, run_id, age_s, locked in rows:
         found.setdefault(entity_type, []).append(Heartbeat(run_id, age_s, locked))

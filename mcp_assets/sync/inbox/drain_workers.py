@@ -11,8 +11,9 @@ from queue import Queue
 
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
+from mcp_assets.stores.postgres.locks import Lock, lock_name
 from mcp_assets.sync.inbox.drain_batch import DRAINED_KINDS, drain_batch
-from mcp_assets.sync.inbox.drain_lock import drain_lock_name, hold_drain_lock
+from mcp_assets.sync.inbox.drain_lock import hold_drain_lock
 from mcp_assets.sync.inbox.drained import Drained
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.index.event_rechecks import Rechecks
@@ -262,7 +263,7 @@ def _waiting_undrained(platform: Platform, entity_types: Collection[str]) -> dic
                 {
                     "entity_types": sorted(entity_types),
                     "kinds": DRAINED_KINDS,
-                    "lock_prefix": drain_lock_name(postgres.schema, ""),
+                    "lock_prefix": lock_name(postgres, Lock.DRAIN, ""),
                 },
             ).fetchall()
         )

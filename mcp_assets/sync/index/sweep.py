@@ -21,6 +21,7 @@ from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.locks import Lock, lock_name, try_to_hold
 from mcp_assets.stores.source_tables.slot_comparison import Comparison
 from mcp_assets.sync.index.event_rechecks import LAST_LOOK, LOOK_SUBJECT, insert_looks
 from mcp_assets.sync.index.mass_delete import is_mass
@@ -305,12 +306,11 @@ class Sweeper:
 
     def _run(self) -> None:
         postgres = self.platform.postgres
-        lock = f"{postgres.schema}/sweep"
+        lock = lock_name(postgres, Lock.SWEEP)
         while self._kept():
             try:
                 with postgres.session() as session:
-                    row = session.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (lock,)).fetchone()
-                    if row is not None and row[0]:
+                    if try_to_hold(session, lock):
                         self._sweep(session)
             except StoreUnavailable as error:
                 logger.warning("the sweep rests for %.0f s: %s", _AFTER_AN_ERROR_S, error)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.locks import Lock, hold_in_transaction, lock_name, try_to_hold
 
 
 @contextmanager
@@ -18,17 +19,19 @@ def sole_linker(platform: Platform) -> Iterator[int | None]:
     Yields the backend process id of the session that holds it; None if another linker works.
     """
     with platform.postgres.session() as session:
-        got = session.execute(
-            "SELECT pg_backend_pid() WHERE pg_try_advisory_lock(hashtextextended(%s, 0))", (_linker(platform),)
-        ).fetchone()
-        yield got[0] if got else None
+        if not try_to_hold(session, lock_name(platform.postgres, Lock.LINKER)):
+            yield None
+            return
+        row = session.execute("SELECT pg_backend_pid()").fetchone()
+        yield row[0] if row is not None else None
 
 
 def is_sole_linker(platform: Platform, connection: Connection, session: int) -> bool:
     """Whether `session` holds the linker's lock still; a session that lost the lock never gets it again."""
     return (
         connection.execute(
-            platform.postgres.query("holds_lock"), {"session": session, "lock": _linker(platform)}
+            platform.postgres.query("holds_lock"),
+            {"session": session, "lock": lock_name(platform.postgres, Lock.LINKER)},
         ).fetchone()
         is not None
     )
@@ -38,7 +41,7 @@ def is_sole_linker(platform: Platform, connection: Connection, session: int) -> 
 def exclusive(platform: Platform) -> Iterator[Connection]:
     """A transaction in which no other transaction changes edges; waits for one that does."""
     with platform.postgres.transaction() as connection:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_writing(platform),))
+        hold_in_transaction(connection, lock_name(platform.postgres, Lock.LINK))
         yield connection
 
 
@@ -72,13 +75,3 @@ def by_index(connection: Connection) -> None:
     Otherwise the planner, whose statistics of a table that has just grown are old, reads the whole table.
     """
     connection.execute("SET LOCAL enable_seqscan = off")
-
-
-def _linker(platform: Platform) -> str:
-    """The name of the linker's lock; PostgreSQL hashes it."""
-    return f"{platform.postgres.schema}/linker"
-
-
-def _writing(platform: Platform) -> str:
-    """The name of the lock of a transaction that changes edges."""
-    return f"{platform.postgres.schema}/link"

@@ -9,6 +9,7 @@ from typing import Any
 
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.locks import Lock, hold_in_transaction, lock_name
 from mcp_assets.sync.inbox.announce import result_subject
 from mcp_assets.sync.inbox.drain_lock import heartbeats
 from mcp_assets.sync.inbox.outbox import ResultMessage, keep, publish_waiting
@@ -186,9 +187,7 @@ def result_of(platform: Platform, sync: FullSync, entity_types: Sequence[str] | 
 
 def _one_at_a_time(platform: Platform, connection: Connection) -> None:
     """Wait until no other transaction joins or finishes a full sync, and keep others from it until this one ends."""
-    connection.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{platform.postgres.schema}/full_syncs",)
-    )
+    hold_in_transaction(connection, lock_name(platform.postgres, Lock.FULL_SYNCS))
 
 
 def progress(platform: Platform, sync_id: str) -> list[PartitionProgress]:
