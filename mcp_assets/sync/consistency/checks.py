@@ -173,7 +173,7 @@ def _ledger(platform: Platform) -> CheckOutcome:
 def _collections(platform: Platform) -> CheckOutcome:
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("ledger_counts")).fetchall()
-    living = {row[0]: row[1] for row in rows}
+    living = {entity_type: count for entity_type, count, _ in rows}
     types = platform.settings.entity_types
     profile = platform.embedder.profile
     building = built_for_settings(platform)
@@ -213,14 +213,14 @@ def _dead_letters(platform: Platform) -> CheckOutcome:
     with platform.postgres.transaction() as connection:
         counts = connection.execute(platform.postgres.query("dead_letter_counts")).fetchall()
         letters = connection.execute(platform.postgres.query("dead_letter_examples"), {"limit": EXAMPLES}).fetchall()
-    count = sum(row[2] for row in counts)
+    count = sum(number for _, _, number, _ in counts)
     return CheckOutcome(
         passed=count == 0,
-        summary=", ".join(f"{row[2]} {row[0]}/{row[1]}" for row in counts) or "none",
+        summary=", ".join(f"{number} {stage}/{error_kind}" for stage, error_kind, number, _ in counts) or "none",
         count=count,
         rows=[
-            {"id": str(row[0]), "entity": row[1] or "", "stage": row[2], "kind": row[3], "error": row[4][:300]}
-            for row in letters
+            {"id": str(letter_id), "entity": entity or "", "stage": stage, "kind": error_kind, "error": error[:300]}
+            for letter_id, entity, stage, error_kind, error in letters
         ],
         advice="Each has its reason: remove the cause and replay it." if count else "",
     )
@@ -253,10 +253,10 @@ def _intake(platform: Platform) -> CheckOutcome:
             if row[0] in platform.settings.entity_types
         ]
     removed = [one for one in removed_types(platform) if one.messages]
-    lag_s = max(((now - row[3]).total_seconds() for row in inbox), default=0.0)
+    lag_s = max(((now - oldest).total_seconds() for _, _, _, oldest in inbox), default=0.0)
     rows: list[dict[str, str]] = [
-        {"what": f"{row[0]} {row[1]} in the inbox", "messages": str(row[2]), "since": row[3].isoformat()}
-        for row in inbox
+        {"what": f"{kind} {entity_type} in the inbox", "messages": str(count), "since": oldest.isoformat()}
+        for kind, entity_type, count, oldest in inbox
     ]
     streams = [stream_backlog(platform, name) for name in platform.settings.streams]
     unread = 0
@@ -271,8 +271,8 @@ def _intake(platform: Platform) -> CheckOutcome:
                     "since": stream.oldest_unread_at.isoformat(),
                 }
             )
-    waiting = sum(row[2] for row in inbox)
-    lost = "; ".join(f"events of {row[0]} were lost ({row[2]})" for row in wanted)
+    waiting = sum(count for _, _, count, _ in inbox)
+    lost = "; ".join(f"events of {entity_type} were lost ({reason})" for entity_type, _, reason in wanted)
     absent = [stream.absent for stream in streams if stream.absent is not None]
     blind = [f"stream {stream.name}: {reason}" for stream in streams for reason in stream.blind]
     late = lag_s > INTAKE_LAG_S

@@ -1,4 +1,5 @@
 -- name: begin_census
+-- A census that runs; it counts once end_census has set its end.
 INSERT INTO {schema}.censuses (entity_type, collection, low, high, deep)
 VALUES (%(entity_type)s, %(collection)s, %(low)s, %(high)s, %(deep)s)
 RETURNING id
@@ -19,6 +20,8 @@ WHERE entity_type = %(entity_type)s AND (%(in_use)s OR collection = %(collection
   AND low < %(high)s AND high > %(low)s AND id <> %(census)s
 
 -- name: census_rows
+-- Source table and ledger of a range of slots, joined and numbered in the order of (slot, id). Deleted ledger rows without
+-- points are left out.
 CREATE TEMPORARY TABLE census_rows AS
 SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, found.*
 FROM (
@@ -46,6 +49,7 @@ SELECT n, slot, entity_id, hash_now, in_source, in_ledger, origin, source_hash, 
 FROM census_rows WHERE n > %(after)s ORDER BY n LIMIT %(limit)s
 
 -- name: census_states
+-- Ledger row, row of `embedded` and pending messages of entities; a row for each id, with NULLs for what is absent.
 SELECT wanted.entity_id, ledger.entity_id IS NOT NULL, ledger.origin, ledger.source_hash, ledger.prepared_by,
        ledger.text_hash, ledger.state_hash, ledger.deleted_at IS NOT NULL, coalesce(ledger.dirty, false),
        coalesce(ledger.chunk_bound, 0), held.model, held.text_hash, held.state_hash, held.points, held.vector_checks,
@@ -61,10 +65,12 @@ LEFT JOIN {schema}.embedded AS held
     ON held.entity_type = %(entity_type)s AND held.entity_id = wanted.entity_id AND held.collection = %(collection)s
 
 -- name: census_texts
+-- Title, content and metadata of living entities.
 SELECT entity_id, title, content, metadata FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND deleted_at IS NULL
 
 -- name: texts_with_hashes
+-- Living ledger rows with the hashes that their title, content and metadata should have.
 SELECT entity_type, entity_id, origin, prepared_by, text_hash, state_hash, title, content, metadata
 FROM {schema}.entities
     JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id) USING (entity_type, entity_id)
@@ -105,10 +111,12 @@ SELECT entity_type, entity_id FROM {schema}.entities
 WHERE dirty
 
 -- name: any_change_waits
+-- Whether any entity is dirty or marked; marks of semantic lists do not count, because they change no reference.
 SELECT EXISTS (SELECT FROM {schema}.relink_marks WHERE reason <> 'lists')
     OR EXISTS (SELECT FROM {schema}.entities WHERE dirty)
 
 -- name: linked_or_living
+-- A page of the entities that are living or that the linker knows, by id.
 SELECT entity_id FROM (
     SELECT entity_id FROM {schema}.entities
     WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
@@ -122,6 +130,7 @@ SELECT entity_id FROM (
 ORDER BY entity_id LIMIT %(limit)s
 
 -- name: sample_of_living
+-- Living entities of a range of slots, in an order that the seed decides.
 SELECT entity_id FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
 ORDER BY md5(entity_id || %(seed)s) LIMIT %(limit)s
@@ -154,6 +163,7 @@ SELECT kind, entity_type, entity_id, subject, detail FROM {schema}.drift
 WHERE census = ANY(%(censuses)s) AND kind = ANY(%(kinds)s) ORDER BY id LIMIT %(limit)s
 
 -- name: drift_page
+-- A page of the drift that a census found, by id.
 SELECT id, kind, entity_type, entity_id, subject, detail FROM {schema}.drift
 WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND id > %(after)s ORDER BY id LIMIT %(limit)s
 
@@ -161,6 +171,7 @@ WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND id > %(after)s ORDER BY 
 DELETE FROM {schema}.drift WHERE id = ANY(%(ids)s) RETURNING kind
 
 -- name: entities_in_drift
+-- A page of the entities in the drift of a census, with the points that it names.
 SELECT entity_id, array_agg(DISTINCT subject) FILTER (WHERE subject <> '') FROM {schema}.drift
 WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id > %(after)s
 GROUP BY entity_id ORDER BY entity_id LIMIT %(limit)s
@@ -183,9 +194,11 @@ FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS broken (entity_id, 
 WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = broken.entity_id
 
 -- name: unprepare
+-- Lets the next application of the source row prepare the text again, although the row has not changed.
 UPDATE {schema}.entities SET prepared_by = '' WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: insert_tombstones
+-- Deleted ledger rows for entities that have points and no ledger row.
 INSERT INTO {schema}.entities
     (entity_type, entity_id, slot, origin, prepared_by, text_hash, state_hash, deleted_at, dirty)
 SELECT %(entity_type)s, entity_id, ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer, 'event', '', 'deleted',
@@ -216,12 +229,14 @@ WHERE ledger.entity_type = %(entity_type)s AND ledger.deleted_at IS NULL AND led
   AND source.id IS NULL
 
 -- name: count_vanished
+-- The numbers of vanished and of all living entities that were made from the source table.
 SELECT (SELECT count(*) FROM vanished), (
     SELECT count(*) FROM {schema}.entities
     WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND origin = 'source'
 )
 
 -- name: hold_back_vanished
+-- Takes vanished entities out of `differing`; returns the shards that had some.
 WITH held AS (DELETE FROM differing USING vanished WHERE differing.entity_id = vanished.entity_id RETURNING slot)
 SELECT DISTINCT slot * %(shards)s >> 16 FROM held
 
@@ -276,6 +291,7 @@ LEFT JOIN waiting USING (entity_type)
 ORDER BY entity_type
 
 -- name: mark_removed_types
+-- Marks every linked entity of a removed type, so that the linker removes its edges.
 INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
 SELECT entity_type, entity_id, 'changed' FROM {schema}.linked WHERE entity_type <> ALL(%(types)s)
 ON CONFLICT DO NOTHING

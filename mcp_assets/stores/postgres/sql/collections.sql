@@ -1,4 +1,5 @@
 -- name: collection_changes
+-- The journal of a change of model.
 SELECT alias, old_collection, new_collection, model, dimension, state, moved_at < now() - interval '1 day'
 FROM {schema}.collection_changes ORDER BY alias
 
@@ -11,6 +12,7 @@ SET old_collection = excluded.old_collection, new_collection = excluded.new_coll
     dimension = excluded.dimension, state = excluded.state, begun_at = now(), moved_at = NULL
 
 -- name: set_collection_changes
+-- All aliases of the journal change their state together.
 UPDATE {schema}.collection_changes
 SET state = %(state)s, moved_at = CASE %(state)s WHEN 'moved' THEN now() ELSE moved_at END
 
@@ -89,12 +91,14 @@ FROM (
 ) AS compared
 
 -- name: embedded_of_slots
+-- What the ledger records of the points of entities in a range of slots.
 SELECT ledger.entity_type, ledger.entity_id, held.text_hash, held.state_hash, held.points
 FROM {schema}.entities AS ledger JOIN {schema}.embedded AS held
     ON held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id AND held.collection = %(collection)s
 WHERE ledger.entity_type = ANY(%(entity_types)s) AND ledger.slot >= %(low)s AND ledger.slot < %(high)s
 
 -- name: lock_entities_of
+-- Locks ledger rows in the order of their keys, so that two transactions cannot block each other.
 SELECT entity_type, entity_id
 FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
@@ -102,12 +106,14 @@ ORDER BY entity_type, entity_id
 FOR NO KEY UPDATE OF entities
 
 -- name: embedded_of_entities
+-- What the ledger records of the points of some entities.
 SELECT entity_type, entity_id, text_hash, state_hash, points
 FROM {schema}.embedded JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 WHERE collection = %(collection)s
 
 -- name: distrust_embedded
+-- Deletes what the ledger records of the points of entities, and marks the entities as dirty.
 WITH forgotten AS (
     DELETE FROM {schema}.embedded AS held USING unnest(%(types)s::text[], %(ids)s::text[]) AS wrong (entity_type, entity_id)
     WHERE held.collection = %(collection)s
@@ -118,6 +124,7 @@ FROM unnest(%(types)s::text[], %(ids)s::text[]) AS wrong (entity_type, entity_id
 WHERE ledger.entity_type = wrong.entity_type AND ledger.entity_id = wrong.entity_id AND NOT ledger.dirty
 
 -- name: model_of_embedded
+-- The model that filled a collection.
 SELECT model FROM {schema}.embedded WHERE collection = %(collection)s LIMIT 1
 
 -- name: metadata_of_keys

@@ -3,6 +3,7 @@ SELECT DISTINCT kind FROM {schema}.inbox
 WHERE kind IN ('sync', 'validate') AND not_before <= now() ORDER BY kind
 
 -- name: claim_request
+-- The oldest request that is due and that no other transaction has locked.
 SELECT stream, epoch, seq, subject, message_id, payload, stored_at, attempts
 FROM {schema}.inbox
 WHERE kind = %(kind)s AND not_before <= now()
@@ -11,6 +12,7 @@ LIMIT 1
 FOR UPDATE SKIP LOCKED
 
 -- name: insert_failed_request
+-- A request as a dead letter; if it has one from an earlier replay, its attempts are counted.
 INSERT INTO {schema}.dead_letters AS letter
     (stage, subject, stream, epoch, seq, stored_at, raw, error_kind, error)
 VALUES ('request', %(subject)s, %(stream)s, %(epoch)s, %(seq)s, %(stored_at)s, %(raw)s, %(error_kind)s,
@@ -23,6 +25,7 @@ SET stage = 'request', error_kind = excluded.error_kind, error = excluded.error,
 SELECT entity_id FROM {schema}.entities WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: full_sync_of_message
+-- The full sync that a message with this id has joined before.
 SELECT full_sync_id FROM {schema}.full_sync_requests WHERE message_id = %(message_id)s LIMIT 1
 
 -- name: full_sync_covering
@@ -36,6 +39,7 @@ INSERT INTO {schema}.full_syncs (id, entity_types, force, requested_by)
 VALUES (%(id)s, %(entity_types)s, %(force)s, %(requested_by)s)
 
 -- name: join_full_sync
+-- A message that was read again moves to the full sync that serves it now.
 INSERT INTO {schema}.full_sync_requests
     (stream, epoch, seq, subject, message_id, full_sync_id, entity_types)
 VALUES (%(stream)s, %(epoch)s, %(seq)s, %(subject)s, %(message_id)s, %(full_sync_id)s, %(entity_types)s)
@@ -64,6 +68,7 @@ WHERE id = %(id)s AND finished_at IS NULL
 SELECT subject, message_id, entity_types FROM {schema}.full_sync_requests WHERE full_sync_id = %(id)s ORDER BY stream, seq
 
 -- name: write_full_sync_progress
+-- Adds progress to that of the partition; a full sync that was deleted gets none.
 INSERT INTO {schema}.full_sync_progress AS progress
     (full_sync_id, entity_type, shard, differing, done, scanned, embedded, updated, deleted, failed, indexed, linked)
 SELECT %(id)s, new.*
@@ -87,6 +92,7 @@ FROM {schema}.full_sync_progress WHERE full_sync_id = %(id)s ORDER BY entity_typ
 DELETE FROM {schema}.full_syncs WHERE finished_at < now() - %(days)s * interval '1 day'
 
 -- name: changed_at
+-- When ledger rows were last changed, and where their state comes from.
 SELECT entity_id, changed_at, origin FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
@@ -116,6 +122,7 @@ FROM unnest(%(entity_id)s::text[], %(message_id)s::text[], %(edges_before)b::tex
      (SELECT coalesce(max(seq), 0) AS newest FROM {schema}.relink_marks) AS marks
 
 -- name: claim_relinked
+-- Relate requests whose entity has no mark left that is as old as the request.
 DELETE FROM {schema}.relate_requests WHERE id IN (
     SELECT id FROM {schema}.relate_requests AS asked
     WHERE NOT EXISTS (
@@ -132,6 +139,7 @@ DELETE FROM {schema}.relate_requests WHERE id IN (
 RETURNING id, entity_type, entity_id, message_id, edges_before, asked_at
 
 -- name: claim_unannounced
+-- Dead letters with an attempt that is not published yet.
 SELECT id, stage, subject, stream, seq, entity_type, entity_id, error_kind, error, attempts, raw
 FROM {schema}.dead_letters
 WHERE announced < attempts
@@ -166,18 +174,21 @@ WHERE (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
   AND (%(error_kind)s::text IS NULL OR error_kind = %(error_kind)s)
 
 -- name: lock_dead_letters
+-- Those letters that are not replayed yet, locked, so that two replays cannot both take one.
 SELECT id FROM {schema}.dead_letters WHERE id = ANY(%(ids)s) AND replayed_at IS NULL ORDER BY id FOR UPDATE
 
 -- name: mark_replayed
 UPDATE {schema}.dead_letters SET replayed_at = now() WHERE id = ANY(%(ids)s)
 
 -- name: still_rejected
+-- Counts an attempt, and records why it failed.
 UPDATE {schema}.dead_letters AS letter
 SET error_kind = again.error_kind, error = again.error, attempts = attempts + 1, last_at = now()
 FROM unnest(%(ids)s::bigint[], %(error_kind)s::text[], %(error)s::text[]) AS again (id, error_kind, error)
 WHERE letter.id = again.id
 
 -- name: replay_inbox
+-- Messages of dead letters, back in the inbox at their old place; one that is there already stays.
 INSERT INTO {schema}.inbox
     (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order,
      stored_at)
