@@ -28,13 +28,8 @@ def sole_linker(platform: Platform) -> Iterator[int | None]:
 
 def is_sole_linker(platform: Platform, connection: Connection, session: int) -> bool:
     """Whether `session` holds the linker's lock still; a session that lost the lock never gets it again."""
-    return (
-        connection.execute(
-            platform.postgres.query("holds_lock"),
-            {"session": session, "lock": lock_name(platform.postgres, Lock.LINKER)},
-        ).fetchone()
-        is not None
-    )
+    names = {"session": session, "lock": lock_name(platform.postgres, Lock.LINKER)}
+    return connection.execute(platform.postgres.query("holds_lock"), names).fetchone() is not None
 
 
 @contextmanager
