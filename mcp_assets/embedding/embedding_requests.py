@@ -24,6 +24,7 @@ from mcp_assets.embedding.request_errors import (
 from mcp_assets.embedding.vectors import VectorFault, fault_of
 
 CLOSED = "the embedder was closed while it was in use: run this again"
+"""The message of EmbedderClosed: what a person does about it."""
 
 _MAX_DELAY_S = 30.0
 """The longest wait between two tries that the server does not ask for itself."""

@@ -62,6 +62,7 @@ def _open(
 WORDLLAMA = ModelProfile("wordllama", 256, "Cosine", 0.45, 1_000_000, 4096, 1_000_000_000)
 """It pools token vectors, and so has no limit of its own. It runs in this process, not behind HTTP."""
 
+# The prefixes of texts and of queries with which a family of models was trained.
 _E5 = ("passage: ", "query: ")
 _NOMIC = ("search_document: ", "search_query: ")
 _BGE_EN = ("", "Represent this sentence for searching relevant passages: ")

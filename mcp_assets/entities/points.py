@@ -55,6 +55,8 @@ _FORMERLY_ALWAYS = frozenset(("entity_id", "entity_type", "kind", "text_hash", "
 """Keys that every payload with former keys has."""
 
 CHUNK_VALUE_BYTES = 1_000
+"""See CHUNK_METADATA_BYTES."""
+
 CHUNK_METADATA_BYTES = 8_000
 """The metadata that the point of a chunk carries, for filters: values of at most CHUNK_VALUE_BYTES of JSON, ordered by
 their keys, CHUNK_METADATA_BYTES in all. A long text has hundreds of chunks, which do not repeat longer values."""
@@ -77,6 +79,7 @@ def is_own_id(point: str) -> bool:
 
 _UUID_LENGTH = 36
 _UUID_VERSION_AT = 14
+"""The position of the digit that gives the version of a UUID, in its text."""
 
 
 def bears_former_keys(carried: Mapping[str, Any]) -> bool:

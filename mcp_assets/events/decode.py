@@ -23,6 +23,7 @@ MAX_DEPTH = 32
 
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 _INT64_MAX_CHARACTERS = len(str(_INT64_MIN))
+"""The integers that jsonb and every reader hold exactly have at most this many characters."""
 
 _JSON_WHITE_SPACE = b" \t\r\n"
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

@@ -11,8 +11,10 @@ from mcp_assets.events.subjects import Route
 from mcp_assets.events.type_names import TypeNames
 
 _NEUTRAL_ID_KEYS = ("entity_id", "id")
+"""Keys of an id that do not say of which entity type it is."""
 _NOT_METADATA = frozenset({"entity_type", "title", "content", "metadata", *_NEUTRAL_ID_KEYS})
 _LABEL_KEYS = ("tags", "concepts")
+"""Metadata that are lists of labels."""
 
 _OBSERVATIONS = "observations"
 """The text of an entity of the reference MCP memory server, `{name, entityType, observations}`: its name is its id."""

@@ -10,9 +10,11 @@ from mcp_assets.events.oddities import Oddities
 from mcp_assets.events.rejection import Path, Rejection, json_type, quote, render
 
 _LABEL_KEYS = ("name", "label", "title", "value")
+"""Keys under which tags that are sent as objects have their text, the likeliest first."""
 
 _CAMEL_CASE = re.compile(r"[a-z][A-Za-z0-9_]*")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""The borders of words in a camelCase name, also behind an abbreviation (`pageIDName`)."""
 
 
 def snake_case(key: str) -> str:

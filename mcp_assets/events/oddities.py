@@ -14,6 +14,7 @@ MAX_KEPT = 10
 """Oddities of one message that are kept as warnings: the first ones show the mistake of the sender."""
 
 _INDEX = re.compile(r"\[\d+\]")
+"""The index of a list item in a JSON path."""
 
 
 class Oddities:

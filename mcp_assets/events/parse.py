@@ -24,8 +24,10 @@ from mcp_assets.events.sync_body import sync_request
 from mcp_assets.events.type_names import TypeNames
 
 _INLINE_ENVELOPE_KEYS = frozenset({"message_id", "timestamp"})
+"""The only keys of the envelope in a body without `data`: others may be fields of the entity."""
 _ENVELOPE_KEYS = _INLINE_ENVELOPE_KEYS | {"source", "type", "version"}
 _OPERATION_KEYS = ("operation", "action")
+"""Under these, publishers of `vector.index.request` name what is to be done."""
 
 _TIMESTAMP = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?", re.ASCII

@@ -12,8 +12,10 @@ Path: TypeAlias = "tuple[()] | tuple[Path, str | int]"
 ROOT: Path = ()
 
 _MAX_PATH_ECHO = 50
+"""In characters; see _MAX_QUOTE_ECHO."""
+
 _MAX_QUOTE_ECHO = 50
-"""An error holds at most one path and one quotation, so that it echoes at most 100 characters of the input."""
+"""In characters. An error holds at most one path and one quotation: it echoes at most 100 characters of the input."""
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -6,6 +6,7 @@ from mcp_assets.events.rejection import Path, Rejection, quote
 from mcp_assets.events.type_names import TypeNames
 
 _NEEDS_TARGETS = frozenset({SyncType.INCREMENTAL_SYNC, SyncType.CONFLICT_RESOLUTION})
+"""Requests that must name entities; the others are about everything if they name none."""
 
 
 def sync_request(body: Fields, kind: MessageKind, types: TypeNames) -> SyncRequest:
