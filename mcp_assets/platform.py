@@ -20,7 +20,8 @@ from mcp_assets.graph import LinkForm, ReferenceRules
 from mcp_assets.settings import Settings, load_settings
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.marks import StoreMarks
-from mcp_assets.stores.nats import NatsStreams, ResultsStream
+from mcp_assets.stores.nats import NatsStreams
+from mcp_assets.stores.nats_publishing import ResultsStream
 from mcp_assets.stores.postgres import Connection, Postgres
 from mcp_assets.stores.postgres.migrations.relationships import IdColumn
 from mcp_assets.stores.qdrant import Qdrant

@@ -15,7 +15,7 @@ from uuid import uuid4
 from mcp_assets.platform import Platform
 from mcp_assets.settings import SettingsError
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets.stores.nats import Announcement
+from mcp_assets.stores.nats_publishing import Announcement
 from mcp_assets.stores.postgres import Connection
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,153 @@
+"""NATS publishing: messages to streams, and announcements (results of the platform) that are stored exactly once."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext, api
+from nats.js.errors import APIError, NotFoundError
+
+from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.stores.nats_connection import NatsConnection
+
+logger = logging.getLogger(__name__)
+
+_DUPLICATES_KNOWN_S = 3600.0
+"""How long the server remembers ids of announcements: longer than an announcement waits after a failed attempt."""
+
+_DAY_S = 86_400.0
+
+_KEPT_AGAIN_S = 60.0
+"""How often a subject that no stream kept is looked up again."""
+
+_ANNOUNCE_WAIT_S = 1.0
+"""How long an announcement waits for a lost connection. It is short because announcements are kept and sent later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A message to publish once: the server drops a second message of the same `id`, while it remembers the first."""
+
+    subject: str
+    data: bytes
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsStream:
+    """The stream that keeps announcements. If it is absent and `create` is set, it is made on `subjects`."""
+
+    name: str
+    subjects: Sequence[str]
+    days: float
+    create: bool
+
+
+class NatsPublisher(NatsConnection):
+    """Publishes over one connection. `results`: the stream that keeps announcements; None: none is made."""
+
+    def __init__(
+        self,
+        url: str,
+        results: ResultsStream | None = None,
+        *,
+        timeout_s: float = 10.0,
+        verify: Callable[[str | None], None] | None = None,
+    ) -> None:
+        super().__init__(url, timeout_s=timeout_s, verify=verify)
+        self._results = results
+        self._kept: dict[str, tuple[bool, float]] = {}
+
+    def publish(self, messages: Iterable[tuple[str, bytes]], *, flush_every: int = 500) -> int:
+        """Publish to JetStream or plain subjects; returns when the server has taken all. The number published."""
+        count = 0
+        batch: list[tuple[str, bytes]] = []
+        for message in messages:
+            batch.append(message)
+            if len(batch) >= flush_every:
+                count += self._run(self._publish(batch), self._timeout_s * 3)
+                batch = []
+        return count + (self._run(self._publish(batch), self._timeout_s * 3) if batch else 0)
+
+    def announce(self, announcements: Sequence[Announcement]) -> None:
+        """Publish all; returns when a stream has stored each, or, if no stream keeps its subject, the server has it.
+
+        Core subscribers receive them in any case.
+
+        Raises:
+            StoreUnavailable, StoreRefused: some may be published. Announced again, a stream keeps each of them once.
+        """
+        self._run(self._announce(announcements), self._timeout_s * 3)
+
+    async def _publish(self, batch: Sequence[tuple[str, bytes]]) -> int:
+        js = await self._jetstream()
+        acknowledged = await asyncio.gather(*(js.publish(subject, data) for subject, data in batch))
+        return len(acknowledged)
+
+    async def _announce(self, announcements: Sequence[Announcement]) -> None:
+        client = await self._connected()
+        deadline = time.monotonic() + _ANNOUNCE_WAIT_S
+        while not client.is_connected:
+            # The client reconnects by itself. The caller does not wait for it: the announcements are kept.
+            if time.monotonic() > deadline:
+                raise NatsError("the connection is lost")
+            await asyncio.sleep(0.05)
+        js = client.jetstream(timeout=self._timeout_s)
+        stored = []
+        for one in announcements:
+            header = {api.Header.MSG_ID.value: one.id}
+            if await self._is_kept(js, one.subject):
+                publishing = js.publish(one.subject, one.data, headers=header)
+                stored.append(self._denials.unless_denied(one.subject, publishing))
+            else:
+                await client.publish(one.subject, one.data, headers=header)
+        try:
+            await asyncio.gather(*stored)
+        except BaseException:
+            # The stream may be gone: the next attempt looks for it again.
+            self._kept.clear()
+            raise
+        await client.flush(timeout=int(self._timeout_s))
+
+    async def _is_kept(self, js: JetStreamContext, subject: str) -> bool:
+        """A stream stores what is published on `subject`; the stream of results is made if none does."""
+        known, looked_at = self._kept.get(subject, (False, -math.inf))
+        if not known and time.monotonic() - looked_at > _KEPT_AGAIN_S:
+            known = await self._has_stream(js, subject) or (
+                await self._make_results_stream(js) and await self._has_stream(js, subject)
+            )
+            self._kept[subject] = known, time.monotonic()
+        return known
+
+    async def _has_stream(self, js: JetStreamContext, subject: str) -> bool:
+        try:
+            await self._denials.unless_denied("STREAM.NAMES", js.find_stream_name_by_subject(subject))
+        except NotFoundError:
+            return False
+        return True
+
+    async def _make_results_stream(self, js: JetStreamContext) -> bool:
+        results = self._results
+        if results is None or not results.create:
+            return False
+        making = js.add_stream(
+            name=results.name,
+            subjects=list(results.subjects),
+            storage=api.StorageType.FILE,
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.OLD,
+            max_age=results.days * _DAY_S,
+            duplicate_window=min(_DUPLICATES_KNOWN_S, results.days * _DAY_S),
+        )
+        try:
+            await self._denials.unless_denied("STREAM.CREATE", making)
+        except (APIError, StoreRefused) as error:
+            # For example, another stream takes some of the subjects, or the account has no room. The announcements
+            # still reach present subscribers.
+            logger.warning("results are kept by no stream, for %s cannot be made: %s", results.name, error)
+            return False
+        return True
