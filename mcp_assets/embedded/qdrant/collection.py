@@ -24,9 +24,9 @@ from typing import Any, Self
 import qdrant_edge as edge
 from qdrant_client import models
 
-from mcp_assets.embedded.qdrant import strict, translate
+from mcp_assets.embedded.qdrant import convert_schemas, strict
+from mcp_assets.embedded.qdrant.convert_points import PointId
 from mcp_assets.embedded.qdrant.errors import from_engine, no_collection
-from mcp_assets.embedded.qdrant.translate import PointId
 from mcp_assets.embedded.qdrant.upkeep import indexing_threshold_kb
 
 # An engine call is to hold the GIL for about 50 ms at most, and exact search costs about 1.3 us a point.
@@ -61,7 +61,7 @@ class Collection:
             raise TypeError(f"collection {name} has no single unnamed vector: {vectors}")
         directory.mkdir(parents=True)
         engine_config = edge.EdgeConfig(
-            vectors=edge.EdgeVectorParams(vectors.size, translate.distance(vectors.distance)),
+            vectors=edge.EdgeVectorParams(vectors.size, convert_schemas.distance(vectors.distance)),
             hnsw_config=edge.HnswIndexConfig(
                 m=config.hnsw_config.m,
                 ef_construct=config.hnsw_config.ef_construct,
@@ -104,7 +104,9 @@ class Collection:
 
     def _index_types(self) -> dict[str, str]:
         if self._indexes is None:
-            self._indexes = {key: translate.index_type(index) for key, index in self.info().payload_schema.items()}
+            self._indexes = {
+                key: convert_schemas.index_type(index) for key, index in self.info().payload_schema.items()
+            }
         return self._indexes
 
     # Writes

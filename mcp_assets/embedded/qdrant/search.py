@@ -10,8 +10,9 @@ from uuid import UUID
 import qdrant_edge as edge
 from qdrant_client import models
 
-from mcp_assets.embedded.qdrant import translate
+from mcp_assets.embedded.qdrant import convert_filters, convert_points, convert_reads
 from mcp_assets.embedded.qdrant.collection import Collection
+from mcp_assets.embedded.qdrant.convert_points import PointId
 from mcp_assets.embedded.qdrant.errors import (
     RequestError,
     bad_request,
@@ -20,7 +21,6 @@ from mcp_assets.embedded.qdrant.errors import (
     not_found,
     unsupported,
 )
-from mcp_assets.embedded.qdrant.translate import PointId
 
 _DEFAULT_LIMIT = 10
 _DEFAULT_GROUP_SIZE = 3
@@ -45,8 +45,8 @@ def query(
             found = answers[position]
             # Among the first, with its equals: the engine makes an object of each id that is looked at.
             own = next((place for place, point in enumerate(found) if point.id == itself), len(found))
-            start = translate.offset(request.offset)
-            end = start + translate.limit(request.limit, _DEFAULT_LIMIT)
+            start = convert_reads.offset(request.offset)
+            end = start + convert_reads.limit(request.limit, _DEFAULT_LIMIT)
             answers[position] = (found[:own] + found[own + 1 :])[start:end]
     return answers
 
@@ -57,19 +57,19 @@ def _request(request: models.QueryRequest, vectors: _Vectors, collection: Collec
     Leaving the point out by a filter would cost twice as much: the engine scores together only the queries of a batch
     whose filters are the same.
     """
-    limit = translate.limit(request.limit, _DEFAULT_LIMIT)
-    offset = translate.offset(request.offset)
+    limit = convert_reads.limit(request.limit, _DEFAULT_LIMIT)
+    offset = convert_reads.offset(request.offset)
     if _itself(request, collection.name) is not None:
         limit, offset = offset + limit + 1, 0
     return edge.QueryRequest(
         limit=limit,
         offset=offset,
         query=_scoring(request, vectors, collection.dimension),
-        filter=None if request.filter is None else translate.filter_(request.filter),
+        filter=None if request.filter is None else convert_filters.filter_(request.filter),
         score_threshold=request.score_threshold,
-        params=translate.search_params(request.params),
+        params=convert_reads.search_params(request.params),
         with_vector=request.with_vector or False,
-        with_payload=translate.payload_selector(request.with_payload, default=False),
+        with_payload=convert_reads.payload_selector(request.with_payload, default=False),
     )
 
 
@@ -86,7 +86,7 @@ def _input(request: AnyQuery) -> Any:
 
 def _referenced_id(request: AnyQuery) -> PointId | None:
     asked = _input(request)
-    return translate.point_id(asked) if isinstance(asked, int | str | UUID) else None
+    return convert_points.point_id(asked) if isinstance(asked, int | str | UUID) else None
 
 
 class _Vectors:
@@ -103,7 +103,7 @@ class _Vectors:
         for name, ids in wanted.items():
             source = collection if name is None else _look_up(name, resolve)
             for record in source.retrieve(ids, with_payload=False, with_vector=True):
-                self._found[name, translate.point_id(record.id)] = record.vector
+                self._found[name, convert_points.point_id(record.id)] = record.vector
 
     def of(self, request: AnyQuery, id_: PointId) -> list[float]:
         """The vector of the point; a RequestError (404) if there is no such point, or none of its vector."""
@@ -113,7 +113,7 @@ class _Vectors:
             raise no_point(id_) from None
         if not vector:
             raise not_found('Vector with name "" for point not found')
-        return translate.dense_vector(vector, self._collection.dimension)
+        return convert_points.dense_vector(vector, self._collection.dimension)
 
 
 def _looked_up(request: AnyQuery) -> str | None:
@@ -148,7 +148,7 @@ def _scoring(request: AnyQuery, vectors: _Vectors, dimension: int) -> edge.Scori
         case models.OrderByQuery():
             if request.score_threshold is not None:
                 raise bad_request("Can't use score_threshold with an order_by query.")
-            return translate.order_by(request.query.order_by)
+            return convert_reads.order_by(request.query.order_by)
         case models.SampleQuery():
             return edge.Sample.Random
     asked = _input(request)
@@ -156,7 +156,7 @@ def _scoring(request: AnyQuery, vectors: _Vectors, dimension: int) -> edge.Scori
         raise unsupported(f"A query of the kind {type(request.query).__name__} is")
     id_ = _referenced_id(request)
     return edge.Query.Nearest(
-        translate.dense_vector(asked, dimension) if id_ is None else vectors.of(request, id_), None
+        convert_points.dense_vector(asked, dimension) if id_ is None else vectors.of(request, id_), None
     )
 
 
@@ -183,12 +183,12 @@ def query_groups(
     if request.with_lookup is not None:
         raise unsupported("with_lookup is")
     collection.check_filter(request.filter)
-    wanted = translate.limit(request.limit, _DEFAULT_LIMIT)
-    size = translate.limit(request.group_size, _DEFAULT_GROUP_SIZE, "group_size")
+    wanted = convert_reads.limit(request.limit, _DEFAULT_LIMIT)
+    size = convert_reads.limit(request.group_size, _DEFAULT_GROUP_SIZE, "group_size")
     scoring = _scoring(request, _Vectors(collection, [request], resolve), collection.dimension)
     itself = _itself(request, collection.name)
     filter_ = _all_of(
-        None if request.filter is None else translate.filter_(request.filter),
+        None if request.filter is None else convert_filters.filter_(request.filter),
         None if itself is None else edge.Filter(must_not=[edge.HasIdCondition({itself})]),
         edge.Filter(must_not=[edge.IsEmptyCondition(request.group_by)]),
     )
@@ -203,12 +203,12 @@ def query_groups(
                     query=scoring,
                     filter=_all_of(filter_, among, unseen),
                     score_threshold=request.score_threshold,
-                    params=translate.search_params(request.params),
+                    params=convert_reads.search_params(request.params),
                     with_payload=[request.group_by.removesuffix("[]")],
                 )
             ]
         )
-        seen.update((translate.point_id(hit.id), hit) for hit in hits)
+        seen.update((convert_points.point_id(hit.id), hit) for hit in hits)
         return hits
 
     groups: dict[int | str, list[edge.ScoredPoint]] = {}

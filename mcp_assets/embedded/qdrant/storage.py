@@ -19,7 +19,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ValidationError
 from qdrant_client import models
 
-from mcp_assets.embedded.qdrant import translate
+from mcp_assets.embedded.qdrant import convert_schemas
 from mcp_assets.embedded.qdrant.collection import Collection
 from mcp_assets.embedded.qdrant.errors import (
     already_exists,
@@ -287,7 +287,7 @@ def _check_name(name: str) -> None:
 
 def _config(request: models.CreateCollection, *, strict: bool) -> models.CollectionConfig:
     """The settings to report: those asked for, over a Qdrant server's defaults."""
-    vectors = translate.vector_params(request)
+    vectors = convert_schemas.vector_params(request)
 
     def over(defaults: dict[str, Any], asked: BaseModel | None) -> dict[str, Any]:
         return defaults if asked is None else defaults | asked.model_dump(mode="json", exclude_none=True)
