@@ -1,330 +1,37 @@
 """Settings: the one class that says where the stores are and how the platform works; read from the environment."""
 
-import json
 import os
-import re
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Self
 
 from dotenv import dotenv_values
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
     SecretStr,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mcp_assets.embedded import stack
 from mcp_assets.embedding.profiles import ModelProfile, profile_for
 from mcp_assets.entities.chunks import ChunkSpec
 from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes, SourceTable
 from mcp_assets.graph import LinkForm
+from mcp_assets.setting_fields import Provider, SettingFields
 from mcp_assets.stores.addresses import without_password
 
-Provider = Literal["openai", "local"]
-Identifier = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}$"))]
-
-CronSchedule = Annotated[str, Field(pattern=re.compile(r"^(@\w+|\S+( +\S+){4})$"))]
-
-TableName = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$"))]
-
 _ENV = "env:"
+"""Before the name of the environment variable that holds the address of a source database."""
 
 DEFAULT_MODELS: Mapping[Provider, str] = {"openai": "text-embedding-ada-002", "local": "wordllama"}
-
-
-def _json_list(value: Any) -> Any:
-    """Decoded here and not by pydantic-settings, whose error would not name the variable."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError('it must be a JSON list of texts, such as ["MCP_ASSETS"]') from None
+"""The embedding model of each provider, if the settings name none."""
 
 
 class SettingsError(Exception):
     """A setting is missing or contradicts another; the message names it and says what to do."""
 
 
-class TypeMapping(BaseModel):
-    """One entity type of a site: where its rows stand and which collection holds its points."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    source: SourceTable | None = Field(default=None, description="Without one, the type lives by its events alone.")
-    collection: str | None = Field(default=None, description="Qdrant collection; default cross_references.")
-    aliases: tuple[str, ...] = ()
-    id_keys: tuple[str, ...] = ()
-
-
-class Settings(BaseSettings):
-    """Every setting, each from the environment variable of its alias (or a `.env` file). Secrets are never printed."""
-
-    model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", populate_by_name=True, hide_input_in_errors=True, env_ignore_empty=True
-    )
-
-    database_url: SecretStr | None = Field(
-        default=None,
-        validation_alias="DATABASE_URL",
-        description="PostgreSQL: source tables, the platform's own, Dagster's storage.",
-    )
-    nats_url: SecretStr | None = Field(
-        default=None, validation_alias="NATS_URL", description="NATS server(s), comma-separated."
-    )
-    qdrant_url: str | None = Field(default=None, validation_alias="QDRANT_URL", description="Qdrant, REST.")
-    qdrant_api_key: SecretStr | None = Field(
-        default=None, validation_alias="QDRANT_API_KEY", description="Key for Qdrant, if it asks."
-    )
-    openai_api_key: SecretStr | None = Field(
-        default=None,
-        validation_alias="OPENAI_API_KEY",
-        description="Key of the embedding provider; setting it selects `openai`.",
-    )
-    openai_base_url: str | None = Field(
-        default=None,
-        validation_alias="OPENAI_BASE_URL",
-        description="Any OpenAI-compatible server; setting it selects `openai`.",
-    )
-
-    embedding_provider: Provider | None = Field(
-        default=None,
-        validation_alias="EMBEDDING_PROVIDER",
-        description="`openai` or `local`; default: openai if a key or base URL is set.",
-    )
-    embedding_model: str | None = Field(
-        default=None,
-        validation_alias="EMBEDDING_MODEL",
-        description="Default text-embedding-ada-002 (openai), wordllama (local).",
-    )
-    embedding_dimension: PositiveInt | None = Field(
-        default=None,
-        validation_alias="EMBEDDING_DIMENSION",
-        description="Needed only for a model that mcp_assets does not know.",
-    )
-    embedding_concurrency: PositiveInt = Field(
-        default=8, validation_alias="EMBEDDING_CONCURRENCY", description="Requests to the provider at once."
-    )
-    embedding_timeout_s: PositiveFloat = Field(
-        default=60.0,
-        validation_alias="EMBEDDING_TIMEOUT_S",
-        description="Seconds one request to the provider may take.",
-    )
-    previous_model: str | None = Field(
-        default=None,
-        validation_alias="EMBEDDING_PREVIOUS_MODEL",
-        description="While the model is changed: the one before, so that its collections stay current; docs/models.md.",
-    )
-    previous_dimension: PositiveInt | None = Field(
-        default=None,
-        validation_alias="EMBEDDING_PREVIOUS_DIMENSION",
-        description="Its dimension, if mcp_assets does not know the model or it was shortened.",
-    )
-    previous_base_url: str | None = Field(
-        default=None,
-        validation_alias="OPENAI_PREVIOUS_BASE_URL",
-        description="Its server, if not `OPENAI_BASE_URL`.",
-    )
-    previous_api_key: SecretStr | None = Field(
-        default=None,
-        validation_alias="OPENAI_PREVIOUS_API_KEY",
-        description="Its key, if not `OPENAI_API_KEY`.",
-    )
-    similarity_threshold: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        validation_alias="SIMILARITY_THRESHOLD",
-        description="Cosine; default: the model's own.",
-    )
-
-    batch_size: int = Field(
-        default=256,
-        ge=1,
-        le=2048,
-        validation_alias="MCP_ASSETS_BATCH_SIZE",
-        description="Entities read, embedded and committed together.",
-    )
-    retry_attempts: PositiveInt = Field(
-        default=3,
-        validation_alias="MCP_ASSETS_RETRY_ATTEMPTS",
-        description="Tries of a failing call to a store or provider.",
-    )
-    retry_delay_ms: PositiveInt = Field(
-        default=1000,
-        validation_alias="MCP_ASSETS_RETRY_DELAY_MS",
-        description="Wait before the second try; doubles with each.",
-    )
-    store_wait_s: NonNegativeFloat = Field(
-        default=600.0,
-        validation_alias="MCP_ASSETS_STORE_WAIT_S",
-        description="Seconds a run that has embedded waits for a store that is away, before it fails.",
-    )
-    kept_vectors_mb: int = Field(
-        default=256,
-        ge=1,
-        validation_alias="MCP_ASSETS_KEPT_VECTORS_MB",
-        description="MiB of paid vectors kept in PostgreSQL while Qdrant cannot take them.",
-    )
-    provider_retry_s: PositiveFloat = Field(
-        default=60.0,
-        validation_alias="MCP_ASSETS_PROVIDER_RETRY_S",
-        description="Wait before the next run while the provider refuses everything; doubles up to 16 minutes.",
-    )
-    shards: int = Field(
-        default=4, ge=1, le=1024, validation_alias="MCP_ASSETS_SHARDS", description="Partitions an entity type."
-    )
-    chunk_size: int = Field(
-        default=2000,
-        ge=200,
-        le=8000,
-        validation_alias="MCP_ASSETS_CHUNK_SIZE",
-        description="Characters in a chunk of a long text.",
-    )
-    chunk_overlap: int = Field(
-        default=200,
-        ge=0,
-        validation_alias="MCP_ASSETS_CHUNK_OVERLAP",
-        description="Characters that neighbouring chunks share.",
-    )
-    chunking: bool = Field(
-        default=True,
-        validation_alias="MCP_ASSETS_CHUNKING",
-        description="Chunk points for texts over 8,000 characters.",
-    )
-
-    source_preset: Literal["mcp", "cards"] = Field(
-        default="mcp",
-        validation_alias="MCP_ASSETS_SOURCE_PRESET",
-        description="Shape of the source tables; see docs/sources.md.",
-    )
-    types: dict[Identifier, TypeMapping] | None = Field(
-        default=None,
-        validation_alias="MCP_ASSETS_TYPES",
-        description="JSON; entity types mapped by hand, in place of a preset.",
-    )
-    source_database_url: SecretStr | None = Field(
-        default=None,
-        validation_alias="MCP_ASSETS_SOURCE_DATABASE_URL",
-        description="PostgreSQL of the source tables, if it is not that of `DATABASE_URL`; docs/sources.md.",
-    )
-    schema_name: Identifier = Field(
-        default="mcp_assets",
-        validation_alias="MCP_ASSETS_SCHEMA",
-        description="PostgreSQL schema of the platform's own tables.",
-    )
-    relationships_table: TableName = Field(
-        default="public.relationships",
-        validation_alias="MCP_ASSETS_RELATIONSHIPS_TABLE",
-        description="Table of the edges; made if absent, adopted if it is there.",
-    )
-    topical_threshold: float = Field(
-        default=0.3,
-        ge=0,
-        le=1,
-        validation_alias="MCP_ASSETS_TOPICAL_THRESHOLD",
-        description="Weighted Jaccard of tags at and above which two entities count as related.",
-    )
-    tag_candidates: PositiveInt = Field(
-        default=200,
-        validation_alias="MCP_ASSETS_TAG_CANDIDATES",
-        description="A tag with more holders than this makes nobody a candidate by itself.",
-    )
-    link_forms: dict[str, str] = Field(
-        default={},
-        validation_alias="MCP_ASSETS_LINK_FORMS",
-        description="JSON; addresses of entities in texts, such as `https://wiki.example.com/{slug}`, to their type.",
-    )
-    streams: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_json_list)] = Field(
-        default=("MCP_ASSETS",),
-        min_length=1,
-        validation_alias="MCP_ASSETS_STREAMS",
-        description="JSON list of JetStream streams to read.",
-    )
-    create_stream: bool = Field(
-        default=True,
-        validation_alias="MCP_ASSETS_CREATE_STREAM",
-        description="Make the (single) stream, and the one for results, if they are absent.",
-    )
-    results_stream: Annotated[str, Field(pattern=re.compile(r"^[A-Za-z0-9_-]+$"))] = Field(
-        default="MCP_ASSETS_RESULTS",
-        validation_alias="MCP_ASSETS_RESULTS_STREAM",
-        description="Stream that keeps results for listeners that were away; docs/events.md.",
-    )
-    results_days: PositiveFloat = Field(
-        default=3.0,
-        validation_alias="MCP_ASSETS_RESULTS_DAYS",
-        description="Days for which that stream, when it is made here, keeps a result.",
-    )
-
-    mass_delete_share: float = Field(
-        default=0.2,
-        gt=0,
-        le=1,
-        validation_alias="MCP_ASSETS_MASS_DELETE_SHARE",
-        description="Share of an entity type above which a full sync or repair asks before it removes so many.",
-    )
-    sweep: bool = Field(
-        default=True,
-        validation_alias="MCP_ASSETS_SWEEP",
-        description="Compare source tables with the ledger all the time, at no more than 1 % of a core.",
-    )
-    sweep_rows: PositiveInt = Field(
-        default=1000,
-        validation_alias="MCP_ASSETS_SWEEP_ROWS",
-        description="Rows of a type that one pass of the sweep acts on; what is more it only reports.",
-    )
-    census_cron: str = Field(
-        default="23 * * * *",
-        validation_alias="MCP_ASSETS_CENSUS_CRON",
-        description="When the census of everything is taken, and the checks after it.",
-    )
-
-    sensor_tick_s: PositiveFloat = Field(
-        default=50.0,
-        le=300,
-        validation_alias="MCP_ASSETS_SENSOR_TICK_S",
-        description="Seconds a sensor waits for work in one tick.",
-    )
-    drain_linger_s: NonNegativeFloat = Field(
-        default=5.0,
-        validation_alias="MCP_ASSETS_DRAIN_LINGER_S",
-        description="Seconds a drain stays after the last work.",
-    )
-    drain_max_s: PositiveFloat = Field(
-        default=180.0,
-        validation_alias="MCP_ASSETS_DRAIN_MAX_S",
-        description="Seconds after which a drain hands over to the next.",
-    )
-    reconcile_cron: CronSchedule = Field(
-        default="43 2 * * *",
-        validation_alias="MCP_ASSETS_RECONCILE_CRON",
-        description="When everything is compared with the source tables, as cron has it, UTC.",
-    )
-    clean_up_cron: CronSchedule = Field(
-        default="13 4 * * *",
-        validation_alias="MCP_ASSETS_CLEAN_UP_CRON",
-        description="When old runs are deleted, as cron has it, UTC.",
-    )
-    keep_runs_days: PositiveFloat = Field(
-        default=30.0,
-        validation_alias="MCP_ASSETS_KEEP_RUNS_DAYS",
-        description="Days after which a finished run is deleted, with its events.",
-    )
-    state_dir: Path = Field(
-        default=Path(".mcp"),
-        validation_alias="MCP_ASSETS_STATE_DIR",
-        description="Where the embedded stack keeps its state.",
-    )
+class Settings(SettingFields):
+    """The settings, checked against one another, and what follows from them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
