@@ -34,11 +34,11 @@ _TIMEOUT_S = 15.0
 """Seconds for a connection to PostgreSQL."""
 
 _LOOK_TIMEOUT_S = 5.0
-"""The same where a person waits for a look at how things are, and nothing is lost by giving up."""
+"""The same for a process that only reads: a person waits for it, and nothing is lost by giving up."""
 
 
 class Companion(Protocol):
-    """What lives beside the clients of a platform, as long as they do."""
+    """An object that lives as long as the clients of a platform, such as a connection or a thread beside them."""
 
     def close(self) -> None: ...
 
@@ -52,7 +52,7 @@ class Platform:
 
     settings: Settings
     reads_only: bool = False
-    """It only looks: marks of stores are compared and not recorded."""
+    """The process only reads: marks of stores are compared and not recorded."""
     _embedder: Embedder | None = None
     _previous: Embedder | None = None
     _sources: dict[str, SourceReader] = field(default_factory=dict)
@@ -106,9 +106,9 @@ class Platform:
         )
 
     def silent_without_postgres(self) -> dict[str, str]:
-        """Which of NATS and Qdrant do not answer, and why, asked without PostgreSQL.
+        """By store, for NATS and Qdrant, why it does not answer; PostgreSQL need not answer for this.
 
-        Their marks stand in PostgreSQL, so that without it nothing else can be asked of them.
+        Their marks stand in PostgreSQL, so that no other request to them is possible without it.
         """
         asked: dict[str, Callable[[], object]] = {"nats": self.nats.mark, "qdrant": self._qdrant_identity.read}
         silent = {}
@@ -120,7 +120,7 @@ class Platform:
         return silent
 
     def accept_qdrant(self) -> str:
-        """From now on the Qdrant that answers is this platform's; by what it is known."""
+        """Record the Qdrant that answers as this platform's, and return its mark."""
         return self.marks.accept_qdrant(self._qdrant_identity.read(), self._qdrant_identity)
 
     @cached_property
@@ -143,7 +143,7 @@ class Platform:
 
     @cached_property
     def previous_embedder(self) -> Embedder | None:
-        """The model before, while it is still configured: its collections serve until the new ones are complete."""
+        """The previous model, while it is configured: its collections serve until the new ones are complete."""
         return self._previous or make_previous_embedder(self.settings)
 
     @cached_property
@@ -160,7 +160,7 @@ class Platform:
         return ReferenceRules.of(self.settings.entity_types, forms)
 
     def prepared_by(self, entity_type: str) -> str:
-        """Names how entities of the type are prepared: by the text builder, and from a row by its mapping."""
+        """The key of how entities of the type are prepared: by which text builder, and from a row by which mapping."""
         if entity_type not in self._prepared_by:
             mapping = self.settings.entity_types[entity_type].source
             self._prepared_by[entity_type] = prepared_by(self.settings.chunks, mapping)
@@ -231,7 +231,7 @@ _shared: Platform | None = None
 def shared_platform() -> Platform:
     """This process's platform. Dagster rebuilds resources at each tick; connections should outlive that.
 
-    The embedded stack may have been started anew, at other addresses: then the platform is made anew too.
+    If the embedded stack was restarted at other addresses, the platform is made again for them.
     """
     global _shared
     settings = load_settings()
@@ -251,7 +251,7 @@ def make_embedder(settings: Settings) -> Embedder:
 
 
 def make_previous_embedder(settings: Settings) -> Embedder | None:
-    """The embedder of the model before; the local model needs no setting, for it is always there."""
+    """The embedder of the previous model; the local one needs no setting, because it is always there."""
     profile = settings.previous_profile
     if profile is None:
         return LocalEmbedder() if settings.provider != "local" else None

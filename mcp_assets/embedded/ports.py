@@ -25,7 +25,7 @@ def is_free(port: int) -> bool:
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether process `pid` itself listens on `port`: a stranger that was there first must not pass for our server."""
+    """Process `pid` itself listens on `port`; another program that was there first must not pass for our server."""
     try:
         connections = psutil.Process(pid).net_connections(kind="tcp")
     except psutil.Error:
@@ -34,7 +34,7 @@ def listens(pid: int, port: int) -> bool:
 
 
 class LoopbackPort:
-    """The port of one server. `number` is the port to use; call `settle` before each start of the server."""
+    """The port of one server. `number` is the port to use; call `choose` before each start of the server."""
 
     def __init__(self, usual: int, remembered: int | None) -> None:
         self._usual = usual
@@ -42,8 +42,8 @@ class LoopbackPort:
         self._refusals = 0
         self.number = remembered or usual
 
-    def settle(self) -> None:
-        """Move to a free port if the present one is taken, and either new to everybody or taken for long.
+    def choose(self) -> None:
+        """Move to a free port if the present one is taken, and either unknown to clients or taken for long.
 
         Raises OSError when none of the ports is free. Another process can take the port before the server binds it:
         see `was_lost`.

@@ -1,4 +1,4 @@
-"""Start, stop and look at the embedded stack of one state directory. The servers outlive the process that starts them.
+"""Start, stop and inspect the embedded stack of one state directory. The servers outlive the process that starts them.
 
 All functions are safe to call at once from several processes: one of them acts, the others wait for its outcome.
 """

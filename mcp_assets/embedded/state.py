@@ -2,9 +2,9 @@
 
 parts.json         which parts are wanted; written by `stack`, read by the supervisor
 key                what the servers show, so that clients know them from others on their addresses
-stack.json         what runs where; written by the supervisor, read by everybody
+stack.json         what runs where; written by the supervisor, read by every process
 supervisor.lock    held by the living supervisor for all its life, and released by the kernel; holds its pid
-start.lock         held by whoever starts or stops the stack
+start.lock         held by the process that starts or stops the stack
 log/               supervisor.log and one file a server, each bounded
 postgres/ nats/ qdrant/   the servers' data
 """
@@ -131,7 +131,8 @@ class StateDir:
     def starting_or_stopping(self, while_waiting: Callable[[], None]) -> Iterator[None]:
         """One caller at a time, of whatever process.
 
-        `while_waiting` is called again and again until it is this one's turn. A process that dies lets go of its turn.
+        `while_waiting` is called repeatedly until it is this caller's turn. The kernel ends the turn of a process that
+        dies.
         """
         descriptor = os.open(self.path / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

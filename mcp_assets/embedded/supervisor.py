@@ -53,9 +53,9 @@ def server_of(part: Part, directory: Path, remembered_port: int | None) -> Serve
 
 
 def end_leftovers(server: Server) -> bool:
-    """End the processes that belong to `server`, whoever started them, and wait until they are gone.
+    """End the processes that belong to `server`, also those of an earlier supervisor, and wait until they are gone.
 
-    True if there were any. A process that is dead, but that nobody reaps, is not waited for long.
+    True if there were any. A dead process that no parent reaps is not waited for long.
     """
     leftovers = []
     for process in psutil.process_iter():
@@ -276,7 +276,7 @@ def main() -> None:
     if lock is None:
         sys.exit(f"a supervisor runs in {state.path} already")
     if os.fork() != 0:
-        os._exit(0)  # the starter waits for this: the background process belongs to nobody
+        os._exit(0)  # the starter waits for this: the background process has no parent that waits for it
     os.setsid()
     state.sign_supervisor_lock(lock)
     os.chdir("/")

@@ -1,6 +1,6 @@
 """Becomes a server of the embedded stack: drops root, ties itself to its supervisor's life, executes the command.
 
-Run as a script, `child.py SUPERVISOR_PID DEATH_SIGNAL UID GID COMMAND...` (UID -1: stay who we are), between fork and
+Run as a script, `child.py SUPERVISOR_PID DEATH_SIGNAL UID GID COMMAND...` (UID -1: same user), between fork and
 the server's own exec. A process of its own, because neither step is safe in a forked copy of a threaded Python.
 """
 

@@ -107,16 +107,16 @@ def end_marked(variable: str, value: str) -> None:
 
 
 def _end(look: Callable[[], list[psutil.Process]], patience_s: float) -> None:
-    """End what `look` finds; looked for again and again, for a process may start another while it ends."""
+    """End the processes that `look` returns; it is called repeatedly, because an ending process may start another."""
     for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, _KILL_PATIENCE_S)):
         if not wait_s:
             continue
         deadline = time.monotonic() + wait_s
-        told: set[psutil.Process] = set()
+        signalled: set[psutil.Process] = set()
         while found := look():
             for process in found:
-                if process not in told:
-                    told.add(process)
+                if process not in signalled:
+                    signalled.add(process)
                     with suppress(psutil.NoSuchProcess):
                         process.send_signal(number)
             if time.monotonic() > deadline:

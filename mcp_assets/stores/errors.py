@@ -1,19 +1,19 @@
-"""What goes wrong with a store, as the rest of the platform sees it."""
+"""The errors of the stores, as the rest of the platform catches them."""
 
 
 class StoreUnavailable(Exception):
-    """A store cannot be reached or did not answer in time: nothing is known of what it holds."""
+    """A store cannot be reached or did not answer in time, so that nothing is known of its contents."""
 
     tried_out = False
-    """The retry policy has had its tries: the same call is not worth another one now."""
+    """The retry policy has made all its attempts, so that the same call is not tried again now."""
 
 
 class Stranger(StoreUnavailable):
-    """What answers on a store's address is another program, or another server, than this platform's."""
+    """Another program, or another server than this platform's, answers at a store's address."""
 
 
 class StoreRefused(Exception):
-    """A store answered that it will not do this: asking again will not help."""
+    """A store answered that it refuses the request; the same request again has the same outcome."""
 
 
 class CollectionMismatch(Exception):

@@ -1,7 +1,7 @@
-"""Marks: by what each store is known again, recorded in PostgreSQL; another mark is a stranger's (I12).
+"""Marks: the recorded identity of each store, by which another server at its address is noticed (I12).
 
-The first mark that a store shows is recorded, and compared whenever a connection is made anew. A process that only
-reads compares, and records nothing. What is recorded changes by `mcp-assets accept` alone.
+The first mark that a store shows is recorded in PostgreSQL, and compared at each new connection. A process that only
+reads compares marks and records none. Only `mcp-assets accept` changes a recorded mark.
 """
 
 import logging
@@ -21,7 +21,7 @@ _COLLECTIONS = "collections of this platform"
 """Recorded of a Qdrant without a mark of its own, once a collection of ours bears the platform's key there."""
 
 _SOURCE = "source "
-"""What the recorded name of a database of source tables begins with; its address follows."""
+"""Prefix of the recorded name of a database of source tables, before its address."""
 
 _NAMES: dict[Store, tuple[str, str]] = {"nats": ("NATS", "NATS_URL"), "qdrant": ("Qdrant", "QDRANT_URL")}
 
@@ -54,7 +54,7 @@ class StoreMarks:
     def check_source(self, address: str, mark: str | None) -> None:
         """Raise Stranger if another database of source tables than recorded answers at `address`.
 
-        `address` bears no password. `mark`: None if the database tells none; then nothing is compared.
+        `address` bears no password. `mark`: None if the database has none; then nothing is compared.
         """
         store = f"{_SOURCE}{address}"
         if mark is None or self._recorded(again=False).get(store) == mark:
@@ -107,7 +107,7 @@ class StoreMarks:
         elif is_recorded:
             self._lost()
         elif not self._reads_only:
-            # Made before there were marks.
+            # An older version of the platform made the collections without a mark.
             reader.write_marks([name for name in identity.collections if reader.may_be_marked(name)], key)
 
     def _lost(self) -> None:
@@ -125,14 +125,14 @@ class StoreMarks:
         self._recorded(again=True)
 
     def accept(self, store: Store, mark: str | None) -> None:
-        """From now on the store is known by `mark`; None: by nothing, until it shows a mark again."""
+        """Record `mark` as the mark of the store; None: forget it, so that the next one shown is recorded."""
         with self._postgres.transaction() as connection:
             name = "forget_store_mark" if mark is None else "accept_store_mark"
             connection.execute(self._postgres.query(name), {"store": store, "mark": mark})
         self._recorded(again=True)
 
     def accept_qdrant(self, identity: QdrantIdentity, reader: IdentityReader) -> str:
-        """From now on this Qdrant is ours, and so are the collections there that bear names which we alone give."""
+        """Record this Qdrant as the platform's, and mark the collections there that bear names which only we give."""
         if identity.server is not None:
             self.accept("qdrant", f"server {identity.server}")
             return f"server {identity.server}"

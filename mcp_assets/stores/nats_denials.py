@@ -1,4 +1,7 @@
-"""What NATS forbids a user: the server says it beside the request, which itself gets no answer and would time out."""
+"""Denied requests: NATS reports a permissions violation on the connection, and the request itself gets no answer.
+
+Without this module such a request would end by its timeout, and the error would not name the reason.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -17,24 +20,24 @@ class Denials:
 
     async def heard(self, error: Exception) -> None:
         """The connection's `error_cb`. Errors of any other kind are reported by the call that needs the connection."""
-        told = str(error)
-        if "permissions violation" not in told.lower():
+        message = str(error)
+        if "permissions violation" not in message.lower():
             return
         for waiting, subject in self._waiting.items():
-            if subject.lower() in told.lower() and not waiting.done():
+            if subject.lower() in message.lower() and not waiting.done():
                 waiting.set_exception(
                     StoreRefused(
-                        f"NATS forbids this user what reading a stream needs ({told}): let it publish to "
+                        f"NATS forbids this user a request that reading a stream needs ({message}): let it publish to "
                         "$JS.API.STREAM.INFO.*, $JS.API.STREAM.MSG.GET.* and $JS.API.CONSUMER.>, and subscribe to "
                         "_INBOX.>"
                     )
                 )
 
     async def unless_denied(self, subject: str, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which asks on subjects that contain `subject`.
+        """The result of `work`, whose requests go to subjects that contain `subject`.
 
         Raises:
-            StoreRefused: the user may not; `work` is ended.
+            StoreRefused: the user may not send one of them; `work` is cancelled.
         """
         task = asyncio.ensure_future(work)
         denied: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()

@@ -10,14 +10,14 @@ from nats.js.errors import FetchTimeoutError
 
 from mcp_assets.stores.streams import Message, Read, stored_at
 
-# Messages in one pull request; the caller's limit on bytes is kept to within one such request.
 _PULL = 200
+"""Messages in one pull request; the caller's limit on bytes can be exceeded by one such request."""
 
-# A pull that waits longer is asked anew, so that a connection that broke is noticed.
 _PULL_WAIT_S = 2.0
+"""A pull request that waits longer is sent again, so that a broken connection is noticed."""
 
-# Where the reply subject of a message tells when it was stored, for servers before 2.10.
 _V1_TOKENS, _V1_TIME = 9, 7
+"""Tokens of a message's reply subject, and which of them is the time of storing; servers before 2.10 have this form."""
 
 
 class Pulled:
@@ -49,7 +49,7 @@ class Pulled:
         loop = asyncio.get_running_loop()
         while not self._is_done():
             if self.taken and not self.messages and self._pending and loop.time() >= end:
-                # The node has yet to catch up with what was read before.
+                # The node lags: it has only messages that were read before.
                 return
             if self._pending:
                 try:
@@ -59,7 +59,7 @@ class Pulled:
                 except (NatsError, OSError):
                     if not self.messages:
                         raise
-                    # Those that came are sound; what stands after them is the next read's concern.
+                    # The messages that came are valid; the next read takes those after them.
                     return
             else:
                 first = await _first(subscription, end)
@@ -102,7 +102,7 @@ class Pulled:
 
 
 async def _first(subscription: JetStreamContext.PullSubscription, end: float) -> Msg | None:
-    """The next message; None if heartbeats came and no message: the server is well, and has no more, or is behind."""
+    """The next message; None if heartbeats came and no message: the server answers, and has no more or lags."""
     loop = asyncio.get_running_loop()
     while True:
         wait_s = min(max(end - loop.time(), 0.05), _PULL_WAIT_S)
@@ -114,6 +114,6 @@ async def _first(subscription: JetStreamContext.PullSubscription, end: float) ->
 
 
 def _nanoseconds(message: Msg) -> int:
-    """When the stream stored it; nats-py makes a float of it, and so loses the last digits."""
+    """When the stream stored the message; nats-py converts it to a float, which loses the last digits."""
     tokens = message.reply.split(".")
     return int(tokens[_V1_TIME] if len(tokens) == _V1_TOKENS else tokens[Msg.Ack.Timestamp])

@@ -1,4 +1,4 @@
-"""Qdrant's identity: what a Qdrant says of itself, looked at on each new connection before a request goes over it."""
+"""Qdrant's identity: the marks that a Qdrant shows, read on each new connection before a request goes over it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,12 @@ METADATA_KEY = "mcp_assets_platform"
 """In the metadata of each of our collections: the key of the platform that made it."""
 
 _TIMEOUT_S = 5.0
+"""Seconds for one small read; a new connection waits for it before its first request."""
 
 
 @dataclass(frozen=True, slots=True)
 class QdrantIdentity:
-    """What a Qdrant says of itself."""
+    """The marks that a Qdrant shows."""
 
     server: str | None
     """The embedded server's own mark, the key of its state folder; a real Qdrant has none."""
@@ -31,7 +32,7 @@ class QdrantIdentity:
 
 
 class IdentityReader:
-    """Asks a Qdrant who it is, each time over a connection of its own."""
+    """Reads the identity of a Qdrant, each time over a connection of its own."""
 
     def __init__(self, url: str, api_key: str | None, aliases: Sequence[str]) -> None:
         self._url = url
@@ -59,7 +60,7 @@ class IdentityReader:
                 raise self._silent(error) from error
 
     def may_be_marked(self, name: str) -> bool:
-        """It bears a name that we alone give; a plain name may be that of another program's collection."""
+        """Only this platform gives such names; a plain name may be that of another program's collection."""
         return any(name.startswith(f"{alias}__") for alias in self._aliases)
 
     def _is_ours(self, name: str) -> bool:
@@ -90,7 +91,7 @@ class IdentityReader:
 
     @cached_property
     def _client(self) -> httpx.Client:
-        """Made once, for it loads the certificates of the system, which takes 20 ms; it keeps no connection."""
+        """Made once, because it loads the system's certificates, which takes 20 ms; it keeps no connection."""
         headers = {"api-key": self._api_key} if self._api_key else {}
         no_keeping = httpx.Limits(max_keepalive_connections=0)
         return httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S, limits=no_keeping)

@@ -1,4 +1,4 @@
-"""What NATS tells of a stream and its messages, as values; and which subjects a list of subjects covers."""
+"""Streams and messages of NATS as values, and which subjects a list of subjects covers."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ MAX_DELETED = 100_000
 
 
 class Retention(StrEnum):
-    """When a stream lets go of a message: by its limits alone, or also because consumers have acknowledged it."""
+    """When a stream deletes a message: by its limits alone, or also because consumers have acknowledged it."""
 
     LIMITS = "limits"
     INTEREST = "interest"
@@ -34,7 +34,7 @@ class Message:
 
     @property
     def digest(self) -> bytes:
-        """Of subject and bytes: with `stored_at` it tells a message from another one of the same sequence."""
+        """Of subject and bytes; with `stored_at` it distinguishes a message from another one of the same sequence."""
         subject = self.subject.encode(errors="surrogatepass")
         return hashlib.blake2b(b"%d %b" % (len(subject), subject) + self.data, digest_size=16).digest()
 
@@ -54,7 +54,7 @@ class StreamTraits:
     in_memory: bool = False
     mirror_of: str | None = None
     filtered_mirror: bool = False
-    """The mirror leaves messages out and keeps the sequences of the others: holes are its nature."""
+    """The mirror leaves messages out and keeps the sequences of the others, so that its sequences have gaps."""
     sources: tuple[str, ...] = ()
     message_ttl: bool = False
     """A message may carry its own time to live."""
@@ -69,7 +69,7 @@ class StreamState:
     first_seq: int
     last_seq: int
     foreign_subjects: bool
-    """It also carries subjects that are not ours, so that sequences we are shown have holes by nature."""
+    """It also carries subjects that are not ours, so that the sequences of ours have gaps."""
     last_stored_at: datetime | None = None
     deleted: int = 0
     """Messages that are missing between the first and the last."""
@@ -109,7 +109,7 @@ def state_of(name: str, info: Mapping[str, Any], subjects: Sequence[str], create
         created_at=created_at,
         first_seq=state.get("first_seq") or 1,
         last_seq=state.get("last_seq") or 0,
-        # What comes from other streams bears their subjects, which this one does not list.
+        # Messages from other streams bear those streams' subjects, which this one does not list.
         foreign_subjects=bool(mirror or sources) or not all(covers(subjects, subject) for subject in listed),
         last_stored_at=last_at,
         deleted=state.get("num_deleted") or 0,

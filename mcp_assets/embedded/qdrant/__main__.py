@@ -87,7 +87,7 @@ def _serve(storage: Storage, listening: socket.socket, directory: Path, mark: st
                 timeout_graceful_shutdown=_SHUTDOWN_S,
             )
         )
-        # What is loaded now stays loaded: no need to look at it at every collection.
+        # Objects that are loaded now stay, so that the garbage collector need not traverse them.
         gc.freeze()
         upkeep.start()
         try:

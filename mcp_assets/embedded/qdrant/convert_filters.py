@@ -94,7 +94,7 @@ def _geo(point: models.GeoPoint) -> edge.GeoPoint:
 def _match(match_: models.Match) -> edge.MatchType:
     match match_:
         case models.MatchValue():
-            # The engine takes a Python bool for an integer, and numpy's for what it is.
+            # The engine takes a Python bool for an integer, and numpy's bool for a bool.
             value: Any = np.bool_(match_.value) if isinstance(match_.value, bool) else match_.value
             return edge.MatchValue(value)
         case models.MatchText():

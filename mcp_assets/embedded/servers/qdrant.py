@@ -35,7 +35,7 @@ class QdrantServer:
 
     def preparation(self) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        self._port.settle()
+        self._port.choose()
 
     def prepared(self) -> None:
         pass

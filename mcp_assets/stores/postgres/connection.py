@@ -31,14 +31,14 @@ class MarkedConnection(PatientConnection):
     mark: str | None = None
 
 
-# Server and database. All copies by streaming replication have the same; a dump restored elsewhere has another.
 _MARK = """
 SELECT CASE WHEN has_function_privilege('pg_control_system()', 'execute')
             THEN (SELECT system_identifier FROM pg_control_system()) END || '/' || oid
 FROM pg_database WHERE datname = current_database()
 """
+"""Server and database. Copies by streaming replication have the same mark; a dump restored elsewhere has another."""
 
-# md5(ROW(...)::text) depends on how values are written as text: the first three decide it.
+# md5(ROW(...)::text) depends on how values are written as text, which the first three settings decide.
 _SESSION = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
@@ -46,11 +46,11 @@ _SESSION = {
     "application_name": "mcp_assets",
 }
 
-# A server that became a standby, or was set to read only as its disk filled up, comes back as one that is down does.
+# A server that became a standby, or was set to read only because its disk is full, is retried as one that is down.
 _AWAY = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 
-# To learn why there is no connection.
 _REASON_S = 5
+"""Seconds for one connection attempt whose error says why the pool has none."""
 
 _NO_WRITES = (
     "PostgreSQL takes no writes: check whether DATABASE_URL leads to a standby, whether its disk is full, and "
@@ -134,7 +134,7 @@ class Postgres:
             raise self._unavailable(error) from error
 
     def accept(self) -> str | None:
-        """From now on the database at this address is the platform's, whatever it was copied from. Its mark."""
+        """Record the mark of the database at this address as the platform's, and return it."""
         self._prepare(accept=True)
         return self._mark
 
@@ -174,7 +174,7 @@ class Postgres:
         with PatientConnection.connect(self.url, **self._options) as connection:
             mark = mark_of(connection)
             known: dict[str, str] = dict(connection.execute(self.query("store_marks")).fetchall())
-            # Written only where it is missing: a database that takes no writes is looked at, too.
+            # Written only where it is missing, because a database that takes no writes can be read.
             if "platform" not in known:
                 # All schemas of a database are one platform: they share its collections.
                 key = hashlib.sha256((mark or secrets.token_hex(16)).encode()).hexdigest()[:16]
@@ -197,7 +197,7 @@ class Postgres:
         )
 
     def _why(self, timeout: PoolTimeout) -> Exception:
-        """What is behind the pool's time-out, of which it says nothing: why the server takes no connection now."""
+        """The reason why the server takes no connection now, which the pool's timeout does not give."""
         try:
             PatientConnection.connect(self.url, **self._options | {"connect_timeout": _REASON_S}).close()
         except psycopg.OperationalError as error:
@@ -221,14 +221,13 @@ def no_writes(connection: Connection) -> str | None:
 
 
 class _ArrayDumper(ListDumper):
-    """Lists of texts, floats or truths, as most parameters are, written at once: psycopg writes one element after the
-    other."""
+    """Writes a list of texts, floats or booleans at once, as most parameters are; psycopg writes element by element."""
 
     def dump(self, obj: list[Any]) -> Buffer | None:
         kinds = {*map(type, obj)}
         if kinds == {str}:
             array = '{"' + '","'.join(obj) + '"}'
-            # Quotes are ours alone, and nothing has to be escaped, or refused.
+            # All quotes were added here, so that no element has to be escaped or refused.
             if array.count('"') == 2 * len(obj) and "\\" not in array and "\0" not in array:
                 return array.encode()
         elif kinds == {float} or kinds == {float, NoneType}:
@@ -239,7 +238,7 @@ class _ArrayDumper(ListDumper):
 
 
 def configure(connection: Connection) -> None:
-    """Set what row hashes depend on, for as long as the connection lives; and how it writes parameters."""
+    """Set, for the life of the connection, what row hashes depend on, and how lists are written."""
     connection.adapters.register_dumper(list, _ArrayDumper)
     connection.execute(
         "SELECT " + ", ".join("set_config(%s, %s, false)" for _ in _SESSION),

@@ -1,4 +1,4 @@
-"""PostgreSQL's silence: a server that takes connections and sends nothing, as one that is stopped, is not waited for.
+"""Silence of PostgreSQL: how a statement ends when the server, say a stopped process, accepts connections and is mute.
 
 The kernel of such a server's machine goes on acknowledging, so that neither keepalives nor `tcp_user_timeout` notice
 it, and a UNIX socket has neither. A time-out of statements would end long ones of a healthy server, too. So while a
@@ -28,11 +28,11 @@ LIBPQ_TIMEOUTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-"""Of each connection: how long to wait for a server, and to go on with one whose machine is away."""
+"""Of each connection: how long to wait for a server, and how soon a machine that is away is noticed."""
 
 
 class PatientConnection(psycopg.Connection[TupleRow]):
-    """A connection whose statements take as long as they like while their server answers others.
+    """A connection whose statements have no time limit while their server answers new connections.
 
     A statement raises OperationalError, and the connection is closed, at most SILENT_S + ANSWER_S after the server has
     fallen silent.
@@ -83,5 +83,5 @@ def is_silent(conninfo: str, **server: Any) -> bool:
 
 
 def silence() -> str:
-    """What to say of such a server."""
+    """The reason in the error about such a server."""
     return f"it has sent nothing for {SILENT_S:.0f} s, nor does it take a new connection"

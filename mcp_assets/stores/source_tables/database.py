@@ -1,7 +1,7 @@
 """Source database: a PostgreSQL that holds source tables and nothing of the platform's own; it is not migrated.
 
-Its mark, which tells it from another database at the same address, is recorded in the platform's own database and
-compared at each new connection.
+Its mark, which distinguishes it from another database at the same address, is recorded in the platform's own database,
+and compared at each new connection.
 """
 
 import threading
