@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from qdrant_client import models
 from starlette.datastructures import QueryParams
 
-from mcp_assets.embedded.qdrant.collection import Collection
+from mcp_assets.embedded.qdrant.collection import StoredCollection
 from mcp_assets.embedded.qdrant.errors import (
     bad_request,
     from_validation,
@@ -38,7 +38,7 @@ class Call:
         selector: models.PointsSelector = parse(models.PointsSelector, self.body)
         return selector
 
-    def collection(self) -> Collection:
+    def collection(self) -> StoredCollection:
         return self.storage.resolve(self.path["collection"])
 
     def waits(self) -> bool:

@@ -35,7 +35,7 @@ _POINTS_SEARCHED_PER_CALL = 1_500_000
 _RECORDS_PER_CALL = 2_000
 
 
-class Collection:
+class StoredCollection:
     """An open collection; `config.params.vectors` is one unnamed dense vector."""
 
     def __init__(self, name: str, config: models.CollectionConfig, shard: edge.EdgeShard) -> None:

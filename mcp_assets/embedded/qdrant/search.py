@@ -11,7 +11,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from mcp_assets.embedded.qdrant import convert_filters, convert_points, convert_reads
-from mcp_assets.embedded.qdrant.collection import Collection
+from mcp_assets.embedded.qdrant.collection import StoredCollection
 from mcp_assets.embedded.qdrant.convert_points import PointId
 from mcp_assets.embedded.qdrant.errors import (
     RequestError,
@@ -27,12 +27,12 @@ _DEFAULT_GROUP_SIZE = 3
 # A Qdrant server looks for groups, and then for their missing hits, in so many rounds each.
 _GROUPING_ROUNDS = 5
 
-Resolve = Callable[[str], Collection]
+Resolve = Callable[[str], StoredCollection]
 AnyQuery = models.QueryRequest | models.QueryGroupsRequest
 
 
 def query(
-    collection: Collection, requests: Sequence[models.QueryRequest], resolve: Resolve
+    collection: StoredCollection, requests: Sequence[models.QueryRequest], resolve: Resolve
 ) -> list[list[edge.ScoredPoint]]:
     """The points that answer each of `requests`, in their order; `resolve` finds the collections of `lookup_from`."""
     for request in requests:
@@ -43,7 +43,7 @@ def query(
         itself = _itself(request, collection.name)
         if itself is not None:
             found = answers[position]
-            # Among the first, with its equals: the engine makes an object of each id that is looked at.
+            # The point is among the first. The loop stops there, because the engine makes an object of each id read.
             own = next((place for place, point in enumerate(found) if point.id == itself), len(found))
             start = convert_reads.offset(request.offset)
             end = start + convert_reads.limit(request.limit, _DEFAULT_LIMIT)
@@ -51,7 +51,7 @@ def query(
     return answers
 
 
-def _request(request: models.QueryRequest, vectors: _Vectors, collection: Collection) -> edge.QueryRequest:
+def _request(request: models.QueryRequest, vectors: _Vectors, collection: StoredCollection) -> edge.QueryRequest:
     """The engine's request; where a point asks for its neighbours, one more than was asked for, from the first on.
 
     Leaving the point out by a filter would cost twice as much: the engine scores together only the queries of a batch
@@ -92,7 +92,7 @@ def _referenced_id(request: AnyQuery) -> PointId | None:
 class _Vectors:
     """The vectors of the points that some queries name, read with one call a collection."""
 
-    def __init__(self, collection: Collection, requests: Sequence[AnyQuery], resolve: Resolve) -> None:
+    def __init__(self, collection: StoredCollection, requests: Sequence[AnyQuery], resolve: Resolve) -> None:
         self._collection = collection
         self._found: dict[tuple[str | None, PointId], Any] = {}
         wanted: dict[str | None, list[PointId]] = {}
@@ -124,7 +124,7 @@ def _looked_up(request: AnyQuery) -> str | None:
     return request.lookup_from.collection
 
 
-def _look_up(name: str, resolve: Resolve) -> Collection:
+def _look_up(name: str, resolve: Resolve) -> StoredCollection:
     try:
         return resolve(name)
     except RequestError as error:
@@ -173,7 +173,7 @@ def _all_of(*filters: edge.Filter | None) -> edge.Filter:
 
 
 def query_groups(
-    collection: Collection, request: models.QueryGroupsRequest, resolve: Resolve
+    collection: StoredCollection, request: models.QueryGroupsRequest, resolve: Resolve
 ) -> list[tuple[int | str, list[edge.ScoredPoint]]]:
     """The best groups and the best hits of each, best first.
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from qdrant_client import models
 
 from mcp_assets.embedded.qdrant import convert_schemas
-from mcp_assets.embedded.qdrant.collection import Collection
+from mcp_assets.embedded.qdrant.collection import StoredCollection
 from mcp_assets.embedded.qdrant.errors import (
     already_exists,
     bad_request,
@@ -74,7 +74,7 @@ class Storage:
         self._lock = lock
         self._strict = strict
         self._catalogue = catalogue
-        self._open: dict[str, Collection] = {}
+        self._open: dict[str, StoredCollection] = {}
         self._changing = threading.RLock()
 
     @classmethod
@@ -118,7 +118,7 @@ class Storage:
                     f"collection {name}: its directory {path} is missing. Restore it from a backup, or move "
                     f"{self._directory} away to start empty"
                 )
-            self._open[name] = Collection.open(name, entry.config, path)
+            self._open[name] = StoredCollection.open(name, entry.config, path)
 
     def close(self) -> None:
         """Flush and close every collection, and release the directory."""
@@ -130,7 +130,7 @@ class Storage:
                 self._open.clear()
                 os.close(self._lock)
 
-    def collections(self) -> list[Collection]:
+    def collections(self) -> list[StoredCollection]:
         with self._changing:
             return list(self._open.values())
 
@@ -142,7 +142,7 @@ class Storage:
         with self._changing:
             return self._catalogue.aliases.get(name, name) in self._open
 
-    def resolve(self, name: str) -> Collection:
+    def resolve(self, name: str) -> StoredCollection:
         """The collection of that name or alias; a RequestError (404) if there is none."""
         with self._changing:
             collection = self._open.get(self._catalogue.aliases.get(name, name))
@@ -166,7 +166,7 @@ class Storage:
             directory = uuid.uuid4().hex
             path = self._directory / "collections" / directory
             try:
-                collection = Collection.create(name, config, path)
+                collection = StoredCollection.create(name, config, path)
                 catalogue = self._catalogue.model_copy(deep=True)
                 catalogue.collections[name] = _Entry(directory=directory, config=config)
                 self._replace_catalogue(catalogue)

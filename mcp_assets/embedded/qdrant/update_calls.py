@@ -10,7 +10,7 @@ from qdrant_client import models
 
 from mcp_assets.embedded.qdrant import convert_points, convert_schemas, convert_updates
 from mcp_assets.embedded.qdrant.calls import Call, parse
-from mcp_assets.embedded.qdrant.collection import Collection
+from mcp_assets.embedded.qdrant.collection import StoredCollection
 from mcp_assets.embedded.qdrant.errors import (
     RequestError,
     from_validation,
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 def _update(
     call: Call,
-    operations: Callable[[Collection], Sequence[edge.UpdateOperation]],
+    operations: Callable[[StoredCollection], Sequence[edge.UpdateOperation]],
     by: models.Filter | None = None,
 ) -> dict[str, Any]:
     """Apply an update. `by`: the filter that selects its points, if one does.
@@ -65,7 +65,9 @@ def upsert_points(call: Call) -> dict[str, Any]:
     return _update(call, lambda collection: _upsert(collection, request), request.update_filter)
 
 
-def _upsert(collection: Collection, request: models.PointsList | models.PointsBatch) -> list[edge.UpdateOperation]:
+def _upsert(
+    collection: StoredCollection, request: models.PointsList | models.PointsBatch
+) -> list[edge.UpdateOperation]:
     condition, mode = convert_updates.upsert_condition(request), convert_updates.upsert_mode(request)
     return convert_updates.upsert(convert_points.rows_of(request), collection.dimension, condition=condition, mode=mode)
 
@@ -140,7 +142,7 @@ def _by_of_batch(operation: models.UpdateOperation) -> models.Filter | None:
             return _by(operation.delete_vectors)
 
 
-def _of_batch(operation: models.UpdateOperation) -> Callable[[Collection], Sequence[edge.UpdateOperation]]:
+def _of_batch(operation: models.UpdateOperation) -> Callable[[StoredCollection], Sequence[edge.UpdateOperation]]:
     match operation:
         case models.UpsertOperation():
             return lambda collection: _upsert(collection, operation.upsert)

@@ -4,7 +4,7 @@ The policy, in one place. Flushing: every FLUSH_INTERVAL_S, what was written sin
 so the time that a start takes; durability does not hang on it.
 
 Optimizing (merging, vacuuming, and from INDEXED_FROM_POINTS points on building HNSW) holds the GIL, so that the server
-answers nobody meanwhile: some 0.1 s for 20,000 points without HNSW, some 15 s for 100,000 with it. So HNSW is never
+answers no request meanwhile: some 0.1 s for 20,000 points without HNSW, some 15 s for 100,000 with it. So HNSW is never
 built below INDEXED_FROM_POINTS, where exact search is fast enough, and optimizing waits for QUIET_S without a request.
 """
 
@@ -17,8 +17,13 @@ from typing import Protocol
 _log = logging.getLogger(__name__)
 
 FLUSH_INTERVAL_S = 5.0
+"""A start replays at most this much of the write-ahead log."""
+
 QUIET_S = 60.0
+"""Without a request for this long, clients are taken to be idle."""
+
 INDEXED_FROM_POINTS = 100_000
+"""Below it exact search is fast enough, and building HNSW would stall the server (see above)."""
 
 
 class Upkept(Protocol):
