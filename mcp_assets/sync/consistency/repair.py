@@ -30,6 +30,7 @@ from mcp_assets.sync.consistency.vector_census import belongs
 from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion, is_mass, sentence
 from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.marks import mark_waiting
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ def repair_drift(
     done = Repaired()
     sparing = set() if allow_mass_delete else _types_to_spare(platform, censuses, done)
     for census in censuses:
+        mark_waiting(platform, census.entity_type, census.slots)
         _index_dirty(platform, census, done, allow_mass_delete=allow_mass_delete)
         _repair_entities(platform, census, done, sparing=census.entity_type in sparing)
         if foreign:

@@ -53,6 +53,18 @@ def mark_shards(platform: Platform, entity_type: str, shards: Iterable[int], *, 
             )
 
 
+def mark_waiting(platform: Platform, entity_type: str, slots: tuple[int, int]) -> None:
+    """Mark the entities of a range of slots that wait to be indexed or linked, so that all their edges are compared.
+
+    A census leaves these entities out, because waiting work may correct them. It does not correct an edge that the work
+    has nothing to do with.
+    """
+    with platform.postgres.transaction() as connection:
+        connection.execute(
+            platform.postgres.query("mark_waiting"), {"entity_type": entity_type, "low": slots[0], "high": slots[1]}
+        )
+
+
 def pending_links(platform: Platform, *, up_to: int) -> int:
     """How many marks there are; `up_to` if there are more."""
     with platform.postgres.transaction() as connection:

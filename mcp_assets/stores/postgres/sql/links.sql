@@ -25,6 +25,21 @@ WITH differing AS (
 INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
 SELECT %(entity_type)s, entity_id, 'lists' FROM differing ON CONFLICT DO NOTHING
 
+-- name: mark_waiting
+-- Returns nothing. Entities that wait to be indexed or linked get the marks by which all their own edges are compared.
+INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
+SELECT %(entity_type)s, entity_id, reason
+FROM (
+    SELECT entity_id FROM {schema}.entities
+    WHERE entity_type = %(entity_type)s AND dirty AND slot >= %(low)s AND slot < %(high)s
+    UNION
+    SELECT entity_id FROM {schema}.relink_marks
+    WHERE entity_type = %(entity_type)s
+      AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer >= %(low)s
+      AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer < %(high)s
+) AS waiting, unnest(ARRAY['changed', 'references']) AS reason
+ON CONFLICT DO NOTHING
+
 -- name: marks_up_to
 SELECT count(*) FROM (SELECT FROM {schema}.relink_marks LIMIT %(limit)s) AS few
 
