@@ -18,7 +18,7 @@ from mcp_assets.sync.index.mass_delete import MassDeletion
 
 app = typer.Typer(
     name="mcp-assets",
-    help="Keeps embeddings of MCP tasks, pages and memories right: the stack, loading, publishing, searching.",
+    help="Keeps embeddings of MCP tasks, pages and memories up to date: the stack, loading, publishing, searching.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
@@ -47,8 +47,8 @@ app.command()(demo.demo)
 
 def main() -> None:
     """Run the command line; errors that a person can act on end as one sentence and an exit code."""
-    # Being ended is no different from Ctrl-C: what was started is stopped. So is a terminal that was closed, unless
-    # the caller (nohup) had it ignored.
+    # SIGTERM is handled like Ctrl-C, so that the started processes are stopped. So is SIGHUP (a terminal that was
+    # closed), unless the caller (nohup) ignores it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Commands about Qdrant collections: hand one over that another program filled under a name of ours."""
+"""Commands about Qdrant collections: hand over one that another program filled under a name of this platform."""
 
 from typing import Annotated
 
@@ -11,12 +11,14 @@ from mcp_assets.settings import load_settings
 from mcp_assets.sync.collections.adoption import BACKUP_SUFFIX, replaceable
 from mcp_assets.sync.collections.adoption import adopt as adopt_collection
 
-collections = typer.Typer(name="collections", help="Qdrant collections that bear names of ours.", no_args_is_help=True)
+collections = typer.Typer(
+    name="collections", help="Qdrant collections that have names of this platform.", no_args_is_help=True
+)
 
 
 @collections.callback()
 def _group() -> None:
-    """Keeps `adopt` a command of the group."""
+    """Without a callback, Typer would make `adopt`, the only command, the group itself."""
 
 
 @collections.command()

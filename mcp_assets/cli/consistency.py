@@ -22,11 +22,15 @@ _EXAMPLES_SHOWN = 20
 def validate(
     repair: Annotated[bool, typer.Option("--repair", help="Mend exactly what is found.")] = False,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Look at every text, payload and edge, not at a sample of them.")
+        bool, typer.Option("--deep", help="Compare every text, payload and edge, not only a sample.")
     ] = False,
     types: Annotated[list[str] | None, typer.Option("--type", "-t", help="Only this entity type; repeatable.")] = None,
     allow_mass_delete: Annotated[
-        bool, typer.Option("--allow-mass-delete", help="Remove what is gone even if it is much of an entity type.")
+        bool,
+        typer.Option(
+            "--allow-mass-delete",
+            help="Remove entities whose rows are gone even if they are a large share of an entity type.",
+        ),
     ] = False,
     foreign: Annotated[
         bool, typer.Option("--foreign", help="With --repair: remove points that other programs wrote, too.")
@@ -43,7 +47,7 @@ def validate(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Compare source tables, ledger, Qdrant and edges. Exits with 1 if anything is left that is not right."""
+    """Compare source tables, ledger, Qdrant and edges. Exits with 1 if drift is left."""
     settings = load_settings()
     unknown = [name for name in types or [] if name not in settings.entity_types]
     if unknown:
@@ -121,7 +125,7 @@ def _named(platform: Platform, text: str) -> EntityRef:
 
 
 def _export(platform: Platform, path: Path) -> None:
-    # pandas takes a second to load, and nothing else here needs it.
+    # pandas takes a second to load, and no other command here needs it.
     from mcp_assets.sync.consistency.report import export_report
 
     try:

@@ -16,9 +16,9 @@ class Exit(IntEnum):
 
     OK = 0
     FAILED = 1
-    """What was asked for was tried and did not work out, or a check found something wrong."""
+    """The command was tried and failed, or a check found an error."""
     USAGE = 2
-    """The call's words or the settings are off; nothing was done."""
+    """The arguments or the settings are wrong; nothing was done."""
     UNAVAILABLE = 3
     """A store or the embedding provider does not answer; trying again later may help."""
     INTERRUPTED = 130

@@ -1,7 +1,7 @@
 """Dagster's services for `mcp-assets dev` and the demo: started on a free port, watched, ended with all processes.
 
-They are below a keeper (`mcp_assets.processes.dagster_services`), which restarts each that dies. This side restarts
-the keeper, and the kernel tells the keeper to end when this process dies, however it does.
+They are children of a keeper (`mcp_assets.processes.dagster_services`), which restarts each service that dies. This
+module restarts the keeper. The kernel ends the keeper when this process dies in any way.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ _PATIENCE_S = 15.0
 """How long the keeper may take to end all services; it kills them after a fifth of that."""
 
 _MARK = "MCP_ASSETS_DEV"
-"""In the environment of every process below: whose it is, so that what a kill left behind can be told."""
+"""Variable in the environment of each child process: its state folder, by which the next start finds leftovers."""
 
 _CODE_LOCATION = """{ workspaceOrError {
   __typename
@@ -84,7 +84,7 @@ class DagsterDev:
         self.start()
 
     def end(self) -> None:
-        """End all services, whatever is under way: it is done again at the next start."""
+        """End all services. Interrupted work is done again at the next start."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -92,7 +92,7 @@ class DagsterDev:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        # Nothing, unless the keeper was killed.
+        # This ends no process, unless the keeper was killed.
         end_below(0)
 
     def _end_of_log(self) -> str:
@@ -174,10 +174,10 @@ def dagster_dev(
     They write to `log`, or to this process's own output. Without DAGSTER_HOME, Dagster's home is in `state_dir`.
 
     Raises:
-        DagsterEnded: others of this `state_dir` run already: two daemons would do everything twice.
+        DagsterEnded: services of this `state_dir` run already. Two daemons would launch each run twice.
     """
     state_dir = state_dir.resolve()
-    # With all stores named in the settings nothing else has made it.
+    # If all stores are named in the settings, no other step has made the folder.
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     port = _free_port(port)
     with _only_one(state_dir / "dev.lock"), tempfile.TemporaryDirectory(prefix="mcp-assets-dev") as folder:

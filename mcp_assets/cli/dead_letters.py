@@ -33,11 +33,11 @@ def list_(
     kind: Kind = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 100,
     warnings: Annotated[
-        bool, typer.Option("--warnings", "-w", help="What was odd in messages that were taken in all the same.")
+        bool, typer.Option("--warnings", "-w", help="Odd parts of messages that were taken in nevertheless.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """List dead letters with their reasons; with --warnings, what was odd in messages that were no dead letters."""
+    """List dead letters with their reasons; with --warnings, odd parts of messages that were taken in."""
     if warnings and stage is not None:
         raise typer.BadParameter("--stage is of dead letters: warnings have none")
     platform = Platform(load_settings())
@@ -103,11 +103,11 @@ def show(
     if letter is None:
         say_error(f"there is no dead letter {letter_id}: see `mcp-assets dlq list`")
         raise typer.Exit(Exit.FAILED)
-    told = letter.as_dict() | {"raw": letter.raw.decode(errors="backslashreplace")}
+    shown = letter.as_dict() | {"raw": letter.raw.decode(errors="backslashreplace")}
     if json:
-        print_json(told)
+        print_json(shown)
         return
-    for name, value in told.items():
+    for name, value in shown.items():
         if value not in (None, ""):
             out.print(f"[bold]{name}[/]: {escape(str(value))}", highlight=False, soft_wrap=True)
 
@@ -121,7 +121,7 @@ def replay(
     all_: All = False,
     json: Json = False,
 ) -> None:
-    """Try dead letters again, once their cause is mended. Exits with 1 if some are still bad."""
+    """Try dead letters again, once their cause is mended. Exits with 1 if some fail again."""
     platform = Platform(load_settings())
     try:
         done = replay_letters(platform, _chosen(platform, ids, entity_type, stage, kind, all_))
@@ -148,19 +148,19 @@ def purge(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Forget dead letters. What they were about stays as it is."""
+    """Delete dead letters. The entities that they name stay as they are."""
     platform = Platform(load_settings())
     try:
         selection = _chosen(platform, ids, entity_type, stage, kind, all_)
         if not yes:
-            typer.confirm("Forget these dead letters, with the messages that they keep?", abort=True, err=True)
+            typer.confirm("Delete these dead letters, with the messages that they keep?", abort=True, err=True)
         count = purge_letters(platform, selection)
     finally:
         platform.close()
     if json:
         print_json({"purged": count})
     else:
-        out.print(f"{count} dead letters are forgotten")
+        out.print(f"{count} dead letters are deleted")
 
 
 def _chosen(

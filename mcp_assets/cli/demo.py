@@ -26,7 +26,7 @@ from mcp_assets.sync.views.search import search
 _INDEX_TIMEOUT_S = 300.0
 
 _UI_SILENT_S = 300.0
-"""Dagster's services say nothing while they load, for minutes on a machine that is busy with other things."""
+"""Dagster's services write no log line while they load, which takes minutes on a busy machine."""
 
 
 def demo(
@@ -76,7 +76,7 @@ def _index(platform: Platform, dagster: DagsterDev) -> None:
     started = time.monotonic()
     with progress_bar(quiet=False) as progress:
         task = progress.add_task(f"index {before} entities", total=differing)
-        while left := count_differing(platform) or _unsettled(platform):
+        while left := count_differing(platform) or _unapplied(platform):
             dagster.check()
             if time.monotonic() - started > _INDEX_TIMEOUT_S:
                 raise DagsterEnded(f"{left} entities were not indexed in {_INDEX_TIMEOUT_S:.0f} s; see {dagster.log}")
@@ -97,7 +97,7 @@ def _link(platform: Platform, dagster: DagsterDev) -> None:
             time.sleep(0.2)
 
 
-def _unsettled(platform: Platform) -> int:
+def _unapplied(platform: Platform) -> int:
     """Messages that are published and not applied yet."""
     waiting = pending(platform)
     return sum(waiting.inbox.values()) + sum(count or 0 for count in waiting.unread.values())

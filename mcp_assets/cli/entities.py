@@ -142,7 +142,7 @@ def progress_bar(*, quiet: bool) -> Progress:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Iterable[bytes]]:
-    """The lines of `file`. What goes wrong while they are read is a LoadError that names it."""
+    """The lines of `file`. An error of reading is a LoadError that names the file."""
     try:
         if str(file) == "-":
             yield sys.stdin.buffer

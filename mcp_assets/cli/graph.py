@@ -93,7 +93,7 @@ def export_graph(
     json: Json = False,
 ) -> None:
     """Write all edges to a file: graphml, csv, parquet, or html, a page with a picture to explore."""
-    # They take a second to load, and no other command needs them: pandas, igraph, plotly.
+    # pandas, igraph and plotly take a second to load, and no other command needs them.
     from mcp_assets.sync.views.export import export
 
     path = output or Path(f"graph.{format_.value}")

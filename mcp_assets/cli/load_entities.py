@@ -67,7 +67,7 @@ def load(platform: Platform, lines: Iterable[Line]) -> Iterator[list[Line]]:
         for line in batch:
             by_type.setdefault(line.entity_type, []).append(line)
         with ExitStack() as transactions:
-            # One for each database: of the batch, all types in the same one are committed together.
+            # One connection for each database, so that all types of the batch in one database are committed together.
             connections: dict[str | None, Connection] = {}
             for entity_type, rows in by_type.items():
                 mapping = platform.settings.entity_types[entity_type].source

@@ -1,4 +1,4 @@
-"""Commands for the services: the embedded stack, Dagster on top of it, and what is wrong with any of them."""
+"""Commands for the services: the embedded stack, Dagster on top of it, and a check of each."""
 
 import os
 import shlex
@@ -129,9 +129,9 @@ def doctor(json: Json = False) -> None:
 def accept(
     store: Annotated[StoreName, typer.Argument(help="The store that was replaced, moved or restored.")],
 ) -> None:
-    """Take the server or database that answers now for this platform's, after it was replaced.
+    """Accept the server or database that answers now as this platform's, after it was replaced.
 
-    A store that shows another mark than the recorded one is taken for another program's, and nothing is written to it.
+    A store that shows another mark than the recorded one counts as another program's, and nothing is written to it.
     """
     platform = Platform(load_settings())
     try:
@@ -191,7 +191,7 @@ def dagster_environment(settings: Settings) -> dict[str, str]:
         "DAGSTER_verbose": "",
     }
     if "sensor_tick_s" not in settings.model_fields_set and _SENSOR_TIMEOUT not in environment:
-        # Between two ticks of a sensor, Dagster sleeps some seconds in which nobody looks for events.
+        # Ticks are long, because between two ticks of a sensor Dagster sleeps some seconds, in which no event is read.
         environment |= {_SENSOR_TIMEOUT: "300", variable_of("sensor_tick_s"): "280"}
     return environment
 
@@ -207,7 +207,7 @@ def exports(settings: Settings) -> Mapping[str, str]:
             values[variable_of(field)] = str(Path(value).resolve())
         elif field.endswith("_url"):
             url = value.get_secret_value() if isinstance(value, SecretStr) else value
-            # With a password it can only have come from the environment, or a .env file: whoever needs it has it.
+            # An address with a password comes from the environment or a .env file, and need not be exported.
             if "***" not in without_password(url):
                 values[variable_of(field)] = url
         elif isinstance(value, tuple | dict):

@@ -1,4 +1,4 @@
-"""The command `sync`: everything, or single entities, brought to what their source rows say."""
+"""The command `sync`: bring all or single entities to the state of their source rows."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -29,21 +29,24 @@ def sync(
     types: Annotated[
         list[str] | None, typer.Option("--type", "-t", help="With --full: only this entity type; repeatable.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Embed again what has not changed, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Embed unchanged texts again, too.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="With --full: show how far each partition is.")] = False,
     here: Annotated[
         bool, typer.Option("--here", help="With --full: in this process, though a Dagster daemon runs.")
     ] = False,
     allow_mass_delete: Annotated[
         bool,
-        typer.Option("--allow-mass-delete", help="With --full: go on, here, though very many source rows are gone."),
+        typer.Option(
+            "--allow-mass-delete",
+            help="With --full: continue, in this process, although very many source rows are gone.",
+        ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Bring entities to what their source rows say: those named, or with --full all.
+    """Bring entities to the state of their source rows: the named ones, or with --full all.
 
-    A full sync is a backfill of the running Dagster daemon; without one it is done in this process. Killed at any
-    moment, it goes on where it was when it is asked for again. Exits with 1 if it fails, or an entity does.
+    A full sync is a backfill of the running Dagster daemon; without one it is done in this process. If it is
+    killed, it continues where it stopped when it is asked for again. Exits with 1 if it fails, or an entity does.
     """
     if full == bool(ids):
         raise typer.BadParameter("name entities, or say --full")
@@ -53,7 +56,7 @@ def sync(
     try:
         if full:
             named = _types(platform, types or ())
-            # A person who looks on decides that much may be deleted, not a daemon: it is done here.
+            # A mass deletion is done in this process, because the person at the command decides on it, not a daemon.
             if here or allow_mass_delete or not full_sync_requests.is_served(platform):
                 if not (here or allow_mass_delete or json):
                     err.print("[dim]no Dagster daemon runs: the full sync is done in this process[/]", highlight=False)
@@ -73,9 +76,9 @@ def _named(platform: Platform, ids: list[str], *, force: bool, json: bool) -> No
     if json:
         print_json({"counts": counts_of(synced.counts), "unknown": found.unknown, "failed": failed})
     else:
-        out.print(_told(counts_of(synced.counts)), highlight=False)
+        out.print(_summary(counts_of(synced.counts)), highlight=False)
         for name in found.unknown:
-            say_error(f"{name} is unknown: it has no source row, and no event told of it")
+            say_error(f"{name} is unknown: it has no source row, and no event announced it")
         for name, reason in failed.items():
             say_error(f"{name}: {reason}")
     if found.unknown or failed:
@@ -94,7 +97,7 @@ def _full(platform: Platform, types: list[str], *, force: bool, watch: bool, jso
             )
         return
     sync_ = _watch(platform, sync_, types, quiet=json)
-    _tell_full(full_sync_requests.result_of(platform, sync_), sync_.error, json=json)
+    _show_full(full_sync_requests.result_of(platform, sync_), sync_.error, json=json)
 
 
 def _full_here(
@@ -108,16 +111,16 @@ def _full_here(
             bars.show([part])
     names = ("scanned", "embedded", "updated", "deleted", "failed")
     counts = {name: sum(getattr(part, name) for part in done.values()) for name in names}
-    _tell_full({"counts": counts}, None, json=json)
+    _show_full({"counts": counts}, None, json=json)
 
 
-def _tell_full(result: dict[str, object], error: str | None, *, json: bool) -> None:
+def _show_full(result: dict[str, object], error: str | None, *, json: bool) -> None:
     counts = result["counts"]
     assert isinstance(counts, dict)  # noqa: S101  (as result_of makes it)
     if json:
         print_json({**result, "finished": True, "error": error})
     elif error is None:
-        out.print(_told(counts), highlight=False)
+        out.print(_summary(counts), highlight=False)
     if error is not None:
         say_error(error)
     if error is not None or counts.get("failed"):
@@ -151,7 +154,7 @@ class _Bars:
         for part in parts:
             task = self._tasks.get((part.entity_type, part.shard))
             if task is not None:
-                # A bar with nothing to do is full.
+                # The bar of a partition without work is full.
                 total = max(part.differing, 1)
                 self._progress.update(
                     task, total=total, completed=total if part.indexed else part.done, state=_state(part)
@@ -196,5 +199,5 @@ def _target(platform: Platform, text: str) -> SyncTarget:
     return SyncTarget(None, text) if entity_type is None else SyncTarget(entity_type, entity_id)
 
 
-def _told(counts: dict[str, int]) -> str:
+def _summary(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -1,4 +1,4 @@
-"""Asset checks: what `sync.consistency.checks` finds, as Dagster shows it. All belong to `consistency_census`."""
+"""Asset checks: the outcomes of `sync.consistency.checks` in Dagster. All belong to `consistency_census`."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ _SEVERITIES = {
 
 
 def build_checks() -> dg.AssetChecksDefinition:
-    """Each may be run by itself; within one run, the first that needs a census has it taken for all."""
+    """Each check may run by itself. Within one run, the first check that needs a census takes it for all."""
 
     @dg.multi_asset_check(
         name="consistency_checks",

@@ -1,4 +1,4 @@
-"""Assets: `entities`, `embeddings`, `relationship_edges`: one multi-asset, so that a micro-batch is one step."""
+"""Assets: `entities`, `embeddings`, `relationship_edges` are one multi-asset, so that one step makes all three."""
 
 from collections.abc import Iterator
 from enum import Enum
@@ -19,12 +19,12 @@ from mcp_assets.sync.link.link_rules import RULES_VERSION
 
 
 class Mode(Enum):
-    """What a run brings up to date."""
+    """Which entities a run brings up to date."""
 
     FULL = "full"
-    """What differs between source, ledger and Qdrant in the partitions of the run."""
+    """Entities that differ between source, ledger and Qdrant in the partitions of the run."""
     DRAIN = "drain"
-    """What the inbox names, of the run's entity type, until it stays empty."""
+    """Entities that messages in the inbox name, of the run's entity type, until the inbox stays empty."""
 
 
 class IndexConfig(dg.Config):
@@ -96,16 +96,16 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
                 run_drain(opened, ranges, context.run.run_id, log, asked_s_ago=created_s_ago(context))
             else:
                 run_full_sync(opened, ranges, log, force=config.force, allow_mass_delete=config.allow_mass_delete)
-        # Materializations are logged as partitions are complete: an output would mark the whole range.
+        # Each partition's materialization is logged when it is complete. An output would materialize the whole range.
         yield from ()
 
     return index_entities
 
 
 class CensusConfig(dg.Config):
-    """Launched without a partition, a census is one of all.
+    """A census that is launched without a partition covers all of them.
 
-    `deep`: every text is prepared anew and every edge recomputed, not a sample."""
+    `deep`: every text is prepared again and every edge recomputed, not only a sample."""
 
     deep: bool = False
 
@@ -138,7 +138,7 @@ def build_census_asset(settings: Settings) -> dg.AssetsDefinition:
                 census = take_census(opened, shard_range.entity_type, shard, deep=config.deep)
                 key = partition_key(shard_range.entity_type, shard, settings.shards)
                 if named is None:
-                    # Without a partition, Dagster would give the run's result to none.
+                    # For a run without a partition, Dagster would add the result to no partition.
                     context.log_event(dg.AssetMaterialization(CENSUS, partition=key, metadata=census_metadata(census)))
                 else:
                     context.add_asset_metadata(census_metadata(census), asset_key=CENSUS, partition_key=key)

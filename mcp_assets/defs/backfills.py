@@ -20,16 +20,16 @@ from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.full_sync_requests import FullSync
 
 RETRIES = 3
-"""Runs of a full sync that die are started again so often: each goes on where the last one ended."""
+"""How often a run of a full sync that dies is started again. Each run continues where the last one ended."""
 
 _REASON = 1_000
-"""Characters of an error that are told."""
+"""Characters of an error that an answer shows: enough for its sentence, without a long traceback."""
 
 
 def follow_full_syncs(platform: Platform, instance: dg.DagsterInstance, graph: BaseAssetGraph[Any]) -> None:
     """Start the backfills of full syncs that were asked for, and have those answered that have come to their end.
 
-    One that was asked for while another of the same types compares is started once that one is through.
+    A full sync that was asked for while another of the same types compares is started once the other one has ended.
     """
     started: set[str] = set()
     for sync in full_sync_requests.unfinished(platform):
@@ -75,7 +75,7 @@ def _backfill(
 
 
 def _failure(instance: dg.DagsterInstance, backfill: PartitionBackfill) -> str | None:
-    """Why a backfill at its end is no success; None if it is one."""
+    """Why an ended backfill did not succeed; None if it succeeded."""
     named = f"the backfill {backfill.backfill_id}"
     if backfill.status in (BulkActionStatus.COMPLETED, BulkActionStatus.COMPLETED_SUCCESS):
         return None

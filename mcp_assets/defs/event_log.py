@@ -18,14 +18,14 @@ from mcp_assets.sync.link.counts import LinkCounts
 from mcp_assets.sync.requests.full_sync_requests import ProgressWriter
 from mcp_assets.sync.views.graph import strengths_of
 
-# Each event costs Dagster's event log some 8 ms, and a person reads no faster than this.
+# Each event costs Dagster's event log some 8 ms, and a person does not read faster than this.
 EVENTS_EVERY_S = 10.0
 
 
 def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: str) -> dict[str, str]:
-    """The tags that Dagster gives an output, for a materialization that is logged: without them it reads as unsynced.
+    """The tags that Dagster gives an output, for a logged materialization. Without them the UI shows it as unsynced.
 
-    All assets of the multi-asset are brought to one version together; what lies outside of it is never versioned.
+    All assets of the multi-asset get one version together. Assets outside of it have no version.
     """
     tags = {
         "dagster/code_version": assets.code_versions_by_key[asset] or "",
@@ -39,25 +39,25 @@ def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: st
 
 
 class EventLog:
-    """What a run tells Dagster: after the fact, and merged to one event a partition in EVENTS_EVERY_S."""
+    """What a run reports to Dagster: after the commit, and merged to one event a partition in EVENTS_EVERY_S."""
 
     def __init__(self, context: dg.AssetExecutionContext, platform: Platform) -> None:
         self._context = context
         self._platform = platform
         self._shards = platform.settings.shards
-        self._told = ProgressWriter(platform, context.run.tags.get("dagster/backfill"))
+        self._progress_writer = ProgressWriter(platform, context.run.tags.get("dagster/backfill"))
         self._pending: dict[str, Counts] = {}
         self._pending_links: dict[str, LinkCounts] = {}
         self._progress: dict[str, Counts] = {}
-        # Drained and linked beside each other: both tell.
+        # The drain and the linker report from threads of their own.
         self._lock = RLock()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="events")
         self._written: Future[None] | None = None
-        self._began = self._last_told = time.monotonic()
+        self._began = self._last_reported = time.monotonic()
 
     def begins_to_compare(self) -> None:
-        """The run of a backfill that requests wait for: those that come from now on need another one."""
-        self._told.begins_to_compare()
+        """Note that the run of a backfill compares. Requests that come from now on need another backfill."""
+        self._progress_writer.begins_to_compare()
 
     def selects(self, asset: dg.AssetKey) -> bool:
         return asset in self._context.selected_asset_keys
@@ -66,32 +66,32 @@ class EventLog:
         """A drain has committed a batch: the partition is as new as its last batch."""
         with self._lock:
             self._pending.setdefault(self._key(entity_type, shard), Counts()).add(counts)
-            self._tell_when_due()
+            self._report_when_due()
 
     def failed(self, entity_type: str, error: BaseException) -> None:
-        """A type that a drain took over is given up: said at once, for the run goes on."""
+        """A type that a drain took over is given up. This is logged at once, because the run continues."""
         self._context.log.error(f"draining {entity_type}, which this run had taken over, failed: {error}")
 
     def close(self) -> None:
-        """Tell what has not been told, and wait until all of it is in Dagster's event log."""
-        self._tell()
+        """Report all that is pending, and wait until it is in Dagster's event log."""
+        self._report()
         self._writer.shutdown(wait=True)
         if self._written is not None:
             self._written.result()
 
-    def _tell_when_due(self) -> None:
-        """Beside the work: a second's writing must not keep an event waiting. If it lags, more is merged."""
+    def _report_when_due(self) -> None:
+        """Write in a thread, so that no event waits for a second of writing. If writing lags, more is merged."""
         if self._due() and (self._written is None or self._written.done()):
-            self._tell()
+            self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self._written is not None:
             self._written.result()
         pending, self._pending = self._pending, {}
         pending_links, self._pending_links = self._pending_links, {}
         seconds = time.monotonic() - self._began
         self._written = self._writer.submit(self._write, pending, pending_links, seconds)
-        self._began = self._last_told = time.monotonic()
+        self._began = self._last_reported = time.monotonic()
 
     def _write(self, pending: Mapping[str, Counts], pending_links: Mapping[str, LinkCounts], seconds: float) -> None:
         for key in sorted(pending):
@@ -100,23 +100,23 @@ class EventLog:
             self._materialize_links(key, pending_links[key])
 
     def linked(self, entity_type: str, shard: int, counts: LinkCounts, *, materialize: bool) -> None:
-        """The linker has committed: told with the next flush, or for a full sync once the partition is complete."""
+        """The linker has committed. The next flush reports it, or for a full sync the partition's materialization."""
         with self._lock:
             self._pending_links.setdefault(self._key(entity_type, shard), LinkCounts()).add(counts)
             if materialize:
-                self._tell_when_due()
+                self._report_when_due()
 
     def complete_links(self, entity_type: str, shard: int) -> None:
         """All of the run's range is linked: its partitions are materialized, once."""
         key = self._key(entity_type, shard)
         counts = self._pending_links.pop(key, LinkCounts())
         self._materialize_links(key, counts, strengths_of(self._platform, entity_type, shard))
-        self._told.linked(entity_type, shard)
+        self._progress_writer.linked(entity_type, shard)
 
     def progressed(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
-        """A full sync is under way: an observation now and then, for a materialization would claim completeness."""
+        """A full sync is under way. It logs observations, because a materialization would claim completeness."""
         key = self._key(entity_type, shard)
-        self._told.worked(entity_type, shard, counts, differing)
+        self._progress_writer.worked(entity_type, shard, counts, differing)
         self._progress.setdefault(key, Counts()).add(counts)
         if self._due():
             done = self._progress[key]
@@ -127,12 +127,12 @@ class EventLog:
                     metadata={"differing": differing, "done": done.scanned, "failed": done.failed},
                 )
             )
-            self._last_told = time.monotonic()
+            self._last_reported = time.monotonic()
 
     def complete(self, entity_type: str, shard: int, counts: Counts) -> None:
-        """A full sync has a partition behind it: it is materialized, once."""
+        """A full sync has completed a partition, which is materialized once."""
         self._materialize(self._key(entity_type, shard), counts, time.monotonic() - self._began)
-        self._told.indexed(entity_type, shard, counts)
+        self._progress_writer.indexed(entity_type, shard, counts)
         self._began = time.monotonic()
 
     def _materialize(self, key: str, counts: Counts, seconds: float) -> None:
@@ -157,4 +157,4 @@ class EventLog:
         return partition_key(entity_type, shard, self._shards)
 
     def _due(self) -> bool:
-        return time.monotonic() - self._last_told >= EVENTS_EVERY_S
+        return time.monotonic() - self._last_reported >= EVENTS_EVERY_S

@@ -26,7 +26,7 @@ from mcp_assets.sync.link.counts import LinkCounts, LinkReport
 from mcp_assets.sync.link.linker import link, link_until_done
 from mcp_assets.sync.link.marks import mark_shards
 
-# A burst that lasts longer than this has waited long enough for its edges.
+# In a burst that lasts longer than this, entities are linked before the burst has ended.
 LINK_AT_LEAST_EVERY_S = 30.0
 
 

@@ -41,7 +41,7 @@ from mcp_assets.sync.requests.sync_requests import answer_requests
 
 
 def build_index_job() -> UnresolvedAssetJobDefinition:
-    """All three assets over a range of partitions: what the sensor asks for and a person may launch."""
+    """All three assets over a range of partitions. The sensor asks for it, and a person may launch it."""
     return dg.define_asset_job(
         INDEX_JOB,
         selection=dg.AssetSelection.assets(ENTITIES, EMBEDDINGS, EDGES),
@@ -56,7 +56,7 @@ def build_relate_job() -> UnresolvedAssetJobDefinition:
         RELATE_JOB,
         selection=dg.AssetSelection.assets(ENTITIES, EMBEDDINGS, EDGES),
         executor_def=dg.in_process_executor,
-        description="Re-link the entities that relationship requests name, and whatever else waits for it.",
+        description="Re-link the entities that relationship requests name, and all others that are marked.",
     )
 
 
@@ -171,21 +171,21 @@ def build_requests_job() -> dg.JobDefinition:
 
     @dg.op(name="answer")
     def work(context: dg.OpExecutionContext, config: RequestsConfig, platform: PlatformResource) -> None:
-        told = RequestReport()
+        report = RequestReport()
         with (
             embedding_until_interrupted(platform.get()) as opened,
             closing(answer_requests(opened, config.kind, context.run_id)) as answers,
         ):
             for answer in answers:
                 context.log.info(answer_line(answer))
-                told.add(answer)
-        if told.first_error is not None:
+                report.add(answer)
+        if report.first_error is not None:
             raise dg.Failure(
-                f"{told.failed} of {told.answered} requests failed; the first: {told.first_error}",
-                metadata=told.metadata(),
+                f"{report.failed} of {report.answered} requests failed; the first: {report.first_error}",
+                metadata=report.metadata(),
                 allow_retries=False,
             )
-        context.add_output_metadata(told.metadata())
+        context.add_output_metadata(report.metadata())
 
     return _job_of(work, REQUESTS_JOB, "Answer the sync or validate requests that wait in the inbox.")
 
@@ -226,7 +226,7 @@ def build_dead_letters_job() -> dg.JobDefinition:
 
 
 def build_reconcile_job() -> UnresolvedAssetJobDefinition:
-    """All three assets of all partitions: what `nightly_reconcile` launches."""
+    """All three assets of all partitions. `nightly_reconcile` launches it."""
     return dg.define_asset_job(
         RECONCILE_JOB,
         selection=dg.AssetSelection.assets(ENTITIES, EMBEDDINGS, EDGES),
@@ -248,7 +248,7 @@ def build_clean_up_job(settings: Settings) -> dg.JobDefinition:
         if unpublished:
             context.log.warning(
                 f"{unpublished} results could not be published for {settings.results_days:g} days "
-                "(MCP_ASSETS_RESULTS_DAYS) and are forgotten: the senders of their requests were not told"
+                "(MCP_ASSETS_RESULTS_DAYS) and are deleted: the senders of their requests got no answer"
             )
         context.add_output_metadata(
             {"runs_deleted": deleted, "full_syncs_forgotten": forgotten, "results_forgotten": unpublished}

@@ -1,4 +1,4 @@
-"""Metadata: what a materialization of a partition tells in the UI."""
+"""Metadata: the figures, tables and plots that a materialization shows in the UI."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def ledger_metadata(counts: Counts) -> Mapping[str, int | float]:
 
 def embeddings_metadata(counts: Counts, seconds: float) -> Mapping[str, int | float]:
     """Of `embeddings`; `seconds`: time in which `counts.texts` were embedded and written."""
-    told: dict[str, int | float] = {
+    entries: dict[str, int | float] = {
         "scanned": counts.scanned,
         "embedded": counts.embedded,
         "texts": counts.texts,
@@ -39,8 +39,8 @@ def embeddings_metadata(counts: Counts, seconds: float) -> Mapping[str, int | fl
         "texts_per_s": round(counts.texts / seconds, 1) if seconds > 0 else 0.0,
     }
     if counts.tokens is not None:
-        told["tokens"] = counts.tokens
-    return told
+        entries["tokens"] = counts.tokens
+    return entries
 
 
 def edges_metadata(
@@ -48,17 +48,17 @@ def edges_metadata(
 ) -> Mapping[str, dg.MetadataValue]:
     """Of `relationship_edges`: what changed, by type of edge, the strongest new edges, and strengths as a plot.
 
-    `strengths`: of all edges of the partition; None where looking at them all would cost more than the work that is
-    told of: then the plot is of the edges that were added or changed.
+    `strengths`: of all edges of the partition. None where reading them all would cost more than the work that is
+    reported; then the plot shows the edges that were added or changed.
     """
-    told: dict[str, dg.MetadataValue] = {}
+    entries: dict[str, dg.MetadataValue] = {}
     plotted = counts.strengths if strengths is None else strengths
     if plotted:
         picture = base64.b64encode(strengths_png(plotted)).decode()
         name = "strengths_of_changes" if strengths is None else "strengths"
-        told[name] = dg.MetadataValue.md(f"![edges by strength](data:image/png;base64,{picture})")
+        entries[name] = dg.MetadataValue.md(f"![edges by strength](data:image/png;base64,{picture})")
     if counts.strongest:
-        told["strongest_new_edges"] = dg.MetadataValue.table(
+        entries["strongest_new_edges"] = dg.MetadataValue.table(
             [
                 dg.TableRecord(
                     {
@@ -73,13 +73,13 @@ def edges_metadata(
             ]
         )
     if strengths is not None:
-        told["edges"] = dg.MetadataValue.int(sum(sum(bins) for bins in strengths.values()))
-    told["relinked"] = dg.MetadataValue.int(counts.relinked)
+        entries["edges"] = dg.MetadataValue.int(sum(sum(bins) for bins in strengths.values()))
+    entries["relinked"] = dg.MetadataValue.int(counts.relinked)
     changes = {"added": counts.added, "changed": counts.changed, "removed": counts.removed}
-    told |= {name: dg.MetadataValue.int(by_type.total()) for name, by_type in changes.items()}
+    entries |= {name: dg.MetadataValue.int(by_type.total()) for name, by_type in changes.items()}
     for name, by_type in changes.items():
-        told |= {f"{name}/{edge_type}": dg.MetadataValue.int(by_type[edge_type]) for edge_type in sorted(by_type)}
-    return told
+        entries |= {f"{name}/{edge_type}": dg.MetadataValue.int(by_type[edge_type]) for edge_type in sorted(by_type)}
+    return entries
 
 
 OFFENDERS_SHOWN = 20
@@ -87,7 +87,7 @@ OFFENDERS_SHOWN = 20
 
 def census_metadata(census: Census) -> Mapping[str, dg.MetadataValue]:
     """Of `consistency_census`: how much of each kind of drift, as numbers to plot, and some of it."""
-    told: dict[str, dg.MetadataValue] = {
+    entries: dict[str, dg.MetadataValue] = {
         "checked": dg.MetadataValue.int(census.checked),
         "points": dg.MetadataValue.int(census.points),
         "edges": dg.MetadataValue.int(census.edges),
@@ -98,8 +98,8 @@ def census_metadata(census: Census) -> Mapping[str, dg.MetadataValue]:
         **{f"drift/{kind}": dg.MetadataValue.int(census.counts[kind]) for kind in DriftKind},
     }
     if census.examples:
-        told["offenders"] = drift_table(census.examples)
-    return told
+        entries["offenders"] = drift_table(census.examples)
+    return entries
 
 
 def drift_table(drift: Sequence[Drift]) -> dg.MetadataValue:
@@ -120,11 +120,11 @@ def _cell(text: str) -> str:
 
 def finding_metadata(finding: CheckOutcome) -> Mapping[str, dg.MetadataValue]:
     """Of a check: the count, its figures, the offenders, and what to do."""
-    told: dict[str, dg.MetadataValue] = {"count": dg.MetadataValue.int(finding.count)}
+    entries: dict[str, dg.MetadataValue] = {"count": dg.MetadataValue.int(finding.count)}
     for name, figure in finding.figures.items():
-        told[name] = dg.MetadataValue.int(figure) if isinstance(figure, int) else dg.MetadataValue.float(figure)
+        entries[name] = dg.MetadataValue.int(figure) if isinstance(figure, int) else dg.MetadataValue.float(figure)
     if finding.rows:
-        told["offenders"] = dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in finding.rows])
+        entries["offenders"] = dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in finding.rows])
     if finding.advice:
-        told["what_to_do"] = dg.MetadataValue.text(finding.advice)
-    return told
+        entries["what_to_do"] = dg.MetadataValue.text(finding.advice)
+    return entries

@@ -13,7 +13,7 @@ _ROWS_SHOWN = 1_000
 
 @dataclass
 class RequestReport:
-    """What a run tells of its requests, bounded: how many there were, and tables of the first."""
+    """What a run reports about its requests: their number, and tables of the first _ROWS_SHOWN."""
 
     answered: int = 0
     failed: int = 0
@@ -43,15 +43,15 @@ class RequestReport:
         self.decisions += [dg.TableRecord(_row(one)) for one in answer.differences[:room]]
 
     def metadata(self) -> dict[str, dg.MetadataValue]:
-        told: dict[str, dg.MetadataValue] = {
+        entries: dict[str, dg.MetadataValue] = {
             "requests": dg.MetadataValue.int(self.answered),
             "failed": dg.MetadataValue.int(self.failed),
             "answers": _table(self.answers, ["sync_type", "message_id", "counts", "outcome"]),
         }
         if self.decisions:
-            told["differences"] = dg.MetadataValue.int(self.differences)
-            told["decisions"] = _table(self.decisions, list(self.decisions[0].data))
-        return told
+            entries["differences"] = dg.MetadataValue.int(self.differences)
+            entries["decisions"] = _table(self.decisions, list(self.decisions[0].data))
+        return entries
 
 
 def answer_line(answer: Answer) -> str:

@@ -18,9 +18,9 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 @contextmanager
 def embedding_until_interrupted(platform: Platform) -> Iterator[Platform]:
-    """For what a run does: once it is interrupted, its process sends nothing more to the embedding provider.
+    """The platform for a run. Once it is interrupted, its process sends no more requests to the embedding provider.
 
-    A request that is in flight then may end in a thread that would send the next one.
+    Otherwise a thread whose request is in flight at that moment would send the next one.
     """
     try:
         yield platform

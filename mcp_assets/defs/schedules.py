@@ -1,4 +1,4 @@
-"""Schedules: what runs at a time of day. All are on from the start; their times are settings."""
+"""Schedules: jobs that run at a time of day. All are on from the start; their times are settings."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from mcp_assets.settings import Settings
 
 
 def build_tag_weights_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """Nightly, for a weight moves with the logarithm of a tag's holders."""
+    """Nightly is often enough, because a weight changes with the logarithm of a tag's holders."""
     return dg.ScheduleDefinition(
         name="nightly_tag_weights",
         job=job,
@@ -42,7 +42,7 @@ def build_census_schedule(settings: Settings, job: UnresolvedAssetJobDefinition)
 
 
 def build_reconcile_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """Nightly: cheap where nothing has changed, and the last resort for what was written without an event."""
+    """Nightly. It is cheap where nothing has changed, and finds each row that was written without an event."""
 
     @dg.schedule(
         name="nightly_reconcile",

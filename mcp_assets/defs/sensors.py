@@ -61,23 +61,23 @@ _UNFINISHED = [
     DagsterRunStatus.CANCELING,
 ]
 
-# How long one wait for messages may take before the inbox is looked at again, for work that came another way.
+# How long one wait for messages may take before the inbox is read again, for work that came another way.
 _LOOK_EVERY_S = 2.0
 
 _STRAGGLERS_S = 0.05
 
-# Events that come one after the other without end must not put off for ever what is asked for them.
+# Bounds the time of gathering, because otherwise an endless sequence of events would delay their run for ever.
 _GATHERING_S = 0.5
 
-# Marks this old, with no run that could be at them, were left by a run that died.
+# Marks this old, while no unfinished run links, were left by a run that died.
 _LEFT_S = 5.0
 
-# Marks this old belong to no run that still works on them, whatever Dagster says of it.
+# No run still works on marks this old, even if Dagster shows one as unfinished.
 _FORGOTTEN_S = 300.0
 
 
 def build_vector_index_sensor() -> dg.SensorDefinition:
-    """The sensor that takes in events and has them indexed. It runs unless somebody switches it off."""
+    """The sensor that takes in events and asks for runs that index them. It is on by default."""
 
     @dg.sensor(
         name="vector_index_sensor",
@@ -95,7 +95,7 @@ def build_vector_index_sensor() -> dg.SensorDefinition:
 
 
 def build_relationship_sensor() -> dg.SensorDefinition:
-    """The sensor that has entities re-linked on request, and picks up marks that a linker left behind."""
+    """The sensor that asks for runs that re-link entities, on request or because a linker left marks behind."""
 
     @dg.sensor(
         name="relationship_sensor",
@@ -117,7 +117,7 @@ def tick(
     instance: dg.DagsterInstance,
     look: Callable[[Platform, dg.DagsterInstance], list[dg.RunRequest]],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Take in messages, and the looks that are due, until `look` finds runs to ask for, or the tick is over."""
+    """Take in messages, and the rechecks that are due, until `look` finds runs to ask for, or the tick is over."""
     settings = platform.settings
     deadline = time.monotonic() + settings.sensor_tick_s
     rechecks, sweeper = platform.companion(Rechecks), platform.companion(Sweeper)
@@ -141,11 +141,11 @@ def tick(
             now = time.monotonic()
             gathered_at = gathered_at or now + _GATHERING_S
             if news.more and news.accepted:
-                # More than one read gives: the drains take in the rest, and need not wait for it.
+                # There are more messages than one read returns. The drains take in the rest, and need not wait for it.
                 break
             if now >= deadline or not (news.more or (news.accepted and now < gathered_at)):
                 break
-            # Events come in bursts: what follows at once is taken in before anyone is asked to drain.
+            # Events come in bursts, so the messages that follow at once are taken in before a drain is asked for.
             wait_s = _STRAGGLERS_S
 
 
@@ -156,7 +156,7 @@ def _skip_reason(platform: Platform, taken: int, unread: Sequence[str]) -> str:
 
 
 def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """A drain of each type with requests that nobody drains; and one for marks that nobody has worked off in time."""
+    """A drain of each type whose requests no run drains, and one drain for marks that no run has processed in time."""
     waiting = pending_types(platform, MessageKind.RELATE)
     if not waiting:
         age_s = oldest_link_s(platform) or 0.0
@@ -169,9 +169,9 @@ def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[d
 
 
 def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """A full sync of each type that lost events, a drain of each type with waiting events: neither waits for the other.
+    """A full sync of each type that lost events, a drain of each type with waiting events.
 
-    Both of one type may run at once. A full sync that fails again and again must not keep the type's events waiting.
+    Both of one type may run at once, so that the type's events do not wait for a full sync that fails again and again.
     """
     # Drains first: while the provider refuses, one run is let through as a try. A full sync may fail before it asks.
     drained = _undrained(platform, instance, pending_types(platform, MessageKind.ENTITY))
@@ -183,7 +183,7 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
 
 
 def _due_full_syncs(platform: Platform, instance: dg.DagsterInstance) -> list[str]:
-    """Types that lost events and have no full sync under way, but for those whose last full syncs have just failed."""
+    """Types that lost events and have no full sync under way, except those whose last full syncs have just failed."""
     lost = wanted_full_syncs(platform)
     if not lost:
         return []
@@ -214,7 +214,7 @@ def _allowed(platform: Platform, entity_types: Sequence[str]) -> list[str]:
 
 
 def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mapping[str, float]) -> list[str]:
-    """Those of `waiting` (type -> seconds) that need a run: nobody drains them or is about to."""
+    """Those of `waiting` (type -> seconds) that need a run, because no run drains them or is about to."""
     if not waiting:
         return []
     seen = heartbeats(platform)
@@ -226,7 +226,7 @@ def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mappin
 
 
 def _linking(instance: dg.DagsterInstance) -> bool:
-    """Whether a run is unfinished that links, or will when it has embedded."""
+    """Whether there is an unfinished run that links, or will link after it has embedded."""
     runs = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
     return any(EDGES in (run.asset_selection or ()) for run in runs)
 
@@ -262,7 +262,7 @@ def _request(settings: Settings, entity_type: str, mode: Mode, tags: dict[str, s
 
 
 def build_sync_sensor() -> dg.SensorDefinition:
-    """The sensor that has sync and validate requests answered. It runs unless somebody switches it off."""
+    """The sensor that asks for runs that answer sync and validate requests. It is on by default."""
 
     @dg.sensor(
         name="sync_sensor",
@@ -274,7 +274,7 @@ def build_sync_sensor() -> dg.SensorDefinition:
     def sync_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
         repository = context.repository_def
         if repository is None:
-            raise dg.DagsterInvariantViolationError("sync_sensor needs the repository that it stands in")
+            raise dg.DagsterInvariantViolationError("sync_sensor needs the repository that contains it")
         graph = repository.asset_graph
 
         def look(opened: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
@@ -290,15 +290,15 @@ def build_sync_sensor() -> dg.SensorDefinition:
 
 
 def _request_runs(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """One run for each kind of request that is due and that nobody works off."""
+    """One run for each kind of request that is due and that no run answers."""
     kinds = {drain_name(kind): kind for kind in pending_requests(platform)}
     if not kinds:
         return []
-    lanes = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), heartbeats(platform))
+    free = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), heartbeats(platform))
     return [
         dg.RunRequest(
             run_config=dg.RunConfig(ops={"answer": RequestsConfig(kind=kinds[name])}),
             tags={REQUESTS_TAG: name, PROMPT_TAG: "true"},
         )
-        for name in lanes
+        for name in free
     ]

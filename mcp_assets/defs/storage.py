@@ -20,13 +20,13 @@ from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, SILENT_S, is_sile
 class SettingsPostgresStorage(DagsterPostgresStorage):
     """DagsterPostgresStorage at DATABASE_URL or the embedded stack, in a schema of its own.
 
-    Dagster's tables bear names such as `runs` and `jobs`, which a site's database may well have.
+    Dagster's tables have names such as `runs` and `jobs`, which a site's database may have, too.
 
-    Each of its three parts keeps a connection. Dagster opens one anew for each statement otherwise, and the start of a
-    run has some thirty of them.
+    Each of its three parts keeps a connection, because Dagster would otherwise open one for each statement, and the
+    start of a run has some thirty statements.
 
-    A server that has fallen silent is an error, as for the platform's own connections, and not a wait without end:
-    psycopg2 calls `_wait` in each process that has opened this storage.
+    A silent server is an error, as for the platform's own connections, and not a wait without end, because psycopg2
+    calls `_wait` in each process that has opened this storage.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SettingsPostgresStorage(DagsterPostgresStorage):
 
 
 def _create_schema(engine: sqlalchemy.Engine, schema: str) -> None:
-    """Opened anew for each run and by the code server's threads, one of which dies of an error: so with retries."""
+    """Create the schema. It is called with retries, because an error here would end a thread of the code server."""
     with create_pg_connection(engine) as connection:
         connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
 
