@@ -17,6 +17,7 @@ from mcp_assets.sync.consistency.validation import Validation
 from mcp_assets.sync.consistency.validation import validate as validate_stores
 
 _EXAMPLES_SHOWN = 20
+"""As many as fit a screen; `--json` has all that the report holds."""
 
 
 def validate(

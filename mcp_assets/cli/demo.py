@@ -24,6 +24,7 @@ from mcp_assets.sync.views.pending import pending
 from mcp_assets.sync.views.search import search
 
 _INDEX_TIMEOUT_S = 300.0
+"""The sample takes seconds; a machine that needs five minutes for it has a fault that the log shows."""
 
 _UI_SILENT_S = 300.0
 """Dagster's services write no log line while they load, which takes minutes on a busy machine."""

@@ -16,6 +16,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.source_tables.writer import SourceWriter
 
 _ROWS_AT_ONCE = 1_000
+"""Lines in one transaction: few commits for a large file, and little memory."""
 
 
 class LoadError(Exception):

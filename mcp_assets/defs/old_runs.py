@@ -7,6 +7,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 _RUNS_AT_ONCE = 100
+"""Runs that are read in one query, so that memory does not grow with the number of old runs."""
 
 
 def delete_runs(instance: dg.DagsterInstance, before: datetime) -> int:

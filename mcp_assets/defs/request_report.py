@@ -9,6 +9,7 @@ from mcp_assets.sync.consistency.conflicts import Difference
 from mcp_assets.sync.requests.sync_requests import Answer
 
 _ROWS_SHOWN = 1_000
+"""Rows of a table in the metadata, which Dagster stores and shows as a whole."""
 
 
 @dataclass

@@ -64,6 +64,7 @@ _UNFINISHED = [
 # How long one wait for messages may take before the inbox is read again, for work that came another way.
 _LOOK_EVERY_S = 2.0
 
+# How long a tick waits for one more message of a burst: much longer than messages of a burst lie apart.
 _STRAGGLERS_S = 0.05
 
 # Bounds the time of gathering, because otherwise an endless sequence of events would delay their run for ever.
