@@ -209,6 +209,11 @@ def _edges(settings: Settings, found: Findings) -> None:
         with platform.postgres.transaction() as connection:
             for table in _COPIED:
                 connection.execute(f"INSERT INTO {REBUILT}.{table} SELECT * FROM mcp_assets.{table}".encode())
+            # The weights of tags are an input. Where none are counted yet, the linker would count them for a rebuild.
+            connection.execute(
+                f"INSERT INTO {REBUILT}.tag_weights (tag, holders, weight, makes_candidates)"
+                f" SELECT '', 1, 1, true WHERE NOT EXISTS (SELECT FROM {REBUILT}.tag_weights)".encode()
+            )
         for entity_type in other.entity_types:
             mark_shards(platform, entity_type, range(other.shards), force=True)
         for _ in link_until_done(platform):
