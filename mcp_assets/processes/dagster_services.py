@@ -26,9 +26,12 @@ from pathlib import Path
 import psutil
 from dagster._cli.utils import get_instance_for_cli
 from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, ManagedGrpcPythonEnvCodeLocationOrigin
-from dagster._serdes import serialize_value
+from dagster._grpc.client import DagsterGrpcClient
+from dagster._serdes import deserialize_value, serialize_value
 from dagster_shared.cli import WorkspaceOpts
+from dagster_shared.error import SerializableErrorInfo
 
 from mcp_assets.processes.tree import Backoff, adopt_orphans, end_below, living_below, reap_adopted, tied
 
@@ -45,6 +48,12 @@ STEADY_S = 30.0
 
 LONGEST_DELAY_S = 10.0
 """The longest delay before a restart; an outage of PostgreSQL ends the services, and they return this long after it."""
+
+RELOAD_S = 15.0
+"""How often a code server is asked whether it has loaded the definitions. Doubled after each that has not."""
+
+LONGEST_RELOAD_S = 240.0
+"""The longest time between two restarts of a code server whose definitions cannot be loaded."""
 
 TICK_S = 1.0
 """How often the keeper looks for a code server without the process that has the definitions loaded."""
@@ -102,6 +111,27 @@ class Service:
             writer.close()
             return
 
+    async def restart_when_not_loaded(self) -> None:
+        """Until cancelled: kill a code server that serves an error instead of the definitions, so that it starts again.
+
+        The definitions may not have loaded because PostgreSQL was away at that moment, and Dagster does not try again
+        by itself. Definitions that are wrong fail again, at longer and longer intervals; the UI shows why.
+        """
+        delay_s = RELOAD_S
+        while True:
+            await asyncio.sleep(delay_s)
+            if self.socket is None or self.pid is None or not self.socket.exists():
+                continue
+            reason = await asyncio.to_thread(_load_error, self.socket)
+            if reason is None:
+                delay_s = RELOAD_S
+                continue
+            delay_s = min(2 * delay_s, LONGEST_RELOAD_S)
+            log.warning("the %s could not load the definitions, and is started again: %s", self.name, reason)
+            if self.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+
     def look_after_loaded(self) -> None:
         """Kill a code server, so that it is started again, when the process behind it has died.
 
@@ -126,6 +156,16 @@ class Service:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.loaded = set()
+
+
+def _load_error(socket: Path) -> str | None:
+    """Why the code server at `socket` has not loaded the definitions. None: it has, or it does not answer."""
+    client = DagsterGrpcClient(socket=str(socket), use_ssl=False)
+    try:
+        answer = deserialize_value(client.list_repositories())
+    except DagsterUserCodeUnreachableError:
+        return None
+    return answer.message.strip() if isinstance(answer, SerializableErrorInfo) else None
 
 
 def _serves_definitions(process: psutil.Process) -> bool:
@@ -192,6 +232,7 @@ async def keep(code_servers: Sequence[Service], others: Sequence[Service], stop:
 
     async def start() -> None:
         running.extend(asyncio.ensure_future(service.keep()) for service in code_servers)
+        running.extend(asyncio.ensure_future(service.restart_when_not_loaded()) for service in code_servers)
         # A webserver or daemon that is up first shows an error until it looks for the code server again.
         for service in code_servers:
             await service.wait_until_serving()

@@ -162,6 +162,21 @@ def test_definitions_are_loaded_again_when_the_process_is_killed_as_it_starts_to
     dev.index(EntityRef("task", "after-a-kill-while-loading"))
 
 
+def test_definitions_that_could_not_be_loaded_while_the_stores_were_away_are_loaded_later(
+    dev: Dev,
+) -> None:
+    code_server = ROLES["code server"]
+    stack.stop(dev.live.state_dir)
+    before = wait_for("the code server", lambda: dev.pids(code_server), PATIENCE_S)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_for("another code server", lambda: dev.pids(code_server) - before, PATIENCE_S)
+    log = dev.live.folder / "dev.log"
+    wait_for("the error", lambda: "could not load the definitions" in log.read_text(errors="replace"), PATIENCE_S)
+    stack.start(dev.live.state_dir, list(stack.Part))
+    wait_for("the definitions to be loaded", dev.is_up, PATIENCE_S)
+
+
 def test_a_second_dev_of_the_same_stack_is_refused_with_the_process_that_runs_it(dev: Dev) -> None:
     done = dev.live.command("dev")
     assert done.returncode == 1
