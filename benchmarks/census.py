@@ -24,7 +24,7 @@ def census(settings: Settings, *, deep: bool) -> tuple[int, dict[str, int], floa
     found: Counter[str] = Counter()
     points = 0
     seconds = 0.0
-    with closing(Platform(settings, _embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
         alias = settings.entity_types[ENTITY_TYPE].collection_name
         collection = find_collection(platform.qdrant, alias, platform.embedder.profile)
         for shard in range(settings.shards):

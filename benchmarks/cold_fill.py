@@ -74,7 +74,7 @@ def fill(settings: Settings) -> int:
 def record(settings: Settings, batches_file: Path) -> int:
     """A full sync with an embedder that costs nothing, its batches kept in `batches_file`."""
     recorder = Recorder(settings.profile)
-    with closing(Platform(settings, _embedder=recorder)) as platform:
+    with closing(Platform(settings, embedder=recorder)) as platform:
         texts = _fill(platform)
     batches_file.write_bytes(pickle.dumps(recorder.batches))
     return texts

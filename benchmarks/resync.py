@@ -39,14 +39,14 @@ FROM tasks
 
 def resync(settings: Settings) -> tuple[int, int]:
     """A full sync; how many entities there are, and how many were looked at."""
-    with closing(Platform(settings, _embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
         complete = [told for told in full_sync(platform, ENTITY_TYPE, range(settings.shards)) if told.complete]
     return sum(told.counts.scanned for told in complete), sum(told.differing for told in complete)
 
 
 def fill(stores: Bench, settings: Settings, rows: int) -> None:
     """The source table and a ledger that agrees with it."""
-    with closing(Platform(settings, _embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
         for _ in full_sync(platform, ENTITY_TYPE, range(settings.shards)):
             pass  # makes the collection
         reader = platform.source(ENTITY_TYPE)

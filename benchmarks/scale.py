@@ -77,7 +77,7 @@ def _vector(text: str) -> Vector:
 
 def fill(settings: Settings) -> int:
     """A full sync; the number of entities embedded."""
-    with closing(Platform(settings, _embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
         news = full_sync(platform, ENTITY_TYPE, range(settings.shards))
         return sum(told.counts.embedded for told in news if told.complete)
 
@@ -86,7 +86,7 @@ def take_in_and_drain(settings: Settings) -> tuple[int, float]:
     """The events in the stream applied; the number of entities embedded, and the seconds until the last of them."""
     began = ended = time.perf_counter()
     embedded = 0
-    with closing(Platform(settings, _embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
         while intake(platform, wait_s=0.0).more:
             pass
         for batch in drain(platform, ENTITY_TYPE, "benchmark"):
@@ -98,7 +98,7 @@ def take_in_and_drain(settings: Settings) -> tuple[int, float]:
 
 def link_all(settings: Settings) -> int:
     """All marks worked off; the number of edges made."""
-    with closing(Platform(settings, _embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
         return sum(linked.total().added.total() for linked in link_until_done(platform))
 
 

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -29,12 +28,11 @@ from mcp_assets.stores.qdrant_identity import IdentityReader
 from mcp_assets.stores.relationships import Relationships
 from mcp_assets.stores.source_tables.database import SourceDatabase
 from mcp_assets.stores.source_tables.reader import SourceReader
-
-_TIMEOUT_S = 15.0
-"""Seconds for a connection to PostgreSQL."""
+from mcp_assets.tuning import Tuning
 
 _LOOK_TIMEOUT_S = 5.0
-"""The same for a process that only reads: a person waits for it, and nothing is lost by giving up."""
+"""Seconds for a connection to PostgreSQL in a process that only reads: a person waits for it, and nothing is lost by
+giving up."""
 
 
 class Companion(Protocol):
@@ -46,20 +44,31 @@ class Companion(Protocol):
 C = TypeVar("C", bound=Companion)
 
 
-@dataclass
 class Platform:
     """The parts that `sync` works with. Nothing connects before it is used."""
 
-    settings: Settings
-    reads_only: bool = False
-    """The process only reads: marks of stores are compared and not recorded."""
-    _embedder: Embedder | None = None
-    _previous: Embedder | None = None
-    _sources: dict[str, SourceReader] = field(default_factory=dict)
-    _source_databases: dict[str, SourceDatabase] = field(default_factory=dict, repr=False)
-    _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _prepared_by: dict[str, str] = field(default_factory=dict, repr=False)
-    _companions: dict[Any, Any] = field(default_factory=dict, repr=False)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        embedder: Embedder | None = None,
+        tuning: Tuning = Tuning(),
+        reads_only: bool = False,
+    ) -> None:
+        """`embedder`: used in place of the one that the settings name, and closed with the platform.
+
+        `tuning`: sizes of batches and waits, for tests and benchmarks. `reads_only`: the process only reads: marks of
+        stores are compared and not recorded.
+        """
+        self.settings = settings
+        self.tuning = tuning
+        self.reads_only = reads_only
+        self._embedder = embedder
+        self._sources: dict[str, SourceReader] = {}
+        self._source_databases: dict[str, SourceDatabase] = {}
+        self._opening = threading.Lock()
+        self._prepared_by: dict[str, str] = {}
+        self._companions: dict[Any, Any] = {}
 
     @cached_property
     def postgres(self) -> Postgres:
@@ -74,7 +83,7 @@ class Platform:
             settings.schema_name,
             settings.relationships_table,
             ids,
-            timeout_s=_LOOK_TIMEOUT_S if self.reads_only else _TIMEOUT_S,
+            timeout_s=_LOOK_TIMEOUT_S if self.reads_only else self.tuning.stores.postgres_timeout_s,
         )
 
     @cached_property
@@ -94,6 +103,7 @@ class Platform:
             timeout_s=timeout_s,
             verify=lambda: self.marks.check_qdrant(self._qdrant_identity.read(), self._qdrant_identity),
             mark=lambda: self.marks.key(),
+            tuning=self.tuning.stores,
         )
 
     @cached_property
@@ -144,7 +154,7 @@ class Platform:
     @cached_property
     def previous_embedder(self) -> Embedder | None:
         """The previous model, while it is configured: its collections serve until the new ones are complete."""
-        return self._previous or make_previous_embedder(self.settings)
+        return make_previous_embedder(self.settings)
 
     @cached_property
     def type_names(self) -> TypeNames:
@@ -187,7 +197,7 @@ class Platform:
             return None
         with self._opening:
             if url not in self._source_databases:
-                self._source_databases[url] = SourceDatabase(url, verify=self._verify_source)
+                self._source_databases[url] = SourceDatabase(url, verify=self._verify_source, tuning=self.tuning.stores)
             return self._source_databases[url]
 
     def _verify_source(self, address: str, mark: str | None) -> None:
@@ -241,6 +251,15 @@ def shared_platform() -> Platform:
             if stale is not None:
                 stale.close()
         return _shared
+
+
+def close_shared_platform() -> None:
+    """Close this process's platform, if one was made; the next `shared_platform` makes another."""
+    global _shared
+    with _lock:
+        closing, _shared = _shared, None
+    if closing is not None:
+        closing.close()
 
 
 def make_embedder(settings: Settings) -> Embedder:

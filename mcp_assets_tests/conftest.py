@@ -12,12 +12,13 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 
-from mcp_assets import platform as platform_module
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedded import stack
 from mcp_assets.embedded.qdrant import STRICT_VARIABLE
-from mcp_assets.platform import Platform
+from mcp_assets.embedding.protocol import Embedder
+from mcp_assets.platform import Platform, close_shared_platform
 from mcp_assets.settings import Settings, variable_of
+from mcp_assets.tuning import Tuning
 from mcp_assets_tests.openai_stub import OpenAIStub
 
 DIMENSION = 16
@@ -27,12 +28,13 @@ hypothesis_settings.register_profile("without_deadline", deadline=None)
 hypothesis_settings.load_profile("without_deadline")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Every embedded Qdrant of the tests is as strict as Qdrant Cloud: it refuses filters that no index answers."""
     os.environ.setdefault(STRICT_VARIABLE, "1")
     # A shell that starts the tests in the background has them, and what they start, ignore these.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    config.addinivalue_line("markers", "tuning(value): the Tuning of the platforms that a test makes")
 
 
 @pytest.fixture(scope="session")
@@ -80,12 +82,23 @@ def settings(addresses: stack.StackAddresses, stub: OpenAIStub) -> Iterator[Sett
 
 
 @pytest.fixture
-def make_platform(settings: Settings) -> Iterator[Callable[..., Platform]]:
+def tuning(request: pytest.FixtureRequest) -> Tuning:
+    """The value of the mark `tuning`; without one, that of production."""
+    mark = request.node.get_closest_marker("tuning")
+    value: Tuning = mark.args[0] if mark is not None else Tuning()
+    return value
+
+
+@pytest.fixture
+def make_platform(settings: Settings, tuning: Tuning) -> Iterator[Callable[..., Platform]]:
     """Makes platforms on the test's stores, with changed settings if need be; all are closed at the end."""
     made: list[Platform] = []
 
-    def make(**changes: Any) -> Platform:
-        platform = Platform(settings.model_copy(update=changes))
+    def make(*, embedder: Embedder | None = None, tuning: Tuning = tuning, **changes: Any) -> Platform:
+        copied = settings.model_copy(update=changes)
+        # The copy brings what was computed from the settings before the change.
+        copied.__dict__.pop("entity_types", None)
+        platform = Platform(copied, embedder=embedder, tuning=tuning)
         made.append(platform)
         return platform
 
@@ -113,9 +126,7 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator
         else:
             monkeypatch.setenv(variable_of(field), getattr(value, "get_secret_value", lambda value=value: str(value))())
     yield
-    shared, platform_module._shared = platform_module._shared, None
-    if shared is not None:
-        shared.close()
+    close_shared_platform()
 
 
 def _empty_stores(settings: Settings) -> None:

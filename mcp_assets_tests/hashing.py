@@ -52,12 +52,6 @@ def vector_of(text: str) -> Vector:
     return np.frombuffer(digest, dtype=np.uint8).astype(np.float32) - 127.5
 
 
-def counting(platform: Platform) -> HashEmbedder:
-    """Give `platform` the cheap embedder, before it makes another."""
-    platform._embedder = HashEmbedder()
-    return platform._embedder
-
-
 def fill(platform: Platform, tasks: int) -> None:
     """So many tasks in the source table, indexed and linked; every second one depends on the one before it."""
     create_source_tables(platform)

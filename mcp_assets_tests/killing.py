@@ -22,6 +22,7 @@ import psycopg
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.qdrant import Qdrant
+from mcp_assets.tuning import Tuning
 
 WITHIN_S = 300.0
 
@@ -79,7 +80,7 @@ def _run(platform: Platform, work: Work, moment: int) -> tuple[int | None, int]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     passed = context.Value("q", 0)
-    process = context.Process(target=_work, args=(platform.settings, work, moment, passed))
+    process = context.Process(target=_work, args=(platform.settings, platform.tuning, work, moment, passed))
     process.start()
     process.join(WITHIN_S)
     if process.exitcode is None:
@@ -140,8 +141,8 @@ class _Moments:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _work(settings: Settings, work: Work, moment: int, passed: Any) -> None:
-    platform = Platform(settings)
+def _work(settings: Settings, tuning: Tuning, work: Work, moment: int, passed: Any) -> None:
+    platform = Platform(settings, tuning=tuning)
     # The migration is no part of the work.
     with platform.postgres.transaction():
         pass

@@ -6,9 +6,8 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import nats
@@ -22,7 +21,6 @@ from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
-from mcp_assets.sync.inbox import drain_workers
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_requests import pending_types
 from mcp_assets.sync.inbox.drained import Drained
@@ -146,9 +144,8 @@ def drain_all(platform: Platform, *types: str) -> Counts:
     take_in(platform)
     counts = Counts()
     for entity_type in types or pending_types(platform, MessageKind.ENTITY):
-        with patch.object(drain_workers, "_INTAKE_WAIT_S", 0.1):
-            for drained in drain(without_linger(platform), entity_type, "test"):
-                counts.add(total(drained))
+        for drained in drain(without_linger(platform), entity_type, "test"):
+            counts.add(total(drained))
     return counts
 
 
@@ -164,6 +161,7 @@ def without_linger(platform: Platform) -> Platform:
     assert all(opened)
     hasty = copy.copy(platform)
     hasty.settings = platform.settings.model_copy(update={"drain_linger_s": 0})
+    hasty.tuning = replace(platform.tuning, inbox=replace(platform.tuning.inbox, intake_wait_s=0.1))
     return hasty
 
 

@@ -18,9 +18,6 @@ from mcp_assets.sync.link.counts import LinkCounts
 from mcp_assets.sync.requests.full_sync_requests import ProgressWriter
 from mcp_assets.sync.views.graph import strengths_of
 
-# Each event costs Dagster's event log some 8 ms, and a person does not read faster than this.
-EVENTS_EVERY_S = 10.0
-
 
 def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: str) -> dict[str, str]:
     """The tags that Dagster gives an output, for a logged materialization. Without them the UI shows it as unsynced.
@@ -39,7 +36,7 @@ def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: st
 
 
 class EventLog:
-    """What a run reports to Dagster: after the commit, and merged to one event a partition in EVENTS_EVERY_S."""
+    """What a run reports to Dagster: after the commit, and merged to one event a partition in `events_every_s`."""
 
     def __init__(self, context: dg.AssetExecutionContext, platform: Platform) -> None:
         self._context = context
@@ -157,4 +154,4 @@ class EventLog:
         return partition_key(entity_type, shard, self._shards)
 
     def _due(self) -> bool:
-        return time.monotonic() - self._last_reported >= EVENTS_EVERY_S
+        return time.monotonic() - self._last_reported >= self._platform.tuning.defs.events_every_s

@@ -70,9 +70,6 @@ _STRAGGLERS_S = 0.05
 # Bounds the time of gathering, because otherwise an endless sequence of events would delay their run for ever.
 _GATHERING_S = 0.5
 
-# Marks this old, while no unfinished run links, were left by a run that died.
-_LEFT_S = 5.0
-
 # No run still works on marks this old, even if Dagster shows one as unfinished.
 _FORGOTTEN_S = 300.0
 
@@ -161,7 +158,7 @@ def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[d
     waiting = pending_types(platform, MessageKind.RELATE)
     if not waiting:
         age_s = oldest_link_s(platform) or 0.0
-        if age_s > _FORGOTTEN_S or (age_s > _LEFT_S and not _linking(instance)):
+        if age_s > _FORGOTTEN_S or (age_s > platform.tuning.defs.marks_left_s and not _linking(instance)):
             waiting = dict.fromkeys(list(platform.settings.entity_types)[:1], age_s)
     return [
         _request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type})
@@ -190,8 +187,14 @@ def _due_full_syncs(platform: Platform, instance: dg.DagsterInstance) -> list[st
         return []
     syncing = {run.entity_type for run in unfinished_runs(instance, FULL_SYNC_TAG)}
     left = [entity_type for entity_type in lost if entity_type not in syncing]
-    due = [name for name in left if full_sync_due(_ended(instance, FULL_SYNC_TAG, name, FAILURES_COUNTED))]
-    return _allowed(platform, due)
+    return _allowed(
+        platform,
+        [
+            name
+            for name in left
+            if full_sync_due(_ended(instance, FULL_SYNC_TAG, name, FAILURES_COUNTED), platform.tuning.inbox)
+        ],
+    )
 
 
 def _ended(instance: dg.DagsterInstance, tag: str, entity_type: str, limit: int) -> list[EndedRun]:
@@ -218,11 +221,12 @@ def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mappin
     """Those of `waiting` (type -> seconds) that need a run, because no run drains them or is about to."""
     if not waiting:
         return []
-    seen = heartbeats(platform)
-    left = overdue(waiting, seen, platform.settings.entity_types)
-    free = undrained(left, unfinished_runs(instance, DRAIN_TAG), seen) if left else []
+    seen, tuning = heartbeats(platform), platform.tuning.inbox
+    left = overdue(waiting, seen, platform.settings.entity_types, tuning)
+    free = undrained(left, unfinished_runs(instance, DRAIN_TAG), seen, tuning) if left else []
     return _allowed(
-        platform, [name for name in free if drain_due(_ended(instance, DRAIN_TAG, name, DRAIN_FAILURES_COUNTED))]
+        platform,
+        [name for name in free if drain_due(_ended(instance, DRAIN_TAG, name, DRAIN_FAILURES_COUNTED), tuning)],
     )
 
 
@@ -295,7 +299,7 @@ def _request_runs(platform: Platform, instance: dg.DagsterInstance) -> list[dg.R
     kinds = {drain_name(kind): kind for kind in pending_requests(platform)}
     if not kinds:
         return []
-    free = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), heartbeats(platform))
+    free = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), heartbeats(platform), platform.tuning.inbox)
     return [
         dg.RunRequest(
             run_config=dg.RunConfig(ops={"answer": RequestsConfig(kind=kinds[name])}),

@@ -14,7 +14,7 @@ from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import create_pg_connection, retry_pg_creation_fn
 
 from mcp_assets.settings import load_settings
-from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, SILENT_S, is_silent, silence
+from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, SILENCE_LIMITS, SilenceLimits, is_silent, silence
 
 
 class SettingsPostgresStorage(DagsterPostgresStorage):
@@ -29,11 +29,15 @@ class SettingsPostgresStorage(DagsterPostgresStorage):
     calls `_wait` in each process that has opened this storage.
     """
 
+    silence_limits = SILENCE_LIMITS
+
     def __init__(
         self, postgres_url: str, should_autocreate_tables: bool, inst_data: ConfigurableClassData | None = None
     ) -> None:
         address = sqlalchemy.make_url(postgres_url).set(drivername="postgresql")
-        psycopg2.extensions.set_wait_callback(partial(_wait, address.render_as_string(hide_password=False)))
+        psycopg2.extensions.set_wait_callback(
+            partial(_wait, address.render_as_string(hide_password=False), self.silence_limits)
+        )
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         for part in (self._run_storage, self._event_log_storage, self._schedule_storage):
             part._engine = sqlalchemy.create_engine(
@@ -67,7 +71,7 @@ def _create_schema(engine: sqlalchemy.Engine, schema: str) -> None:
         connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
 
 
-def _wait(address: str, connection: Any) -> None:
+def _wait(address: str, limits: SilenceLimits, connection: Any) -> None:
     """Wait for what `connection`, one of psycopg2's, has asked of the server; raises OperationalError if it is silent.
 
     psycopg2 closes the connection then.
@@ -77,6 +81,6 @@ def _wait(address: str, connection: Any) -> None:
         poller.register(
             connection.fileno(), select.POLLIN if wanted == psycopg2.extensions.POLL_READ else select.POLLOUT
         )
-        while not poller.poll(SILENT_S * 1000):
-            if is_silent(address):
-                raise psycopg2.OperationalError(silence())
+        while not poller.poll(limits.silent_s * 1000):
+            if is_silent(address, limits):
+                raise psycopg2.OperationalError(silence(limits))

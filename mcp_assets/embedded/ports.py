@@ -36,8 +36,10 @@ def listens(pid: int, port: int) -> bool:
 class LoopbackPort:
     """The port of one server. `number` is the port to use; call `choose` before each start of the server."""
 
-    def __init__(self, usual: int, remembered: int | None) -> None:
+    def __init__(self, usual: int, remembered: int | None, *, searched: int = SEARCHED) -> None:
+        """`searched`: how many ports from `usual` upwards are tried."""
         self._usual = usual
+        self._searched = searched
         self._announced = False
         self._refusals = 0
         self.number = remembered or usual
@@ -53,12 +55,13 @@ class LoopbackPort:
         self._refusals += 1
         if self._announced and self._refusals < PATIENCE:
             return
-        for candidate in range(self._usual, self._usual + SEARCHED):
+        end = self._usual + self._searched
+        for candidate in range(self._usual, end):
             if is_free(candidate):
                 self.number = candidate
                 self._refusals = 0
                 return
-        raise OSError(f"no loopback port from {self._usual} to {self._usual + SEARCHED - 1} is free: free one of them")
+        raise OSError(f"no loopback port from {self._usual} to {end - 1} is free: free one of them")
 
     def was_lost(self) -> bool:
         """Whether the server, which has just ended, found its port taken, and no client knows that port yet.

@@ -78,8 +78,9 @@ def end_leftovers(server: Server) -> bool:
 class ServerOutput:
     """The bounded log file of one server: a pipe that its processes write to, and the supervisor empties."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+    def __init__(self, path: Path, *, max_bytes: int = LOG_BYTES) -> None:
+        """`max_bytes`: size at which the file is put aside; one older file is kept."""
+        self._file = RotatingFileHandler(path, maxBytes=max_bytes, backupCount=1, encoding="utf-8")
         self._file.terminator = ""
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self._read_end, False)

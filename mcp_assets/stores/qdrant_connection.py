@@ -12,6 +12,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.qdrant_identity import verify_connections
+from mcp_assets.tuning import StoreTuning
 
 T = TypeVar("T")
 
@@ -36,7 +37,9 @@ class QdrantConnection:
         timeout_s: float = 30.0,
         verify: Callable[[], None] | None = None,
         mark: Callable[[], str] | None = None,
+        tuning: StoreTuning = StoreTuning(),
     ) -> None:
+        self._tuning = tuning
         self._verify = verify
         self._mark = mark
         self._url = url

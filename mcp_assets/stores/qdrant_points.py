@@ -21,9 +21,6 @@ T = TypeVar("T")
 _POINTS_A_REQUEST = 400
 """Points in one request: with 1,536 dimensions as JSON some 10 MB."""
 
-BYTES_A_REQUEST = 16 << 20
-"""Qdrant refuses bodies over 32 MiB, and a proxy before it may refuse smaller ones."""
-
 _DECIMALS = 8
 """Decimals of a component of a unit vector, as it is sent."""
 
@@ -74,14 +71,14 @@ class QdrantPoints(QdrantConnection):
                 {"id": str(point.id), "vector": vector, "payload": point.payload}
                 for point, vector in zip(part, vectors, strict=True)
             ]
-            for body in _bodies("points", records):
+            for body in _bodies("points", records, self._tuning.qdrant_bytes_a_request):
                 self._applied(lambda body=body: self._upsert(collection, body))  # type: ignore[misc]
         for entries in _slices(list((payloads or {}).items())):
             operations = [
                 {"overwrite_payload": {"payload": payload, "points": [str(identifier)]}}
                 for identifier, payload in entries
             ]
-            for body in _bodies("operations", operations):
+            for body in _bodies("operations", operations, self._tuning.qdrant_bytes_a_request):
                 self._applied(lambda body=body: self._update(collection, body))  # type: ignore[misc]
         for identifiers in _slices(delete):
             selector = models.PointIdsList(points=[str(identifier) for identifier in identifiers])
@@ -258,16 +255,16 @@ def _held(record: models.Record) -> HeldPoint:
     return HeldPoint(str(record.id), record.payload or {}, np.array(vector, dtype=np.float32))
 
 
-def _bodies(key: str, records: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
-    """`{key: records}` as JSON, in parts that stay below BYTES_A_REQUEST, unless one record alone is larger."""
+def _bodies(key: str, records: Sequence[Mapping[str, Any]], max_bytes: int) -> Iterator[bytes]:
+    """`{key: records}` as JSON, in parts of at most `max_bytes`, unless one record alone is larger."""
     # Written once, and sent by the generated call: the methods above that call would validate every number again.
     body = to_json({key: records}, inf_nan_mode="null")
-    if len(body) <= BYTES_A_REQUEST or len(records) == 1:
+    if len(body) <= max_bytes or len(records) == 1:
         yield body
         return
     half = len(records) // 2
-    yield from _bodies(key, records[:half])
-    yield from _bodies(key, records[half:])
+    yield from _bodies(key, records[:half], max_bytes)
+    yield from _bodies(key, records[half:], max_bytes)
 
 
 def _slices(items: Sequence[T]) -> Iterable[Sequence[T]]:

@@ -25,6 +25,7 @@ from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.full_sync_requests import FullSync
 from mcp_assets.sync.requests.sync_requests import Answer, answer_requests
 from mcp_assets.sync.views.pending import pending
+from mcp_assets.tuning import InboxTuning, Tuning
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import dead_letters, put, put_tasks, rows, send, sync_all, take_in, without_linger
 
@@ -352,10 +353,8 @@ def test_a_results_stream_that_is_deleted_is_made_again(platform: Platform) -> N
     assert [told["correlation_id"] for told in kept(platform.settings)] == ["second"]
 
 
-def test_waiting_results_are_published_some_at_a_time_in_their_order(
-    platform: Platform, listener: Listener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outbox, "_AT_ONCE", 3)
+@pytest.mark.tuning(Tuning(inbox=InboxTuning(results_at_once=3)))
+def test_waiting_results_are_published_some_at_a_time_in_their_order(platform: Platform, listener: Listener) -> None:
     with platform.postgres.transaction() as connection:
         for number in range(8):
             outbox.keep(platform, connection, outbox.ResultMessage("data.sync.completed", {"number": number}))

@@ -28,7 +28,6 @@ from mcp_assets_tests.hashing import (
     TASKS,
     HashEmbedder,
     censuses,
-    counting,
     fill,
     found,
     points,
@@ -43,15 +42,14 @@ MANY = 10_000
 
 @pytest.fixture
 def many(make_platform: Callable[..., Platform]) -> Platform:
-    platform = make_platform(batch_size=1_000)
-    counting(platform)
+    platform = make_platform(embedder=HashEmbedder(), batch_size=1_000)
     fill(platform, MANY)
     return platform
 
 
 def embedded(platform: Platform) -> list[str]:
-    assert isinstance(platform._embedder, HashEmbedder)
-    return platform._embedder.texts
+    assert isinstance(platform.embedder, HashEmbedder)
+    return platform.embedder.texts
 
 
 def execute(platform: Platform, statement: str, *parameters: object) -> None:
@@ -169,8 +167,7 @@ def test_every_seeded_fault_is_found_and_mended_and_only_the_broken_are_embedded
 def test_clean_censuses_raise_no_false_alarm_with_writers_at_work_or_at_rest(
     make_platform: Callable[..., Platform],
 ) -> None:
-    platform = make_platform(batch_size=200, shards=1)
-    counting(platform)
+    platform = make_platform(embedder=HashEmbedder(), batch_size=200, shards=1)
     fill(platform, 600)
     platform.nats.ensure_stream(platform.settings.streams[0])
     done = threading.Event()
@@ -230,8 +227,7 @@ def test_clean_censuses_raise_no_false_alarm_with_writers_at_work_or_at_rest(
 def test_an_edge_to_an_entity_that_is_gone_is_no_fault_while_a_rebuild_has_not_reached_its_source(
     make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    platform = make_platform(shards=1)
-    counting(platform)
+    platform = make_platform(embedder=HashEmbedder(), shards=1)
     fill(platform, 20)
     monkeypatch.setattr("mcp_assets.sync.link.linker.REBUILD_FROM", 1)
     monkeypatch.setattr("mcp_assets.sync.link.linker.REBUILD_SHARE", 0.0)
@@ -275,8 +271,7 @@ class Writing(HashEmbedder):
             file.writelines(text + "\\n" for text in texts)
         return super().embed(texts)
 
-platform = Platform(load_settings())
-platform._embedder = Writing()
+platform = Platform(load_settings(), embedder=Writing())
 with platform.postgres.transaction():
     pass
 from mcp_assets.sync.consistency import validation
@@ -293,8 +288,7 @@ validate(platform, entity_types=["task"], repair=True, deep=True)
 def test_a_repair_killed_anywhere_is_resumed_and_embeds_nothing_twice_but_the_batch_in_flight(
     make_platform: Callable[..., Platform], tmp_path: Path
 ) -> None:
-    platform = make_platform(shards=1)
-    counting(platform)
+    platform = make_platform(embedder=HashEmbedder(), shards=1)
     fill(platform, 150)
     with qdrant(platform) as client:
         client.delete(TASKS, models.PointIdsList(points=[task_point(n) for n in range(1, 31)]), wait=True)
@@ -345,8 +339,7 @@ def test_a_repair_killed_anywhere_is_resumed_and_embeds_nothing_twice_but_the_ba
 def test_what_a_killed_repair_left_to_be_embedded_is_embedded_by_the_next(
     make_platform: Callable[..., Platform], named: bool
 ) -> None:
-    platform = make_platform(shards=1)
-    counting(platform)
+    platform = make_platform(embedder=HashEmbedder(), shards=1)
     fill(platform, 20)
     with qdrant(platform) as client:
         client.delete(TASKS, models.PointIdsList(points=[task_point(n) for n in (1, 2)]), wait=True)
@@ -360,8 +353,7 @@ def test_what_a_killed_repair_left_to_be_embedded_is_embedded_by_the_next(
 
 
 def test_a_failed_read_of_the_source_deletes_nothing(make_platform: Callable[..., Platform]) -> None:
-    platform = make_platform()
-    counting(platform)
+    platform = make_platform(embedder=HashEmbedder())
     fill(platform, 40)
     execute(platform, "ALTER TABLE tasks RENAME TO elsewhere")
     with pytest.raises(StoreRefused, match="source table tasks"):
@@ -373,8 +365,7 @@ def test_a_failed_read_of_the_source_deletes_nothing(make_platform: Callable[...
 
 
 def test_named_entities_are_validated_by_themselves(make_platform: Callable[..., Platform]) -> None:
-    platform = make_platform()
-    counting(platform)
+    platform = make_platform(embedder=HashEmbedder())
     fill(platform, 20)
     with qdrant(platform) as client:
         client.delete(TASKS, models.PointIdsList(points=[task_point(n) for n in (1, 2)]), wait=True)
@@ -389,8 +380,7 @@ def test_named_entities_are_validated_by_themselves(make_platform: Callable[...,
 
 
 def test_a_reference_to_nothing_is_told_of_and_is_no_broken_store(make_platform: Callable[..., Platform]) -> None:
-    platform = make_platform()
-    counting(platform)
+    platform = make_platform(embedder=HashEmbedder())
     fill(platform, 3)
     put(platform, "tasks", id="t4", title="T", description="depends on task:404, see [[Nobody]]")
     sync(platform)

@@ -11,8 +11,6 @@ from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.setting_fields import TypeMapping
 from mcp_assets.sync.inbox.outbox import publish_waiting
-from mcp_assets.sync.index.event_rechecks import LOOKS_AFTER_S
-from mcp_assets.sync.requests import sync_requests
 from mcp_assets.sync.requests.dead_letters import (
     Selection,
     announce_dead_letters,
@@ -21,6 +19,7 @@ from mcp_assets.sync.requests.dead_letters import (
     replay,
 )
 from mcp_assets.sync.requests.sync_requests import answer_requests
+from mcp_assets.tuning import RequestTuning, Tuning
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -113,7 +112,7 @@ def test_an_entity_is_indexed_when_its_letter_is_replayed_after_its_text_was_men
 def test_an_entity_that_was_unknown_is_indexed_once_its_row_is_there(platform: Platform) -> None:
     send_looks(platform, "late", "never")
     drain_all(platform)
-    for _ in LOOKS_AFTER_S:
+    for _ in platform.tuning.index.rechecks_after_s:
         look_again(platform)
     drain_all(platform)
     assert attempts(platform) == {"task:late": 1, "task:never": 1}
@@ -195,10 +194,8 @@ def test_more_letters_than_a_page_are_all_replayed(platform: Platform) -> None:
     assert set(attempts(platform).values()) == {2}
 
 
-def test_a_request_that_was_given_up_for_a_silent_store_can_be_replayed(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sync_requests, "TRIES", 1)
+@pytest.mark.tuning(Tuning(requests=RequestTuning(tries=1)))
+def test_a_request_that_was_given_up_for_a_silent_store_can_be_replayed(platform: Platform) -> None:
     put_tasks(platform, {"t1": "one"})
     send(platform, ("data.sync.request", {"data": {"sync_type": "incremental_sync", "entity_ids": ["t1"]}}))
     take_in(platform)

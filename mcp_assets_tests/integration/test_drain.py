@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from mcp_assets.sync.inbox.drain_requests import pending_types, undrained
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.views.pending import pending
+from mcp_assets.tuning import InboxTuning, StoreTuning, Tuning
 from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -43,6 +45,12 @@ from mcp_assets_tests.observing import (
     without_linger,
 )
 from mcp_assets_tests.openai_stub import REFUSE_MARKER, OpenAIStub
+
+LEFT = Tuning(inbox=InboxTuning(taken_over_s=3600.0))
+"""A drain takes over no message that came before it was asked for."""
+
+TAKEN_OVER = Tuning(inbox=InboxTuning(taken_over_s=0.0))
+"""A drain takes over such messages at once."""
 
 
 def put_pages(platform: Platform, texts: dict[str, str]) -> None:
@@ -128,10 +136,10 @@ def test_a_living_drain_takes_in_and_indexes_what_is_published_meanwhile(
     assert inbox(platform) == []
 
 
+@pytest.mark.tuning(LEFT)
 def test_a_second_drain_of_the_type_ends_at_once_whatever_waits_and_one_of_another_type_does_not(
-    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
 ) -> None:
-    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 3600.0)
     texts = {"t1": "slow one", "t2": "slow two", "t3": "left for later"}
     put_tasks(platform, texts)
     put_pages(platform, {"p": "A page"})
@@ -268,7 +276,7 @@ def test_a_living_drain_takes_over_what_comes_of_other_types_and_lets_go_of_all_
 
 
 def test_what_waited_before_a_drain_began_is_left_to_the_run_asked_for_it_but_not_for_long(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, make_platform: Callable[..., Platform]
 ) -> None:
     put_tasks(platform, {"t": "A task"})
     put_pages(platform, {"p": "A page"})
@@ -276,25 +284,24 @@ def test_what_waited_before_a_drain_began_is_left_to_the_run_asked_for_it_but_no
     send_looks(platform, "t")
     take_in(platform)
 
-    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 3600.0)
-    assert [batch.entity_type for batch in drain(platform, "task", "run") if batch.messages] == ["task"]
+    patient = make_platform(tuning=LEFT)
+    assert [batch.entity_type for batch in drain(patient, "task", "run") if batch.messages] == ["task"]
     assert inbox(platform) == ["p"]
 
-    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
-    assert [batch.entity_type for batch in drain(platform, "task", "run") if batch.messages] == ["page"]
+    hasty = make_platform(tuning=TAKEN_OVER)
+    assert [batch.entity_type for batch in drain(hasty, "task", "run") if batch.messages] == ["page"]
     assert inbox(platform) == []
 
 
 def test_a_drain_whose_type_is_drained_takes_over_nothing(
-    platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
+    platform: Platform, make_platform: Callable[..., Platform]
 ) -> None:
     put_pages(platform, {"p": "A page"})
     send_pages(platform, "p")
     take_in(platform)
     with hold_drain_lock(make_platform(), "task", "other") as alone:
         assert alone
-        monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
-        assert list(drain(platform, "task", "run")) == []
+        assert list(drain(make_platform(tuning=TAKEN_OVER), "task", "run")) == []
     assert inbox(platform) == ["p"]
 
 
@@ -348,8 +355,7 @@ def test_an_error_of_a_type_taken_over_is_told_and_ends_neither_the_drain_nor_is
 def test_an_error_of_a_drains_own_type_is_raised_once_what_it_took_over_is_worked_off(
     platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
-    own = make_platform(batch_size=1, embedding_concurrency=1, drain_linger_s=1.5)
+    own = make_platform(tuning=TAKEN_OVER, batch_size=1, embedding_concurrency=1, drain_linger_s=1.5)
     pages = {f"p{n}": f"Page {n}" for n in range(40)}
     put_pages(platform, pages)
     put_tasks(platform, {"t": "A broken task"})
@@ -393,11 +399,10 @@ def test_a_type_that_the_embedder_is_slow_with_keeps_no_other_waiting(
 
 
 def test_many_batches_of_several_types_at_once_do_not_starve_each_other_of_connections(
-    platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch, stub: OpenAIStub
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
 ) -> None:
-    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
-    own = make_platform(batch_size=1, embedding_concurrency=16)
-    own.postgres._pool.timeout = 2.0
+    tuning = replace(TAKEN_OVER, stores=StoreTuning(postgres_timeout_s=2.0))
+    own = make_platform(tuning=tuning, batch_size=1, embedding_concurrency=16)
     texts = {f"e{n}": f"Entity {n}" for n in range(60)}
     put_tasks(own, texts)
     put_pages(own, texts)
@@ -417,10 +422,9 @@ def test_many_batches_of_several_types_at_once_do_not_starve_each_other_of_conne
 
 
 def test_a_drain_that_is_closed_lets_go_of_every_type_and_what_it_had_not_done_is_in_the_inbox(
-    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
 ) -> None:
-    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
-    own = make_platform(batch_size=1, embedding_concurrency=1, drain_linger_s=60)
+    own = make_platform(tuning=TAKEN_OVER, batch_size=1, embedding_concurrency=1, drain_linger_s=60)
     tasks, pages = {f"t{n}": f"Task {n}" for n in range(40)}, {f"p{n}": f"Page {n}" for n in range(40)}
     put_tasks(own, tasks)
     put_pages(own, pages)
@@ -593,7 +597,8 @@ def test_what_a_killed_drain_had_taken_over_is_done_by_the_next_drain_of_that_ty
     stub.clear_faults()
     until(lambda: not any(beat.locked for beat in heartbeats(platform)["page"]))
 
-    assert list(undrained(pending_types(platform, MessageKind.ENTITY), [], heartbeats(platform))) == ["page"]
+    waiting = pending_types(platform, MessageKind.ENTITY)
+    assert list(undrained(waiting, [], heartbeats(platform), platform.tuning.inbox)) == ["page"]
     drain_all(platform, "page")
 
     assert_points_are(platform, pages, "page")

@@ -66,8 +66,7 @@ def machine(
     monkeypatch.setattr(semantic_neighbours, "REACH_HITS", 2)
     monkeypatch.setattr(semantic_neighbours, "LIST_HITS", 2)
     shorten_lists(monkeypatch, LIMIT, LIMIT + way.reserves)
-    platform = make_platform(types=TYPES, tag_candidates=4, chunk_size=8_000)
-    platform._embedder = AngleEmbedder(threshold=0.8)
+    platform = make_platform(embedder=AngleEmbedder(threshold=0.8), types=TYPES, tag_candidates=4, chunk_size=8_000)
     create_source_tables(platform)
 
     class OnThisPlatform(Workspace):

@@ -25,6 +25,7 @@ from mcp_assets.sync.inbox import intake as intake_module
 from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.views.pending import pending
+from mcp_assets.tuning import InboxTuning, Tuning
 from mcp_assets_tests.observing import dead_letters, inbox, raw_publish, rows, send, send_looks, send_raw, take_in
 
 STREAM = "MCP_ASSETS"
@@ -78,21 +79,20 @@ def test_a_message_published_while_intake_waits_is_taken_in_by_that_call(platfor
 
 
 def test_intakes_of_several_threads_and_processes_take_in_each_message_once(
-    platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
+    platform: Platform, make_platform: Callable[..., Platform]
 ) -> None:
-    monkeypatch.setattr(intake_module, "MESSAGES_A_READ", 100)
     count = 3000
     code = f"""
 from mcp_assets.settings import Settings
-from mcp_assets.sync.inbox import intake
+from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.platform import Platform
+from mcp_assets.tuning import InboxTuning, Tuning
 
-intake.MESSAGES_A_READ = 70
-platform = Platform(Settings(_env_file=None))
+platform = Platform(Settings(_env_file=None), tuning=Tuning(inbox=InboxTuning(messages_a_read=70)))
 last = 0
 print("ready", flush=True)
 while last < {count}:
-    intake.intake(platform, wait_s=0.5)
+    intake(platform, wait_s=0.5)
     with platform.postgres.transaction() as connection:
         (last,) = connection.execute("SELECT last_seq FROM mcp_assets.intake_cursors").fetchone()
 platform.close()
@@ -108,7 +108,8 @@ platform.close()
             raise
 
     take_in(platform)
-    threads = [threading.Thread(target=read, args=(make_platform(),)) for _ in range(3)]
+    tuning = Tuning(inbox=InboxTuning(messages_a_read=100))
+    threads = [threading.Thread(target=read, args=(make_platform(tuning=tuning),)) for _ in range(3)]
     with contextlib.ExitStack() as ended:
         processes = [
             ended.enter_context(
@@ -253,10 +254,8 @@ def test_ten_thousand_messages_in_a_burst_are_taken_in_within_a_few_calls(platfo
     assert sequences(platform) == list(range(1, 10_001))
 
 
-def test_a_read_ends_at_its_limit_of_bytes_and_says_that_there_is_more(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(intake_module, "BYTES_A_READ", 100_000)
+@pytest.mark.tuning(Tuning(inbox=InboxTuning(bytes_a_read=100_000)))
+def test_a_read_ends_at_its_limit_of_bytes_and_says_that_there_is_more(platform: Platform) -> None:
     send(platform, *(("mcp.task.updated", {"taskId": str(n), "content": "x" * 2_000}) for n in range(600)))
 
     first = intake(platform, wait_s=0.2)

@@ -6,9 +6,9 @@ import pytest
 from nats.js import JetStreamContext
 
 from mcp_assets.platform import Platform
-from mcp_assets.sync.inbox import intake as intake_module
 from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.tuning import InboxTuning, Tuning
 from mcp_assets_tests.killing import killed_at, moments
 from mcp_assets_tests.nats_servers import on_jetstream
 from mcp_assets_tests.observing import drain_all, inbox, ledger, rows, send, take_in
@@ -18,8 +18,7 @@ MESSAGES = 6
 
 
 def read_all(platform: Platform) -> None:
-    """Take in what the stream holds, in reads of a few messages, so that one process moves the cursor several times."""
-    intake_module.MESSAGES_A_READ = 4
+    """Take in what the stream holds."""
     while intake(platform, wait_s=0.2).more:
         pass
 
@@ -58,6 +57,8 @@ async def remake(js: JetStreamContext) -> None:
     await js.add_stream(name=STREAM, subjects=["mcp.memory.*"])
 
 
+# In reads of a few messages, so that one process moves the cursor several times.
+@pytest.mark.tuning(Tuning(inbox=InboxTuning(messages_a_read=4)))
 @pytest.mark.parametrize(("start", "lives"), [(begin, "a"), (begin_with_another_stream, "ab")])
 def test_intake_killed_around_each_statement_takes_each_message_in_exactly_once(
     platform: Platform, start: Callable[[Platform], None], lives: str

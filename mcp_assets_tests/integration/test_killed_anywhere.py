@@ -13,17 +13,19 @@ from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.consistency.repair import repair_drift
 from mcp_assets.sync.consistency.stored_censuses import last_censuses
 from mcp_assets.sync.consistency.validation import validate
-from mcp_assets.sync.inbox import drain_workers
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import pending_links
 from mcp_assets.sync.views.pending import pending
+from mcp_assets.tuning import InboxTuning, Tuning
 from mcp_assets_tests.hashing import TASKS, points, qdrant, task_point
 from mcp_assets_tests.killing import chosen, killed_at, moments
 from mcp_assets_tests.observing import inbox, rows, take_in, until
 from mcp_assets_tests.openai_stub import OpenAIStub
 from mcp_assets_tests.two_states import NOTHING, SETTINGS, STATES, State, ToAndFro, send_events, write_rows
+
+pytestmark = pytest.mark.tuning(Tuning(inbox=InboxTuning(intake_wait_s=0.1)))
 
 Make = Callable[..., Platform]
 
@@ -34,7 +36,6 @@ def link(platform: Platform) -> None:
 
 
 def drain_every_type(platform: Platform) -> None:
-    drain_workers._INTAKE_WAIT_S = 0.1
     for entity_type in platform.settings.entity_types:
         for _ in drain(platform, entity_type, "mortal"):
             pass

@@ -35,8 +35,7 @@ CROSS = EdgeType.CROSS_REFERENCE
 @pytest.fixture
 def world(make_platform: Callable[..., Platform]) -> Platform:
     """A platform whose vectors are angles, with empty source tables."""
-    platform = make_platform(types=TYPES)
-    platform._embedder = AngleEmbedder()
+    platform = make_platform(embedder=AngleEmbedder(), types=TYPES)
     create_source_tables(platform)
     return platform
 

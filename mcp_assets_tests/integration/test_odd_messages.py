@@ -9,8 +9,8 @@ import pytest
 
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.inbox import message_warnings
 from mcp_assets.sync.inbox.message_warnings import find_warnings
+from mcp_assets.tuning import InboxTuning, Tuning
 from mcp_assets_tests.migrating import downgrade, upgrade
 from mcp_assets_tests.observing import dead_letters, drain_all, ledger, put_tasks, replace_stream, rows, send, take_in
 
@@ -107,8 +107,8 @@ def test_a_warning_that_was_kept_before_warnings_had_epochs_outlives_the_upgrade
     downgrade(settings, "0017")
 
 
-def test_warnings_are_bounded_and_the_oldest_go_first(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message_warnings, "MAX_WARNINGS", 3)
+@pytest.mark.tuning(Tuning(inbox=InboxTuning(warnings_kept=3)))
+def test_warnings_are_bounded_and_the_oldest_go_first(platform: Platform) -> None:
     for number in range(5):
         send(platform, ("mcp.task.updated", {"taskId": "t", f"f{number}": 2**70}))
         take_in(platform)

@@ -17,7 +17,6 @@ from mcp_assets.embedding.protocol import EmbedderUnavailable
 from mcp_assets.entities.points import chunk_id, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
-from mcp_assets.stores import qdrant_points
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.inbox.drain import drain
@@ -26,6 +25,7 @@ from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.index.paid_vectors import Vectors
+from mcp_assets.tuning import StoreTuning, Tuning
 from mcp_assets_tests.integration.test_drain import until
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -336,10 +336,10 @@ def test_a_missing_point_whose_metadata_change_is_embedded_again_and_no_dead_let
 # What Qdrant is sent at once.
 
 
+@pytest.mark.tuning(Tuning(stores=StoreTuning(qdrant_bytes_a_request=100_000)))
 def test_requests_to_qdrant_are_cut_by_their_bytes_and_chunks_repeat_no_long_metadata(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qdrant_points, "BYTES_A_REQUEST", 100_000)
     bodies: list[bytes] = []
     for name in ("_upsert", "_update"):
         real = getattr(Qdrant, name)

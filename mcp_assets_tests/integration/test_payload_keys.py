@@ -11,11 +11,11 @@ from mcp_assets.entities.points import FORMER_KEYS, INDEXED_KEYS, PREFIX, RESERV
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.sync.collections import payload_keys
 from mcp_assets.sync.collections.serving import serving_collections
 from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.views.search import search
+from mcp_assets.tuning import CollectionTuning, Tuning
 from mcp_assets_tests.observing import points, put, put_tasks, sync_all
 from mcp_assets_tests.openai_stub import OpenAIStub
 
@@ -91,10 +91,10 @@ def test_points_of_before_are_moved_by_the_first_that_looks_and_nothing_is_embed
     assert sync_all(before).unchanged == 31
 
 
+@pytest.mark.tuning(Tuning(collections=CollectionTuning(payloads_a_page=7)))
 def test_a_pass_that_dies_on_its_way_is_gone_on_with_by_the_next_that_looks(
     before: Platform, stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(payload_keys, "_POINTS_A_PAGE", 7)
     real = Qdrant.write
     written: list[int] = []
 

@@ -55,9 +55,7 @@ def world(make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatc
 
 
 def angles(make_platform: Callable[..., Platform]) -> Platform:
-    platform = make_platform(types=TYPES)
-    platform._embedder = AngleEmbedder()
-    return platform
+    return make_platform(embedder=AngleEmbedder(), types=TYPES)
 
 
 def put(platform: Platform, ref: EntityRef, angle: int) -> None:

@@ -16,9 +16,9 @@ from mcp_assets.platform import Platform
 from mcp_assets.setting_fields import TypeMapping
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_requests import pending_types
-from mcp_assets.sync.index import event_rechecks
-from mcp_assets.sync.index.event_rechecks import LOOKS_AFTER_S, Rechecks
+from mcp_assets.sync.index.event_rechecks import Rechecks
 from mcp_assets.sync.views.pending import pending
+from mcp_assets.tuning import IndexTuning, Tuning
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -113,7 +113,7 @@ def test_an_entity_of_which_nothing_is_known_becomes_a_dead_letter_only_after_th
 ) -> None:
     send_looks(platform, "nobody", "nobody")
     drain_all(platform)
-    for _ in LOOKS_AFTER_S[:-1]:
+    for _ in platform.tuning.index.rechecks_after_s[:-1]:
         assert look_again(platform) == 0
         assert (inbox(platform), dead_letters(platform)) == ([], {})
     look_again(platform)
@@ -167,7 +167,7 @@ def test_a_request_about_an_entity_that_is_not_committed_yet_is_answered_when_it
     put_tasks(platform, {"late": "Here now"})
     look_again(platform)
     assert answered() == [("asked-late", ())]
-    for _ in LOOKS_AFTER_S[1:]:
+    for _ in platform.tuning.index.rechecks_after_s[1:]:
         look_again(platform)
     assert answered() == [("asked-never", ("never",))]
     assert_points_are(platform, {"late": "Here now"})
@@ -232,9 +232,8 @@ def test_rechecks_of_a_table_in_another_database_read_it_there(
 
 
 def test_a_publisher_that_is_always_ahead_of_its_commits_has_its_changes_indexed_without_a_full_sync(
-    platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
+    platform: Platform, make_platform: Callable[..., Platform]
 ) -> None:
-    monkeypatch.setattr(event_rechecks, "LOOKS_AFTER_S", (1.0, 2.0, 4.0))
     put_tasks(platform, {"changes": "Old", "goes": "Here for now"})
     sync_all(platform)
 
@@ -245,7 +244,7 @@ def test_a_publisher_that_is_always_ahead_of_its_commits_has_its_changes_indexed
             send(own, (subject, {"taskId": entity_id}))
             time.sleep(0.3)
 
-    own = make_platform(drain_linger_s=4.0)
+    own = make_platform(tuning=Tuning(index=IndexTuning(rechecks_after_s=(1.0, 2.0, 4.0))), drain_linger_s=4.0)
     drained = threading.Thread(target=lambda: list(drain(own, "task", "living")))
     drained.start()
     publish("UPDATE tasks SET title = 'New' WHERE id = 'changes'", "mcp.task.updated", "changes")

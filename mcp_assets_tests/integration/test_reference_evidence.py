@@ -22,8 +22,7 @@ CROSS, SEMANTIC = EdgeType.CROSS_REFERENCE, EdgeType.SEMANTIC_SIMILARITY
 
 @pytest.fixture
 def world(make_platform: Callable[..., Platform]) -> Platform:
-    platform = make_platform(types=TYPES)
-    platform._embedder = AngleEmbedder()
+    platform = make_platform(embedder=AngleEmbedder(), types=TYPES)
     create_source_tables(platform)
     return platform
 

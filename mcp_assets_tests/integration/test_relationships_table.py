@@ -46,8 +46,7 @@ A, B = EntityRef("task", U[0]), EntityRef("page", U[1])
 @pytest.fixture(params=["text", "uuid"])
 def world(request: pytest.FixtureRequest, make_platform: Callable[..., Platform]) -> Platform:
     """A database with source rows and a table of edges of the original shape, which has rows of others."""
-    platform = make_platform(types=TYPES)
-    platform._embedder = AngleEmbedder()
+    platform = make_platform(embedder=AngleEmbedder(), types=TYPES)
     with psycopg.connect(platform.postgres.url) as connection:
         for table, body in (("tasks", "description"), ("wiki_pages", "content"), ("memory_nodes", "content")):
             connection.execute(

@@ -178,7 +178,7 @@ def test_a_request_is_put_off_while_a_store_is_silent_and_given_up_in_the_end(
     monkeypatch.setattr(sync_requests, "bring_up_to_date", silent)
     put_tasks(platform, {"t1": "one"})
     ask(platform, "incremental_sync", "t1")
-    for attempt in range(1, sync_requests.TRIES):
+    for attempt in range(1, platform.tuning.requests.tries):
         (answer,) = answers(platform)
         assert (answer.error, answer.is_final) == ("Qdrant does not answer", False)
         assert rows(platform, "SELECT attempts, not_before > now() FROM {schema}.inbox") == [(attempt, True)]

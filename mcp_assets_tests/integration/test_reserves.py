@@ -30,8 +30,7 @@ A, B, C, D, E = (EntityRef("task", letter) for letter in "abcde")
 def world(make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch) -> Platform:
     """Lists of one place, with one reserve: a lists b, c is its reserve, and d is left out."""
     shorten_lists(monkeypatch, 1, 2)
-    platform = make_platform(types=TYPES)
-    platform._embedder = AngleEmbedder(threshold=0.8)
+    platform = make_platform(embedder=AngleEmbedder(threshold=0.8), types=TYPES)
     create_source_tables(platform)
     for ref, angle in ((A, 0), (B, 10), (C, 20), (D, 30)):
         put(platform, ref, angle)

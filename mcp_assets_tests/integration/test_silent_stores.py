@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
@@ -14,18 +15,11 @@ from mcp_assets.defs.storage import SettingsPostgresStorage
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
-from mcp_assets.stores.postgres import Postgres, silence
+from mcp_assets.stores.postgres import Postgres
+from mcp_assets.stores.postgres.silence import SilenceLimits
 from mcp_assets.sync.views.pending import pending
-from mcp_assets_tests.observing import put_tasks, rows, sync_all
+from mcp_assets_tests.observing import put_tasks, sync_all
 from mcp_assets_tests.relay import Relay
-
-
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server is asked for an answer after a moment; psycopg waits at least two seconds for a connection."""
-    monkeypatch.setattr(silence, "SILENT_S", 0.2)
-    monkeypatch.setattr(silence, "ANSWER_S", 2)
-    monkeypatch.setitem(silence.LIBPQ_TIMEOUTS, "connect_timeout", 2)
 
 
 @pytest.fixture
@@ -43,18 +37,33 @@ def url(settings: Settings, tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def hasty(settings: Settings, relay: Relay, url: str) -> Iterator[Postgres]:
+    """The database through the relay. It is asked for an answer after a moment of silence."""
+    postgres = Postgres(
+        url, settings.schema_name, settings.relationships_table, {}, timeout_s=2, silence=SilenceLimits(0.2, 2)
+    )
+    yield postgres
+    postgres.close()
+
+
+@pytest.fixture
 def relayed(make_platform: Callable[..., Platform], relay: Relay, url: str) -> Platform:
     return make_platform(database_url=SecretStr(url))
 
 
+def read(postgres: Postgres, statement: str) -> list[tuple[Any, ...]]:
+    with postgres.transaction() as connection:
+        return connection.execute(statement.encode()).fetchall()
+
+
 def test_a_statement_ends_with_an_outage_when_its_server_falls_silent_and_the_next_one_works_when_it_is_back(
-    relayed: Platform, relay: Relay, soon: None
+    hasty: Postgres, relay: Relay
 ) -> None:
-    assert rows(relayed, "SELECT 1") == [(1,)]
+    assert read(hasty, "SELECT 1") == [(1,)]
 
     with (
         pytest.raises(StoreUnavailable, match="sent nothing for"),
-        relayed.postgres.transaction() as connection,
+        hasty.transaction() as connection,
         connection.transaction(),
     ):
         connection.execute("SELECT 1")
@@ -62,36 +71,38 @@ def test_a_statement_ends_with_an_outage_when_its_server_falls_silent_and_the_ne
         connection.execute("SELECT 1")
 
     relay.resume()
-    assert rows(relayed, "SELECT 1") == [(1,)]
+    assert read(hasty, "SELECT 1") == [(1,)]
 
 
-def test_a_session_ends_with_an_outage_when_its_server_falls_silent(
-    relayed: Platform, relay: Relay, soon: None
-) -> None:
+def test_a_session_ends_with_an_outage_when_its_server_falls_silent(hasty: Postgres, relay: Relay) -> None:
     with (
         pytest.raises(StoreUnavailable, match="sent nothing for"),
-        relayed.postgres.session() as session,
+        hasty.session() as session,
     ):
         relay.fall_silent()
         session.execute("SELECT 1")
 
 
-def test_a_first_connection_to_a_silent_server_ends_with_an_outage(relayed: Platform, relay: Relay, soon: None) -> None:
+def test_a_first_connection_to_a_silent_server_ends_with_an_outage(hasty: Postgres, relay: Relay) -> None:
     relay.fall_silent()
 
-    with pytest.raises(StoreUnavailable, match="timeout"), relayed.postgres.transaction():
+    with pytest.raises(StoreUnavailable, match="timeout"), hasty.transaction():
         pass
 
 
-def test_a_long_statement_is_waited_for_while_its_server_answers_others(relayed: Platform, soon: None) -> None:
-    assert rows(relayed, "SELECT pg_sleep(1), 1") == [("", 1)]
+def test_a_long_statement_is_waited_for_while_its_server_answers_others(hasty: Postgres) -> None:
+    assert read(hasty, "SELECT pg_sleep(1), 1") == [("", 1)]
 
 
 def test_dagsters_storage_does_not_wait_for_a_silent_server(
-    relay: Relay, url: str, soon: None, monkeypatch: pytest.MonkeyPatch
+    relay: Relay, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
-    storage = SettingsPostgresStorage.from_config_value(None, {"schema": "dagster"})
+
+    class Hasty(SettingsPostgresStorage):
+        silence_limits = SilenceLimits(0.2, 2)
+
+    storage = Hasty.from_config_value(None, {"schema": "dagster"})
     runs = storage.run_storage
     assert isinstance(runs, PostgresRunStorage)
 
@@ -147,17 +158,13 @@ def test_status_names_each_store_that_is_away(platform: Platform, make_platform:
     assert [said.split()[0] for said in pending(without_any).unavailable] == ["PostgreSQL", "NATS", "Qdrant"]
 
 
-def test_an_outage_after_the_first_use_tells_why_no_connection_is_to_be_had(
-    relay: Relay, settings: Settings, url: str, soon: None
-) -> None:
-    postgres = Postgres(url, settings.schema_name, settings.relationships_table, {}, timeout_s=2)
-    with postgres.transaction():
+def test_an_outage_after_the_first_use_tells_why_no_connection_is_to_be_had(hasty: Postgres, relay: Relay) -> None:
+    with hasty.transaction():
         pass
     relay.fall_silent()
-    with pytest.raises(StoreUnavailable, match="connection timeout expired"), postgres.transaction():
+    with pytest.raises(StoreUnavailable, match="connection timeout expired"), hasty.transaction():
         pass
     relay.resume()
-    postgres.close()
 
 
 def test_one_silent_nats_server_of_several_is_no_outage(

@@ -17,6 +17,7 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
 from mcp_assets.stores.source_tables import merge
 from mcp_assets.sync.index.full_sync import count_differing, full_sync
 from mcp_assets.sync.index.ledger import Wanted, apply
+from mcp_assets.tuning import StoreTuning, Tuning
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -32,6 +33,8 @@ from mcp_assets_tests.openai_stub import OpenAIStub
 
 # In an order that collations which know languages do not share with the code points.
 IDS = ["B-1", "a-1", "a1", "A", "Z", "_x", "ä", "z", "10", "9", "𝔘", "￼"]
+
+THREE_ROWS_A_FETCH = Tuning(stores=StoreTuning(source_rows_a_fetch=3))
 
 TASKS = {entity_id: f"Task {entity_id} in another database" for entity_id in IDS}
 
@@ -70,10 +73,10 @@ def put_there(url: str, texts: dict[str, str]) -> None:
         )
 
 
+@pytest.mark.tuning(THREE_ROWS_A_FETCH)
 def test_new_changed_and_gone_rows_are_found_across_databases_and_nothing_else_is_embedded(
-    foreign: Platform, other_url: str, stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
+    foreign: Platform, other_url: str, stub: OpenAIStub
 ) -> None:
-    monkeypatch.setattr(merge, "ROWS_A_FETCH", 3)
     put_there(other_url, TASKS)
     assert sync_all(foreign).embedded == len(TASKS)
     assert_points_are(foreign, TASKS)
@@ -169,12 +172,12 @@ def test_an_outage_of_the_other_database_deletes_nothing_and_names_it_without_it
     assert ledger(foreign) == before
 
 
+@pytest.mark.tuning(THREE_ROWS_A_FETCH)
 def test_a_connection_lost_in_the_middle_of_the_stream_is_no_end_of_the_table(
     foreign: Platform, other_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_there(other_url, TASKS)
     sync_all(foreign)
-    monkeypatch.setattr(merge, "ROWS_A_FETCH", 3)
     real = merge.differing
 
     def cut(*sides: object) -> object:

@@ -15,9 +15,9 @@ from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.sync.consistency.checks import evaluate
 from mcp_assets.sync.inbox.drain import drain
-from mcp_assets.sync.index import sweep as sweep_module
 from mcp_assets.sync.index.sweep import Sweeper, last_passes, sweep_slice
 from mcp_assets.sync.views.pending import pending
+from mcp_assets.tuning import IndexTuning, Tuning
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -167,10 +167,8 @@ def test_a_row_that_came_and_went_before_its_look_leaves_no_dead_letter(platform
     assert rows(platform, "SELECT * FROM {schema}.rechecks") == []
 
 
-def test_a_large_table_is_compared_in_slices_that_come_to_the_same(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweep_module, "ROWS_A_SLICE", 50)
+@pytest.mark.tuning(Tuning(index=IndexTuning(sweep_rows_a_slice=50)))
+def test_a_large_table_is_compared_in_slices_that_come_to_the_same(platform: Platform) -> None:
     put_tasks(platform, {f"t{n}": f"Task {n}" for n in range(200)})
     sync_all(platform)
     assert one_pass(platform) == []
@@ -222,11 +220,10 @@ def test_a_table_that_cannot_be_read_or_is_locked_says_so_and_changes_nothing(pl
     assert inbox(platform) == []
 
 
+@pytest.mark.tuning(Tuning(index=IndexTuning(sweep_locked_s=0.1, sweep_least_pause_s=0.05)))
 def test_of_two_sweepers_one_sweeps_and_the_other_takes_over_when_it_ends(
-    platform: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
+    platform: Platform, make_platform: Callable[..., Platform]
 ) -> None:
-    monkeypatch.setattr(sweep_module, "_LOCKED_S", 0.1)
-    monkeypatch.setattr(sweep_module, "_LEAST_PAUSE_S", 0.05)
     lock = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     sweepers = [make_platform().companion(Sweeper) for _ in range(2)]
     for sweeper in sweepers:
@@ -252,10 +249,10 @@ def test_a_setting_turns_it_off_and_status_says_so(make_platform: Callable[..., 
     assert any("sweep: off" in line for line in pending(off).lines())
 
 
+@pytest.mark.tuning(Tuning(index=IndexTuning(sweep_least_pause_s=0.05)))
 def test_changes_of_which_no_event_is_ever_sent_are_indexed_and_status_tells_within_which_time(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch, stub: OpenAIStub
+    platform: Platform, stub: OpenAIStub
 ) -> None:
-    monkeypatch.setattr(sweep_module, "_LEAST_PAUSE_S", 0.05)
     put_tasks(platform, {"t1": "One", "t2": "Two"})
     sync_all(platform)
     sweeper = platform.companion(Sweeper)

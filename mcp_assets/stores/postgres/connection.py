@@ -19,7 +19,7 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
 from mcp_assets.stores.postgres.migrations import migrate
 from mcp_assets.stores.postgres.migrations.relationships import IdColumn
 from mcp_assets.stores.postgres.queries import load_queries
-from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, PatientConnection
+from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, SILENCE_LIMITS, PatientConnection, SilenceLimits
 
 Connection = psycopg.Connection[TupleRow]
 Cursor = psycopg.Cursor[TupleRow]
@@ -70,13 +70,14 @@ class Postgres:
         *,
         max_connections: int = 16,
         timeout_s: float = 15.0,
+        silence: SilenceLimits = SILENCE_LIMITS,
     ) -> None:
         self.url = url
         self.schema = schema
         self.max_connections = max_connections
         self._relationships = relationships
         self._ids = ids
-        self._options = LIBPQ_TIMEOUTS | {"connect_timeout": int(timeout_s)}
+        self._options: dict[str, Any] = {**LIBPQ_TIMEOUTS, "connect_timeout": int(timeout_s), "limits": silence}
         self._lock = threading.Lock()
         self._migrated = False
         self._mark: str | None = None

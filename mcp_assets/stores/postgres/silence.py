@@ -6,6 +6,7 @@ statement sends nothing, the server is asked for another connection from time to
 """
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Self, TypeVar, cast
 
@@ -15,11 +16,19 @@ from psycopg.rows import TupleRow
 
 T = TypeVar("T")
 
-SILENT_S = 15.0
-"""Seconds without a byte from the server after which it is asked whether it answers at all."""
 
-ANSWER_S = 10
-"""Seconds that its answer may take."""
+@dataclass(frozen=True, slots=True)
+class SilenceLimits:
+    """How long a server may be silent."""
+
+    silent_s: float = 15.0
+    """Seconds without a byte from the server after which it is asked whether it answers at all."""
+
+    answer_s: int = 10
+    """Seconds that its answer may take; libpq waits for at least two."""
+
+
+SILENCE_LIMITS = SilenceLimits()
 
 LIBPQ_TIMEOUTS = {
     "connect_timeout": 15,
@@ -34,47 +43,51 @@ LIBPQ_TIMEOUTS = {
 class PatientConnection(psycopg.Connection[TupleRow]):
     """A connection whose statements have no time limit while their server answers new connections.
 
-    A statement raises OperationalError, and the connection is closed, at most SILENT_S + ANSWER_S after the server has
-    fallen silent.
+    A statement raises OperationalError, and the connection is closed, at most `silent_s` + `answer_s` after the server
+    has fallen silent.
     """
 
     _address = ""
+    _limits = SILENCE_LIMITS
 
     @classmethod
     def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        """As psycopg's; the option `limits`, of SilenceLimits, is for this class."""
+        limits = options.pop("limits", SILENCE_LIMITS)
         connection = super().connect(conninfo, **options)
         connection._address = conninfo
+        connection._limits = limits
         return connection
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         return super().wait(self._watched(gen), interval, timeout)
 
     def _watched(self, work: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-        ask_at = monotonic() + SILENT_S
+        ask_at = monotonic() + self._limits.silent_s
         try:
             wanted = next(work)
             while True:
                 ready = yield wanted
                 if ready:
-                    ask_at = monotonic() + SILENT_S
+                    ask_at = monotonic() + self._limits.silent_s
                 elif monotonic() > ask_at:
                     self._ask()
-                    ask_at = monotonic() + SILENT_S
+                    ask_at = monotonic() + self._limits.silent_s
                 wanted = work.send(ready)
         except StopIteration as done:
             return cast(T, done.value)
 
     def _ask(self) -> None:
         info = self.info
-        if is_silent(self._address, host=info.host, hostaddr=info.hostaddr, port=info.port):
+        if is_silent(self._address, self._limits, host=info.host, hostaddr=info.hostaddr, port=info.port):
             self.pgconn.finish()
-            raise psycopg.OperationalError(silence())
+            raise psycopg.OperationalError(silence(self._limits))
 
 
-def is_silent(conninfo: str, **server: Any) -> bool:
+def is_silent(conninfo: str, limits: SilenceLimits, **server: Any) -> bool:
     """Whether the server lets a new connection wait in vain. A refusal is an answer."""
     try:
-        psycopg.connect(make_conninfo(conninfo, **server), connect_timeout=ANSWER_S).close()
+        psycopg.connect(make_conninfo(conninfo, **server), connect_timeout=limits.answer_s).close()
     except psycopg.errors.ConnectionTimeout:
         return True
     except psycopg.OperationalError:
@@ -82,6 +95,6 @@ def is_silent(conninfo: str, **server: Any) -> bool:
     return False
 
 
-def silence() -> str:
+def silence(limits: SilenceLimits) -> str:
     """The reason in the error about such a server."""
-    return f"it has sent nothing for {SILENT_S:.0f} s, nor does it take a new connection"
+    return f"it has sent nothing for {limits.silent_s:.0f} s, nor does it take a new connection"

@@ -15,6 +15,7 @@ from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection, MarkedConnection, configure, mark_of
 from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, PatientConnection
+from mcp_assets.tuning import StoreTuning
 
 
 class SourceDatabase:
@@ -32,7 +33,9 @@ class SourceDatabase:
         max_connections: int = 16,
         timeout_s: float = 15.0,
         verify: Callable[[str, str | None], None] | None = None,
+        tuning: StoreTuning = StoreTuning(),
     ) -> None:
+        self.tuning = tuning
         self._url = url
         self._verify = verify
         self._mark: str | None = None

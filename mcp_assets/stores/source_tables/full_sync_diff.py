@@ -119,6 +119,7 @@ def find_across_databases(
         slots=slot_within(sql.SQL("slot"), slots),
     )
     connection.execute('CREATE TEMPORARY TABLE found (entity_id text COLLATE "C", slot integer, bytes bigint)')
+    rows_a_fetch = table.database.tuning.source_rows_a_fetch
     with (
         table.database.transaction() as other,
         connection.transaction(),
@@ -126,11 +127,11 @@ def find_across_databases(
         connection.cursor("ledger") as ours,
     ):
         other.execute(_PLANNING, {"own": True})
-        theirs.itersize = ours.itersize = merge.ROWS_A_FETCH
+        theirs.itersize = ours.itersize = rows_a_fetch
         table.run(lambda: theirs.execute(source))
         ours.execute(ledger)
         rows = merge.differing(theirs, ours)
-        while page := list(islice(rows, merge.ROWS_A_FETCH)):
+        while page := list(islice(rows, rows_a_fetch)):
             with connection.cursor() as cursor, cursor.copy("COPY found FROM STDIN") as writer:
                 for entity_id, size in page:
                     writer.write_row((entity_id, slot_of(entity_id), size))

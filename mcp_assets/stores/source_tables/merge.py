@@ -8,9 +8,6 @@ from mcp_assets.stores.errors import StoreRefused
 SourceSide = TypeVar("SourceSide", bound=tuple[Any, ...])
 LedgerSide = TypeVar("LedgerSide", bound=tuple[Any, ...])
 
-ROWS_A_FETCH = 10_000
-"""Rows that a cursor fetches at once: some 1 MB of ids and hashes."""
-
 
 def differing(
     source: Iterable[tuple[str, str, int]], ledger: Iterable[tuple[str, str | None, int | None]]

@@ -9,7 +9,7 @@ from psycopg import sql
 from mcp_assets.entities.refs import id_excess
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.source_tables import full_sync_diff, merge, slot_comparison
+from mcp_assets.stores.source_tables import full_sync_diff, slot_comparison
 from mcp_assets.stores.source_tables.database import SourceDatabase
 from mcp_assets.stores.source_tables.ids import BEGINNING, MOST_FAULTS, SPELLING, IdFaults
 from mcp_assets.stores.source_tables.mapping_sql import MappedTable
@@ -220,7 +220,7 @@ class SourceReader:
             return
         with connection.transaction(), table.database.transaction() as other, other.cursor("living") as theirs:
             connection.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')
-            theirs.itersize = merge.ROWS_A_FETCH
+            theirs.itersize = table.database.tuning.source_rows_a_fetch
             table.run(lambda: theirs.execute(living))
             with connection.cursor() as cursor, cursor.copy("COPY census_source FROM STDIN") as writer:
                 for row in theirs:

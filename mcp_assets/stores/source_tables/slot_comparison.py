@@ -126,7 +126,7 @@ def compare_across_databases(
         connection.cursor("swept_ledger") as ours,
     ):
         other.execute(_PLANNING)
-        theirs.itersize = ours.itersize = merge.ROWS_A_FETCH
+        theirs.itersize = ours.itersize = table.database.tuning.source_rows_a_fetch
         table.run(lambda: theirs.execute(source))
         ours.execute(ledger)
         for row, known in merge.merged(theirs, ours):

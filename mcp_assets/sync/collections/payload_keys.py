@@ -16,9 +16,6 @@ from mcp_assets.stores.qdrant_points import HeldPoint
 
 logger = logging.getLogger(__name__)
 
-_POINTS_A_PAGE = 500
-"""Payloads read, and written, by one request: whole metadata, some kilobytes each."""
-
 
 def rename_payload_keys(platform: Platform, collection: str) -> int:
     """Rename the keys of all points that this platform wrote before they got a prefix; returns their number.
@@ -29,7 +26,7 @@ def rename_payload_keys(platform: Platform, collection: str) -> int:
         StoreUnavailable, StoreRefused: payloads renamed by then stay renamed; the next call renames the rest.
     """
     renamed = read = 0
-    for page in platform.qdrant.payload_pages(collection, limit=_POINTS_A_PAGE):
+    for page in platform.qdrant.payload_pages(collection, limit=platform.tuning.collections.payloads_a_page):
         former = [point for point in page if bears_former_keys(point.payload)]
         if former:
             if not renamed:

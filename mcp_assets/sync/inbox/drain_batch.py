@@ -14,7 +14,6 @@ from mcp_assets.sync.index.batch_report import BatchReport
 from mcp_assets.sync.index.event_rechecks import (
     LAST_LOOK,
     LOOK_SUBJECT,
-    LOOKS_AFTER_S,
     LOOKS_STREAM,
     Early,
     note,
@@ -173,13 +172,14 @@ def _dead_letter_unknown(
     platform: Platform, connection: Connection, entity_type: str, rows: Iterable[InboxRow]
 ) -> None:
     newest = {row.entity_id: row for row in rows}
+    rechecked_s = platform.tuning.index.rechecks_after_s[-1]
     failed = (
         FailedEntity(
             row.entity_id,
             "apply",
             "unknown_entity",
             f"{row.subject} names {entity_type}:{row.entity_id}, which has no row in the source table and of which "
-            f"no event carried any text, {LOOKS_AFTER_S[-1]:.0f} s after the message: check the source mapping, or "
+            f"no event carried any text, {rechecked_s:.0f} s after the message: check the source mapping, or "
             "publish it again",
             row.subject,
         )

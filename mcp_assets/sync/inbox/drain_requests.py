@@ -7,32 +7,13 @@ from itertools import takewhile
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.sync.inbox.drain_lock import Heartbeat, heartbeats
-
-STARTING_S = 30.0
-"""A run that has not begun to drain this long after it was made or launched counts as lost.
-
-A run begins within a second, or some 20 s if the process that forks runs has to be started on a busy machine. One
-run too many does no harm, because it finds the lock of its type taken and ends.
-"""
-
-LEFT_TO_DRAINS_S = 2.0
-"""How long messages are left to a living drain of another type, which takes them over within this time."""
-
-FULL_SYNC_AGAIN_S = 60.0
-"""Seconds after which a failed full sync for lost events is asked for again; doubled after each further failure."""
+from mcp_assets.tuning import InboxTuning
 
 FULL_SYNC_AGAIN_MAX_S = 3600.0
-"""The longest of these waits: a cause that a person removes is noticed within the hour."""
-
-DRAIN_AGAIN_S = 15.0
-"""Seconds after which a drain is asked for again if it failed twice in a row; doubled after each further failure.
-
-After one failure it is asked for at once. A drain that fails each time would otherwise fill the list of runs. The
-outages that are known beforehand, of Qdrant and of the embedding provider, cost no run at all.
-"""
+"""The longest wait after a full sync has failed: a cause that a person removes is noticed within the hour."""
 
 DRAIN_AGAIN_MAX_S = 60.0
-"""The longest of these waits: events must not wait much longer than their cause of failure lasts."""
+"""The longest wait after a drain has failed: events must not wait much longer than their cause of failure lasts."""
 
 DRAIN_FAILURES_COUNTED = 4
 """Failures in a row that are counted: by then DRAIN_AGAIN_MAX_S is reached."""
@@ -63,21 +44,21 @@ class EndedRun:
     ended_s_ago: float
 
 
-def full_sync_due(ended: Sequence[EndedRun]) -> bool:
+def full_sync_due(ended: Sequence[EndedRun], tuning: InboxTuning) -> bool:
     """Whether a wanted full sync may be asked for; `ended`: earlier runs of its type, the newest first.
 
     A full sync that needs a person, as after a mass deletion, fails each time. If it were asked for at each tick, it
     would fill the list of runs.
     """
     failures = _failures_in_a_row(ended)
-    wait_s = min(FULL_SYNC_AGAIN_S * 2 ** (failures - 1), FULL_SYNC_AGAIN_MAX_S)
+    wait_s = min(tuning.full_sync_again_s * 2 ** (failures - 1), FULL_SYNC_AGAIN_MAX_S)
     return not failures or ended[0].ended_s_ago >= wait_s
 
 
-def drain_due(ended: Sequence[EndedRun]) -> bool:
+def drain_due(ended: Sequence[EndedRun], tuning: InboxTuning) -> bool:
     """Whether a drain may be asked for; `ended`: earlier runs of its type, the newest first."""
     failures = _failures_in_a_row(ended)
-    wait_s = min(DRAIN_AGAIN_S * 2.0 ** (failures - 2), DRAIN_AGAIN_MAX_S)
+    wait_s = min(tuning.drain_again_s * 2.0 ** (failures - 2), DRAIN_AGAIN_MAX_S)
     return failures < 2 or ended[0].ended_s_ago >= wait_s
 
 
@@ -86,14 +67,22 @@ def _failures_in_a_row(ended: Sequence[EndedRun]) -> int:
 
 
 def overdue(
-    waiting: Mapping[str, float], beats: Mapping[str, Iterable[Heartbeat]], types: Collection[str]
+    waiting: Mapping[str, float],
+    beats: Mapping[str, Iterable[Heartbeat]],
+    types: Collection[str],
+    tuning: InboxTuning,
 ) -> list[str]:
     """The types of `waiting` (type -> seconds) that no living drain of one of `types` is about to take over."""
     living = any(beat.is_alive for entity_type in types for beat in beats.get(entity_type, ()))
-    return [name for name, waited_s in waiting.items() if not living or waited_s >= LEFT_TO_DRAINS_S]
+    return [name for name, waited_s in waiting.items() if not living or waited_s >= tuning.left_to_drains_s]
 
 
-def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[str, Iterable[Heartbeat]]) -> list[str]:
+def undrained(
+    pending: Iterable[str],
+    runs: Iterable[DrainRun],
+    beats: Mapping[str, Iterable[Heartbeat]],
+    tuning: InboxTuning,
+) -> list[str]:
     """The types of `pending` that no drain works on or will soon work on.
 
     A drain works if it holds the lock of the type and sends heartbeats. A run will soon drain if it waits in the queue,
@@ -103,7 +92,9 @@ def undrained(pending: Iterable[str], runs: Iterable[DrainRun], beats: Mapping[s
     drained = {entity_type for entity_type, seen in beats.items() if any(beat.is_alive for beat in seen)}
     beaten = {beat.run_id for seen in beats.values() for beat in seen}
     drained |= {
-        run.entity_type for run in runs if run.queued or (run.run_id not in beaten and run.changed_s_ago < STARTING_S)
+        run.entity_type
+        for run in runs
+        if run.queued or (run.run_id not in beaten and run.changed_s_ago < tuning.starting_s)
     }
     return [entity_type for entity_type in pending if entity_type not in drained]
 

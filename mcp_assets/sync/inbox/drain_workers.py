@@ -20,15 +20,6 @@ from mcp_assets.sync.index.event_rechecks import Rechecks
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.pipeline import overlapped
 
-TAKEN_OVER_S = 3.0
-"""After this wait, messages are taken over although they came before the drain was asked for.
-
-They have a run of their own on the way, which starts within a second or two; after that it is late or lost.
-"""
-
-_INTAKE_WAIT_S = 0.5
-"""How long the reader waits for messages at a time: so soon it notices that the workers leave."""
-
 _BATCHES_AHEAD = 16
 """Batches that workers may finish before the caller of the drain has taken them: it bounds memory."""
 
@@ -170,7 +161,7 @@ class DrainWorkers:
         settings = self._platform.settings
         try:
             while not self._leaving and not self._over():
-                retrying(settings)(intake, self._platform, wait_s=_INTAKE_WAIT_S)
+                retrying(settings)(intake, self._platform, wait_s=self._platform.tuning.inbox.intake_wait_s)
                 retrying(settings)(self._rechecks.take_due)
                 with self._changed:
                     self._reads += 1
@@ -189,7 +180,7 @@ class DrainWorkers:
         asked_s_ago = time.monotonic() - self._asked_at
         waiting = retrying(self._platform.settings)(_waiting_undrained, self._platform, others)
         for entity_type, waited_s in waiting.items():
-            if waited_s < asked_s_ago or waited_s >= TAKEN_OVER_S:
+            if waited_s < asked_s_ago or waited_s >= self._platform.tuning.inbox.taken_over_s:
                 self._start(entity_type, partial(self._work, entity_type))
 
     def _until_idle(self, entity_type: str) -> None:

@@ -26,12 +26,6 @@ from mcp_assets.sync.inbox.stream_limits import absent_stream, can_be_made
 
 logger = logging.getLogger(__name__)
 
-MESSAGES_A_READ = 5_000
-"""Messages that one transaction takes in: they are parsed in well under a second, and held in memory together."""
-
-BYTES_A_READ = 16 << 20
-"""Bytes of messages that one transaction takes in: each may have up to a megabyte."""
-
 
 @dataclass(frozen=True, slots=True)
 class IntakeReport:
@@ -107,8 +101,8 @@ def _intake_stream(platform: Platform, name: str, wait_s: float) -> IntakeReport
     read = platform.nats.read(
         state,
         cursor.last_seq,
-        limit=MESSAGES_A_READ,
-        max_bytes=BYTES_A_READ,
+        limit=platform.tuning.inbox.messages_a_read,
+        max_bytes=platform.tuning.inbox.bytes_a_read,
         wait_s=max(wait_s, 0.05),
         with_last=cursor.last_digest is not None,
         past_foreign=is_left_behind(cursor, state),

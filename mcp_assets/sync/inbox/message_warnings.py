@@ -10,9 +10,6 @@ from mcp_assets.events import Event
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 
-MAX_WARNINGS = 1_000
-"""Rows that are kept, because a publisher may make any number of them. The least recently seen are deleted first."""
-
 _MAX_SUBJECT = 200
 """Characters of a subject that are kept: an index row of PostgreSQL is bounded."""
 
@@ -78,7 +75,7 @@ def keep_warnings(platform: Platform, connection: Connection, taken_in: Iterable
     ordered = [rows[key] for key in sorted(rows)]
     columns = {name: [row[name] for row in ordered] for name in ordered[0]}
     connection.execute(platform.postgres.query("keep_warnings"), columns)
-    connection.execute(platform.postgres.query("forget_old_warnings"), {"kept": MAX_WARNINGS})
+    connection.execute(platform.postgres.query("forget_old_warnings"), {"kept": platform.tuning.inbox.warnings_kept})
 
 
 def find_warnings(

@@ -20,9 +20,6 @@ from mcp_assets.stores.postgres import Connection
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 20
-"""Results that are held in memory and published together; each has up to the server's size of a message."""
-
 _LONGEST_TEXT = 1_000
 """Characters that are left of a text if the result without any list is still too large."""
 
@@ -129,7 +126,7 @@ def _publish_some(platform: Platform) -> int:
     """The rows stay locked until NATS has confirmed them, so that another process publishes other rows meanwhile."""
     query = platform.postgres.query
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(query("claim_results"), {"limit": _AT_ONCE}).fetchall()
+        rows = connection.execute(query("claim_results"), {"limit": platform.tuning.inbox.results_at_once}).fetchall()
         if not rows:
             return 0
         max_bytes = platform.nats.max_payload()

@@ -22,10 +22,6 @@ from mcp_assets.stores.source_tables.rows import SourceRow
 
 logger = logging.getLogger(__name__)
 
-LOOKS_AFTER_S = (2.0, 10.0, 60.0)
-"""Seconds after the event, about, at which its entity is rechecked: most commits follow within the first, and a
-transaction that takes a minute is rare; the sweep finds the row of a later one."""
-
 LOOK_SUBJECT = "mcp_assets.look"
 """Stands in the inbox for the subject of a look if no message waits for its answer."""
 
@@ -80,7 +76,7 @@ def note(platform: Platform, connection: Connection, entity_type: str, early: Se
         platform.postgres.query("note_rechecks"),
         {
             "entity_type": entity_type,
-            "after_s": LOOKS_AFTER_S[0],
+            "after_s": platform.tuning.index.rechecks_after_s[0],
             "entity_id": [one.entity_id for one in early],
             "asked": [json.dumps(list(dict.fromkeys(one.asked))) if one.asked else "[]" for one in early],
         },
@@ -192,13 +188,14 @@ def _decide(
     due: Sequence[_Due],
     hashes: Mapping[str, tuple[bool, str]],
 ) -> int:
+    rechecks_after_s = platform.tuning.index.rechecks_after_s
     looks: list[tuple[str, str, str, str | None, int]] = []
     later: list[_Due] = []
     ended: list[str] = []
     found = 0
     for row in due:
         differs = row.differs(hashes.get(row.entity_id))
-        last = row.looks + 1 >= len(LOOKS_AFTER_S)
+        last = row.looks + 1 >= len(rechecks_after_s)
         found += differs
         if not differs and not last and not (row.asked and row.in_ledger):
             later.append(row)
@@ -212,7 +209,7 @@ def _decide(
     insert_looks(platform, connection, entity_type, looks)
     query = platform.postgres.query
     if later:
-        after_s = [LOOKS_AFTER_S[row.looks + 1] for row in later]
+        after_s = [rechecks_after_s[row.looks + 1] for row in later]
         ids = [row.entity_id for row in later]
         connection.execute(
             query("postpone_rechecks"), {"entity_type": entity_type, "entity_id": ids, "after_s": after_s}

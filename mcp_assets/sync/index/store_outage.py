@@ -19,9 +19,6 @@ _ANSWER_WITHIN_S = 10.0
 A server that takes some seconds for each answer is slow, and runs work with it.
 """
 
-_VALID_S = 1.0
-"""How long an answer, or the lack of one, is reused, because several sensors ask."""
-
 
 class QdrantProbe:
     """Whether Qdrant answers now; one for each platform. Thread-safe."""
@@ -36,7 +33,7 @@ class QdrantProbe:
     def silence(self) -> str | None:
         """Why no run can work with Qdrant now; None if it answers."""
         with self._asking:
-            if time.monotonic() - self._asked_at > _VALID_S:
+            if time.monotonic() - self._asked_at > self._platform.tuning.index.qdrant_answer_valid_s:
                 self._silence = self._ask()
                 self._asked_at = time.monotonic()
             return self._silence

@@ -31,20 +31,11 @@ logger = logging.getLogger(__name__)
 SHARE_OF_A_CORE = 0.01
 """Of the source database and of this process together, by measured cost: too little for a person to notice."""
 
-ROWS_A_SLICE = 1_000_000
-"""Rows that one statement compares: it takes some 4 s. Smaller slices cost more, because each reads the whole table."""
-
 _UNKNOWN_WIDTH = SLOTS // 16
 """Slots of the first slice of a table whose size no pass has measured."""
 
-_LEAST_PAUSE_S = 2.0
-"""Between two slices of a type: small tables would otherwise be compared many times a second."""
-
 _KEPT_S = 60.0
 """How long the sweeper goes on after `keep`: a sensor calls it at each tick, and ticks are less than a minute apart."""
-
-_LOCKED_S = 10.0
-"""How often a process looks whether the process that sweeps has ended, and the longest rest before it looks again."""
 
 _AFTER_AN_ERROR_S = 60.0
 """How long the sweep rests after a store did not answer: an outage lasts, and each try costs a time-out."""
@@ -125,26 +116,29 @@ class SweepPass:
         return self.age_s > 3 * self.counts.seconds + _KEPT_S
 
 
-def pause_s(cost_s: float, pass_costs_s: Mapping[str, float], entity_type: str) -> float:
-    """How long the sweep of a type rests after a slice that took `cost_s`.
+def pause_s(cost_s: float, pass_costs_s: Mapping[str, float], entity_type: str, *, least_s: float) -> float:
+    """How long the sweep of a type rests after a slice that took `cost_s`; at least `least_s`.
 
     `pass_costs_s`: what a pass over the table of each type costs. Each type has a part of the share of a core in
     proportion to the square root of its cost, so that neither small nor large tables wait long for the others.
     """
     roots = {name: math.sqrt(max(cost, 1e-6)) for name, cost in pass_costs_s.items()}
     part = roots[entity_type] / sum(roots.values())
-    return max(_LEAST_PAUSE_S, cost_s / (SHARE_OF_A_CORE * part))
+    return max(least_s, cost_s / (SHARE_OF_A_CORE * part))
 
 
-def width_of_slice(next_slot: int, counts: PassCounts, last: PassCounts | None) -> int:
-    """How many slots the next slice takes, by the rows of the last pass, or else by those of this pass so far."""
+def width_of_slice(next_slot: int, counts: PassCounts, last: PassCounts | None, *, rows_a_slice: int) -> int:
+    """How many slots the next slice takes, so that it has about `rows_a_slice` rows.
+
+    The rows are estimated by the last pass, or else by this pass so far.
+    """
     if last is not None:
         rows = last.rows
     elif next_slot:
         rows = counts.rows * SLOTS // next_slot
     else:
         return _UNKNOWN_WIDTH
-    slices = max(1, -(-rows // ROWS_A_SLICE))
+    slices = max(1, -(-rows // rows_a_slice))
     return -(-SLOTS // slices)
 
 
@@ -171,14 +165,14 @@ def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bo
     """
     reader = platform.source(entity_type)
     assert reader is not None  # noqa: S101  (only types with a source table are swept)
-    query, names = platform.postgres.query, {"entity_type": entity_type}
+    query, names, tuning = platform.postgres.query, {"entity_type": entity_type}, platform.tuning.index
     began = time.monotonic()
     session.execute(query("begin_sweep"), names)
     row = session.execute(query("lock_sweep"), names).fetchone()
     assert row is not None  # noqa: S101  (the statement before makes the row)
     next_slot, number, counts = row[0], row[1], PassCounts(**row[2])
     last = PassCounts(**row[3]) if row[4] else None
-    width = width_of_slice(next_slot, counts, last)
+    width = width_of_slice(next_slot, counts, last, rows_a_slice=tuning.sweep_rows_a_slice)
     slots = (next_slot, min(next_slot + width, SLOTS))
     limit = platform.settings.sweep_rows
     with session.transaction():
@@ -193,7 +187,8 @@ def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bo
         counts.asked += _act(platform, session, entity_type, slots, number, counts, compared)
         cost_s = time.monotonic() - began
         counts.cost_s += cost_s
-        counts.seconds += cost_s + pause_s(cost_s, _pass_costs(session, platform, entity_type, counts), entity_type)
+        costs = _pass_costs(session, platform, entity_type, counts)
+        counts.seconds += cost_s + pause_s(cost_s, costs, entity_type, least_s=tuning.sweep_least_pause_s)
         parameters = {**names, "counts": json.dumps(asdict(counts)), "next_slot": slots[1]}
         session.execute(query("end_sweep_pass" if ends else "move_sweep"), parameters)
     return ends
@@ -305,7 +300,7 @@ class Sweeper:
             self._changed.wait_for(lambda: self._closed, timeout=seconds)
 
     def _run(self) -> None:
-        postgres = self.platform.postgres
+        postgres, locked_s = self.platform.postgres, self.platform.tuning.index.sweep_locked_s
         lock = lock_name(postgres, Lock.SWEEP)
         while self._kept():
             try:
@@ -316,23 +311,25 @@ class Sweeper:
                 logger.warning("the sweep rests for %.0f s: %s", _AFTER_AN_ERROR_S, error)
                 self._rest(_AFTER_AN_ERROR_S)
             else:
-                self._rest(min(_LOCKED_S, max(0.0, self._until - time.monotonic())))
+                self._rest(min(locked_s, max(0.0, self._until - time.monotonic())))
 
     def _sweep(self, session: Connection) -> None:
-        types = self.platform.settings.entity_types
+        types, tuning = self.platform.settings.entity_types, self.platform.tuning.index
         due = {name: 0.0 for name in types if types[name].source is not None}
         while due and self._kept():
             entity_type = min(due, key=lambda name: due[name])
             wait_s = due[entity_type] - time.monotonic()
             if wait_s > 0:
-                self._rest(min(wait_s, _LOCKED_S))
+                self._rest(min(wait_s, tuning.sweep_locked_s))
                 continue
             began = time.monotonic()
             try:
                 sweep_slice(self.platform, session, entity_type)
                 cost_s = time.monotonic() - began
                 costs = _pass_costs(session, self.platform, entity_type, PassCounts(cost_s=cost_s))
-                due[entity_type] = time.monotonic() + pause_s(cost_s, costs, entity_type)
+                due[entity_type] = time.monotonic() + pause_s(
+                    cost_s, costs, entity_type, least_s=tuning.sweep_least_pause_s
+                )
             except (StoreUnavailable, StoreRefused) as error:
                 if session.broken:
                     raise

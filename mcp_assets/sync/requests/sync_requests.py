@@ -24,10 +24,6 @@ from mcp_assets.sync.resolve_ids import find_entities
 
 logger = logging.getLogger(__name__)
 
-TRIES = 5
-"""Tries of a request whose stores do not answer. After the last one the request is answered with the error and becomes
-a dead letter: its sender may not wait for ever."""
-
 REQUEST_KINDS = (MessageKind.SYNC, MessageKind.VALIDATE)
 """The kinds of messages that are answered here; each kind has a drain of its own."""
 
@@ -289,7 +285,7 @@ def _keep(platform: Platform, connection: Connection, answer: Answer) -> None:
 
 def _postpone(platform: Platform, request: Request, error: str) -> Answer:
     """Postpone the request for another try, or after the last one make it a dead letter."""
-    given_up = request.attempts + 1 >= TRIES
+    given_up = request.attempts + 1 >= platform.tuning.requests.tries
     answer = Answer(request, {"sync_type": request.request.sync_type.value}, error, is_final=given_up)
     with platform.postgres.transaction() as connection:
         if given_up:

@@ -20,9 +20,6 @@ _COLUMNS = list(ExportedEdge.__slots__)
 _CATEGORIES = ("source_type", "target_type", "relationship_type", "origin")
 """Columns with few different values: stored once each, they take a fraction of the memory and of the file."""
 
-_ROWS_AT_ONCE = 50_000
-"""Rows of a file that are in memory at once: some tens of megabytes."""
-
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _PARQUET = pa.schema(
     [(name, _WORD if name in _CATEGORIES else pa.float32() if name == "strength" else pa.string()) for name in _COLUMNS]
@@ -39,11 +36,12 @@ def export(
         StoreUnavailable, StoreRefused: the table of edges cannot be read.
     """
     edges = exported(platform, types=types, min_strength=min_strength)
+    rows_at_once = platform.tuning.views.export_rows_at_once
     match format_:
         case Format.CSV:
-            return _write_csv(edges, path)
+            return _write_csv(edges, path, rows_at_once)
         case Format.PARQUET:
-            return _write_parquet(edges, path)
+            return _write_parquet(edges, path, rows_at_once)
         case Format.GRAPHML:
             with path.open("w"):  # raises OSError if the path cannot be written; igraph would raise an error of its own
                 pass
@@ -55,10 +53,10 @@ def export(
     return int(graph.ecount())
 
 
-def _write_csv(edges: Iterator[ExportedEdge], path: Path) -> int:
+def _write_csv(edges: Iterator[ExportedEdge], path: Path, rows_at_once: int) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        for part in _parts(edges):
+        for part in _parts(edges, rows_at_once):
             part.to_csv(file, index=False, header=not count)
             count += len(part)
         if not count:
@@ -66,18 +64,18 @@ def _write_csv(edges: Iterator[ExportedEdge], path: Path) -> int:
     return count
 
 
-def _write_parquet(edges: Iterator[ExportedEdge], path: Path) -> int:
+def _write_parquet(edges: Iterator[ExportedEdge], path: Path, rows_at_once: int) -> int:
     count = 0
     with path.open("wb") as file, pq.ParquetWriter(file, _PARQUET) as writer:
-        for part in _parts(edges):
+        for part in _parts(edges, rows_at_once):
             writer.write_table(pa.Table.from_pandas(part, schema=_PARQUET, preserve_index=False))
             count += len(part)
     return count
 
 
-def _parts(edges: Iterator[ExportedEdge]) -> Iterator[pd.DataFrame]:
-    """Tables of at most _ROWS_AT_ONCE edges, so that memory does not grow with the file."""
-    while part := list(islice(edges, _ROWS_AT_ONCE)):
+def _parts(edges: Iterator[ExportedEdge], rows_at_once: int) -> Iterator[pd.DataFrame]:
+    """Tables of at most `rows_at_once` edges, so that memory does not grow with the file."""
+    while part := list(islice(edges, rows_at_once)):
         yield edge_table(part)
 
 

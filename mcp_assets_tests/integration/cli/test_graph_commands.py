@@ -16,9 +16,9 @@ from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.settings import variable_of
-from mcp_assets.sync.views import export as export_module
 from mcp_assets.sync.views.export import export
 from mcp_assets.sync.views.graph import Format
+from mcp_assets.tuning import Tuning, ViewTuning
 from mcp_assets_tests.linking import AngleEmbedder, index, relink, write_source
 
 A, PAGE, C = EntityRef("task", "A"), EntityRef("page", "P"), EntityRef("memory", "C")
@@ -26,8 +26,7 @@ A, PAGE, C = EntityRef("task", "A"), EntityRef("page", "P"), EntityRef("memory",
 
 @pytest.fixture
 def world(make_platform: Callable[..., Platform]) -> Platform:
-    platform = make_platform()
-    platform._embedder = AngleEmbedder()
+    platform = make_platform(embedder=AngleEmbedder())
     create_source_tables(platform)
     write_source(platform, A, "Wash the </script> car @0", "as page:P says")
     write_source(platform, PAGE, "Cars @5", "part of memory:C")
@@ -89,10 +88,8 @@ def test_exports_hold_every_edge_with_its_types(world: Platform, tmp_path: Path)
 
 
 @pytest.mark.parametrize("rows_at_once", [2, 5])
-def test_files_that_are_written_in_parts_are_whole(
-    world: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
-) -> None:
-    monkeypatch.setattr(export_module, "_ROWS_AT_ONCE", rows_at_once)
+def test_files_that_are_written_in_parts_are_whole(world: Platform, tmp_path: Path, rows_at_once: int) -> None:
+    world.tuning = Tuning(views=ViewTuning(export_rows_at_once=rows_at_once))
     for format_ in (Format.CSV, Format.PARQUET):
         assert export(world, format_, tmp_path / "whole", types=[]) == 5
         read = pd.read_csv if format_ is Format.CSV else pd.read_parquet

@@ -13,15 +13,14 @@ from mcp_assets.defs.keys import CENSUS
 from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.checks import CHECKS, evaluate
 from mcp_assets.sync.inbox.intake import intake
-from mcp_assets_tests.hashing import TASKS, counting, fill, qdrant, sync, task_point
+from mcp_assets_tests.hashing import TASKS, HashEmbedder, fill, qdrant, sync, task_point
 
 WORLD = ("task-00", "memory-01")
 
 
 @pytest.fixture
 def world(make_platform: Callable[..., Platform]) -> Platform:
-    platform = make_platform(shards=2)
-    counting(platform)
+    platform = make_platform(embedder=HashEmbedder(), shards=2)
     fill(platform, 60)
     platform.nats.ensure_stream(platform.settings.streams[0])
     return platform
@@ -176,10 +175,7 @@ def test_checks_of_a_store_that_cannot_be_read_fail_with_the_reason(
     make_platform: Callable[..., Platform], world: Platform, gone: dict[str, Any], failing: set[str]
 ) -> None:
     changes = {key: SecretStr(value) if key == "nats_url" else value for key, value in gone.items()}
-    platform = make_platform(shards=2, retry_attempts=1, **changes)
-    # Made of the settings it had before.
-    platform.settings.__dict__.pop("entity_types", None)
-    counting(platform)
+    platform = make_platform(embedder=HashEmbedder(), shards=2, retry_attempts=1, **changes)
     findings = {name: evaluate(platform, name) for name in CHECKS}
     assert {name for name, finding in findings.items() if not finding.passed} == failing
     for name in failing:

@@ -13,7 +13,7 @@ import pytest
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.definitions import build_defs
-from mcp_assets.defs import index_run, sensors
+from mcp_assets.defs import index_run
 from mcp_assets.defs.keys import DRAIN_TAG, EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
@@ -26,6 +26,7 @@ from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.locks import sole_linker
 from mcp_assets.sync.link.marks import Reason, mark, pending_links
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
+from mcp_assets.tuning import DefsTuning, Tuning
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, relink, write_source
 
 A, B, PAGE = EntityRef("task", "A"), EntityRef("task", "B"), EntityRef("page", "P")
@@ -33,8 +34,7 @@ A, B, PAGE = EntityRef("task", "A"), EntityRef("task", "B"), EntityRef("page", "
 
 @pytest.fixture
 def world(make_platform: Callable[..., Platform]) -> Platform:
-    platform = make_platform(types=TYPES, shards=2)
-    platform._embedder = AngleEmbedder()
+    platform = make_platform(embedder=AngleEmbedder(), types=TYPES, shards=2)
     create_source_tables(platform)
     platform.nats.ensure_stream(platform.settings.streams[0])
     return platform
@@ -213,7 +213,7 @@ def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_s
     assert len(batches) == 1
     assert pending_links(world, up_to=1) == 1
 
-    monkeypatch.setattr(sensors, "_LEFT_S", 0.0)
+    world.tuning = Tuning(defs=DefsTuning(marks_left_s=0.0))
     defs = build_defs(world.settings, {"platform": Fixed()})
     context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": Fixed()})
     (request,) = defs.resolve_sensor_def("relationship_sensor").evaluate_tick(context).run_requests or ()

@@ -10,17 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 import dagster as dg
 import pytest
 
-from mcp_assets.defs import event_log
 from mcp_assets.entities.refs import shard_of, slot_of
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.collections.model_collections import find_collection
-from mcp_assets.sync.inbox import drain_workers
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_lock import heartbeats, hold_drain_lock
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.link.marks import pending_links
+from mcp_assets.tuning import DefsTuning, InboxTuning, Tuning
 from mcp_assets_tests.integration.defs.conftest import ASSETS, Backfills, Logged, Ran
 from mcp_assets_tests.observing import take_in
 from mcp_assets_tests.openai_stub import OpenAIStub
@@ -151,10 +150,10 @@ def test_a_materialization_tells_the_numbers_of_its_partition(
     }
 
 
+@pytest.mark.tuning(Tuning(defs=DefsTuning(events_every_s=0.0)))
 def test_a_full_run_observes_its_progress_and_materializes_nothing_before_it_is_complete(
     write: Write, run: Run, monkeypatch: pytest.MonkeyPatch, stub: OpenAIStub
 ) -> None:
-    monkeypatch.setattr(event_log, "EVENTS_EVERY_S", 0.0)
     # Two batches are in flight and at most four are drawn and not reported. Therefore the first of the fifteen batches
     # of task-01 is reported before the last one begins, and fails.
     monkeypatch.setenv("MCP_ASSETS_BATCH_SIZE", "10")
@@ -294,15 +293,14 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.tuning(Tuning(inbox=InboxTuning(taken_over_s=0.0)))
 def test_a_drain_that_could_not_do_what_it_took_over_fails_by_name_and_has_done_its_own(
     platform: Platform,
     write: Write,
     run: Run,
     instance: dg.DagsterInstance,
     stub: OpenAIStub,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(drain_workers, "TAKEN_OVER_S", 0.0)
     platform.settings.drain_linger_s = 1.0
     write("task", {"t1": "one"})
     write("page", {"p1": "a broken page"})

@@ -19,13 +19,12 @@ from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync.consistency.checks import evaluate
-from mcp_assets.sync.inbox import drain_requests
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_lock import hold_drain_lock
-from mcp_assets.sync.index import store_outage
 from mcp_assets.sync.index.provider_outage import provider_outages, provider_refuses
 from mcp_assets.sync.index.store_outage import QdrantProbe
 from mcp_assets.sync.views.pending import pending
+from mcp_assets.tuning import InboxTuning, IndexTuning, Tuning
 from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, Ran
 from mcp_assets_tests.observing import inbox, ledger, replace_stream, take_in
 from mcp_assets_tests.openai_stub import OpenAIStub
@@ -129,10 +128,8 @@ def test_events_that_come_without_end_do_not_keep_a_tick_from_asking(platform: P
         publishing.result()
 
 
-def test_a_burst_has_its_drains_asked_for_before_all_of_it_is_taken_in(
-    platform: Platform, tick: Tick, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mcp_assets.sync.inbox.intake.MESSAGES_A_READ", 50)
+@pytest.mark.tuning(Tuning(inbox=InboxTuning(messages_a_read=50)))
+def test_a_burst_has_its_drains_asked_for_before_all_of_it_is_taken_in(platform: Platform, tick: Tick) -> None:
     platform.nats.publish(thin("task", *(f"t{n}" for n in range(120))))
 
     assert types_of(tick()) == ["task"]
@@ -169,14 +166,12 @@ def test_no_run_is_asked_for_while_a_drain_lives_and_one_is_once_it_has_gone(
     assert types_of(tick()) == ["task"]
 
 
-def test_what_comes_while_a_drain_of_another_type_lives_is_left_to_it_at_first(
-    platform: Platform, tick: Tick, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_comes_while_a_drain_of_another_type_lives_is_left_to_it_at_first(platform: Platform, tick: Tick) -> None:
     with hold_drain_lock(platform, "task", "some run"):
         platform.nats.publish(thin("page", "p1"))
         assert tick().run_requests == []
 
-        monkeypatch.setattr(drain_requests, "LEFT_TO_DRAINS_S", 0.0)
+        platform.tuning = Tuning(inbox=InboxTuning(left_to_drains_s=0.0))
         assert types_of(tick()) == ["page"]
 
 
@@ -216,13 +211,12 @@ def test_work_of_a_run_that_never_began_to_drain_is_asked_for_again(
     platform: Platform,
     instance: dg.DagsterInstance,
     tick: Tick,
-    monkeypatch: pytest.MonkeyPatch,
     status: dg.DagsterRunStatus,
 ) -> None:
     platform.nats.publish(thin("task", "t1"))
     make_run(instance, status, drain="task")
     assert tick().run_requests == []
-    monkeypatch.setattr(drain_requests, "STARTING_S", 0.0)
+    platform.tuning = Tuning(inbox=InboxTuning(starting_s=0.0))
     assert types_of(tick()) == ["task"]
 
 
@@ -276,7 +270,6 @@ def test_a_full_sync_that_fails_each_time_keeps_no_event_of_its_type_waiting_and
     tick: Tick,
     write: Write,
     run: Callable[..., Ran],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write("task", {f"t{n}": f"text {n}" for n in range(150)})
     assert run("task-00", "task-03").success
@@ -299,7 +292,7 @@ def test_a_full_sync_that_fails_each_time_keeps_no_event_of_its_type_waiting_and
 
     make_run(instance, dg.DagsterRunStatus.FAILURE, full_sync="task")
     assert types_of(tick(), FULL_SYNC_TAG) == []
-    monkeypatch.setattr(drain_requests, "FULL_SYNC_AGAIN_S", 0.0)
+    platform.tuning = Tuning(inbox=InboxTuning(full_sync_again_s=0.0))
     assert types_of(tick(), FULL_SYNC_TAG) == ["task"]
 
 
@@ -382,10 +375,10 @@ def tick_of(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Callab
     return evaluate
 
 
+@pytest.mark.tuning(Tuning(index=IndexTuning(qdrant_answer_valid_s=0.0)))
 def test_no_run_is_asked_for_while_qdrant_is_silent_and_the_next_tick_asks_once_it_answers(
-    platform: Platform, tick_of: Callable[[str], SensorExecutionData], write: Write, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, tick_of: Callable[[str], SensorExecutionData], write: Write
 ) -> None:
-    monkeypatch.setattr(store_outage, "_VALID_S", 0.0)
     write("task", {"t1": "text"})
     platform.nats.publish(
         [*thin("task", "t1"), ("relationship.analyze.request", b'{"entity_type": "task", "entity_id": "t1"}')]
@@ -413,14 +406,14 @@ def test_no_run_is_asked_for_while_qdrant_is_silent_and_the_next_tick_asks_once_
 
 
 def test_a_drain_that_fails_at_once_each_time_is_not_asked_for_at_each_tick(
-    platform: Platform, instance: dg.DagsterInstance, tick: Tick, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, instance: dg.DagsterInstance, tick: Tick
 ) -> None:
     platform.nats.publish(thin("task", "t1") + thin("page", "p1"))
     make_run(instance, dg.DagsterRunStatus.FAILURE, drain="task")
     assert sorted(types_of(tick())) == ["page", "task"]
     make_run(instance, dg.DagsterRunStatus.FAILURE, drain="task")
     assert types_of(tick()) == ["page"]
-    monkeypatch.setattr(drain_requests, "DRAIN_AGAIN_S", 0.0)
+    platform.tuning = Tuning(inbox=InboxTuning(drain_again_s=0.0))
     assert sorted(types_of(tick())) == ["page", "task"]
 
 

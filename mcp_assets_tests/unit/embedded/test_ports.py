@@ -70,7 +70,6 @@ def test_a_port_that_another_process_took_before_the_server_was_lost_unless_clie
         assert not port.was_lost()
 
 
-def test_an_error_names_the_ports_when_none_is_free(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "SEARCHED", 2)
+def test_an_error_names_the_ports_when_none_is_free(free: int) -> None:
     with taken(free, free + 1), pytest.raises(OSError, match=f"{free} to {free + 1}"):
-        LoopbackPort(free, remembered=None).choose()
+        LoopbackPort(free, remembered=None, searched=2).choose()

@@ -4,17 +4,12 @@ import asyncio
 import os
 from pathlib import Path
 
-import pytest
-
-from mcp_assets.embedded import supervisor
 from mcp_assets.embedded.supervisor import ServerOutput
 
 
-def test_a_log_is_bounded_and_keeps_the_newest_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "LOG_BYTES", 1000)
-
+def test_a_log_is_bounded_and_keeps_the_newest_lines(tmp_path: Path) -> None:
     async def write_5000_bytes() -> str:
-        output = ServerOutput(tmp_path / "server.log")
+        output = ServerOutput(tmp_path / "server.log", max_bytes=1000)
         for number in range(50):
             os.write(output.write_end, f"{number:099}\n".encode())
             output.last_lines()

@@ -1,0 +1,142 @@
+"""Tuning: the numbers that a test or a benchmark changes, each with its unit and its reason, grouped by room.
+
+No setting leads here: what an operator may change is in `settings`. A number that no caller changes stays a constant of
+the module that uses it. A platform has one `Tuning`, and code reads it there: `platform.tuning.inbox.taken_over_s`.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreTuning:
+    """Of `stores`: how much one request carries, and how long one waits."""
+
+    postgres_timeout_s: float = 15.0
+    """Seconds for a connection to PostgreSQL, a new one or one of the pool; libpq waits for at least two."""
+
+    qdrant_bytes_a_request: int = 16 << 20
+    """Bytes of one write to Qdrant, which refuses bodies over 32 MiB; a proxy before it may refuse smaller ones."""
+
+    source_rows_a_fetch: int = 10_000
+    """Rows that a cursor over a source table in another database fetches at once: some 1 MB of ids and hashes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionTuning:
+    """Of `sync.collections`."""
+
+    payloads_a_page: int = 500
+    """Payloads whose keys one request reads, and one request writes, renamed: whole metadata, some kilobytes each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexTuning:
+    """Of `sync.index`: the sweep, the rechecks, and the probe of Qdrant."""
+
+    sweep_rows_a_slice: int = 1_000_000
+    """Rows that one statement compares: it takes some 4 s. Smaller slices cost more, because each reads the whole
+    table."""
+
+    sweep_least_pause_s: float = 2.0
+    """Seconds between two slices of a type: small tables would otherwise be compared many times a second."""
+
+    sweep_locked_s: float = 10.0
+    """Seconds after which a process looks again whether the process that sweeps has ended, and the longest rest before
+    the sweep looks again."""
+
+    rechecks_after_s: tuple[float, ...] = (2.0, 10.0, 60.0)
+    """Seconds after the event, about, at which its entity is rechecked: most commits follow within the first, and a
+    transaction that takes a minute is rare; the sweep finds the row of a later one."""
+
+    qdrant_answer_valid_s: float = 1.0
+    """Seconds for which the probe reuses an answer of Qdrant, or the lack of one, because several sensors ask."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxTuning:
+    """Of `sync.inbox`: intake, drains, when a run is asked for, warnings, and the outbox."""
+
+    messages_a_read: int = 5_000
+    """Messages that one transaction takes in: they are parsed in well under a second, and held in memory together."""
+
+    bytes_a_read: int = 16 << 20
+    """Bytes of messages that one transaction takes in: each may have up to a megabyte."""
+
+    intake_wait_s: float = 0.5
+    """Seconds for which the reader of a drain waits for messages at a time: so soon it notices that the workers
+    leave."""
+
+    taken_over_s: float = 3.0
+    """Seconds after which a drain takes over messages of another type that came before the drain was asked for.
+
+    They have a run of their own on the way, which starts within a second or two; after that it is late or lost.
+    """
+
+    left_to_drains_s: float = 2.0
+    """Seconds for which messages are left to a living drain of another type, which takes them over within this time."""
+
+    starting_s: float = 30.0
+    """A run that has not begun to drain this many seconds after it was made or launched counts as lost.
+
+    A run begins within a second, or some 20 s if the process that forks runs has to be started on a busy machine. One
+    run too many does no harm, because it finds the lock of its type taken and ends.
+    """
+
+    full_sync_again_s: float = 60.0
+    """Seconds after which a failed full sync for lost events is asked for again; doubled after each further failure."""
+
+    drain_again_s: float = 15.0
+    """Seconds after which a drain is asked for again if it failed twice in a row; doubled after each further failure.
+
+    After one failure it is asked for at once. A drain that fails each time would otherwise fill the list of runs. The
+    outages that are known beforehand, of Qdrant and of the embedding provider, cost no run at all.
+    """
+
+    warnings_kept: int = 1_000
+    """Rows of warnings that are kept, because a publisher may make any number of them. The least recently seen are
+    deleted first."""
+
+    results_at_once: int = 20
+    """Results that are held in memory and published together; each has up to the server's size of a message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTuning:
+    """Of `sync.requests`."""
+
+    tries: int = 5
+    """Tries of a request whose stores do not answer. After the last one the request is answered with the error and
+    becomes a dead letter, because its sender may not wait for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewTuning:
+    """Of `sync.views`."""
+
+    export_rows_at_once: int = 50_000
+    """Rows of an exported file that are in memory at once: some tens of megabytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefsTuning:
+    """Of `defs`: what runs and sensors do in Dagster."""
+
+    events_every_s: float = 10.0
+    """Seconds between two reports of a run about its partitions: each event costs Dagster's event log some 8 ms, and a
+    person does not read faster than this."""
+
+    marks_left_s: float = 5.0
+    """Seconds after which relink marks, while no unfinished run links, count as left by a run that died."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """All of them; the defaults are those of production."""
+
+    stores: StoreTuning = field(default_factory=StoreTuning)
+    collections: CollectionTuning = field(default_factory=CollectionTuning)
+    index: IndexTuning = field(default_factory=IndexTuning)
+    inbox: InboxTuning = field(default_factory=InboxTuning)
+    requests: RequestTuning = field(default_factory=RequestTuning)
+    views: ViewTuning = field(default_factory=ViewTuning)
+    defs: DefsTuning = field(default_factory=DefsTuning)
