@@ -122,7 +122,7 @@ def take_turns(stack: Bench, refs: list[EntityRef], rounds: int) -> list[Round]:
 
 def forget_links(stack: Bench) -> None:
     stack.query(
-        "TRUNCATE mcp_assets.linked, mcp_assets.spares, mcp_assets.reference_uses, mcp_assets.relink_marks,"
+        "TRUNCATE mcp_assets.linked, mcp_assets.reserves, mcp_assets.reference_uses, mcp_assets.relink_marks,"
         " relationships"
     )
 

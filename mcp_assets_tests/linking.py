@@ -148,7 +148,7 @@ def forget_links(platform: Platform) -> None:
     """Everything that the linker wrote, gone; `tag_weights`, an input, stays."""
     with platform.postgres.transaction() as connection:
         schema = sql.Identifier(platform.postgres.schema)
-        for table in ("relink_marks", "linked", "spares", "reference_uses"):
+        for table in ("relink_marks", "linked", "reserves", "reference_uses"):
             connection.execute(sql.SQL("TRUNCATE {}.{}").format(schema, sql.Identifier(table)))
         connection.execute("DELETE FROM relationships WHERE origin = 'mcp_assets'")
 
@@ -169,7 +169,7 @@ def empty_world(platform: Platform) -> None:
         for table in (
             "relink_marks",
             "linked",
-            "spares",
+            "reserves",
             "reference_uses",
             "tag_weights",
             "entities",

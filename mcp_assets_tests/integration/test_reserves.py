@@ -8,6 +8,7 @@ from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeKey, EdgeType
 from mcp_assets.platform import Platform
+from mcp_assets.settings import Settings
 from mcp_assets.sync.link import linker
 from mcp_assets.sync.link.prefetch import Prefetch
 from mcp_assets_tests.linking import (
@@ -21,6 +22,7 @@ from mcp_assets_tests.linking import (
     shorten_lists,
     write_source,
 )
+from mcp_assets_tests.migrating import downgrade, upgrade
 from mcp_assets_tests.observing import rows
 
 A, B, C, D, E = (EntityRef("task", letter) for letter in "abcde")
@@ -68,7 +70,7 @@ def listed(platform: Platform, source: EntityRef) -> list[EntityRef]:
 
 def reserves(platform: Platform, ref: EntityRef) -> list[EntityRef]:
     ((neighbours,),) = rows(
-        platform, "SELECT neighbours FROM {schema}.spares WHERE (entity_type, entity_id) = (%s, %s)", *ref
+        platform, "SELECT neighbours FROM {schema}.reserves WHERE (entity_type, entity_id) = (%s, %s)", *ref
     )
     return [EntityRef(*name) for name, _ in neighbours]
 
@@ -146,8 +148,21 @@ def test_no_reserve_takes_the_place_of_an_edge_that_another_program_removed(
     assert graph(world) == rebuild(world)
 
 
+def test_a_reserve_moves_up_after_the_upgrade_that_renamed_its_table(
+    world: Platform, asked: list[EntityRef], settings: Settings
+) -> None:
+    downgrade(settings, "0021")
+    upgrade(settings, "head")
+    delete_source(world, B)
+    index(world, B)
+    relink(world)
+    assert listed(world, A) == [C]
+    assert A not in asked
+    assert graph(world) == rebuild(world)
+
+
 def test_an_entity_that_is_gone_has_no_reserves(world: Platform) -> None:
     delete_source(world, A)
     index(world, A)
     relink(world)
-    assert not rows(world, "SELECT FROM {schema}.spares WHERE entity_id = 'a'")
+    assert not rows(world, "SELECT FROM {schema}.reserves WHERE entity_id = 'a'")

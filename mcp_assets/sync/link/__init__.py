@@ -7,6 +7,6 @@ A change of an entity writes a *mark* (`marks`). The linker (`linker`) removes m
 (`changes`) and lists (`semantic_neighbours`, `topical_neighbours`, `stored_lists`), and asks Qdrant before their turn
 (`prefetch`). `graph.ranking` defines list, reserve and cut-off.
 
-Writes: `linked`, `spares`, `reference_uses`, `tag_weights`, `relink_marks`, and edges in `relationships`.
+Writes: `linked`, `reserves`, `reference_uses`, `tag_weights`, `relink_marks`, and edges in `relationships`.
 Locks: one advisory lock of a session for the linker that works; one of a transaction for each change of edges.
 """

@@ -36,9 +36,9 @@ class LinkState:
     slug_key: str | None
     tags: frozenset[str]
     semantic_cut_off: float | None = None
-    """Of the entity's semantic list (see `NeighbourList`): the column `linked.semantic_floor`."""
+    """Of the entity's semantic list (see `NeighbourList`): the column `linked.semantic_cut_off`."""
     topical_cut_off: float | None = None
-    """The same of its topical list: the column `linked.topical_floor`."""
+    """The same of its topical list: the column `linked.topical_cut_off`."""
     linked_by: str = ""
     """The fingerprint of the rules by which it was last linked."""
 

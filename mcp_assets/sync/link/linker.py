@@ -11,7 +11,7 @@ decides which of two kinds of work it is:
 
 When very many entities have changed at once, a *rebuild* is cheaper than comparing each change with the lists of
 others: all living entities are marked for lists, and the changes that are marked then are covered by it (the column
-`relink_marks.swept`), so that they leave the lists of others alone.
+`relink_marks.in_rebuild`), so that they leave the lists of others alone.
 """
 
 import time
@@ -143,8 +143,8 @@ class _ChangeMark(NamedTuple):
     entity_type: str
     entity_id: str
     reason: str
-    is_in_rebuild: bool
-    """The column `relink_marks.swept`."""
+    in_rebuild: bool
+    """A rebuild covers the change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ class _Linker:
             for row in map(_ChangeMark._make, rows):
                 ref = EntityRef(row.entity_type, row.entity_id)
                 reasons.setdefault(ref, set()).add(Reason(row.reason))
-                if not row.is_in_rebuild:
+                if not row.in_rebuild:
                     outside_rebuild.add(ref)
             if outside_rebuild:
                 self._prefetch.invalidate()

@@ -1,6 +1,6 @@
 """Semantic neighbours: entities with near vectors, asked of Qdrant, and the lists that a change of a vector reaches.
 
-Most lists that a changed entity could enter are ruled out by their cut-off alone, the column `linked.semantic_floor`:
+Most lists that a changed entity could enter are ruled out by their cut-off alone, the column `linked.semantic_cut_off`:
 a search returns points, and one query reads entity and cut-off of each.
 """
 

@@ -1,12 +1,13 @@
 """Stored lists: the lists of neighbours as they are stored, read and written.
 
-The members of a list are edges in `relationships`, the reserves of a semantic list are a row of `spares`, and the
-cut-off is a column of `linked` (`semantic_floor`, `topical_floor`). `graph.ranking` defines these terms.
+The members of a list are edges in `relationships`, the reserves of a semantic list are a row of `reserves`, and the
+cut-off is a column of `linked` (`semantic_cut_off`, `topical_cut_off`). `graph.ranking` defines these terms.
 
 There is no reverse index from a reserve to the lists that hold it. A reserve whose vector changed after the list was
-written is dropped when the list is read. If it is still near, the list was written again since. To tell which came
-later, each batch of changed vectors gets a *move number* from the sequence `link_epoch`: `linked.moved` holds that of
-the last batch in which the entity's vector changed, `spares.listed` the highest one when the reserves were written.
+written is dropped when the list is read. If it is still near, the list was written again since. To find out which came
+later, each batch of changed vectors gets a *move number* from the sequence `move_numbers`. `linked.last_move` holds the
+number of the last batch in which the entity's vector changed, `reserves.written_after_move` the highest number when the
+reserves were written.
 """
 
 import json
@@ -36,7 +37,7 @@ _new = tuple.__new__
 
 _Edges = Callable[[], Mapping[EdgeType, Mapping[EntityRef, StoredList]]]
 _Reserves = list[tuple[tuple[str, str], float]]
-"""The column `spares.neighbours`: (entity type, id) and score of each, best first."""
+"""The column `reserves.neighbours`: (entity type, id) and score of each, best first."""
 
 
 class StoredLists:

@@ -34,7 +34,7 @@ class _Holder(NamedTuple):
     entity_id: str
     tags: list[str]
     cut_off: float | None
-    """The column `linked.topical_floor`."""
+    """The column `linked.topical_cut_off`."""
 
 
 @dataclass(frozen=True)

@@ -55,16 +55,16 @@ SELECT FROM {schema}.relink_marks WHERE seq <= %(newest)s ORDER BY seq LIMIT 1
 -- name: changes_up_to
 SELECT count(DISTINCT (entity_type, entity_id))
 FROM (
-    SELECT entity_type, entity_id FROM {schema}.relink_marks WHERE reason <> 'lists' AND NOT swept LIMIT %(limit)s
+    SELECT entity_type, entity_id FROM {schema}.relink_marks WHERE reason <> 'lists' AND NOT in_rebuild LIMIT %(limit)s
 ) AS few
 
 -- name: any_change_outside_rebuild
--- The column swept holds whether a rebuild covers the change. The order is that of the partial index on marks that are not
--- swept; otherwise the planner may read another index to its end.
-SELECT FROM {schema}.relink_marks WHERE reason <> 'lists' AND NOT swept ORDER BY entity_type, entity_id LIMIT 1
+-- The order is that of the partial index on the changes that no rebuild covers; otherwise the planner may read another
+-- index to its end.
+SELECT FROM {schema}.relink_marks WHERE reason <> 'lists' AND NOT in_rebuild ORDER BY entity_type, entity_id LIMIT 1
 
 -- name: cover_changes_by_rebuild
-UPDATE {schema}.relink_marks SET swept = true WHERE reason <> 'lists' AND NOT swept
+UPDATE {schema}.relink_marks SET in_rebuild = true WHERE reason <> 'lists' AND NOT in_rebuild
 
 -- name: mark_all_for_lists
 INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
@@ -80,7 +80,7 @@ WITH oldest AS MATERIALIZED (
 )
 DELETE FROM {schema}.relink_marks AS mark USING claimed
 WHERE mark.reason <> 'lists' AND mark.entity_type = claimed.entity_type AND mark.entity_id = claimed.entity_id
-RETURNING mark.entity_type, mark.entity_id, mark.reason, mark.swept AS is_in_rebuild
+RETURNING mark.entity_type, mark.entity_id, mark.reason, mark.in_rebuild
 
 -- name: marked_for_lists
 SELECT seq, entity_type, entity_id,
@@ -116,16 +116,16 @@ FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted
 
 -- name: read_linked
 SELECT entity_type, entity_id, point::text, title_key, slug_key, tags,
-       semantic_floor AS semantic_cut_off, topical_floor AS topical_cut_off, linked_by
+       semantic_cut_off, topical_cut_off, linked_by
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 
 -- name: read_linked_points
-SELECT point::text, entity_type, entity_id, semantic_floor AS cut_off
+SELECT point::text, entity_type, entity_id, semantic_cut_off AS cut_off
 FROM {schema}.linked WHERE point = ANY(%(points)s::uuid[])
 
 -- name: read_tag_holders
-SELECT entity_type, entity_id, tags, topical_floor AS cut_off FROM {schema}.linked WHERE tags && %(tags)s::text[]
+SELECT entity_type, entity_id, tags, topical_cut_off AS cut_off FROM {schema}.linked WHERE tags && %(tags)s::text[]
 
 -- name: write_linked
 INSERT INTO {schema}.linked AS stored (entity_type, entity_id, point, title_key, slug_key, tags, linked_by)
@@ -139,56 +139,55 @@ SET point = excluded.point, title_key = excluded.title_key, slug_key = excluded.
 
 -- name: delete_linked
 WITH without_reserves AS (
-    DELETE FROM {schema}.spares USING unnest(%(types)s::text[], %(ids)s::text[]) AS gone (entity_type, entity_id)
-    WHERE spares.entity_type = gone.entity_type AND spares.entity_id = gone.entity_id
+    DELETE FROM {schema}.reserves USING unnest(%(types)s::text[], %(ids)s::text[]) AS gone (entity_type, entity_id)
+    WHERE reserves.entity_type = gone.entity_type AND reserves.entity_id = gone.entity_id
 )
 DELETE FROM {schema}.linked USING unnest(%(types)s::text[], %(ids)s::text[]) AS gone (entity_type, entity_id)
 WHERE linked.entity_type = gone.entity_type AND linked.entity_id = gone.entity_id
 
 -- name: write_cut_offs
--- The columns semantic_floor and topical_floor hold the cut-offs.
 UPDATE {schema}.linked AS linked
-SET semantic_floor = CASE WHEN new.is_semantic THEN new.semantic ELSE linked.semantic_floor END,
-    topical_floor = CASE WHEN new.is_topical THEN new.topical ELSE linked.topical_floor END
+SET semantic_cut_off = CASE WHEN new.is_semantic THEN new.semantic ELSE linked.semantic_cut_off END,
+    topical_cut_off = CASE WHEN new.is_topical THEN new.topical ELSE linked.topical_cut_off END
 FROM unnest(%(types)s::text[], %(ids)s::text[], %(is_semantic)s::boolean[], %(semantic)s::float8[],
             %(is_topical)s::boolean[], %(topical)s::float8[])
     AS new (entity_type, entity_id, is_semantic, semantic, is_topical, topical)
 WHERE linked.entity_type = new.entity_type AND linked.entity_id = new.entity_id
-  AND (new.is_semantic AND linked.semantic_floor IS DISTINCT FROM new.semantic
-       OR new.is_topical AND linked.topical_floor IS DISTINCT FROM new.topical)
+  AND (new.is_semantic AND linked.semantic_cut_off IS DISTINCT FROM new.semantic
+       OR new.is_topical AND linked.topical_cut_off IS DISTINCT FROM new.topical)
 
 -- name: read_reserves
--- The table spares holds the reserves; its column listed is the highest move number when they were written.
-SELECT entity_type, entity_id, semantic_floor AS cut_off, neighbours AS reserves, listed AS move_number
+SELECT entity_type, entity_id, semantic_cut_off AS cut_off, neighbours AS reserves, written_after_move
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
-LEFT JOIN {schema}.spares USING (entity_type, entity_id)
+LEFT JOIN {schema}.reserves USING (entity_type, entity_id)
 
 -- name: read_topical_cut_offs
-SELECT entity_type, entity_id, topical_floor AS cut_off
+SELECT entity_type, entity_id, topical_cut_off AS cut_off
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 
 -- name: read_move_numbers
-SELECT entity_type, entity_id, moved AS move_number
+SELECT entity_type, entity_id, last_move
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 
 -- name: record_move
-WITH move AS MATERIALIZED (SELECT nextval('{schema}.link_epoch') AS number)
-UPDATE {schema}.linked SET moved = move.number
+WITH move AS MATERIALIZED (SELECT nextval('{schema}.move_numbers') AS number)
+UPDATE {schema}.linked SET last_move = move.number
 FROM move, unnest(%(types)s::text[], %(ids)s::text[]) AS moved (entity_type, entity_id)
 WHERE linked.entity_type = moved.entity_type AND linked.entity_id = moved.entity_id
 
 -- name: write_reserves
 -- Reserves that stay the same are written too if a vector has changed since: the move number says that they are right.
-INSERT INTO {schema}.spares AS stored (entity_type, entity_id, neighbours, listed)
+INSERT INTO {schema}.reserves AS stored (entity_type, entity_id, neighbours, written_after_move)
 SELECT entity_type, entity_id, neighbours, moves.last_value
 FROM ROWS FROM (unnest(%(types)s::text[]), unnest(%(ids)s::text[]), jsonb_array_elements(%(neighbours)s::jsonb))
     AS new (entity_type, entity_id, neighbours)
-    JOIN {schema}.linked USING (entity_type, entity_id), {schema}.link_epoch AS moves
-ON CONFLICT (entity_type, entity_id) DO UPDATE SET neighbours = excluded.neighbours, listed = excluded.listed
-WHERE stored.listed < excluded.listed OR stored.neighbours <> excluded.neighbours
+    JOIN {schema}.linked USING (entity_type, entity_id), {schema}.move_numbers AS moves
+ON CONFLICT (entity_type, entity_id) DO UPDATE
+SET neighbours = excluded.neighbours, written_after_move = excluded.written_after_move
+WHERE stored.written_after_move < excluded.written_after_move OR stored.neighbours <> excluded.neighbours
 
 -- name: uses_of_sources
 SELECT source_type, source_id, kind, key, within, relation, strength, rule, reverse,
