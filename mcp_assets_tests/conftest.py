@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ def stub() -> Iterator[OpenAIStub]:
 @pytest.fixture
 def settings(addresses: stack.StackAddresses, stub: OpenAIStub) -> Iterator[Settings]:
     """Settings that lead to an empty database, no stream and no collection."""
+    with settings_on(addresses, openai_base_url=stub.base_url) as made:
+        yield made
+
+
+@contextmanager
+def settings_on(addresses: stack.StackAddresses, **changes: Any) -> Iterator[Settings]:
+    """The same for a test of another scope. All of them lead to one database: use one at a time."""
     assert addresses.database_url is not None
     with psycopg.connect(addresses.database_url, autocommit=True) as connection:
         connection.execute("DROP DATABASE IF EXISTS test WITH (FORCE)")
@@ -66,7 +74,6 @@ def settings(addresses: stack.StackAddresses, stub: OpenAIStub) -> Iterator[Sett
         database_url=SecretStr(addresses.database_url.replace("/mcp?", "/test?")),
         nats_url=SecretStr(addresses.nats_url or ""),
         qdrant_url=addresses.qdrant_url,
-        openai_base_url=stub.base_url,
         embedding_provider="openai",
         embedding_model="stub",
         embedding_dimension=DIMENSION,
@@ -76,9 +83,12 @@ def settings(addresses: stack.StackAddresses, stub: OpenAIStub) -> Iterator[Sett
         # It would act beside what a test does; the tests of it turn it on.
         sweep=False,
         store_wait_s=0,
+        **changes,
     )
-    yield made
-    _empty_stores(made)
+    try:
+        yield made
+    finally:
+        _empty_stores(made)
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ from nats.js import api
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.sync.inbox import outbox
 from mcp_assets.sync.inbox.announce import answer_relinked
 from mcp_assets.sync.inbox.drain import drain
-from mcp_assets.sync.inbox.outbox import count_waiting, fitted, forget_old, publish_waiting
+from mcp_assets.sync.inbox.outbox import count_waiting, forget_old, publish_waiting
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.requests import full_sync_requests
@@ -362,16 +361,6 @@ def test_waiting_results_are_published_some_at_a_time_in_their_order(platform: P
     heard = [told["data"]["number"] for told in listener.all("data.sync.completed", 8)]
     assert sorted(heard) == list(range(8))
     assert [number // 3 for number in heard] == [0, 0, 0, 1, 1, 1, 2, 2]
-
-
-def test_a_result_is_cut_to_the_size_of_a_message_and_says_what_it_lacks() -> None:
-    envelope = outbox.envelope_of({"entities": ["x" * 100] * 64, "error": "e" * 5_000}, ["m"])
-    told = json.loads(fitted(envelope, 8_000))
-    assert len(told["data"]["entities"]) + told["data"]["omitted"]["entities"] == 64
-    assert told["data"]["error"] == "e" * 5_000
-    assert json.loads(fitted(envelope, 2_000))["data"]["error"] == "e" * 1_000
-    with pytest.raises(StoreRefused, match="bytes"):
-        fitted(envelope, 100)
 
 
 def kept(settings: Settings, stream: str | None = None) -> list[dict[str, Any]]:

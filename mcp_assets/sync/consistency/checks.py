@@ -157,10 +157,11 @@ def _ledger(platform: Platform) -> CheckOutcome:
     for last in censuses:
         gone[last.entity_type] += counts[last.id][DriftKind.VANISHED_ROW]
         checked[last.entity_type] += last.checked
+    share = platform.settings.mass_delete_share
     refusals = [
-        sentence(platform, "entities", entity_type, going, checked[entity_type])
+        sentence("entities", entity_type, going, checked[entity_type], share)
         for entity_type, going in gone.items()
-        if is_mass(platform, going, checked[entity_type])
+        if is_mass(going, checked[entity_type], share)
     ]
     if platform.settings.sweep:
         left = [f"the sweep of {swept.entity_type}: {line}" for swept in last_passes(platform) for line in swept.left]

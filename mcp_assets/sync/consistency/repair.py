@@ -140,8 +140,9 @@ def _types_to_spare_edges(platform: Platform, censuses: Sequence[LastCensus], do
 
 
 def _spared(platform: Platform, what: str, going: Counter[str], total: Counter[str], done: Repaired) -> set[str]:
-    spared = {name for name in going if is_mass(platform, going[name], total[name])}
-    done.refused += (sentence(platform, what, name, going[name], total[name]) for name in sorted(spared))
+    share = platform.settings.mass_delete_share
+    spared = {name for name in going if is_mass(going[name], total[name], share)}
+    done.refused += (sentence(what, name, going[name], total[name], share) for name in sorted(spared))
     return spared
 
 

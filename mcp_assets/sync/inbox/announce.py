@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from mcp_assets.entities.refs import EntityRef
@@ -30,10 +30,15 @@ def result_subject(request_subject: str, *, failed: bool) -> str:
 
 
 def announce_indexed(platform: Platform, connection: Connection, drained: Drained) -> None:
-    """Announce what a batch of the inbox changed, and what of it failed.
+    """Announce what a batch of the inbox changed, and what of it failed."""
+    keep(platform, connection, *indexed_results(drained))
 
-    Nothing is announced if nothing changed and no message asked for an answer. Entities that a request names have a
-    message of their own, so that the counts of an answer are those of its request.
+
+def indexed_results(drained: Drained) -> list[ResultMessage]:
+    """The messages that say what a batch of the inbox changed, and what of it failed.
+
+    There is none if nothing changed and no message asked for an answer. Entities that a request names have a message of
+    their own, so that the counts of an answer are those of its request.
     """
     ids_of: dict[str, list[str]] = {}
     for message in drained.identified:
@@ -42,43 +47,28 @@ def announce_indexed(platform: Platform, connection: Connection, drained: Draine
     failures = {entity_id: refusal.sentence for entity_id, refusal in drained.report.refusals.items()}
     failures |= dict.fromkeys(drained.given_up, "nothing is known of it: it has no source row, and no event states it")
     done = [entity_id for entity_id in drained.entity_ids if entity_id not in failures]
-    _announce_done(platform, connection, drained, [name for name in done if name in ids_of], ids_of)
-    _announce_done(platform, connection, drained, [name for name in done if name not in ids_of], {})
-    _announce_failures(
-        platform, connection, drained, {name: error for name, error in failures.items() if name in ids_of}, ids_of
-    )
-    _announce_failures(
-        platform, connection, drained, {name: error for name, error in failures.items() if name not in ids_of}, {}
-    )
+    return [
+        *_done(drained, [name for name in done if name in ids_of], ids_of),
+        *_done(drained, [name for name in done if name not in ids_of], {}),
+        *_failed(drained, {name: error for name, error in failures.items() if name in ids_of}, ids_of),
+        *_failed(drained, {name: error for name, error in failures.items() if name not in ids_of}, {}),
+    ]
 
 
-def _announce_done(
-    platform: Platform,
-    connection: Connection,
-    drained: Drained,
-    entity_ids: Sequence[str],
-    ids_of: Mapping[str, Sequence[str]],
-) -> None:
+def _done(drained: Drained, entity_ids: Sequence[str], ids_of: Mapping[str, Sequence[str]]) -> Iterator[ResultMessage]:
     outcomes = Counter(drained.report.outcomes.get(entity_id, "unchanged") for entity_id in entity_ids)
-    if not ids_of and not outcomes.keys() - {"unchanged"}:
-        return
-    if entity_ids:
-        counts = Counts(scanned=len(entity_ids), **outcomes)
+    if entity_ids and (ids_of or outcomes.keys() - {"unchanged"}):
         result = {
             "entity_type": drained.entity_type,
-            "counts": counts_of(counts),
+            "counts": counts_of(Counts(scanned=len(entity_ids), **outcomes)),
             "entities": [f"{drained.entity_type}:{entity_id}" for entity_id in entity_ids],
         }
-        keep(platform, connection, ResultMessage(INDEX_COMPLETED, result, _message_ids(entity_ids, ids_of)))
+        yield ResultMessage(INDEX_COMPLETED, result, _message_ids(entity_ids, ids_of))
 
 
-def _announce_failures(
-    platform: Platform,
-    connection: Connection,
-    drained: Drained,
-    failures: Mapping[str, str],
-    ids_of: Mapping[str, Sequence[str]],
-) -> None:
+def _failed(
+    drained: Drained, failures: Mapping[str, str], ids_of: Mapping[str, Sequence[str]]
+) -> Iterator[ResultMessage]:
     if failures:
         result = {
             "entity_type": drained.entity_type,
@@ -88,7 +78,7 @@ def _announce_failures(
                 for entity_id, error in failures.items()
             ],
         }
-        keep(platform, connection, ResultMessage(INDEX_FAILED, result, _message_ids(failures, ids_of)))
+        yield ResultMessage(INDEX_FAILED, result, _message_ids(failures, ids_of))
 
 
 def _message_ids(entity_ids: Collection[str], ids_of: Mapping[str, Sequence[str]]) -> list[str]:

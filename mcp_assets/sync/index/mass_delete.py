@@ -37,16 +37,27 @@ class HeldBack:
     """Those of the compared range."""
 
 
-def is_mass(platform: Platform, going: int, total: int) -> bool:
-    """Whether a person has to allow the removal of `going` of the `total` entities of a type."""
+def is_mass(going: int, total: int, share: float) -> bool:
+    """Whether a person has to allow the removal of `going` of the `total` entities of a type.
+
+    `share`: 0..1, the part of a type that may go (MCP_ASSETS_MASS_DELETE_SHARE).
+    """
     if going >= total:
         return going > ALLOWED_IF_NONE_IS_LEFT
-    return going > ALWAYS_ALLOWED and going > platform.settings.mass_delete_share * total
+    return going > ALWAYS_ALLOWED and going > share * total
 
 
-def sentence(platform: Platform, what: str, entity_type: str, going: int, total: int) -> str:
+def may_be_mass(candidates: int, living: int, share: float) -> bool:
+    """Whether a type may lose so many entities that `is_mass`, if one part of it may lose `candidates` of its `living`.
+
+    The part has the share of the type, because slots are spread evenly. The bounds in numbers do not count here: they
+    are bounds of the type, of which only the part is known.
+    """
+    return candidates >= living or candidates > share * living
+
+
+def sentence(what: str, entity_type: str, going: int, total: int, share: float) -> str:
     """The refusal, for a person."""
-    share = platform.settings.mass_delete_share
     return (
         f"{going} of {total} {what} of the type {entity_type} would be removed, more than {share:.0%} "
         "(MCP_ASSETS_MASS_DELETE_SHARE): if the source table is as it should be, run it again with "
@@ -70,8 +81,9 @@ def hold_back_vanished(
     row = session.execute(query("differing_living"), place).fetchone()
     candidates, living = row or (0, 0)
     # Most entities that differ have changed and are not gone. The source table is read again only for many.
-    look = is_mass if slots == (0, SLOTS) else _may_be_mass
-    if not candidates or not look(platform, candidates, living):
+    share = platform.settings.mass_delete_share
+    look = is_mass if slots == (0, SLOTS) else may_be_mass
+    if not candidates or not look(candidates, living, share):
         return None
     reader = platform.source(entity_type)
     session.execute("DROP TABLE IF EXISTS census_source")
@@ -84,15 +96,10 @@ def hold_back_vanished(
     session.execute("DROP TABLE census_source")
     row = session.execute(query("count_vanished"), {"entity_type": entity_type}).fetchone()
     gone, total = row or (0, 0)
-    if not is_mass(platform, gone, total):
+    if not is_mass(gone, total, share):
         return None
     rows = session.execute(query("hold_back_vanished"), {"shards": platform.settings.shards}).fetchall()
     if not rows:
         return None
     shards = frozenset(row[0] for row in rows)
-    return HeldBack(sentence(platform, "entities", entity_type, gone, total), shards)
-
-
-def _may_be_mass(platform: Platform, candidates: int, living: int) -> bool:
-    """For a part of a type only the share counts, which is that of the whole type, because slots are spread evenly."""
-    return candidates > platform.settings.mass_delete_share * living
+    return HeldBack(sentence("entities", entity_type, gone, total, share), shards)

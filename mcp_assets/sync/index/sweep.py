@@ -150,7 +150,7 @@ def last_passes(platform: Platform) -> list[SweepPass]:
     for entity_type, counted, age_s in rows:
         if entity_type in platform.settings.entity_types:
             counts = PassCounts(**counted)
-            mass = is_mass(platform, counts.vanished, counts.living)
+            mass = is_mass(counts.vanished, counts.living, platform.settings.mass_delete_share)
             found.append(SweepPass(entity_type, counts, age_s, platform.settings.sweep_rows, mass))
     return found
 
@@ -224,7 +224,7 @@ def _act(
     query, names = platform.postgres.query, {"entity_type": entity_type}
     limit = platform.settings.sweep_rows
     few = counts.behind + counts.vanished <= limit
-    few_vanished = few and not is_mass(platform, counts.vanished, counts.living)
+    few_vanished = few and not is_mass(counts.vanished, counts.living, platform.settings.mass_delete_share)
     found = compared.found if few else {}
     findings: list[_SweptRow] = []
     if found:

@@ -94,7 +94,7 @@ def _answer_next(platform: Platform, kind: MessageKind) -> Answer | None:
                 _dead_letter(platform, connection, request, "request_failed", answer.error)
             _delete(platform, connection, request)
             if answer.is_final:
-                _keep(platform, connection, answer)
+                keep(platform, connection, result_message(answer))
     except (StoreUnavailable, EmbedderUnavailable) as error:
         if request is None:
             raise
@@ -272,15 +272,14 @@ def _flag(request: Request, name: str, *, default: bool = False) -> bool:
     return value
 
 
-def _keep(platform: Platform, connection: Connection, answer: Answer) -> None:
-    """Store the answer in the outbox: it is published after the commit."""
+def result_message(answer: Answer) -> ResultMessage:
+    """The message that answers the request."""
     message = answer.request.message
-    result = ResultMessage(
+    return ResultMessage(
         result_subject(message.subject, failed=answer.error is not None),
         answer.result | ({"error": answer.error} if answer.error is not None else {}),
         [message.message_id] if message.message_id is not None else [],
     )
-    keep(platform, connection, result)
 
 
 def _postpone(platform: Platform, request: Request, error: str) -> Answer:
@@ -291,7 +290,7 @@ def _postpone(platform: Platform, request: Request, error: str) -> Answer:
         if given_up:
             _dead_letter(platform, connection, request, "unavailable", error)
             _delete(platform, connection, request)
-            _keep(platform, connection, answer)
+            keep(platform, connection, result_message(answer))
         else:
             connection.execute(
                 platform.postgres.query("postpone_inbox"),
@@ -308,14 +307,8 @@ def _delete(platform: Platform, connection: Connection, request: Request) -> Non
 
 
 def _dead_letter(platform: Platform, connection: Connection, request: Request, error_kind: str, error: str) -> None:
-    """Store the request and the reason as a dead letter, in a form that a replay can parse."""
-    message, asked = request.message, request.request
-    data: dict[str, Any] = {
-        "sync_type": asked.sync_type.value,
-        "entity_ids": [target.id if target.type is None else f"{target.type}:{target.id}" for target in asked.targets],
-        "context": asked.context,
-    }
-    envelope = {"data": data} if message.message_id is None else {"message_id": message.message_id, "data": data}
+    """Store the request and the reason as a dead letter."""
+    message = request.message
     connection.execute(
         platform.postgres.query("insert_failed_request"),
         {
@@ -324,11 +317,23 @@ def _dead_letter(platform: Platform, connection: Connection, request: Request, e
             "epoch": message.epoch,
             "seq": message.seq,
             "stored_at": request.stored_at,
-            "raw": json.dumps(envelope, ensure_ascii=False).encode(),
+            "raw": as_message(request),
             "error_kind": error_kind,
             "error": error,
         },
     )
+
+
+def as_message(request: Request) -> bytes:
+    """The body of a message that asks for the same: a replay of the dead letter parses it."""
+    asked, message_id = request.request, request.message.message_id
+    data: dict[str, Any] = {
+        "sync_type": asked.sync_type.value,
+        "entity_ids": [target.id if target.type is None else f"{target.type}:{target.id}" for target in asked.targets],
+        "context": asked.context,
+    }
+    envelope = {"data": data} if message_id is None else {"message_id": message_id, "data": data}
+    return json.dumps(envelope, ensure_ascii=False).encode()
 
 
 def _place(request: Request) -> dict[str, Any]:
