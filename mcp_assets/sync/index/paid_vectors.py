@@ -79,14 +79,16 @@ class RecentVectors:
             claimed.set_exception(error)
 
     def _forget_oldest(self) -> None:
-        for key in list(self._outcomes):
+        forgotten = []
+        for key, future in self._outcomes.items():
             if self._bytes <= _RECENT_BYTES:
-                return
-            future = self._outcomes[key]
+                break
             if future.done():
-                del self._outcomes[key]
+                forgotten.append(key)
                 outcome = future.result()
                 self._bytes -= outcome.rows.nbytes if isinstance(outcome, Vectors) else 0
+        for key in forgotten:
+            del self._outcomes[key]
 
 
 def keep(platform: Platform, model: str, vectors: Mapping[str, Vectors]) -> None:
