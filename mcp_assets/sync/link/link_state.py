@@ -48,6 +48,63 @@ class LinkState:
         return frozenset((id_key(ref), *(ReferenceKey(kind, key) for kind, key in named if key is not None)))
 
 
+class _LinkedRow(NamedTuple):
+    """One row of the query `read_linked`."""
+
+    entity_type: str
+    entity_id: str
+    point: str | None
+    title_key: str | None
+    slug_key: str | None
+    tags: list[str]
+    semantic_cut_off: float | None
+    topical_cut_off: float | None
+    linked_by: str
+
+
+class _UseRow(NamedTuple):
+    """One row of the queries `uses_of_sources` and `reverse_uses_of_keys`."""
+
+    source_type: str
+    source_id: str
+    kind: str
+    key: str
+    within: str | None
+    relation: str
+    strength: float
+    rule: str
+    reverse: bool
+    written: str
+    place: int
+    places: int
+    form: str
+    context: str
+
+    def use(self) -> Use:
+        return Use(
+            ReferenceKind(self.kind),
+            self.key,
+            self.within,
+            EdgeType(self.relation),
+            self.strength,
+            self.rule,
+            self.reverse,
+            self.written,
+            self.place,
+            self.places,
+            self.form,
+            self.context,
+        )
+
+
+class _KeyHolder(NamedTuple):
+    """One row of the queries `holders_of_titles` and `holders_of_slugs`."""
+
+    key: str
+    entity_type: str
+    entity_id: str
+
+
 class _LedgerState(NamedTuple):
     """One row of the query `read_states`: the ledger row of an entity."""
 
@@ -87,8 +144,16 @@ def read_link_states(
     """The states of `refs`; without those that were not living when they were last linked."""
     rows = connection.execute(platform.postgres.query("read_linked"), by_type_and_id(refs))
     return {
-        EntityRef(entity_type, entity_id): LinkState(point, title_key, slug_key, frozenset(tags), *rest)
-        for entity_type, entity_id, point, title_key, slug_key, tags, *rest in rows.fetchall()
+        EntityRef(row.entity_type, row.entity_id): LinkState(
+            row.point,
+            row.title_key,
+            row.slug_key,
+            frozenset(row.tags),
+            row.semantic_cut_off,
+            row.topical_cut_off,
+            row.linked_by,
+        )
+        for row in map(_LinkedRow._make, rows.fetchall())
     }
 
 
@@ -236,10 +301,8 @@ def _read_uses(
     platform: Platform, connection: Connection, query: str, parameters: Mapping[str, Any]
 ) -> dict[EntityRef, tuple[Use, ...]]:
     found: dict[EntityRef, list[Use]] = {}
-    for row in connection.execute(platform.postgres.query(query), parameters).fetchall():
-        source_type, source_id, kind, key, within, relation, *rest = row
-        use = Use(ReferenceKind(kind), key, within, EdgeType(relation), *rest)
-        found.setdefault(EntityRef(source_type, source_id), []).append(use)
+    for row in map(_UseRow._make, connection.execute(platform.postgres.query(query), parameters).fetchall()):
+        found.setdefault(EntityRef(row.source_type, row.source_id), []).append(row.use())
     return {ref: tuple(uses) for ref, uses in found.items()}
 
 
@@ -256,8 +319,8 @@ def _holders(
     for kind, query in ((ReferenceKind.TITLE, "holders_of_titles"), (ReferenceKind.SLUG, "holders_of_slugs")):
         named = sorted(key.key for key in keys if key.kind is kind)
         if named:
-            for key, entity_type, entity_id in connection.execute(postgres.query(query), {"keys": named}):
-                holders.setdefault(ReferenceKey(kind, key), []).append(EntityRef(entity_type, entity_id))
+            for row in map(_KeyHolder._make, connection.execute(postgres.query(query), {"keys": named})):
+                holders.setdefault(ReferenceKey(kind, row.key), []).append(EntityRef(row.entity_type, row.entity_id))
     return holders
 
 

@@ -7,7 +7,7 @@ a search returns points, and one query reads entity and cut-off of each.
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from typing import NamedTuple
 
 from mcp_assets.entities.points import is_own_id
 from mcp_assets.entities.refs import EntityRef
@@ -32,6 +32,7 @@ from mcp_assets.stores.qdrant_search import QueryPoint
 from mcp_assets.sync.collections.serving import serving_collections, serving_profile
 from mcp_assets.sync.link.reach import Reach, complete_list
 from mcp_assets.sync.pipeline import overlapped
+from mcp_assets.sync.resolve_ids import pages
 
 EXACT_UP_TO = 100_000
 """Points in a collection up to which it is searched exactly: there, incremental equals rebuild strictly."""
@@ -65,6 +66,15 @@ Answers = Mapping[EntityRef, Mapping[str, Hits]]
 
 Entities = dict[str, EntityRef | None]
 """A cache: the entity of each point, as `linked` has it; None if it has none. Valid until the next change is linked."""
+
+
+class _LinkedPoint(NamedTuple):
+    """One row of the query `read_linked_points`."""
+
+    point: str
+    entity_type: str
+    entity_id: str
+    cut_off: float | None
 
 
 def merged(answers: Iterable[Answers]) -> Answers:
@@ -114,8 +124,7 @@ class SemanticNeighbours:
 
     def requests(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[str, Mapping[EntityRef, str]]]:
         """The requests that ask Qdrant for the lists of entities, given their points; each is arguments of `answer`."""
-        ordered = iter(sorted(points.items()))
-        while part := dict(islice(ordered, QUERIES_A_REQUEST)):
+        for part in map(dict, pages(sorted(points.items()), QUERIES_A_REQUEST)):
             yield from ((collection, part) for collection in self.collections)
 
     def answer(self, collection: str, points: Mapping[EntityRef, str]) -> Answers:
@@ -213,8 +222,7 @@ class SemanticNeighbours:
             yield from semantic_edges(source, ranking, self.profile.name, self._collection_of)
 
     def _reach_requests(self, refs: Iterable[EntityRef]) -> Iterator[tuple[str, list[EntityRef]]]:
-        ordered = iter(sorted(refs))
-        while part := list(islice(ordered, _REACH_QUERIES_A_REQUEST)):
+        for part in pages(sorted(refs), _REACH_QUERIES_A_REQUEST):
             yield from ((collection, part) for collection in self.collections)
 
     def _down_to_threshold(
@@ -269,8 +277,10 @@ class SemanticNeighbours:
         rows = connection.execute(
             self._platform.postgres.query("read_linked_points"), {"points": f"{{{','.join(own)}}}"}
         )
-        found = rows.fetchall()
-        return {point: (EntityRef(entity_type, entity_id), cut_off) for point, entity_type, entity_id, cut_off in found}
+        return {
+            row.point: (EntityRef(row.entity_type, row.entity_id), row.cut_off)
+            for row in map(_LinkedPoint._make, rows.fetchall())
+        }
 
     @cached_property
     def _exact(self) -> Mapping[str, bool]:

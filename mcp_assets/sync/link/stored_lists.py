@@ -13,6 +13,7 @@ reserves were written.
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import (
@@ -38,6 +39,25 @@ _new = tuple.__new__
 _Edges = Callable[[], Mapping[EdgeType, Mapping[EntityRef, StoredList]]]
 _Reserves = list[tuple[tuple[str, str], float]]
 """The column `reserves.neighbours`: (entity type, id) and score of each, best first."""
+
+
+class _StoredCutOff(NamedTuple):
+    """One row of the queries `read_reserves` and `read_topical_cut_offs`."""
+
+    entity_type: str
+    entity_id: str
+    cut_off: float | None
+    reserves: _Reserves | None = None
+    """None: the entity has no row in `reserves`, or the list is topical, so that it has none."""
+    written_after_move: int = 0
+
+
+class _Move(NamedTuple):
+    """One row of the query `read_last_moves`."""
+
+    entity_type: str
+    entity_id: str
+    last_move: int
 
 
 class StoredLists:
@@ -111,17 +131,18 @@ class StoredLists:
             for ref, held in lists.items():
                 near = [_new(Neighbour, (target, edge.strength)) for target, edge in held.items()]
                 self._rankings[ref] = ranked(near, LIST_LENGTH)
-            for entity_type, entity_id, cut_off, *reserves in cut_offs.fetchall():
-                ref = EntityRef(entity_type, entity_id)
-                self._cut_offs[ref] = cut_off
-                if reserves and reserves[0]:
-                    self._reserves[ref] = reserves[0], reserves[1]
+            for row in cut_offs.fetchall():
+                stored = _StoredCutOff(*row)
+                ref = EntityRef(stored.entity_type, stored.entity_id)
+                self._cut_offs[ref] = stored.cut_off
+                if stored.reserves:
+                    self._reserves[ref] = stored.reserves, stored.written_after_move
 
     def _unmoved_reserves(self) -> dict[EntityRef, list[Neighbour]]:
         """The reserves that are living and whose vector has not changed since they were written."""
         named = {_new(EntityRef, name) for reserves, _ in self._reserves.values() for name, _ in reserves}
-        rows = self._connection.execute(self._platform.postgres.query("read_move_numbers"), by_type_and_id(named))
-        moves = {EntityRef(entity_type, entity_id): move for entity_type, entity_id, move in rows.fetchall()}
+        rows = self._connection.execute(self._platform.postgres.query("read_last_moves"), by_type_and_id(named))
+        moves = {EntityRef(row.entity_type, row.entity_id): row.last_move for row in map(_Move._make, rows.fetchall())}
         return {
             ref: [
                 _new(Neighbour, (reserve, score))

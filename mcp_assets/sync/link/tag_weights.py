@@ -5,6 +5,7 @@ tag, and with it the edges of all other holders.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mcp_assets.graph import UNKNOWN_TAG, TagWeight, weight_of
 from mcp_assets.platform import Platform
@@ -23,6 +24,15 @@ class TagWeightRefresh:
     """Entities marked because they hold a changed tag."""
 
 
+class _StoredWeight(NamedTuple):
+    """One row of `tag_weights`."""
+
+    tag: str
+    holders: int
+    weight: float
+    makes_candidates: bool
+
+
 def refresh_tag_weights(platform: Platform) -> TagWeightRefresh:
     """Bring `tag_weights` to the present numbers of holders. Waits until no linker's transaction is open."""
     query = platform.postgres.query
@@ -30,8 +40,8 @@ def refresh_tag_weights(platform: Platform) -> TagWeightRefresh:
     with exclusive(platform) as connection:
         held: dict[str, int] = dict(connection.execute(query("count_tags")).fetchall())
         stored = {
-            tag: (holders, TagWeight(weight, makes_candidates))
-            for tag, holders, weight, makes_candidates in connection.execute(query("read_all_tag_weights"))
+            row.tag: (row.holders, TagWeight(row.weight, row.makes_candidates))
+            for row in map(_StoredWeight._make, connection.execute(query("read_all_tag_weights")))
         }
         wanted = {tag: (holders, weight_of(holders, limit)) for tag, holders in held.items()}
         changed = [

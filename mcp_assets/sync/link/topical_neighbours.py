@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import NamedTuple
 
 from mcp_assets.entities.refs import EntityRef
@@ -21,6 +20,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.link.link_state import read_link_states
 from mcp_assets.sync.link.reach import Reach, complete_list
+from mcp_assets.sync.resolve_ids import pages
 
 _ENTITIES_A_BATCH = 500
 """Entities whose candidates are read and scored together: as many as the linker claims at once, so that a transaction
@@ -35,6 +35,14 @@ class _Holder(NamedTuple):
     tags: list[str]
     cut_off: float | None
     """The column `linked.topical_cut_off`."""
+
+
+class _Weight(NamedTuple):
+    """One row of the query `read_tag_weights`."""
+
+    tag: str
+    weight: float
+    makes_candidates: bool
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,7 @@ class TopicalNeighbours:
 
     def batches(self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]) -> Iterator[TopicalBatch]:
         """All entities of `tags`, with their candidates, some entities at a time."""
-        refs = iter(sorted(tags))
-        while part := list(islice(refs, _ENTITIES_A_BATCH)):
+        for part in pages(sorted(tags), _ENTITIES_A_BATCH):
             own = {tag for ref in part for tag in tags[ref]}
             makers = candidate_tags(own, self._weights(connection, own))
             rows = [
@@ -111,7 +118,7 @@ class TopicalNeighbours:
 
     def _weights(self, connection: Connection, tags: Collection[str]) -> dict[str, TagWeight]:
         rows = connection.execute(self._platform.postgres.query("read_tag_weights"), {"tags": sorted(tags)})
-        return {tag: TagWeight(weight, makes_candidates) for tag, weight, makes_candidates in rows.fetchall()}
+        return {row.tag: TagWeight(row.weight, row.makes_candidates) for row in map(_Weight._make, rows.fetchall())}
 
 
 def _may_enter(score: float, cut_off: float | None) -> bool:
