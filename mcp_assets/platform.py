@@ -270,10 +270,11 @@ def make_embedder(settings: Settings) -> Embedder:
 
 
 def make_previous_embedder(settings: Settings) -> Embedder | None:
-    """The embedder of the previous model; the local one needs no setting, because it is always there."""
+    """The embedder of the previous model; the local one, uncut, needs no setting, because it is always there."""
     profile = settings.previous_profile
     if profile is None:
-        return LocalEmbedder() if settings.provider != "local" else None
+        is_uncut = (settings.profile.name, settings.profile.dimension) == (WORDLLAMA.name, WORDLLAMA.dimension)
+        return None if is_uncut else LocalEmbedder()
     if profile.name == WORDLLAMA.name:
         return LocalEmbedder(profile)
     return _openai_embedder(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,11 +21,53 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from mcp_assets.entities.registry import SourceTable
 
 Provider = Literal["openai", "local"]
-Identifier = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}$"))]
 
-CronSchedule = Annotated[str, Field(pattern=re.compile(r"^(@\w+|\S+( +\S+){4})$"))]
 
-TableName = Annotated[str, Field(pattern=re.compile(r"^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$"))]
+def _matching(pattern: str, wanted: str) -> AfterValidator:
+    """The value has to match `pattern`; `wanted` says in the imperative what to give."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if compiled.fullmatch(value) is None:
+            raise ValueError(wanted)
+        return value
+
+    return AfterValidator(check)
+
+
+def _address(schemes: str, example: str) -> AfterValidator:
+    """The value has to be an address of one of `schemes`, a pattern, or several that are separated by commas."""
+    compiled = re.compile(rf"({schemes})://\S+")
+
+    def check(value: SecretStr | str | None) -> SecretStr | str | None:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if text is not None and compiled.fullmatch(text.strip()) is None:
+            raise ValueError(f"give an address such as {example}")
+        return value
+
+    return AfterValidator(check)
+
+
+Identifier = Annotated[
+    str,
+    _matching(r"[a-z_][a-z0-9_]{0,62}", "give a name of at most 63 lower-case letters, digits and underscores"),
+]
+
+CronSchedule = Annotated[
+    str, _matching(r"@\w+|\S+( +\S+){4}", 'give a cron schedule of five fields, such as "43 2 * * *"')
+]
+
+TableName = Annotated[
+    str,
+    _matching(
+        r"[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?",
+        "give a table as name or schema.name, of lower-case letters, digits and underscores",
+    ),
+]
+
+DatabaseUrl = Annotated[SecretStr | None, _address("postgresql|postgres", "postgresql://user@host:5432/database")]
+NatsUrl = Annotated[SecretStr | None, _address("nats|tls|ws|wss", "nats://host:4222")]
+HttpUrl = Annotated[str | None, _address("https?", "http://host:6333")]
 
 
 def _json_list(value: Any) -> Any:
@@ -55,15 +98,13 @@ class SettingFields(BaseSettings):
         env_file=".env", extra="ignore", populate_by_name=True, hide_input_in_errors=True, env_ignore_empty=True
     )
 
-    database_url: SecretStr | None = Field(
+    database_url: DatabaseUrl = Field(
         default=None,
         validation_alias="DATABASE_URL",
         description="PostgreSQL: source tables, the platform's own, Dagster's storage.",
     )
-    nats_url: SecretStr | None = Field(
-        default=None, validation_alias="NATS_URL", description="NATS server(s), comma-separated."
-    )
-    qdrant_url: str | None = Field(default=None, validation_alias="QDRANT_URL", description="Qdrant, REST.")
+    nats_url: NatsUrl = Field(default=None, validation_alias="NATS_URL", description="NATS server(s), comma-separated.")
+    qdrant_url: HttpUrl = Field(default=None, validation_alias="QDRANT_URL", description="Qdrant, REST.")
     qdrant_api_key: SecretStr | None = Field(
         default=None, validation_alias="QDRANT_API_KEY", description="Key for Qdrant, if it requires one."
     )
@@ -72,7 +113,7 @@ class SettingFields(BaseSettings):
         validation_alias="OPENAI_API_KEY",
         description="Key of the embedding provider; setting it selects `openai`.",
     )
-    openai_base_url: str | None = Field(
+    openai_base_url: HttpUrl = Field(
         default=None,
         validation_alias="OPENAI_BASE_URL",
         description="Any OpenAI-compatible server; setting it selects `openai`.",
@@ -111,7 +152,7 @@ class SettingFields(BaseSettings):
         validation_alias="EMBEDDING_PREVIOUS_DIMENSION",
         description="Its dimension, if mcp_assets does not know the model or it was shortened.",
     )
-    previous_base_url: str | None = Field(
+    previous_base_url: HttpUrl = Field(
         default=None,
         validation_alias="OPENAI_PREVIOUS_BASE_URL",
         description="Its server, if not `OPENAI_BASE_URL`.",
@@ -194,7 +235,7 @@ class SettingFields(BaseSettings):
         validation_alias="MCP_ASSETS_TYPES",
         description="JSON; entity types mapped by hand, in place of a preset.",
     )
-    source_database_url: SecretStr | None = Field(
+    source_database_url: DatabaseUrl = Field(
         default=None,
         validation_alias="MCP_ASSETS_SOURCE_DATABASE_URL",
         description="PostgreSQL of the source tables, if it is not that of `DATABASE_URL`; docs/sources.md.",
@@ -237,7 +278,7 @@ class SettingFields(BaseSettings):
         validation_alias="MCP_ASSETS_CREATE_STREAM",
         description="Make the (single) stream, and the one for results, if they are absent.",
     )
-    results_stream: Annotated[str, Field(pattern=re.compile(r"^[A-Za-z0-9_-]+$"))] = Field(
+    results_stream: Annotated[str, _matching(r"[A-Za-z0-9_-]+", "give letters, digits, - and _")] = Field(
         default="MCP_ASSETS_RESULTS",
         validation_alias="MCP_ASSETS_RESULTS_STREAM",
         description="Stream that keeps results for listeners that were away; docs/events.md.",
@@ -265,7 +306,7 @@ class SettingFields(BaseSettings):
         validation_alias="MCP_ASSETS_SWEEP_ROWS",
         description="Rows of a type that one pass of the sweep acts on; if more differ, it only reports them.",
     )
-    census_cron: str = Field(
+    census_cron: CronSchedule = Field(
         default="23 * * * *",
         validation_alias="MCP_ASSETS_CENSUS_CRON",
         description="When the census of everything is taken, and the checks after it.",

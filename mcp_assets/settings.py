@@ -6,16 +6,14 @@ from functools import cached_property
 from typing import Self
 
 from dotenv import dotenv_values
-from pydantic import (
-    SecretStr,
-    model_validator,
-)
+from pydantic import SecretStr, ValidationError, model_validator
 
 from mcp_assets.embedded import stack
-from mcp_assets.embedding.profiles import ModelProfile, profile_for
+from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile, model_key, profile_for
 from mcp_assets.entities.chunks import ChunkSpec
 from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes, SourceTable
 from mcp_assets.graph import LinkForm
+from mcp_assets.setting_errors import SettingsError, settings_error
 from mcp_assets.setting_fields import Provider, SettingFields
 from mcp_assets.stores.addresses import without_password
 
@@ -24,10 +22,6 @@ _ENV = "env:"
 
 DEFAULT_MODELS: Mapping[Provider, str] = {"openai": "text-embedding-ada-002", "local": "wordllama"}
 """The embedding model of each provider, if the settings name none."""
-
-
-class SettingsError(Exception):
-    """A setting is missing or contradicts another; the message names it and says what to do."""
 
 
 class Settings(SettingFields):
@@ -63,27 +57,36 @@ class Settings(SettingFields):
         """The embedding model in use.
 
         Raises:
-            ValueError: the model is unknown and EMBEDDING_DIMENSION is not set.
+            SettingsError: EMBEDDING_DIMENSION is not one of the model's, or is not set and the model is unknown; or the
+                local provider does not have the model.
         """
-        return profile_for(
-            self.embedding_model or DEFAULT_MODELS[self.provider],
-            dimension=self.embedding_dimension,
-            similarity_threshold=self.similarity_threshold,
-        )
+        if self.provider == "local" and self.embedding_model and model_key(self.embedding_model) != WORDLLAMA.name:
+            raise SettingsError(
+                f"EMBEDDING_MODEL is {self.embedding_model!r}, and the local provider has {WORDLLAMA.name} alone: "
+                "unset EMBEDDING_MODEL, or set OPENAI_API_KEY or OPENAI_BASE_URL to reach the provider of that model"
+            )
+        try:
+            return profile_for(
+                self.embedding_model or DEFAULT_MODELS[self.provider],
+                dimension=self.embedding_dimension,
+                similarity_threshold=self.similarity_threshold,
+            )
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
 
     @cached_property
     def previous_profile(self) -> ModelProfile | None:
         """The embedding model before, while it is still configured.
 
         Raises:
-            ValueError: the model is unknown and EMBEDDING_PREVIOUS_DIMENSION is not set.
+            SettingsError: EMBEDDING_PREVIOUS_DIMENSION is not one of the model's, or is not set and it is unknown.
         """
         if self.previous_model is None:
             return None
         try:
             return profile_for(self.previous_model, dimension=self.previous_dimension)
         except ValueError as error:
-            raise ValueError(str(error).replace("EMBEDDING_DIMENSION", "EMBEDDING_PREVIOUS_DIMENSION")) from error
+            raise SettingsError(str(error).replace("EMBEDDING_DIMENSION", "EMBEDDING_PREVIOUS_DIMENSION")) from error
 
     @cached_property
     def entity_types(self) -> EntityTypes:
@@ -137,9 +140,22 @@ class Settings(SettingFields):
         return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
+def read_settings() -> Settings:
+    """Settings from the environment and `.env`.
+
+    Raises:
+        SettingsError: one sentence for each variable at fault.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        # Without the cause: a traceback would show the values, and one of them may be a secret.
+        raise settings_error(error, Settings.model_fields) from None
+
+
 def load_settings() -> Settings:
-    """Settings from the environment; what is unset comes from the embedded stack, if one runs in the state folder."""
-    settings = Settings()
+    """As `read_settings`; what is unset comes from the embedded stack, if one runs in the state folder."""
+    settings = read_settings()
     addresses = stack.addresses(settings.state_dir)
     if addresses is None:
         return settings

@@ -12,7 +12,7 @@ from mcp_assets.cli.console import Exit, say_error
 from mcp_assets.cli.load_entities import LoadError
 from mcp_assets.embedded.stack import StackError
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
-from mcp_assets.settings import SettingsError
+from mcp_assets.setting_errors import SettingsError
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync.index.mass_delete import MassDeletion
 

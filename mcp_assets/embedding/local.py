@@ -1,4 +1,4 @@
-"""The local provider: wordllama's own 256-dimension model, from its wheel, without network or account."""
+"""The local provider: wordllama's own model, from its wheel, without network or account. 256, 128 or 64 dimensions."""
 
 import importlib.util
 import logging
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile
+from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile, model_key
 from mcp_assets.embedding.protocol import (
     EmbedderUnavailable,
     EmbeddingOutcome,
@@ -42,10 +42,15 @@ class LocalEmbedder:
     """
 
     def __init__(self, profile: ModelProfile = WORDLLAMA) -> None:
-        if profile.dimension != WORDLLAMA.dimension:
+        """`profile`: of the model wordllama; its dimension may be smaller than the model's, which cuts the vectors.
+
+        Raises:
+            ValueError: the profile is another model's.
+        """
+        if model_key(profile.name) != WORDLLAMA.name:
             raise ValueError(
-                f"the local embedding model has {WORDLLAMA.dimension} dimensions, not the {profile.dimension} of "
-                f"{profile.name}: unset EMBEDDING_MODEL, or set OPENAI_BASE_URL to the server of that model"
+                f"the local provider has the model {WORDLLAMA.name}, not {profile.name}: unset EMBEDDING_MODEL, or set "
+                "OPENAI_BASE_URL to the server of that model"
             )
         self.profile = profile
 
@@ -81,7 +86,7 @@ class LocalEmbedder:
 
     def _embed_sound(self, model: "_Model", texts: list[str]) -> list[EmbeddingOutcome]:
         encodings = model.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [self._outcome(model.mean(encoding.ids)) for encoding in encodings]
+        return [self._outcome(model.mean(encoding.ids, self.profile.dimension)) for encoding in encodings]
 
     def _outcome(self, vector: Vector) -> EmbeddingOutcome:
         fault = fault_of(vector, self.profile.dimension)
@@ -94,10 +99,11 @@ class _Model(NamedTuple):
     token_vectors: NDArray[np.float32]
     tokenizer: "Tokenizer"
 
-    def mean(self, tokens: list[int]) -> Vector:
-        total = np.zeros(self.token_vectors.shape[1], dtype=np.float32)
+    def mean(self, tokens: list[int], dimension: int) -> Vector:
+        """The first `dimension` components: the model was trained so that each prefix of a vector is one, too."""
+        total = np.zeros(dimension, dtype=np.float32)
         for start in range(0, len(tokens), _TOKENS_PER_SUM):
-            total += self.token_vectors[tokens[start : start + _TOKENS_PER_SUM]].sum(axis=0)
+            total += self.token_vectors[tokens[start : start + _TOKENS_PER_SUM], :dimension].sum(axis=0)
         return total / np.float32(max(len(tokens), 1))
 
 

@@ -9,7 +9,8 @@ from pydantic import SecretStr, ValidationError
 
 from mcp_assets.embedded import stack
 from mcp_assets.entities.chunks import ChunkSpec
-from mcp_assets.settings import Settings, SettingsError, load_settings, variable_of
+from mcp_assets.setting_errors import SettingsError
+from mcp_assets.settings import Settings, load_settings, read_settings, variable_of
 
 SECRETS = {
     "DATABASE_URL": "postgresql://user:hunter2@db/app",
@@ -196,12 +197,62 @@ def test_a_store_that_nobody_named_is_said_with_what_to_do(require: object, vari
 
 
 def test_an_unknown_model_without_its_dimension_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMBEDDING_MODEL", "nobody-knows-me")
-    with pytest.raises(ValueError, match="EMBEDDING_DIMENSION"):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://models.example.com")
+    monkeypatch.setenv("EMBEDDING_MODEL", "unheard-of")
+    with pytest.raises(SettingsError, match="EMBEDDING_DIMENSION"):
         _ = Settings().profile
 
     monkeypatch.setenv("EMBEDDING_DIMENSION", "384")
     assert Settings().profile.dimension == 384
+
+
+def test_a_model_that_the_local_provider_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDDING_MODEL", "text-embedding-3-small")
+    with pytest.raises(SettingsError, match="EMBEDDING_MODEL is 'text-embedding-3-small'.*OPENAI_BASE_URL"):
+        _ = Settings().profile
+
+
+WRONG = {
+    # variable, value: the sentence
+    ("EMBEDDING_DIMENSION", "12x"): "EMBEDDING_DIMENSION is '12x': give a whole number",
+    ("MCP_ASSETS_SHARDS", "0"): "MCP_ASSETS_SHARDS is '0': give a number of at least 1",
+    ("MCP_ASSETS_SENSOR_TICK_S", "9999"): "MCP_ASSETS_SENSOR_TICK_S is '9999': give a number of at most 300",
+    ("MCP_ASSETS_SWEEP", "perhaps"): "MCP_ASSETS_SWEEP is 'perhaps': give true or false",
+    ("MCP_ASSETS_SOURCE_PRESET", "boards"): "MCP_ASSETS_SOURCE_PRESET is 'boards': give 'mcp' or 'cards'",
+    ("MCP_ASSETS_CENSUS_CRON", "often"): "MCP_ASSETS_CENSUS_CRON is 'often': give a cron schedule of five fields, such "
+    'as "43 2 * * *"',
+    ("DATABASE_URL", "db:5432"): "DATABASE_URL: give an address such as postgresql://user@host:5432/database",
+    ("QDRANT_URL", "localhost:6333"): "QDRANT_URL is 'localhost:6333': give an address such as http://host:6333",
+    ("MCP_ASSETS_TYPES", "{task"): "MCP_ASSETS_TYPES is '{task': this is not JSON (Expecting property name enclosed in "
+    "double quotes: line 1 column 2 (char 1)): check its quotes and braces",
+    ("MCP_ASSETS_TYPES", '{"task": {"sauce": null}}'): "MCP_ASSETS_TYPES: task.sauce is no field of a mapping: did you "
+    "mean source?",
+    ("MCP_ASSETS_TYPES", '{"task": {"source": {"table": "t", "alve": "true"}}}'): "MCP_ASSETS_TYPES: task.source.alve "
+    "is no field of a mapping: did you mean alive?",
+    ("MCP_ASSETS_TYPES", '{"task": {"source": {}}}'): "MCP_ASSETS_TYPES, task.source.table: this field is missing",
+}
+
+
+@pytest.mark.parametrize(("given", "sentence"), WRONG.items(), ids=lambda value: str(value)[:60])
+def test_a_wrong_setting_is_one_sentence_that_says_what_to_give(
+    monkeypatch: pytest.MonkeyPatch, given: tuple[str, str], sentence: str
+) -> None:
+    monkeypatch.setenv(*given)
+    with pytest.raises(SettingsError) as caught:
+        read_settings()
+    assert str(caught.value) == sentence
+
+
+def test_each_of_several_wrong_settings_has_a_line_and_no_secret_is_in_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://root:hunter2@db/x")
+    monkeypatch.setenv("MCP_ASSETS_SHARDS", "many")
+    with pytest.raises(SettingsError) as caught:
+        read_settings()
+    assert [line.split(":")[0].split(" ")[0] for line in str(caught.value).splitlines()] == [
+        "DATABASE_URL",
+        "MCP_ASSETS_SHARDS",
+    ]
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_the_embedded_stack_fills_in_what_is_unset_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,7 +306,7 @@ def _model(profile: ModelProfile) -> str:
 
 def how_to_keep(profile: ModelProfile) -> str:
     """The setting that keeps `profile` configured, as a sentence in the imperative."""
-    if profile.name == WORDLLAMA.name:
+    if (profile.name, profile.dimension) == (WORDLLAMA.name, WORDLLAMA.dimension):
         return "leave EMBEDDING_PREVIOUS_MODEL unset"
     return f"set EMBEDDING_PREVIOUS_MODEL={profile.name} EMBEDDING_PREVIOUS_DIMENSION={profile.dimension}"
 

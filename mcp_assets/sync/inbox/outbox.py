@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from mcp_assets.platform import Platform
-from mcp_assets.settings import SettingsError
+from mcp_assets.setting_errors import SettingsError
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.nats_publishing import Announcement
 from mcp_assets.stores.postgres import Connection

@@ -9,7 +9,7 @@ import threading
 import time
 
 from mcp_assets.platform import Platform
-from mcp_assets.settings import SettingsError
+from mcp_assets.setting_errors import SettingsError
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.qdrant import Qdrant
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.entities.refs import SLOTS
 from mcp_assets.platform import Platform
-from mcp_assets.settings import SettingsError, load_settings
+from mcp_assets.setting_errors import SettingsError
+from mcp_assets.settings import load_settings
 from mcp_assets.stores.errors import CollectionMismatch, CollectionNotOurs, StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import no_writes
 from mcp_assets.sync.collections.serving import serving_and_foreign, write_targets

@@ -48,6 +48,14 @@ def test_vectors_are_those_of_the_library_bit_by_bit() -> None:
     assert np.array_equal(np.stack(vectors_of(LocalEmbedder(), TEXTS)), by_the_library(TEXTS))
 
 
+@pytest.mark.parametrize("dimension", [128, 64])
+def test_a_cut_vector_is_the_beginning_of_the_whole_one(dimension: int) -> None:
+    cut = vectors_of(LocalEmbedder(profile_for("wordllama", dimension=dimension)), TEXTS)
+    whole = vectors_of(LocalEmbedder(), TEXTS)
+    assert [len(vector) for vector in cut] == [dimension] * len(TEXTS)
+    assert np.allclose(np.stack(cut), np.stack(whole)[:, :dimension], rtol=1e-5)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(texts, min_size=1, max_size=8), st.data())
 def test_a_text_has_the_same_vector_in_any_batch(batch: list[str], data: st.DataObject) -> None:
@@ -103,7 +111,7 @@ def test_a_query_has_the_vector_of_its_text_and_a_blank_one_is_refused() -> None
 
 
 def test_the_profile_of_another_model_is_refused_with_the_setting_to_change() -> None:
-    with pytest.raises(ValueError, match=r"256 dimensions, not the 1024 of bge-m3: unset EMBEDDING_MODEL"):
+    with pytest.raises(ValueError, match=r"the model wordllama, not bge-m3: unset EMBEDDING_MODEL"):
         LocalEmbedder(profile_for("bge-m3"))
 
 

@@ -55,6 +55,18 @@ def test_a_shortened_model_asks_the_server_for_its_dimension() -> None:
     assert not profile_for("text-embedding-3-large", dimension=3072).dimension_requested
 
 
+@pytest.mark.parametrize(("dimension", "threshold"), [(256, 0.45), (128, 0.47), (64, 0.55)])
+def test_the_local_model_can_be_cut_and_then_has_a_threshold_of_its_own(dimension: int, threshold: float) -> None:
+    profile = profile_for("wordllama", dimension=dimension)
+    assert (profile.dimension, profile.similarity_threshold) == (dimension, threshold)
+    assert not profile.dimension_requested
+
+
+def test_another_cut_of_the_local_model_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(ValueError, match=r"EMBEDDING_DIMENSION=100, but .* wordllama have 256 or 128 or 64 dim"):
+        profile_for("wordllama", dimension=100)
+
+
 @pytest.mark.parametrize(
     ("model", "dimension"), [("text-embedding-ada-002", 512), ("text-embedding-3-small", 3072), ("bge-m3", 0)]
 )
