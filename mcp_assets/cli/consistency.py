@@ -1,20 +1,18 @@
 """Commands about consistency: compare the stores with the source of truth, and mend what differs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from mcp_assets.cli.console import Exit, err, out, print_json, say_error
-from mcp_assets.entities.refs import EntityRef
-from mcp_assets.platform import Platform
-from mcp_assets.settings import load_settings
-from mcp_assets.sync.consistency.drift import DriftKind, Severity
-from mcp_assets.sync.consistency.end_entities import end_entities
-from mcp_assets.sync.consistency.validation import Validation
-from mcp_assets.sync.consistency.validation import validate as validate_stores
+from mcp_assets.cli.connect import connected, types_named
+from mcp_assets.cli.console import Exit, Json, err, print_json, print_rows, say, say_error
+
+if TYPE_CHECKING:
+    from mcp_assets.entities.refs import EntityRef
+    from mcp_assets.platform import Platform
+    from mcp_assets.sync.consistency.validation import Validation
 
 _EXAMPLES_SHOWN = 20
 """As many as fit a screen; `--json` has all that the report holds."""
@@ -46,21 +44,19 @@ def validate(
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the report, per partition and kind, to FILE.csv or .parquet.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    json: Json = False,
 ) -> None:
     """Compare source tables, ledger, Qdrant and edges. Exits with 1 if drift is left."""
-    settings = load_settings()
-    unknown = [name for name in types or [] if name not in settings.entity_types]
-    if unknown:
-        raise typer.BadParameter(f"no entity type {unknown[0]!r}: one of {', '.join(settings.entity_types)}")
+    from mcp_assets.sync.consistency.validation import validate as validate_stores
+
     if export is not None and export.suffix not in (".csv", ".parquet"):
         raise typer.BadParameter(f"--export writes .csv or .parquet, not {export.name}")
-    platform = Platform(settings)
-    try:
+    with connected() as platform:
+        named = types_named(platform, types or ())
         with err.status("comparing the stores" + (" and mending what differs" if repair else "")):
             report = validate_stores(
                 platform,
-                entity_types=types or list(settings.entity_types),
+                entity_types=named,
                 repair=repair,
                 deep=deep,
                 allow_mass_delete=allow_mass_delete,
@@ -69,8 +65,6 @@ def validate(
             )
         if export is not None:
             _export(platform, export)
-    finally:
-        platform.close()
     if json:
         print_json(
             {
@@ -91,31 +85,34 @@ def validate(
         )
     else:
         _show(report, repair=repair)
+        if export is not None:
+            say(f"the report is in {export}")
     if report.unfinished:
         raise typer.Exit(Exit.FAILED)
 
 
 def end(
     entities: Annotated[list[str], typer.Argument(metavar="TYPE:ID...", help="Entities that have no source row.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    json: Json = False,
 ) -> None:
     """Delete entities that live by events alone, as an event that deletes would. Exits with 1 if one is left."""
-    platform = Platform(load_settings())
-    try:
+    from mcp_assets.sync.consistency.end_entities import end_entities
+
+    with connected() as platform:
         ended = end_entities(platform, [_named(platform, text) for text in dict.fromkeys(entities)])
-    finally:
-        platform.close()
     if json:
         print_json({"ended": [str(ref) for ref in ended.refs], "left": [str(ref) for ref in ended.left]})
     else:
-        out.print(f"{len(ended.refs)} entities are deleted", highlight=False)
+        say(f"{len(ended.refs)} entities are deleted")
     for ref in ended.left:
         say_error(f"{ref} is left: it is not living, or has a source row, which decides")
     if ended.left:
         raise typer.Exit(Exit.FAILED)
 
 
-def _named(platform: Platform, text: str) -> EntityRef:
+def _named(platform: "Platform", text: str) -> "EntityRef":
+    from mcp_assets.entities.refs import EntityRef
+
     name, colon, entity_id = text.partition(":")
     entity_type = platform.type_names.canonical(name) if colon else None
     if entity_type is None or not entity_id:
@@ -125,8 +122,7 @@ def _named(platform: Platform, text: str) -> EntityRef:
     return EntityRef(entity_type, entity_id)
 
 
-def _export(platform: Platform, path: Path) -> None:
-    # pandas takes a second to load, and no other command here needs it.
+def _export(platform: "Platform", path: Path) -> None:
     from mcp_assets.sync.consistency.report import export_report
 
     try:
@@ -136,34 +132,36 @@ def _export(platform: Platform, path: Path) -> None:
         raise typer.Exit(Exit.FAILED) from error
 
 
-def _show(report: Validation, *, repair: bool) -> None:
-    out.print(f"{report.checked} entities compared", highlight=False)
+def _show(report: "Validation", *, repair: bool) -> None:
+    say(f"{report.checked} entities compared")
     if report.by_events:
         named = ", ".join(map(str, report.by_events_examples[:_EXAMPLES_SHOWN]))
-        out.print(
+        say(
             f"{report.by_events} entities live by their events alone though their type has a source table ({named}): "
-            "if they are gone, `mcp-assets end TYPE:ID` deletes them",
-            highlight=False,
+            "if they are gone, `mcp-assets end TYPE:ID` deletes them"
         )
     if not report.found and report.unfinished is None:
-        out.print("[green]nothing differs[/]")
+        say("nothing differs", style="green")
         return
     if report.found:
         _show_drift(report, repair=repair)
     if repair:
-        out.print(f"{report.embedded} entities were embedded", highlight=False)
+        say(f"{report.embedded} entities were embedded")
     if report.unfinished:
         say_error(report.unfinished)
 
 
-def _show_drift(report: Validation, *, repair: bool) -> None:
-    table = Table("drift", "found", *(["mended"] if repair else []), "what to do", show_edge=False)
-    for kind, count in report.found.items():
-        colour = "red" if DriftKind(kind).severity is Severity.ERROR else "yellow"
-        mended = [str(report.mended.get(kind, 0))] if repair else []
-        table.add_row(f"[{colour}]{kind}[/]", str(count), *mended, escape(DriftKind(kind).advice))
-    out.print(table)
-    examples = Table("drift", "entity", "detail", show_edge=False)
-    for one in report.examples[:_EXAMPLES_SHOWN]:
-        examples.add_row(one.kind, escape(str(one.ref or one.subject)), escape(one.detail))
-    out.print(examples)
+def _show_drift(report: "Validation", *, repair: bool) -> None:
+    from mcp_assets.sync.consistency.drift import DriftKind, Severity
+
+    found = []
+    for name, count in report.found.items():
+        kind = DriftKind(name)
+        marked = Text(name, style="red" if kind.severity is Severity.ERROR else "yellow")
+        found.append((marked, count, *([report.mended.get(name, 0)] if repair else []), kind.advice))
+    print_rows(("drift", "found", *(["mended"] if repair else []), "what to do"), found, ids=("what to do",))
+    print_rows(
+        ("drift", "entity", "detail"),
+        [(one.kind, one.ref or one.subject, one.detail) for one in report.examples[:_EXAMPLES_SHOWN]],
+        ids=("entity", "detail"),
+    )

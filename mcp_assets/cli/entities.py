@@ -7,20 +7,21 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from mcp_assets.cli.console import Exit, err, out, print_json
-from mcp_assets.cli.load_entities import Line, LoadError, create_source_tables, parse_lines
-from mcp_assets.cli.load_entities import load as load_lines
-from mcp_assets.platform import Platform
-from mcp_assets.settings import load_settings
-from mcp_assets.sync.views.search import search as search_entities
+from mcp_assets.cli.connect import connected, types_named
+from mcp_assets.cli.console import Exit, Json, err, print_json, print_rows, say, say_error
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mcp_assets.cli.load_entities import Line
+    from mcp_assets.platform import Platform
+
+_REASONS_SHOWN = 5
+"""Events that will be dead letters and are named: a file of them would fill the screen."""
 
 
 def load(
@@ -34,26 +35,27 @@ def load(
     json: Json = False,
 ) -> None:
     """Load entities from JSON lines into the source tables (an entity that is there is replaced)."""
-    platform = Platform(load_settings())
-    try:
+    from mcp_assets.cli.load_entities import create_source_tables, parse_lines
+    from mcp_assets.cli.load_entities import load as load_lines
+
+    loaded = published = 0
+    with connected() as platform:
         if create_tables:
             create_source_tables(platform)
-        loaded = 0
         with progress_bar(quiet=json) as progress:
             for file in files:
                 task = progress.add_task(f"load {file.name}", total=None if str(file) == "-" else _count_lines(file))
                 with _opened(file) as lines:
                     for batch in load_lines(platform, parse_lines(lines, str(file), platform.settings.entity_types)):
                         if publish_events:
-                            platform.nats.publish(map(event_of, batch))
+                            published += platform.nats.publish(map(event_of, batch))
                         progress.advance(task, len(batch))
                         loaded += len(batch)
-    finally:
-        platform.close()
     if json:
-        print_json({"loaded": loaded})
+        print_json({"loaded": loaded, "published": published})
     else:
-        out.print(f"{loaded} entities are in the source tables")
+        events = f", and {published} events are published" if publish_events else ""
+        say(f"{loaded} entities are in the source tables{events}")
 
 
 def publish(
@@ -67,38 +69,41 @@ def publish(
     """Publish one event, or a file of them."""
     if (file is None) == (subject is None or body is None):
         raise typer.BadParameter("give a subject and a body, or --file")
-    platform = Platform(load_settings())
-    try:
+    warned = _Warned()
+    with connected() as platform:
         if file is None:
             assert subject is not None and body is not None  # noqa: S101  (checked above)
-            count = platform.nats.publish([(subject, body.encode())])
+            count = platform.nats.publish(warned.of(platform, [(subject, body.encode())]))
         else:
             with _opened(file) as lines:
-                count = platform.nats.publish(_events(lines, str(file)))
-    finally:
-        platform.close()
+                count = platform.nats.publish(warned.of(platform, _events(lines, str(file))))
     if json:
-        print_json({"published": count})
-    else:
-        out.print(f"{count} published")
+        print_json({"published": count, "dead_letters": warned.count, "reasons": warned.reasons})
+        return
+    say(f"{count} published")
+    for reason in warned.reasons:
+        say_error(f"this will be a dead letter: {reason}")
+    if warned.count > len(warned.reasons):
+        say_error(f"{warned.count} of them will be dead letters")
 
 
 def search(
     query: Annotated[str, typer.Argument(help="What to look for, in plain words.")],
     types: Annotated[list[str] | None, typer.Option("--type", "-t", help="Only this entity type; repeatable.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many.")] = 10,
+    min_score: Annotated[
+        float, typer.Option("--min-score", min=-1, max=1, help="Only entities of this score (a cosine) or more.")
+    ] = -1.0,
     json: Json = False,
 ) -> None:
     """Search all collections by meaning. Exits with 1 if nothing is found."""
-    settings = load_settings()
-    unknown = [name for name in types or [] if name not in settings.entity_types]
-    if unknown:
-        raise typer.BadParameter(f"no entity type {unknown[0]!r}: one of {', '.join(settings.entity_types)}")
-    platform = Platform(settings, reads_only=True)
-    try:
-        found = search_entities(platform, query, types=types or (), limit=limit)
-    finally:
-        platform.close()
+    from mcp_assets.sync.views.search import search as search_entities
+
+    if not query.strip():
+        raise typer.BadParameter("the question is empty: say in plain words what to look for")
+    with connected(reads_only=True) as platform:
+        named = types_named(platform, types or ())
+        found = [hit for hit in search_entities(platform, query, types=named, limit=limit) if hit.score >= min_score]
     if json:
         print_json(
             [
@@ -113,25 +118,50 @@ def search(
                 for hit in found
             ]
         )
+    elif found:
+        print_rows(
+            ("score", "entity", "title", "excerpt"),
+            [(f"{hit.score:.3f}", hit.ref, hit.title or "", hit.excerpt) for hit in found],
+            ids=("entity",),
+        )
     else:
-        table = Table("score", "entity", "title", "excerpt", show_edge=False)
-        for hit in found:
-            table.add_row(f"{hit.score:.3f}", str(hit.ref), hit.title or "", hit.excerpt[:120])
-        out.print(table if found else "nothing found: is anything indexed? See `mcp-assets status`")
+        say_error("nothing found: is anything indexed? See `mcp-assets status`")
     if not found:
         raise typer.Exit(Exit.FAILED)
 
 
-def event_of(line: Line) -> tuple[str, bytes]:
+class _Warned:
+    """Events on their way to be published, and what intake will say of those that it cannot use."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.reasons: list[str] = []
+        """Of the first events that will be dead letters."""
+
+    def of(self, platform: "Platform", events: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        from mcp_assets.events import Rejected, parse
+
+        for subject, body in events:
+            parsed = parse(subject, body, platform.type_names)
+            if isinstance(parsed, Rejected):
+                self.count += 1
+                if self.count <= _REASONS_SHOWN:
+                    self.reasons.append(f"{subject}: {parsed.error}")
+            yield subject, body
+
+
+def event_of(line: "Line") -> tuple[str, bytes]:
     """The thin event that says that `line` was written: its subject and body."""
     body = {"entity_type": line.entity_type, "entity_id": line.entity_id}
     return f"mcp.{line.entity_type}.updated", json_module.dumps(body).encode()
 
 
-def progress_bar(*, quiet: bool) -> Progress:
+def progress_bar(*, quiet: bool) -> "Progress":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -143,6 +173,8 @@ def progress_bar(*, quiet: bool) -> Progress:
 @contextmanager
 def _opened(file: Path) -> Iterator[Iterable[bytes]]:
     """The lines of `file`. An error of reading is a LoadError that names the file."""
+    from mcp_assets.cli.load_entities import LoadError
+
     try:
         if str(file) == "-":
             yield sys.stdin.buffer
@@ -159,6 +191,8 @@ def _count_lines(file: Path) -> int:
 
 
 def _events(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, bytes]]:
+    from mcp_assets.cli.load_entities import LoadError
+
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -2,22 +2,22 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from mcp_assets.cli.console import Exit, out, print_json, say_error
-from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import EdgeType
-from mcp_assets.platform import Platform
-from mcp_assets.settings import Settings, load_settings
-from mcp_assets.sync.views.graph import Format, exists, find_by_id
-from mcp_assets.sync.views.graph import related as related_edges
+from mcp_assets.cli.connect import connected
+from mcp_assets.cli.console import Exit, Json, out, print_json, print_rows, say, say_error, shown
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Types = Annotated[list[EdgeType] | None, typer.Option("--type", "-t", help="Only edges of this type; repeatable.")]
+if TYPE_CHECKING:
+    from mcp_assets.entities.refs import EntityRef
+    from mcp_assets.platform import Platform
+
+Types = Annotated[
+    list[str] | None,
+    typer.Option("--type", "-t", help="Only edges of this type, such as semantic_similarity; repeatable."),
+]
 
 graph = typer.Typer(name="graph", help="The graph of relationships as a whole.", no_args_is_help=True)
 
@@ -31,12 +31,12 @@ def related(
     json: Json = False,
 ) -> None:
     """Show an entity's edges, both ways, and those of its neighbours. Exits with 1 if it has none."""
-    platform = Platform(load_settings(), reads_only=True)
-    try:
+    from mcp_assets.sync.views.graph import related as related_edges
+
+    edge_types = _edge_types(types)
+    with connected(reads_only=True) as platform:
         ref = _named(platform, entity)
-        edges, titles = related_edges(platform, ref, types=[one.value for one in types or ()], depth=depth)
-    finally:
-        platform.close()
+        edges, titles = related_edges(platform, ref, types=edge_types, depth=depth)
     if json:
         print_json(
             {
@@ -60,18 +60,29 @@ def related(
             }
         )
     else:
-        table = Table("depth", "strength", "type", "", "entity", "title", "because", show_edge=False)
+        rows = []
         for edge in edges:
             outgoing = edge.source == ref or (edge.target != ref)
             other = edge.target if outgoing else edge.source
-            shown = str(other) if ref in (edge.source, edge.target) else f"{edge.source} → {edge.target}"
+            named = other if ref in (edge.source, edge.target) else f"{edge.source} → {edge.target}"
             strength = "" if edge.strength is None else f"{edge.strength:.3f}"
-            table.add_row(
-                str(edge.depth), strength, edge.edge_type, "→" if outgoing else "←", escape(shown),
-                escape(titles.get(other) or ""), escape(_because(edge.metadata)),
-            )  # fmt: skip
-        out.print(f"[bold]{escape(str(ref))}[/] {escape(titles.get(ref) or '')}", highlight=False)
-        out.print(table if edges else "no edges: see `mcp-assets status` for what is not linked yet")
+            rows.append(
+                (
+                    edge.depth,
+                    strength,
+                    edge.edge_type,
+                    "→" if outgoing else "←",
+                    named,
+                    titles.get(other) or "",
+                    _because(edge.metadata),
+                )
+            )
+        if out.is_terminal:
+            out.print(Text.assemble((shown(ref), "bold"), " ", shown(titles.get(ref) or "")), soft_wrap=True)
+        if rows:
+            print_rows(("depth", "strength", "type", "", "entity", "title", "because"), rows, ids=("entity",))
+        else:
+            say_error("no edges: see `mcp-assets status` for what is not linked yet")
     if not edges:
         raise typer.Exit(Exit.FAILED)
 
@@ -84,37 +95,41 @@ def _because(metadata: Mapping[str, Any]) -> str:
     return ", ".join(map(str, shared)) if isinstance(shared, list) else ""
 
 
-@graph.command("export")
+@graph.command("export", epilog="Example: mcp-assets graph export --format html --min-strength 0.6")
 def export_graph(
-    format_: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.HTML,
+    format_: Annotated[
+        Literal["html", "graphml", "csv", "parquet"], typer.Option("--format", "-f", help="What to write.")
+    ] = "html",
     types: Types = None,
     min_strength: Annotated[float, typer.Option(min=0, max=1, help="Only edges of this strength or more.")] = 0.0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default graph.FORMAT.")] = None,
     json: Json = False,
 ) -> None:
     """Write all edges to a file: graphml, csv, parquet, or html, a page with a picture to explore."""
-    # pandas, igraph and plotly take a second to load, and no other command needs them.
     from mcp_assets.sync.views.export import export
+    from mcp_assets.sync.views.graph import Format
 
-    path = output or Path(f"graph.{format_.value}")
-    platform = Platform(load_settings(), reads_only=True)
+    path = output or Path(f"graph.{format_}")
+    edge_types = _edge_types(types)
     try:
-        count = export(platform, format_, path, types=[one.value for one in types or ()], min_strength=min_strength)
+        with connected(reads_only=True) as platform:
+            count = export(platform, Format(format_), path, types=edge_types, min_strength=min_strength)
     except OSError as error:
         say_error(f"{path} cannot be written: {error.strerror or error}")
         raise typer.Exit(Exit.FAILED) from error
-    finally:
-        platform.close()
     if json:
         print_json({"file": str(path), "edges": count})
     else:
-        out.print(f"{count} edges are in {path}", highlight=False)
+        say(f"{count} edges are in {path}")
 
 
-def _named(platform: Platform, text: str) -> EntityRef:
+def _named(platform: "Platform", text: str) -> "EntityRef":
     """The entity that `text` names; ends the command if there is none, or several."""
+    from mcp_assets.entities.refs import EntityRef
+    from mcp_assets.sync.views.graph import exists, find_by_id
+
     name, colon, entity_id = text.partition(":")
-    entity_type = _type_named(platform.settings, name) if colon else None
+    entity_type = platform.type_names.canonical(name) if colon else None
     if entity_type is not None:
         ref = EntityRef(entity_type, entity_id)
         if exists(platform, ref):
@@ -128,8 +143,16 @@ def _named(platform: Platform, text: str) -> EntityRef:
     raise typer.Exit(Exit.FAILED)
 
 
-def _type_named(settings: Settings, name: str) -> str | None:
-    for entity_type in settings.entity_types.values():
-        if name == entity_type.name or name in entity_type.aliases:
-            return entity_type.name
-    return None
+def _edge_types(named: list[str] | None) -> list[str]:
+    """The edge types that were named, all if none was.
+
+    Raises:
+        typer.BadParameter: one of them does not exist.
+    """
+    from mcp_assets.graph import EdgeType
+
+    known = [edge_type.value for edge_type in EdgeType]
+    for name in named or ():
+        if name not in known:
+            raise typer.BadParameter(f"no edge type {name!r}: one of {', '.join(known)}")
+    return list(named or ())

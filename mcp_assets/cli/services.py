@@ -2,24 +2,22 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import SecretStr
-from rich.table import Table
+from rich.text import Text
 
-from mcp_assets.cli.console import Exit, err, out, print_json, say_error
-from mcp_assets.cli.dagster_dev import DagsterEnded, dagster_dev
-from mcp_assets.cli.load_entities import create_source_tables
-from mcp_assets.embedded import stack
-from mcp_assets.platform import Platform
-from mcp_assets.settings import Settings, load_settings, variable_of
-from mcp_assets.stores.addresses import without_password
-from mcp_assets.sync.views.doctor import diagnose
-from mcp_assets.sync.views.pending import pending
+from mcp_assets.cli.connect import connected
+from mcp_assets.cli.console import Exit, Json, out, print_json, print_rows, say, say_error, say_progress, shown
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from mcp_assets.settings import Settings
 
 
 class StoreName(StrEnum):
@@ -29,9 +27,6 @@ class StoreName(StrEnum):
     SOURCE = "source"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-
 def up(json: Json = False) -> None:
     """Start the embedded stack, all parts that no setting replaces, and make its tables."""
     settings = start_stack(quiet=json)
@@ -39,23 +34,30 @@ def up(json: Json = False) -> None:
         print_json({"state_dir": str(settings.state_dir), **_addresses(settings)})
         return
     for name, address in _addresses(settings).items():
-        out.print(f"{name}: [cyan]{address}[/]", highlight=False, soft_wrap=True)
+        say(f"{name}: {address}")
 
 
 def down(json: Json = False) -> None:
     """Stop the embedded stack. Its data stays."""
-    stopped = stack.stop(Settings().state_dir)
+    from mcp_assets.embedded import stack
+    from mcp_assets.settings import read_settings
+
+    stopped = stack.stop(read_settings().state_dir)
     if json:
         print_json({"stopped": stopped})
     else:
-        out.print("stopped" if stopped else "nothing was running")
+        say("stopped" if stopped else "nothing was running")
 
 
 def status(json: Json = False) -> None:
     """What runs where, and what is pending. Exits with 3 if a store does not answer."""
-    settings = load_settings()
-    parts = stack.status(settings.state_dir).parts
-    waiting = pending(Platform(settings, reads_only=True))
+    from mcp_assets.embedded import stack
+    from mcp_assets.sync.views.pending import pending
+
+    with connected(reads_only=True) as platform:
+        settings = platform.settings
+        parts = stack.status(settings.state_dir).parts
+        waiting = pending(platform)
     if json:
         print_json(
             {
@@ -73,21 +75,23 @@ def status(json: Json = False) -> None:
             }
         )
     else:
-        table = Table("service", "runs", "address", "process", "restarts", title="Services", title_justify="left")
         addresses = _addresses(settings)
+        rows = []
         for part, known in parts.items():
             name = part.value
             embedded = known.address is not None
-            table.add_row(
-                name,
-                known.state.value if embedded else ("by setting" if addresses.get(name) else "no"),
-                addresses.get(name) or "",
-                str(known.pid or ""),
-                str(known.restarts) if embedded else "",
+            rows.append(
+                (
+                    name,
+                    known.state.value if embedded else ("by setting" if addresses.get(name) else "no"),
+                    addresses.get(name) or "",
+                    known.pid or "",
+                    known.restarts if embedded else "",
+                )
             )
-        out.print(table)
+        print_rows(("service", "runs", "address", "process", "restarts"), rows, ids=("address",), title="Services")
         for line in waiting.lines():
-            out.print(line, highlight=False)
+            say(line)
     if waiting.unavailable:
         raise typer.Exit(Exit.UNAVAILABLE)
 
@@ -97,6 +101,8 @@ def dev(
     host: Annotated[str, typer.Option(help="Address the UI listens on; it has no password.")] = "127.0.0.1",
 ) -> None:
     """Start the stack and Dagster on it, until Ctrl-C. What dies is restarted. The stack stays up for the next time."""
+    from mcp_assets.cli.dagster_dev import DagsterEnded, dagster_dev
+
     settings = start_stack(quiet=False)
     try:
         with dagster_dev(dagster_environment(settings), settings.state_dir, port=port, host=host) as dagster:
@@ -108,20 +114,24 @@ def dev(
 
 def env() -> None:
     """Print the settings as shell exports. Secrets that came from the environment are left out."""
+    from mcp_assets.settings import load_settings
+
     for name, value in exports(load_settings()).items():
-        out.print(f"export {name}={shlex.quote(value)}", highlight=False, soft_wrap=True, markup=False)
+        # Written as it is: a shell reads it.
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
 
 
 def doctor(json: Json = False) -> None:
     """Check each dependency: what is wrong with it and what to do. Exits with 1 if anything is."""
+    from mcp_assets.sync.views.doctor import diagnose
+
     findings = diagnose()
     if json:
         print_json([{"name": f.name, "ok": f.ok, "message": f.message} for f in findings])
     else:
         for finding in findings:
-            mark = "[green]ok[/]  " if finding.ok else "[red]bad[/] "
-            out.print(f"{mark} [bold]{finding.name}[/]: ", end="", soft_wrap=True)
-            out.print(finding.message, highlight=False, soft_wrap=True, markup=False)
+            mark = ("ok  ", "green") if finding.ok else ("bad ", "red")
+            out.print(Text.assemble(mark, (finding.name, "bold"), ": ", shown(finding.message)), soft_wrap=True)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(Exit.FAILED)
 
@@ -133,8 +143,7 @@ def accept(
 
     A store that shows another mark than the recorded one counts as another program's, and nothing is written to it.
     """
-    platform = Platform(load_settings())
-    try:
+    with connected() as platform:
         if store == StoreName.POSTGRES:
             mark = platform.postgres.accept()
         elif store == StoreName.NATS:
@@ -144,19 +153,21 @@ def accept(
             platform.marks.accept_sources()
         else:
             mark = platform.accept_qdrant()
-    finally:
-        platform.close()
     if store == StoreName.SOURCE:
-        out.print("the databases of source tables are known again by what answers at the next connection to each")
+        say("the databases of source tables are known again by what answers at the next connection to each")
         return
-    out.print(f"{store.value} is known by this from now on: {mark or 'nothing, for it shows no mark'}", highlight=False)
+    say(f"{store.value} is known by this from now on: {mark or 'nothing, for it shows no mark'}")
     if store != StoreName.POSTGRES:
-        out.print("`mcp-assets validate --repair` mends what the other one held differently")
+        say("`mcp-assets validate --repair` mends what the other one held differently")
 
 
-def start_stack(*, quiet: bool) -> Settings:
+def start_stack(*, quiet: bool) -> "Settings":
     """The stack up, its source tables and the platform's schema made, and the settings that lead there."""
-    settings = Settings()
+    from mcp_assets.cli.load_entities import create_source_tables
+    from mcp_assets.embedded import stack
+    from mcp_assets.settings import read_settings
+
+    settings = read_settings()
     replaced = {
         stack.Part.POSTGRES: settings.database_url,
         stack.Part.NATS: settings.nats_url,
@@ -164,24 +175,23 @@ def start_stack(*, quiet: bool) -> Settings:
     }
     parts = [part for part, url in replaced.items() if url is None]
     if parts:
-        stack.start(settings.state_dir, parts, on_progress=None if quiet else _say_progress)
-    resolved = load_settings()
-    platform = Platform(resolved)
-    try:
+        stack.start(settings.state_dir, parts, on_progress=None if quiet else say_progress)
+    with connected() as platform:
+        resolved = platform.settings
         if stack.Part.POSTGRES in parts and resolved.types is None and resolved.source_preset == "mcp":
             create_source_tables(platform)
         if resolved.create_stream and len(resolved.streams) == 1:
             platform.nats.ensure_stream(resolved.streams[0])
-    finally:
-        platform.close()
     return resolved
 
 
 _SENSOR_TIMEOUT = "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS"
 
 
-def dagster_environment(settings: Settings) -> dict[str, str]:
+def dagster_environment(settings: "Settings") -> dict[str, str]:
     """The environment for Dagster's processes: this one, with the state folder as an absolute path and long ticks."""
+    from mcp_assets.settings import variable_of
+
     environment = {
         **os.environ,
         "MCP_ASSETS_STATE_DIR": str(settings.state_dir.resolve()),
@@ -196,8 +206,13 @@ def dagster_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def exports(settings: Settings) -> Mapping[str, str]:
+def exports(settings: "Settings") -> Mapping[str, str]:
     """What is set, as environment variables: service addresses, and whatever differs from the default."""
+    from pydantic import SecretStr
+
+    from mcp_assets.settings import Settings, variable_of
+    from mcp_assets.stores.addresses import without_password
+
     values: dict[str, str] = {}
     for field in Settings.model_fields:
         value = getattr(settings, field)
@@ -217,11 +232,7 @@ def exports(settings: Settings) -> Mapping[str, str]:
     return values
 
 
-def _say_progress(line: str) -> None:
-    err.print(f"[dim]{line}[/]", highlight=False, soft_wrap=True)
-
-
-def _addresses(settings: Settings) -> dict[str, str | None]:
+def _addresses(settings: "Settings") -> dict[str, str | None]:
     """Where each service is, without passwords."""
     return {
         "postgres": _shown(settings.database_url),
@@ -230,6 +241,8 @@ def _addresses(settings: Settings) -> dict[str, str | None]:
     }
 
 
-def _shown(address: SecretStr | str | None) -> str | None:
-    url = address.get_secret_value() if isinstance(address, SecretStr) else address
+def _shown(address: "SecretStr | str | None") -> str | None:
+    from mcp_assets.stores.addresses import without_password
+
+    url = address if address is None or isinstance(address, str) else address.get_secret_value()
     return None if url is None else without_password(url)

@@ -3,20 +3,19 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from mcp_assets.cli.console import Exit, err, out, print_json, say_error
-from mcp_assets.events import SyncTarget
-from mcp_assets.platform import Platform
-from mcp_assets.settings import load_settings
-from mcp_assets.sync.inbox.announce import counts_of
-from mcp_assets.sync.requests import full_sync_requests
-from mcp_assets.sync.requests.full_sync_requests import FullSync, PartitionProgress
-from mcp_assets.sync.requests.incremental import bring_up_to_date
-from mcp_assets.sync.resolve_ids import find_entities
+from mcp_assets.cli.connect import connected, types_named
+from mcp_assets.cli.console import Exit, Json, err, print_json, say, say_error, say_progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from mcp_assets.events import SyncTarget
+    from mcp_assets.platform import Platform
+    from mcp_assets.sync.requests.full_sync_requests import FullSync, PartitionProgress
 
 _LOOK_EVERY_S = 0.5
 """How often `--watch` reads the progress: a bar that moves twice a second looks alive, at one query each time."""
@@ -42,7 +41,7 @@ def sync(
             help="With --full: continue, in this process, although very many source rows are gone.",
         ),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    json: Json = False,
 ) -> None:
     """Bring entities to the state of their source rows: the named ones, or with --full all.
 
@@ -53,31 +52,34 @@ def sync(
         raise typer.BadParameter("name entities, or say --full")
     if not full and (types or watch or here or allow_mass_delete):
         raise typer.BadParameter("--type, --watch, --here and --allow-mass-delete go with --full")
-    platform = Platform(load_settings())
-    try:
-        if full:
-            named = _types(platform, types or ())
-            # A mass deletion is done in this process, because the person at the command decides on it, not a daemon.
-            if here or allow_mass_delete or not full_sync_requests.is_served(platform):
-                if not (here or allow_mass_delete or json):
-                    err.print("[dim]no Dagster daemon runs: the full sync is done in this process[/]", highlight=False)
-                _full_here(platform, named, force=force, allow_mass_delete=allow_mass_delete, watch=watch, json=json)
-            else:
-                _full(platform, named, force=force, watch=watch, json=json)
-        else:
+    from mcp_assets.sync.requests import full_sync_requests
+
+    with connected() as platform:
+        if not full:
             _named(platform, ids or [], force=force, json=json)
-    finally:
-        platform.close()
+            return
+        named = types_named(platform, types or ())
+        # A mass deletion is done in this process, because the person at the command decides on it, not a daemon.
+        if here or allow_mass_delete or not full_sync_requests.is_served(platform):
+            if not (here or allow_mass_delete or json):
+                say_progress("no Dagster daemon runs: the full sync is done in this process")
+            _full_here(platform, named, force=force, allow_mass_delete=allow_mass_delete, watch=watch, json=json)
+        else:
+            _full(platform, named, force=force, watch=watch, json=json)
 
 
-def _named(platform: Platform, ids: list[str], *, force: bool, json: bool) -> None:
+def _named(platform: "Platform", ids: list[str], *, force: bool, json: bool) -> None:
+    from mcp_assets.sync.inbox.announce import counts_of
+    from mcp_assets.sync.requests.incremental import bring_up_to_date
+    from mcp_assets.sync.resolve_ids import find_entities
+
     found = find_entities(platform, [_target(platform, text) for text in dict.fromkeys(ids)])
     synced = bring_up_to_date(platform, found.refs, force=force)
     failed = {str(ref): refusal.sentence for ref, refusal in synced.refusals.items()}
     if json:
         print_json({"counts": counts_of(synced.counts), "unknown": found.unknown, "failed": failed})
     else:
-        out.print(_summary(counts_of(synced.counts)), highlight=False)
+        say(_summary(counts_of(synced.counts)))
         for name in found.unknown:
             say_error(f"{name} is unknown: it has no source row, and no event announced it")
         for name, reason in failed.items():
@@ -86,24 +88,27 @@ def _named(platform: Platform, ids: list[str], *, force: bool, json: bool) -> No
         raise typer.Exit(Exit.FAILED)
 
 
-def _full(platform: Platform, types: list[str], *, force: bool, watch: bool, json: bool) -> None:
+def _full(platform: "Platform", types: list[str], *, force: bool, watch: bool, json: bool) -> None:
+    from mcp_assets.sync.requests import full_sync_requests
+
     with platform.postgres.transaction() as connection:
         sync_ = full_sync_requests.ask(platform, connection, types, force=force, requested_by="mcp-assets sync")
     if not watch:
         if json:
             print_json({"backfill_id": sync_.id, "finished": False})
         else:
-            out.print(
-                f"the backfill {sync_.id} is asked for: see it in the Dagster UI, or with --watch", highlight=False
-            )
+            say(f"the backfill {sync_.id} is asked for: see it in the Dagster UI, or with --watch")
         return
     sync_ = _watch(platform, sync_, types, quiet=json)
     _show_full(full_sync_requests.result_of(platform, sync_), sync_.error, json=json)
 
 
 def _full_here(
-    platform: Platform, types: list[str], *, force: bool, allow_mass_delete: bool, watch: bool, json: bool
+    platform: "Platform", types: list[str], *, force: bool, allow_mass_delete: bool, watch: bool, json: bool
 ) -> None:
+    from mcp_assets.sync.requests import full_sync_requests
+    from mcp_assets.sync.requests.full_sync_requests import PartitionProgress
+
     done: dict[tuple[str, int], PartitionProgress] = {}
     with _bars(platform, types, quiet=json or not watch) as bars:
         for news in full_sync_requests.run_here(platform, types, force=force, allow_mass_delete=allow_mass_delete):
@@ -121,7 +126,7 @@ def _show_full(result: dict[str, object], error: str | None, *, json: bool) -> N
     if json:
         print_json({**result, "finished": True, "error": error})
     elif error is None:
-        out.print(_summary(counts), highlight=False)
+        say(_summary(counts))
     if error is not None:
         say_error(error)
     if error is not None or counts.get("failed"):
@@ -130,8 +135,10 @@ def _show_full(result: dict[str, object], error: str | None, *, json: bool) -> N
         raise typer.Exit(Exit.FAILED)
 
 
-def _watch(platform: Platform, sync_: FullSync, types: list[str], *, quiet: bool) -> FullSync:
+def _watch(platform: "Platform", sync_: "FullSync", types: list[str], *, quiet: bool) -> "FullSync":
     """Show how far the backfill is, until it has come to its end."""
+    from mcp_assets.sync.requests import full_sync_requests
+
     with _bars(platform, types, quiet=quiet) as bars:
         while True:
             found = full_sync_requests.find(platform, sync_.id)
@@ -147,11 +154,11 @@ def _watch(platform: Platform, sync_: FullSync, types: list[str], *, quiet: bool
 class _Bars:
     """A bar a partition."""
 
-    def __init__(self, progress: Progress, tasks: dict[tuple[str, int], TaskID]) -> None:
+    def __init__(self, progress: "Progress", tasks: "dict[tuple[str, int], TaskID]") -> None:
         self._progress = progress
         self._tasks = tasks
 
-    def show(self, parts: Iterable[PartitionProgress]) -> None:
+    def show(self, parts: "Iterable[PartitionProgress]") -> None:
         for part in parts:
             task = self._tasks.get((part.entity_type, part.shard))
             if task is not None:
@@ -163,7 +170,9 @@ class _Bars:
 
 
 @contextmanager
-def _bars(platform: Platform, types: list[str], *, quiet: bool) -> Iterator[_Bars]:
+def _bars(platform: "Platform", types: list[str], *, quiet: bool) -> Iterator[_Bars]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"),
         TimeElapsedColumn(),
@@ -177,24 +186,15 @@ def _bars(platform: Platform, types: list[str], *, quiet: bool) -> Iterator[_Bar
         yield _Bars(progress, tasks)
 
 
-def _state(part: PartitionProgress) -> str:
+def _state(part: "PartitionProgress") -> str:
     if part.linked:
         return "complete"
     return "linking" if part.indexed else "indexing"
 
 
-def _types(platform: Platform, named: Iterable[str]) -> list[str]:
-    """The types named, in the order of the registry; all if none is."""
-    found = set()
-    for name in named:
-        entity_type = platform.type_names.canonical(name)
-        if entity_type is None:
-            raise typer.BadParameter(f"no entity type {name!r}: one of {', '.join(platform.settings.entity_types)}")
-        found.add(entity_type)
-    return [name for name in platform.settings.entity_types if name in found or not found]
+def _target(platform: "Platform", text: str) -> "SyncTarget":
+    from mcp_assets.events import SyncTarget
 
-
-def _target(platform: Platform, text: str) -> SyncTarget:
     name, colon, entity_id = text.partition(":")
     entity_type = platform.type_names.canonical(name) if colon else None
     return SyncTarget(None, text) if entity_type is None else SyncTarget(entity_type, entity_id)

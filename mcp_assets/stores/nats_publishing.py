@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.nats_connection import NatsConnection
@@ -63,7 +63,11 @@ class NatsPublisher(NatsConnection):
         self._kept: dict[str, tuple[bool, float]] = {}
 
     def publish(self, messages: Iterable[tuple[str, bytes]], *, flush_every: int = 500) -> int:
-        """Publish to JetStream or plain subjects; returns when the server has taken all. The number published."""
+        """Publish to JetStream; returns when streams have stored all. The number published.
+
+        Raises:
+            StoreUnavailable, StoreRefused: some may be published. No stream takes a subject, for example.
+        """
         count = 0
         batch: list[tuple[str, bytes]] = []
         for message in messages:
@@ -85,8 +89,23 @@ class NatsPublisher(NatsConnection):
 
     async def _publish(self, batch: Sequence[tuple[str, bytes]]) -> int:
         js = await self._jetstream()
-        acknowledged = await asyncio.gather(*(js.publish(subject, data) for subject, data in batch))
+        try:
+            acknowledged = await asyncio.gather(*(js.publish(subject, data) for subject, data in batch))
+        except NoStreamResponseError:
+            await self._raise_if_taken_by_no_stream(js, sorted({subject for subject, _ in batch}))
+            raise
         return len(acknowledged)
+
+    async def _raise_if_taken_by_no_stream(self, js: JetStreamContext, subjects: Sequence[str]) -> None:
+        """Raises StoreRefused with the first of `subjects` that no stream takes. A stream may also lack its leader."""
+        for subject in subjects:
+            try:
+                await js.find_stream_name_by_subject(subject)
+            except NotFoundError as error:
+                raise StoreRefused(
+                    f"no stream takes messages on the subject {subject}, so that nothing was stored: publish on a "
+                    "subject of a stream in MCP_ASSETS_STREAMS (`mcp-assets doctor` names them), or add it to one"
+                ) from error
 
     async def _announce(self, announcements: Sequence[Announcement]) -> None:
         client = await self._connected()

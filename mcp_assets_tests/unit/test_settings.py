@@ -208,7 +208,7 @@ def test_an_unknown_model_without_its_dimension_is_refused(monkeypatch: pytest.M
 
 def test_a_model_that_the_local_provider_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDDING_MODEL", "text-embedding-3-small")
-    with pytest.raises(SettingsError, match="EMBEDDING_MODEL is 'text-embedding-3-small'.*OPENAI_BASE_URL"):
+    with pytest.raises(SettingsError, match=r"EMBEDDING_MODEL is 'text-embedding-3-small'.*OPENAI_BASE_URL"):
         _ = Settings().profile
 
 

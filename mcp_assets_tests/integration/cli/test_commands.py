@@ -1,98 +1,25 @@
 """The `mcp-assets` command as scripts and people call it: outputs, exit codes, errors, and no secrets."""
 
-import contextlib
 import gzip
-import io
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from mcp_assets.cli import main
 from mcp_assets.platform import Platform
-from mcp_assets.settings import Settings, load_settings
+from mcp_assets.settings import load_settings
 from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets_tests.command import COMMAND, Place, bare_environment
 from mcp_assets_tests.openai_stub import OpenAIStub
 
-COMMAND = Path(sys.executable).parent / "mcp-assets"
 DIMENSION = 16
-SETTINGS = {str(field.validation_alias): name for name, field in Settings.model_fields.items()}
-"""Environment variables and what they set."""
 
 DEAD = "127.0.0.1:9"
 """Where nothing listens."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a call of the command came to."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder in which the command is called."""
-
-    folder: Path
-    environment: Mapping[str, str]
-
-    def process(self, *words: str) -> Done:
-        """`mcp-assets WORDS` as a process of its own, as people and scripts call it."""
-        done = subprocess.run(
-            [COMMAND, *words],
-            cwd=self.folder,
-            env=dict(self.environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    def run(self, *words: str, given: Mapping[str, str] | None = None, stdin: bytes = b"") -> Done:
-        """The same in this process: most of what a call takes is the start of Python."""
-        stdout, stderr = io.StringIO(), io.StringIO()
-        ended_by = signal.getsignal(signal.SIGTERM)
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(stdout),
-            contextlib.redirect_stderr(stderr),
-            pytest.raises(SystemExit) as ended,
-        ):
-            for name in SETTINGS:
-                patch.delenv(name, raising=False)
-            for name, value in {**self.environment, **(given or {})}.items():
-                patch.setenv(name, value)
-            patch.chdir(self.folder)
-            patch.setattr(sys, "argv", [str(COMMAND), *words])
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-            try:
-                main()
-            finally:
-                signal.signal(signal.SIGTERM, ended_by)
-        return Done(int(ended.value.code or 0), stdout.getvalue(), stderr.getvalue())
-
-    def answer(self, *words: str, code: int = 0, given: Mapping[str, str] | None = None, stdin: bytes = b"") -> Any:
-        """What the command prints with --json."""
-        done = self.run(*words, "--json", given=given, stdin=stdin)
-        assert done.code == code, done.stderr
-        return json.loads(done.stdout)
-
-
-def bare_environment() -> dict[str, str]:
-    """This process's environment without any of the platform's settings."""
-    return {name: value for name, value in os.environ.items() if name not in SETTINGS}
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +104,12 @@ def test_what_is_loaded_published_and_indexed_is_found(place: Place) -> None:
     before = place.answer("status")["pending"]["unread"]["MCP_ASSETS"]
 
     loaded = place.process("load", "tasks.jsonl", "pages.jsonl.gz", "--publish", "--json")
-    assert (loaded.code, json.loads(loaded.stdout)) == (0, {"loaded": 3})
-    assert place.answer("load", "-", stdin=line("task", "t2", "elm tree")) == {"loaded": 1}
+    assert (loaded.code, json.loads(loaded.stdout)) == (0, {"loaded": 3, "published": 3})
+    assert place.answer("load", "-", stdin=line("task", "t2", "elm tree")) == {"loaded": 1, "published": 0}
     published = place.process("publish", "mcp.task.updated", '{"taskId": "t2"}', "--json")
-    assert (published.code, json.loads(published.stdout)) == (0, {"published": 1})
+    assert (published.code, json.loads(published.stdout)) == (0, {"published": 1, "dead_letters": 0, "reasons": []})
     (place.folder / "events.jsonl").write_text('{"subject": "mcp.page.updated", "data": {"pageId": "p1"}}\n\n')
-    assert place.answer("publish", "--file", "events.jsonl") == {"published": 1}
+    assert place.answer("publish", "--file", "events.jsonl")["published"] == 1
     pending = place.answer("status")["pending"]
     assert pending["unread"]["MCP_ASSETS"] - before == 5
     assert not pending["idle"]
@@ -357,7 +284,7 @@ def test_doctor_names_a_source_table_that_is_not_there(place: Place) -> None:
 
 
 def test_doctor_names_a_collection_that_was_made_for_another_model(place: Place) -> None:
-    assert place.answer("load", "-", stdin=line("memory", "m1", "something")) == {"loaded": 1}
+    assert place.answer("load", "-", stdin=line("memory", "m1", "something")) == {"loaded": 1, "published": 0}
     index(place, "memory")
     found = findings(place, 1, EMBEDDING_MODEL="another-stub")
     assert wrong(found) == {"collections"}
