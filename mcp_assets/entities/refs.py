@@ -29,6 +29,11 @@ class EntityRef(NamedTuple):
         return slot_of(self.id)
 
 
+def ref_or_none(entity_type: str | None, entity_id: str | None) -> EntityRef | None:
+    """The entity that two columns name, which are both NULL where a row names none."""
+    return None if entity_type is None or entity_id is None else EntityRef(entity_type, entity_id)
+
+
 def id_excess(entity_id: str) -> str | None:
     """How an id is too long, as the end of a sentence; None if it is not."""
     if len(entity_id) > MAX_ID_LENGTH:

@@ -8,6 +8,7 @@ from psycopg import sql
 from mcp_assets.stores.edge_table import EdgeTable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.rows import fetch_rows
 
 
 class Orphan(NamedTuple):
@@ -49,7 +50,7 @@ def orphans_among(
 ) -> list[Orphan]:
     """Those of the rows `ids` that lack a living end now."""
     statement = _orphans(table, schema, types) + sql.SQL(" AND edge.id::text = ANY({})").format(sql.Literal(list(ids)))
-    return [Orphan._make(row) for row in connection.execute(statement)]
+    return fetch_rows(connection, statement, Orphan)
 
 
 def delete_orphans(
@@ -101,7 +102,8 @@ def _orphans(table: EdgeTable, schema: str, types: Sequence[str]) -> sql.Compose
     ]
     return sql.SQL(
         "SELECT edge.id::text, edge.source_type, edge.source_id::text, edge.target_type, edge.target_id::text,"
-        " edge.relationship_type, edge.origin, NOT {no_source}, NOT {no_target}"
+        " edge.relationship_type AS edge_type, edge.origin,"
+        " NOT {no_source} AS has_source, NOT {no_target} AS has_target"
         " FROM {table} AS edge{joins} WHERE ({no_source} OR {no_target})"
     ).format(
         table=table.table,

@@ -3,14 +3,14 @@
 import hashlib
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.abc import Buffer
+from psycopg.abc import Buffer, Params
 from psycopg.rows import TupleRow
 from psycopg.types.array import ListDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -19,10 +19,12 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
 from mcp_assets.stores.postgres.migrations import migrate
 from mcp_assets.stores.postgres.migrations.relationships import IdColumn
 from mcp_assets.stores.postgres.queries import load_queries
+from mcp_assets.stores.postgres.rows import fetch_row, fetch_rows
 from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, SILENCE_LIMITS, PatientConnection, SilenceLimits
 
 Connection = psycopg.Connection[TupleRow]
 Cursor = psycopg.Cursor[TupleRow]
+Row = TypeVar("Row")
 
 
 class MarkedConnection(PatientConnection):
@@ -101,6 +103,18 @@ class Postgres:
     def query(self, name: str) -> sql.SQL:
         """The query `name` of stores/postgres/sql, with the platform's schema filled in."""
         return self._queries[name]
+
+    def rows(
+        self, connection: Connection, name: str, make: Callable[..., Row], parameters: Params | None = None
+    ) -> list[Row]:
+        """The rows of the query `name`, each made by `make`: a class with a field for each column, or a function."""
+        return fetch_rows(connection, self._queries[name], make, parameters)
+
+    def row(
+        self, connection: Connection, name: str, make: Callable[..., Row], parameters: Params | None = None
+    ) -> Row | None:
+        """The first row of the query `name`, made by `make`; None: there is none."""
+        return fetch_row(connection, self._queries[name], make, parameters)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

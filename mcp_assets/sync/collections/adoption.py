@@ -39,8 +39,8 @@ def is_named_by_us(alias: str, name: str) -> bool:
 def adopted(platform: Platform) -> dict[str, Adopted]:
     """The collections that were adopted and are not replaced yet, by alias."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("adopted_collections")).fetchall()
-    return {row[0]: Adopted(*row) for row in rows}
+        rows = platform.postgres.rows(connection, "adopted_collections", Adopted)
+    return {row.alias: row for row in rows}
 
 
 def check_ours(platform: Platform, made: MadeFor, dimensions: set[int]) -> None:

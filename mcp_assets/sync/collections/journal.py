@@ -52,7 +52,7 @@ Journal = tuple[Change, ...]
 
 def stored_journal(platform: Platform, connection: Connection) -> Journal:
     """The journal as the table has it. A move may have been interrupted: see `move.read_journal`."""
-    return tuple(Change(*row) for row in connection.execute(platform.postgres.query("collection_changes")))
+    return tuple(platform.postgres.rows(connection, "collection_changes", Change))
 
 
 def is_same_choice(one: Journal, other: Journal) -> bool:

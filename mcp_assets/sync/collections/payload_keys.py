@@ -7,7 +7,7 @@ killed, the next pass renames only the payloads that are left.
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from mcp_assets.entities.points import FORMER_KEYS, Key, bears_former_keys, with_prefix
@@ -57,12 +57,19 @@ def _reserved_metadata(platform: Platform, former: Sequence[HeldPoint]) -> dict[
     """Metadata of the entities of `former` under names that were reserved: by type, id and state hash."""
     names = {_state(point.payload)[:2] for point in former}
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(
-            platform.postgres.query("metadata_of_keys"),
-            {
-                "types": [name[0] for name in names],
-                "ids": [name[1] for name in names],
-                "keys": list(FORMER_KEYS),
-            },
-        ).fetchall()
-    return {(row[0], row[1], row[2]): row[3] for row in rows}
+        parameters = {
+            "types": [name[0] for name in names],
+            "ids": [name[1] for name in names],
+            "keys": list(FORMER_KEYS),
+        }
+        rows = platform.postgres.rows(connection, "metadata_of_keys", _FormerMetadata, parameters)
+    return {(row.entity_type, row.entity_id, row.state_hash): row.metadata for row in rows}
+
+
+class _FormerMetadata(NamedTuple):
+    """The metadata of an entity under names that were reserved, and the state that it belongs to."""
+
+    entity_type: str
+    entity_id: str
+    state_hash: str
+    metadata: dict[str, Any]

@@ -12,6 +12,7 @@ from mcp_assets.entities.refs import SLOTS, EntityRef
 from mcp_assets.entities.text import NO_TEXT_HASH
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.rows import by_ref
 from mcp_assets.sync.collections.journal import Change, building_collection, types_of_alias
 
 REFUSED_SHARE = 0.01
@@ -53,8 +54,8 @@ def count_lacking(platform: Platform, connection: Connection, change: Change, si
         "no_text": NO_TEXT_HASH,
         "since": since,
     }
-    row = connection.execute(platform.postgres.query("count_lacking"), parameters).fetchone()
-    return LackingCounts(*row) if row else LackingCounts(0, 0, 0)
+    counts = platform.postgres.row(connection, "count_lacking", LackingCounts, parameters)
+    return counts or LackingCounts(0, 0, 0)
 
 
 def why_incomplete(platform: Platform, connection: Connection, change: Change, since: datetime) -> str | None:
@@ -146,11 +147,10 @@ class _Window:
     @classmethod
     def read(cls, platform: Platform, collection: str, types: Sequence[str], slots: tuple[int, int]) -> "_Window":
         with platform.postgres.transaction() as connection:
-            rows = connection.execute(
-                platform.postgres.query("embedded_of_slots"),
-                {"collection": collection, "entity_types": list(types), "low": slots[0], "high": slots[1]},
+            parameters = {"collection": collection, "entity_types": list(types), "low": slots[0], "high": slots[1]}
+            recorded = dict(
+                platform.postgres.rows(connection, "embedded_of_slots", by_ref(_RecordedPoints), parameters)
             )
-            recorded = {EntityRef(row[0], row[1]): _RecordedPoints(*row[2:]) for row in rows}
         stored: dict[EntityRef, dict[tuple[str, str], int]] = {}
         pages = platform.qdrant.scroll_slots(collection, slots, keys=_PAYLOAD_KEYS, vectors=False)
         for point in chain.from_iterable(pages):
@@ -186,8 +186,8 @@ def _still_wrong(platform: Platform, collection: str, refs: Sequence[EntityRef])
     names = {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs]}
     with platform.postgres.transaction() as connection:
         in_ledger = {EntityRef(*row) for row in connection.execute(query("lock_entities_of"), names)}
-        rows = connection.execute(query("embedded_of_entities"), {**names, "collection": collection})
-        recorded = {EntityRef(row[0], row[1]): _RecordedPoints(*row[2:]) for row in rows}
+        parameters = {**names, "collection": collection}
+        recorded = dict(platform.postgres.rows(connection, "embedded_of_entities", by_ref(_RecordedPoints), parameters))
         owners: dict[str, EntityRef] = {}
         for ref in refs:
             entity_point = point_id(ref)

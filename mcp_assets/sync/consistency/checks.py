@@ -27,6 +27,7 @@ from mcp_assets.sync.consistency.stored_censuses import (
     last_censuses,
 )
 from mcp_assets.sync.inbox.stream_limits import stream_backlog
+from mcp_assets.sync.inbox.table_counts import dead_letter_counts, inbox_counts, ledger_counts, wanted_full_syncs
 from mcp_assets.sync.index.mass_delete import is_mass, sentence
 from mcp_assets.sync.index.provider_outage import provider_outages
 from mcp_assets.sync.index.sweep import last_passes
@@ -37,6 +38,9 @@ more than an hour."""
 
 INTAKE_LAG_S = 300.0
 """Seconds that a message may wait in stream or inbox: a run takes seconds to start, so that minutes mean a fault."""
+
+_ERROR_SHOWN = 300
+"""Characters of an error that a check shows: `mcp-assets dead-letters` shows all of them."""
 
 
 @dataclass(slots=True)
@@ -173,8 +177,7 @@ def _ledger(platform: Platform) -> CheckOutcome:
 
 def _collections(platform: Platform) -> CheckOutcome:
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("ledger_counts")).fetchall()
-    living = {entity_type: count for entity_type, count, _ in rows}
+        living = {row.entity_type: row.living for row in ledger_counts(platform, connection)}
     types = platform.settings.entity_types
     profile = platform.embedder.profile
     building = built_for_settings(platform)
@@ -210,18 +213,35 @@ def _collections(platform: Platform) -> CheckOutcome:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _LetterExample:
+    """A dead letter as the check shows it; `entity`: the entity, or else the subject of the message."""
+
+    id: int
+    entity: str | None
+    stage: str
+    error_kind: str
+    error: str
+
+
 def _dead_letters(platform: Platform) -> CheckOutcome:
     with platform.postgres.transaction() as connection:
-        counts = connection.execute(platform.postgres.query("dead_letter_counts")).fetchall()
-        letters = connection.execute(platform.postgres.query("dead_letter_examples"), {"limit": EXAMPLES}).fetchall()
-    count = sum(number for _, _, number, _ in counts)
+        counts = dead_letter_counts(platform, connection)
+        examples = platform.postgres.rows(connection, "dead_letter_examples", _LetterExample, {"limit": EXAMPLES})
+    count = sum(row.letters for row in counts)
     return CheckOutcome(
         passed=count == 0,
-        summary=", ".join(f"{number} {stage}/{error_kind}" for stage, error_kind, number, _ in counts) or "none",
+        summary=", ".join(f"{row.letters} {row.name}" for row in counts) or "none",
         count=count,
         rows=[
-            {"id": str(letter_id), "entity": entity or "", "stage": stage, "kind": error_kind, "error": error[:300]}
-            for letter_id, entity, stage, error_kind, error in letters
+            {
+                "id": str(letter.id),
+                "entity": letter.entity or "",
+                "stage": letter.stage,
+                "kind": letter.error_kind,
+                "error": letter.error[:_ERROR_SHOWN],
+            }
+            for letter in examples
         ],
         advice="Each has its reason: remove the cause and replay it." if count else "",
     )
@@ -246,18 +266,19 @@ def _provider(platform: Platform) -> CheckOutcome:
 def _intake(platform: Platform) -> CheckOutcome:
     now = datetime.now(UTC)
     with platform.postgres.transaction() as connection:
-        query = platform.postgres.query
-        inbox = connection.execute(query("inbox_counts")).fetchall()
+        inbox = inbox_counts(platform, connection)
         wanted = [
-            row
-            for row in connection.execute(query("wanted_full_syncs")).fetchall()
-            if row[0] in platform.settings.entity_types
+            row for row in wanted_full_syncs(platform, connection) if row.entity_type in platform.settings.entity_types
         ]
     removed = [one for one in removed_types(platform) if one.messages]
-    lag_s = max(((now - oldest).total_seconds() for _, _, _, oldest in inbox), default=0.0)
+    lag_s = max(((now - row.oldest_at).total_seconds() for row in inbox), default=0.0)
     rows: list[dict[str, str]] = [
-        {"what": f"{kind} {entity_type} in the inbox", "messages": str(count), "since": oldest.isoformat()}
-        for kind, entity_type, count, oldest in inbox
+        {
+            "what": f"{row.kind} {row.entity_type} in the inbox",
+            "messages": str(row.messages),
+            "since": row.oldest_at.isoformat(),
+        }
+        for row in inbox
     ]
     streams = [stream_backlog(platform, name) for name in platform.settings.streams]
     unread = 0
@@ -272,8 +293,8 @@ def _intake(platform: Platform) -> CheckOutcome:
                     "since": stream.oldest_unread_at.isoformat(),
                 }
             )
-    waiting = sum(count for _, _, count, _ in inbox)
-    lost = "; ".join(f"events of {entity_type} were lost ({reason})" for entity_type, _, reason in wanted)
+    waiting = sum(row.messages for row in inbox)
+    lost = "; ".join(f"events of {row.entity_type} were lost ({row.reason})" for row in wanted)
     absent = [stream.absent for stream in streams if stream.absent is not None]
     blind = [f"stream {stream.name}: {reason}" for stream in streams for reason in stream.blind]
     late = lag_s > INTAKE_LAG_S

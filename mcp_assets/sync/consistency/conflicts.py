@@ -168,6 +168,14 @@ class _Times(NamedTuple):
     point: datetime | None = None
 
 
+class _LedgerChange(NamedTuple):
+    """When a ledger row was last changed, and where its state comes from."""
+
+    entity_id: str
+    changed_at: datetime
+    origin: str
+
+
 def _times(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, _Times]:
     found: dict[EntityRef, _Times] = {}
     for entity_type, ids in by_type(refs).items():
@@ -175,12 +183,12 @@ def _times(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, _Ti
             continue
         reader = platform.source(entity_type)
         with platform.postgres.transaction() as connection:
-            rows = connection.execute(
-                platform.postgres.query("changed_at"), {"entity_type": entity_type, "ids": sorted(ids)}
-            ).fetchall()
+            rows = platform.postgres.rows(
+                connection, "changed_at", _LedgerChange, {"entity_type": entity_type, "ids": sorted(ids)}
+            )
             sources = reader.updated_at(connection, ids) if reader is not None else {}
-        ledger_at = {entity_id: changed_at for entity_id, changed_at, _ in rows}
-        of_events = {entity_id for entity_id, _, origin in rows if origin == "event"}
+        ledger_at = {row.entity_id: row.changed_at for row in rows}
+        of_events = {row.entity_id for row in rows if row.origin == "event"}
         collection, _ = serving_collection(platform, entity_type)
         own = {str(point_id(EntityRef(entity_type, entity_id))): entity_id for entity_id in ids}
         points = platform.qdrant.points(collection.name, list(own), vectors=False) if collection is not None else []

@@ -5,11 +5,12 @@ stored ones are read. An entity *waits* if it is marked to be linked or its ledg
 change. An entity is left out if it waits, or if the other end of a wrong edge does.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import sql
+from psycopg.rows import kwargs_row
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import Edge, EdgeType, diff
@@ -17,14 +18,17 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.orphan_edges import Orphan, orphans_among, orphans_of_partition
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind
-from mcp_assets.sync.consistency.recheck import LIE, lies
+from mcp_assets.sync.consistency.recheck import LIE, EntityText, lies
 from mcp_assets.sync.link.link_rules import rules_fingerprint
 from mcp_assets.sync.link.link_state import by_type_and_id, read_link_states, reference_edges, stale_link_states
 from mcp_assets.sync.link.locks import exclusive
 from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
 from mcp_assets.sync.resolve_ids import by_type, pages
+
+Row = TypeVar("Row")
 
 EDGES_SAMPLED = 200
 """Entities of a partition whose edges are recomputed by a census that is not deep: others each time.
@@ -38,6 +42,17 @@ _ROWS_A_PAGE = 5_000
 
 _SUSPECTS_AT_ONCE = 500
 """Edges that are read again under one lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class _DanglingReference:
+    """A reference of which no name finds an entity: the entity that makes it, and the first of its names."""
+
+    source_type: str
+    source_id: str
+    kind: str
+    key: str
+    rule: str
 
 
 class EdgeCensus:
@@ -74,19 +89,20 @@ class EdgeCensus:
         statement = orphans_of_partition(
             relationships, self._platform.postgres.schema, self._type, self._slots, self._types
         )
-        for part in pages((row[0] for row in self._stream(statement)), _SUSPECTS_AT_ONCE):
+        for part in pages((orphan.id for orphan in self._stream(statement, Orphan)), _SUSPECTS_AT_ONCE):
             yield from orphaned_edges(self._platform, part)
 
     def _dangling(self) -> Iterator[Drift]:
         waits: bool | None = None
-        for source_type, source_id, kind, key, rule in self._stream("dangling_references"):
+        for found in self._stream(self._platform.postgres.query("dangling_references"), _DanglingReference):
             if waits is None:
                 waits = self._any_change_waits()
             if waits:
                 # The entity that the reference names may be about to be linked.
                 return
-            ref = EntityRef(source_type, source_id)
-            yield Drift(DriftKind.DANGLING_REFERENCE, ref, f"{kind} {key!r}, by {rule}, names no entity", key)
+            ref = EntityRef(found.source_type, found.source_id)
+            sentence = f"{found.kind} {found.key!r}, by {found.rule}, names no entity"
+            yield Drift(DriftKind.DANGLING_REFERENCE, ref, sentence, found.key)
 
     def _any_change_waits(self) -> bool:
         with self._platform.postgres.transaction() as connection:
@@ -94,31 +110,32 @@ class EdgeCensus:
         return bool(row and row[0])
 
     def _not_linked(self) -> Iterator[EntityRef]:
-        return (EntityRef(self._type, row[0]) for row in self._stream("living_not_linked"))
+        statement = self._platform.postgres.query("living_not_linked")
+        return (EntityRef(self._type, entity_id) for entity_id in self._stream(statement, _entity_id))
 
-    def _stream(self, query: str | sql.Composed) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query over the whole partition; memory does not grow with them."""
+    def _stream(self, statement: sql.SQL | sql.Composed, make: Callable[..., Row]) -> Iterator[Row]:
+        """The rows of a query over the whole partition, each made by `make`; memory does not grow with them."""
         low, high = self._slots
-        postgres = self._platform.postgres
-        with postgres.transaction() as connection, connection.cursor(name="census") as cursor:
+        with (
+            self._platform.postgres.transaction() as connection,
+            connection.cursor(name="census", row_factory=kwargs_row(make)) as cursor,
+        ):
             # Every row of both tables is read. PostgreSQL may expect few rows and look them up one by one through an
             # index, which takes a hundred times as long.
             connection.execute("SET LOCAL enable_nestloop = off")
             cursor.itersize = _ROWS_A_PAGE
-            if isinstance(query, str):
-                cursor.execute(postgres.query(query), {"entity_type": self._type, "low": low, "high": high})
-            else:
-                cursor.execute(query)
+            parameters = {"entity_type": self._type, "low": low, "high": high}
+            cursor.execute(statement, parameters if isinstance(statement, sql.SQL) else None)
             yield from cursor
 
     def _sample(self) -> list[str]:
         return self._ids("sample_of_living", seed=str(self._seed), limit=EDGES_SAMPLED)
 
     def _deep_pages(self) -> Iterator[list[str]]:
-        after = ""
-        while ids := self._ids("linked_or_living", after=after, limit=_ROWS_A_PAGE):
-            yield ids
-            after = ids[-1]
+        def read(after: str) -> list[str]:
+            return self._ids("linked_or_living", after=after, limit=_ROWS_A_PAGE)
+
+        return keyset_pages(read, lambda entity_id: entity_id, "")
 
     def _ids(self, query: str, **parameters: str | int) -> list[str]:
         low, high = self._slots
@@ -164,16 +181,31 @@ def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
     return drift
 
 
+@dataclass(frozen=True, slots=True)
+class _HashedText:
+    """A living ledger row: the columns that hashes are made of, and the hashes."""
+
+    entity_type: str
+    entity_id: str
+    origin: str
+    prepared_by: str
+    text_hash: str
+    state_hash: str
+    title: str | None
+    content: str
+    metadata: Mapping[str, Any]
+
+
 def lying_rows(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, Drift]:
     """The drift of entities among `refs` whose ledger row has hashes that were not made of its own columns."""
     found: dict[EntityRef, Drift] = {}
     if not refs:
         return found
-    rows = connection.execute(platform.postgres.query("texts_with_hashes"), by_type_and_id(refs))
-    for entity_type, entity_id, origin, prepared_by, text_hash, state_hash, *text in rows:
-        if lies(platform, entity_type, prepared_by, (text_hash, state_hash), *text):
-            ref = EntityRef(entity_type, entity_id)
-            kind = DriftKind.LYING_LEDGER if origin == "source" else DriftKind.DAMAGED_ROW
+    for row in platform.postgres.rows(connection, "texts_with_hashes", _HashedText, by_type_and_id(refs)):
+        text = EntityText(row.title, row.content, row.metadata)
+        if lies(platform, row.entity_type, row.prepared_by, (row.text_hash, row.state_hash), text):
+            ref = EntityRef(row.entity_type, row.entity_id)
+            kind = DriftKind.LYING_LEDGER if row.origin == "source" else DriftKind.DAMAGED_ROW
             found[ref] = Drift(kind, ref, LIE)
     return found
 
@@ -275,6 +307,11 @@ class EdgeRules:
     def _is_approximate(self, edge: Edge) -> bool:
         """The search of a large collection is approximate, so that a second answer may differ a little."""
         return edge.type is EdgeType.SEMANTIC_SIMILARITY and not self._semantic.exact
+
+
+def _entity_id(entity_id: str) -> str:
+    """A row of one column, as a value."""
+    return entity_id
 
 
 def _ends(orphan: Orphan, types: Sequence[str]) -> list[EntityRef]:

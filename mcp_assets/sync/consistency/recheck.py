@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.points import RESERVED_KEYS, point_id
@@ -17,6 +18,7 @@ from mcp_assets.entities.text import prepare, state_hash
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.rows import by_id
 from mcp_assets.stores.source_tables.rows import SourceRow
 from mcp_assets.sync.consistency.compare import Expected, FoundPoint, Recorded, compare_points, found_points, wanted_ids
 from mcp_assets.sync.consistency.drift import OF_POINTS, Drift, DriftKind
@@ -41,10 +43,19 @@ ENTITIES_AT_ONCE = 500
 """Entities whose texts and vectors are in memory together: some tens of megabytes."""
 
 
+class EntityText(NamedTuple):
+    """What the text and the payload of an entity are made of."""
+
+    title: str | None
+    content: str
+    metadata: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """One entity in the ledger, the inbox, and the table `embedded` (for one collection)."""
+    """One entity in the ledger, the inbox, and the table `embedded` (for one collection): a row of `census_states`."""
 
+    entity_id: str
     in_ledger: bool
     origin: str | None
     source_hash: str | None
@@ -54,13 +65,28 @@ class LedgerState:
     deleted: bool
     dirty: bool
     chunk_bound: int
-    recorded: Recorded | None
-    embedded_at: Any
+    recorded_model: str | None
+    recorded_text_hash: str | None
+    recorded_state_hash: str | None
+    recorded_points: int | None
+    recorded_vector_checks: Sequence[float] | None
+    embedded_at: datetime | None
     in_inbox: bool
 
     @property
     def living(self) -> bool:
         return self.in_ledger and not self.deleted
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """What the ledger records of the entity's points in the collection."""
+        return recorded_of(
+            self.recorded_model,
+            self.recorded_text_hash,
+            self.recorded_state_hash,
+            self.recorded_points,
+            self.recorded_vector_checks,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +132,7 @@ def recheck_entities(
     damaged = {
         entity_id
         for entity_id, text in texts.items()
-        if lies(platform, entity_type, states[entity_id].prepared_by, _hashes(states[entity_id]), *text)
+        if lies(platform, entity_type, states[entity_id].prepared_by, _hashes(states[entity_id]), text)
     }
     truths = {
         entity_id: _truth(platform, states[entity_id], sources.get(entity_id), texts.get(entity_id))
@@ -162,16 +188,22 @@ def _judge(
 def read_states(
     platform: Platform, connection: Connection, entity_type: str, collection: str | None, ids: Sequence[str]
 ) -> dict[str, LedgerState]:
-    rows = connection.execute(
-        platform.postgres.query("census_states"),
-        {"entity_type": entity_type, "ids": list(ids), "collection": collection or ""},
-    )
-    return {row[0]: LedgerState(*row[1:10], *(recorded_of(*row[10:15]), *row[15:])) for row in rows}
+    parameters = {"entity_type": entity_type, "ids": list(ids), "collection": collection or ""}
+    rows = platform.postgres.rows(connection, "census_states", LedgerState, parameters)
+    return {row.entity_id: row for row in rows}
 
 
-def recorded_of(model: Any, text: Any, state: Any, points: Any, checks: Any) -> Recorded | None:
+def read_texts(
+    platform: Platform, connection: Connection, entity_type: str, ids: Sequence[str]
+) -> dict[str, EntityText]:
+    """Title, content and metadata of the living entities of `ids`, by id, as the ledger has them."""
+    parameters = {"entity_type": entity_type, "ids": list(ids)}
+    return dict(platform.postgres.rows(connection, "census_texts", by_id(EntityText), parameters))
+
+
+def recorded_of(model: Any, text_hash: Any, state_hash: Any, points: Any, checks: Any) -> Recorded | None:
     """The columns of `embedded` in an outer join: all are NULL if there is no row."""
-    return None if model is None else Recorded(model, text, state, points, checks)
+    return None if model is None else Recorded(model, text_hash, state_hash, points, checks)
 
 
 def carried(title: str | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,15 +269,13 @@ def lies(
     entity_type: str,
     prepared_by: str | None,
     hashes: tuple[str | None, str | None],
-    title: str | None,
-    content: str,
-    metadata: Mapping[str, Any],
+    text: EntityText,
 ) -> bool:
     """A ledger row's `hashes` (of text and state) were not made of its own title, content and metadata."""
     if prepared_by != platform.prepared_by(entity_type):
         # Another version of the rules made the hashes. They prove nothing, and the row will be prepared again anyway.
         return False
-    own = expected_of(platform, title, content, metadata)
+    own = expected_of(platform, text)
     return hashes != (own.text_hash, own.state_hash)
 
 
@@ -253,25 +283,20 @@ def _hashes(state: LedgerState) -> tuple[str | None, str | None]:
     return state.text_hash, state.state_hash
 
 
-def _ledger_texts(
-    platform: Platform, entity_type: str, states: Mapping[str, LedgerState]
-) -> dict[str, tuple[str | None, str, Mapping[str, Any]]]:
-    """Title, content and metadata of the living entities, as the ledger has them."""
+def _ledger_texts(platform: Platform, entity_type: str, states: Mapping[str, LedgerState]) -> dict[str, EntityText]:
+    """The texts of the living entities, as the ledger has them."""
     ids = [key for key, state in states.items() if state.living]
     if not ids:
         return {}
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(
-            platform.postgres.query("census_texts"), {"entity_type": entity_type, "ids": ids}
-        ).fetchall()
-    return {row[0]: (row[1], row[2], row[3]) for row in rows}
+        return read_texts(platform, connection, entity_type, ids)
 
 
 def _truth(
     platform: Platform,
     state: LedgerState,
     source: SourceRow | None,
-    text: tuple[str | None, str, Mapping[str, Any]] | None,
+    text: EntityText | None,
 ) -> Expected | _Unstorable | None:
     """What the points have to be by the source row, or without one by the ledger's `text`; None: not living."""
     if source is not None:
@@ -279,25 +304,25 @@ def _truth(
             return None
         if source.unstorable is not None:
             return _Unstorable()
-        text = (source.title, source.content, source.metadata)
+        text = EntityText(source.title, source.content, source.metadata)
     elif not state.living or state.origin == "source" or text is None:
         return None
     try:
-        return expected_of(platform, *text)
+        return expected_of(platform, text)
     except ValueError:
         return _Unstorable()
 
 
-def expected_of(platform: Platform, title: str | None, content: str, metadata: Mapping[str, Any]) -> Expected:
+def expected_of(platform: Platform, text: EntityText) -> Expected:
     """What the points of a living entity have to be, computed from its text and metadata.
 
     Raises:
         ValueError: the metadata cannot be written as JSON.
     """
-    prepared = prepare(title, content, platform.settings.chunks)
-    hashed = state_hash(prepared, title, metadata)
+    prepared = prepare(text.title, text.content, platform.settings.chunks)
+    hashed = state_hash(prepared, text.title, text.metadata)
     points = 1 + len(prepared.chunks) if prepared.text else 0
-    return Expected(prepared.text_hash, hashed, points, carried(title, metadata))
+    return Expected(prepared.text_hash, hashed, points, carried(text.title, text.metadata))
 
 
 def _retrieve(

@@ -36,10 +36,8 @@ class RemovedType:
 def removed_types(platform: Platform) -> list[RemovedType]:
     """The types that are not in the settings and have linked entities, messages or a wanted full sync, by name."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(
-            platform.postgres.query("removed_types"), {"types": list(platform.settings.entity_types)}
-        ).fetchall()
-    return [RemovedType(*row) for row in rows]
+        types = {"types": list(platform.settings.entity_types)}
+        return platform.postgres.rows(connection, "removed_types", RemovedType, types)
 
 
 def drift_of_removed_types(platform: Platform) -> Iterator[Drift]:

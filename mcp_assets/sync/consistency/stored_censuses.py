@@ -4,16 +4,18 @@ A partition has one census that counts: the last one that ended. A repair delete
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-from mcp_assets.entities.refs import EntityRef
+from mcp_assets.entities.refs import EntityRef, ref_or_none
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.locks import Lock, hold, lock_name
+from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.consistency.drift import Drift, DriftKind
 
 EXAMPLES = 20
@@ -124,14 +126,19 @@ class LastCensus:
     id: int
     entity_type: str
     collection: str
-    slots: tuple[int, int]
-    """First, and the one behind the last."""
+    low: int
+    high: int
     deep: bool
     checked: int
     points: int
     edges: int
     ended_at: datetime
     age_s: float
+
+    @property
+    def slots(self) -> tuple[int, int]:
+        """The first slot of the partition, and the one behind its last."""
+        return self.low, self.high
 
 
 class StoredDrift(NamedTuple):
@@ -148,43 +155,59 @@ class DriftingEntity(NamedTuple):
     points: Sequence[str]
 
 
+class _DriftCount(NamedTuple):
+    """How much drift of a kind a census found."""
+
+    census: int
+    kind: str
+    drift: int
+
+
 def last_censuses(platform: Platform) -> list[LastCensus]:
     """The last census of each partition that ever had one."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("last_censuses")).fetchall()
-    return [LastCensus(row[0], row[1], row[2], (row[3], row[4]), *row[5:]) for row in rows]
+        return platform.postgres.rows(connection, "last_censuses", LastCensus)
 
 
 def drift_examples(platform: Platform, censuses: Sequence[int], kinds: Iterable[DriftKind], limit: int) -> list[Drift]:
     """At most `limit` of the drift of `kinds` that the censuses (by id) found."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(
-            platform.postgres.query("drift_examples"),
-            {"censuses": list(censuses), "kinds": _values(kinds), "limit": limit},
-        ).fetchall()
-    return [_drift(*row) for row in rows]
+        parameters = {"censuses": list(censuses), "kinds": _values(kinds), "limit": limit}
+        return platform.postgres.rows(connection, "drift_examples", _drift, parameters)
 
 
 def drift_counts(platform: Platform, censuses: Sequence[int]) -> dict[int, Counter[DriftKind]]:
     """How much drift of each kind each of the censuses (by id) found, less what was repaired since."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("drift_counts"), {"censuses": list(censuses)}).fetchall()
+        rows = platform.postgres.rows(connection, "drift_counts", _DriftCount, {"censuses": list(censuses)})
     counts: dict[int, Counter[DriftKind]] = {census: Counter() for census in censuses}
-    for census, kind, count in rows:
-        counts[census][DriftKind(kind)] = count
+    for row in rows:
+        counts[row.census][DriftKind(row.kind)] = row.drift
     return counts
 
 
 def drift_pages(platform: Platform, census: int, kinds: Collection[DriftKind]) -> Iterator[list[StoredDrift]]:
     """The drift of `kinds` that the census (by id) found, a page at a time."""
-    for rows in _pages(platform, "drift_page", {"census": census, "kinds": _values(kinds)}, 0):
-        yield [StoredDrift(row[0], _drift(*row[1:])) for row in rows]
+    parameters = {"census": census, "kinds": _values(kinds), "limit": _DRIFT_A_PAGE}
+
+    def read(after: int) -> list[StoredDrift]:
+        with platform.postgres.transaction() as connection:
+            return platform.postgres.rows(connection, "drift_page", _stored_drift, {**parameters, "after": after})
+
+    return keyset_pages(read, attrgetter("id"), 0)
 
 
 def drifting_entities(platform: Platform, census: int, kinds: Collection[DriftKind]) -> Iterator[list[DriftingEntity]]:
     """The entities of which the census (by id) found drift of `kinds`, a page at a time."""
-    for rows in _pages(platform, "entities_in_drift", {"census": census, "kinds": _values(kinds)}, ""):
-        yield [DriftingEntity(entity_id, points or []) for entity_id, points in rows]
+    parameters = {"census": census, "kinds": _values(kinds), "limit": _DRIFT_A_PAGE}
+
+    def read(after: str) -> list[DriftingEntity]:
+        with platform.postgres.transaction() as connection:
+            return platform.postgres.rows(
+                connection, "entities_in_drift", DriftingEntity, {**parameters, "after": after}
+            )
+
+    return keyset_pages(read, attrgetter("entity_id"), "")
 
 
 def delete_drift(platform: Platform, ids: Sequence[int]) -> Counter[DriftKind]:
@@ -206,29 +229,13 @@ def delete_drift_of_entities(
         return Counter(DriftKind(row[0]) for row in rows)
 
 
-def _pages(
-    platform: Platform, query: str, parameters: Mapping[str, object], start: int | str
-) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows of a query in the order of their first column, of which `start` is less than each value.
-
-    Each page is read when it is asked for, behind the last row of the page before: rows may be deleted in between.
-    """
-    after = start
-    while True:
-        with platform.postgres.transaction() as connection:
-            rows = connection.execute(
-                platform.postgres.query(query), {**parameters, "after": after, "limit": _DRIFT_A_PAGE}
-            ).fetchall()
-        if not rows:
-            return
-        after = rows[-1][0]
-        yield rows
-
-
 def _values(kinds: Iterable[DriftKind]) -> list[str]:
     return [kind.value for kind in kinds]
 
 
 def _drift(kind: str, entity_type: str | None, entity_id: str | None, subject: str, detail: str) -> Drift:
-    ref = EntityRef(entity_type, entity_id) if entity_type is not None and entity_id is not None else None
-    return Drift(DriftKind(kind), ref, detail, subject)
+    return Drift(DriftKind(kind), ref_or_none(entity_type, entity_id), detail, subject)
+
+
+def _stored_drift(id: int, **columns: Any) -> StoredDrift:  # noqa: A002  (the name of the column)
+    return StoredDrift(id, _drift(**columns))

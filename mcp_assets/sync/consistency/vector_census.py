@@ -4,16 +4,20 @@ Both sides, the rows and the points, are read in the order of (slot, entity id) 
 a time: memory does not grow with the partition.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any, NamedTuple
+from itertools import chain
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
+
+from psycopg.rows import args_row
 
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.points import Key, is_own_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.stores.qdrant_points import HeldPoint
 from mcp_assets.stores.source_tables.ids import NAMELESS
 from mcp_assets.sync.collections.journal import types_of_alias
@@ -32,7 +36,9 @@ from mcp_assets.sync.consistency.drift import Drift, DriftKind
 from mcp_assets.sync.consistency.recheck import (
     EMPTY_TEXT_HASH,
     ENTITIES_AT_ONCE,
+    EntityText,
     expected_of,
+    read_texts,
     recheck_entities,
     recorded_of,
 )
@@ -68,7 +74,11 @@ _KEYS = (
 
 
 class _LedgerHashes(NamedTuple):
-    """A row of the query `census_page`: source table and ledger about one entity, by their hashes."""
+    """A row of the query `census_page`: source table and ledger about one entity, by their hashes.
+
+    The fields stand in the order of the columns. Rows are made by position, because a census reads all rows of a
+    partition: 10,000 rows take 31 ms, and 88 ms by name.
+    """
 
     n: int
     slot: int
@@ -86,12 +96,20 @@ class _LedgerHashes(NamedTuple):
     deleted: bool
     dirty: bool
     chunk_bound: int
-    recorded: Recorded | None
-    """What the ledger records of the entity's points in the collection."""
+    recorded_model: str | None
+    recorded_text_hash: str | None
+    recorded_state_hash: str | None
+    recorded_points: int | None
+    recorded_vector_checks: Sequence[float] | None
 
     @property
     def key(self) -> SlotAndId:
         return self.slot, self.id
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """What the ledger records of the entity's points in the collection."""
+        return recorded_of(*self[-5:])
 
     @property
     def living(self) -> bool:
@@ -175,12 +193,13 @@ class VectorCensus:
         self._session.execute("CREATE UNIQUE INDEX census_rows_n ON census_rows (n)")
 
     def _rows(self) -> Iterator[_LedgerHashes]:
-        last = 0
         query = self._platform.postgres.query("census_page")
-        while page := self._session.execute(query, {"after": last, "limit": _ROWS_A_PAGE}).fetchall():
-            last = page[-1][0]
-            for row in page:
-                yield _LedgerHashes._make((*row[:14], recorded_of(*row[14:])))
+        cursor = self._session.cursor(row_factory=args_row(_LedgerHashes))
+
+        def read(after: int) -> list[_LedgerHashes]:
+            return cursor.execute(query, {"after": after, "limit": _ROWS_A_PAGE}).fetchall()
+
+        return chain.from_iterable(keyset_pages(read, attrgetter("n"), 0))
 
     def _points(self) -> Iterator[tuple[SlotAndId, FoundPoint]]:
         """The points that name entities of the type, in order; foreign points go to the log meanwhile."""
@@ -282,22 +301,16 @@ class VectorCensus:
         reader = self._platform.source(self._type)
         with self._platform.postgres.transaction() as connection:
             sources = reader.read(connection, [row.id for row in rows if row.in_source]) if reader is not None else {}
-            in_ledger: dict[str, tuple[str | None, str, Mapping[str, Any]]] = {
-                entity_id: (title, content, metadata)
-                for entity_id, title, content, metadata in connection.execute(
-                    self._platform.postgres.query("census_texts"),
-                    {"entity_type": self._type, "ids": [row.id for row in rows]},
-                )
-            }
+            in_ledger = read_texts(self._platform, connection, self._type, [row.id for row in rows])
         for row in rows:
             own, source = in_ledger.get(row.id), sources.get(row.id)
             text = own if source is None and row.origin == "event" else None
             if source is not None and source.alive and source.unstorable is None:
-                text = source.title, source.content, source.metadata
+                text = EntityText(source.title, source.content, source.metadata)
                 if own != text:
                     lying.add(row.id)
             if text is not None:
-                expected = expected_of(self._platform, *text)
+                expected = expected_of(self._platform, text)
                 if not self._census.deep:
                     # Only the reserved keys of the payloads were read, so that metadata cannot be compared.
                     expected = Expected(expected.text_hash, expected.state_hash, expected.points)

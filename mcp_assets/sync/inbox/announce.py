@@ -3,7 +3,9 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
@@ -135,19 +137,31 @@ def answer_relinked(platform: Platform) -> int:
     return answered
 
 
+@dataclass(frozen=True, slots=True)
+class _RelateRequest:
+    """A request to re-link an entity; `edges_before`: how many edges of each type it had when it was asked."""
+
+    id: int
+    entity_type: str
+    entity_id: str
+    message_id: str | None
+    edges_before: Mapping[str, int]
+    asked_at: datetime
+
+
 def _answer_some_relinked(platform: Platform) -> int:
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("claim_relinked"), {"limit": _ANSWERED_AT_ONCE}).fetchall()
-        if not rows:
+        requests = platform.postgres.rows(connection, "claim_relinked", _RelateRequest, {"limit": _ANSWERED_AT_ONCE})
+        if not requests:
             return 0
-        rows.sort()
         before: dict[EntityRef, Mapping[str, int]] = {}
         since: dict[EntityRef, datetime] = {}
-        for _, entity_type, entity_id, _, edges, asked_at in rows:
-            ref = EntityRef(entity_type, entity_id)
+        requests.sort(key=attrgetter("id"))
+        for request in requests:
+            ref = EntityRef(request.entity_type, request.entity_id)
             # Of two requests about one entity, both answers report the changes since the first.
-            before.setdefault(ref, edges)
-            since.setdefault(ref, asked_at)
+            before.setdefault(ref, request.edges_before)
+            since.setdefault(ref, request.asked_at)
         changes = platform.relationships.changes_since(connection, since, before)
         result = {
             **edge_results(changes.values()),
@@ -156,9 +170,9 @@ def _answer_some_relinked(platform: Platform) -> int:
                 {"entity_type": ref.type, "entity_id": ref.id, "edges": dict(one.now)} for ref, one in changes.items()
             ],
         }
-        message_ids = [message_id for _, _, _, message_id, _, _ in rows if message_id is not None]
+        message_ids = [request.message_id for request in requests if request.message_id is not None]
         keep(platform, connection, ResultMessage(RELATIONSHIPS_COMPLETED, result, message_ids))
-    return len(rows)
+    return len(requests)
 
 
 def edge_results(changes: Iterable[EdgeChanges]) -> dict[str, dict[str, int]]:

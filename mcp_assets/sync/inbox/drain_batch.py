@@ -64,13 +64,8 @@ def drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drain
     """
     postgres = platform.postgres
     with postgres.transaction() as connection:
-        rows = [
-            InboxRow(*row)
-            for row in connection.execute(
-                postgres.query("claim_inbox"),
-                {"kinds": DRAINED_KINDS, "entity_type": entity_type, "limit": platform.settings.batch_size},
-            )
-        ]
+        parameters = {"kinds": DRAINED_KINDS, "entity_type": entity_type, "limit": platform.settings.batch_size}
+        rows = postgres.rows(connection, "claim_inbox", InboxRow, parameters)
         if not rows:
             return Drained(entity_type, 0)
         by_entity = _by_entity(platform, connection, entity_type, rows)

@@ -29,6 +29,7 @@ STALE_HEARTBEAT_S = 4 * HEARTBEAT_S
 class Heartbeat:
     """The last sign of life of a drain; `locked`: some session holds the drain lock of its type."""
 
+    entity_type: str
     run_id: str
     age_s: float
     locked: bool
@@ -78,9 +79,7 @@ def heartbeats(platform: Platform) -> dict[str, list[Heartbeat]]:
     postgres = platform.postgres
     found: dict[str, list[Heartbeat]] = {}
     with postgres.transaction() as connection:
-        rows = connection.execute(
-            postgres.query("drains"), {"lock_prefix": lock_name(postgres, Lock.DRAIN, "")}
-        ).fetchall()
-    for entity_type, run_id, age_s, locked in rows:
-        found.setdefault(entity_type, []).append(Heartbeat(run_id, age_s, locked))
+        beats = postgres.rows(connection, "drains", Heartbeat, {"lock_prefix": lock_name(postgres, Lock.DRAIN, "")})
+    for beat in beats:
+        found.setdefault(beat.entity_type, []).append(beat)
     return found

@@ -6,6 +6,7 @@ from itertools import takewhile
 
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
+from mcp_assets.sync.inbox import table_counts
 from mcp_assets.sync.inbox.drain_lock import Heartbeat, heartbeats
 from mcp_assets.tuning import InboxTuning
 
@@ -103,7 +104,7 @@ def pending_types(platform: Platform, kind: MessageKind) -> dict[str, float]:
     """Registered entity types with messages of `kind` in the inbox; for how long the oldest has been due, seconds."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("pending_types"), {"kinds": [kind.value]}).fetchall()
-    return {row[0]: row[1] for row in rows if row[0] in platform.settings.entity_types}
+    return {name: due_for_s for name, due_for_s in rows if name in platform.settings.entity_types}
 
 
 def is_drained(platform: Platform, kind: MessageKind) -> bool:
@@ -116,5 +117,5 @@ def is_drained(platform: Platform, kind: MessageKind) -> bool:
 def wanted_full_syncs(platform: Platform) -> dict[str, str]:
     """Entity types whose events were lost, with the reason."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("wanted_full_syncs")).fetchall()
-    return {row[0]: row[2] for row in rows if row[0] in platform.settings.entity_types}
+        rows = table_counts.wanted_full_syncs(platform, connection)
+    return {row.entity_type: row.reason for row in rows if row.entity_type in platform.settings.entity_types}

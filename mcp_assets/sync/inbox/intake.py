@@ -211,8 +211,7 @@ def _state(platform: Platform, name: str) -> StreamState:
 
 def _cursor(platform: Platform, name: str) -> Cursor | None:
     with platform.postgres.transaction() as connection:
-        row = connection.execute(platform.postgres.query("read_cursor"), {"stream": name}).fetchone()
-    return None if row is None else Cursor(*row)
+        return platform.postgres.row(connection, "read_cursor", Cursor, {"stream": name})
 
 
 def _new_cursor(platform: Platform, name: str) -> Cursor:

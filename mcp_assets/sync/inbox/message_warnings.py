@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mcp_assets.entities.refs import EntityRef
+from mcp_assets.entities.refs import EntityRef, ref_or_none
 from mcp_assets.events import Event
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
@@ -26,7 +26,8 @@ class MessageWarning:
     place: str
     """JSON path, such as `$.data.tags[]`."""
     warning: str
-    entity: EntityRef | None
+    entity_type: str | None
+    entity_id: str | None
     stream: str | None
     epoch: int | None
     """None: the row is older than the column."""
@@ -34,6 +35,10 @@ class MessageWarning:
     messages: int
     first_at: datetime
     last_at: datetime
+
+    @property
+    def entity(self) -> EntityRef | None:
+        return ref_or_none(self.entity_type, self.entity_id)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -83,17 +88,5 @@ def find_warnings(
 ) -> list[MessageWarning]:
     """The warnings that match all given filters, the newest first."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(
-            platform.postgres.query("find_warnings"),
-            {"entity_type": entity_type, "error_kind": error_kind, "limit": limit},
-        ).fetchall()
-    return [
-        MessageWarning(
-            subject, kind, place, warning, _ref(entity_type, entity_id), stream, epoch, seq, count, first, last
-        )
-        for subject, kind, place, warning, entity_type, entity_id, stream, epoch, seq, count, first, last in rows
-    ]
-
-
-def _ref(entity_type: str | None, entity_id: str | None) -> EntityRef | None:
-    return None if entity_type is None or entity_id is None else EntityRef(entity_type, entity_id)
+        filters = {"entity_type": entity_type, "error_kind": error_kind, "limit": limit}
+        return platform.postgres.rows(connection, "find_warnings", MessageWarning, filters)

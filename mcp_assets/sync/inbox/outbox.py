@@ -122,18 +122,27 @@ def fitted(envelope: Mapping[str, Any], max_bytes: int) -> bytes:
     return body
 
 
+@dataclass(frozen=True, slots=True)
+class _StoredResult:
+    """A row of the outbox."""
+
+    id: int
+    subject: str
+    envelope: bytes
+
+
 def _publish_some(platform: Platform) -> int:
     """The rows stay locked until NATS has confirmed them, so that another process publishes other rows meanwhile."""
-    query = platform.postgres.query
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(query("claim_results"), {"limit": platform.tuning.inbox.results_at_once}).fetchall()
-        if not rows:
+        limit = {"limit": platform.tuning.inbox.results_at_once}
+        results = platform.postgres.rows(connection, "claim_results", _StoredResult, limit)
+        if not results:
             return 0
         max_bytes = platform.nats.max_payload()
         announcements = []
-        for _, subject, kept in rows:
-            envelope = json.loads(kept)
-            announcements.append(Announcement(subject, fitted(envelope, max_bytes), envelope["message_id"]))
+        for result in results:
+            envelope = json.loads(result.envelope)
+            announcements.append(Announcement(result.subject, fitted(envelope, max_bytes), envelope["message_id"]))
         platform.nats.announce(announcements)
-        connection.execute(query("delete_results"), {"ids": [row[0] for row in rows]})
-    return len(rows)
+        connection.execute(platform.postgres.query("delete_results"), {"ids": [result.id for result in results]})
+    return len(results)

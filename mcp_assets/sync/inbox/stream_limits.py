@@ -7,6 +7,7 @@ from datetime import datetime
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.streams import MAX_DELETED, Retention, StreamState
+from mcp_assets.sync.inbox.stream_cursor import Cursor
 
 _OWN_STREAM = "let the platform read a stream of its own that sources from it with the platform's subjects"
 
@@ -62,10 +63,13 @@ def stream_backlog(platform: Platform, name: str) -> StreamBacklog:
     if state is None:
         return StreamBacklog(name, absent=None if can_be_made(platform.settings) else absent_stream(name))
     with platform.postgres.transaction() as connection:
-        row = connection.execute(platform.postgres.query("read_cursor"), {"stream": name}).fetchone()
+        cursor = platform.postgres.row(connection, "read_cursor", Cursor, {"stream": name})
     blind = meaning_of(state).blind
     # If the stream was made again since, the cursor is that of its predecessor.
-    read = row[2] if row is not None and row[1] == state.created_at else state.first_seq - 1
+    if cursor is not None and cursor.stream_created_at == state.created_at:
+        read = cursor.last_seq
+    else:
+        read = state.first_seq - 1
     if state.last_seq <= read:
         return StreamBacklog(name, blind=blind)
     first = platform.nats.next_message(state, read)

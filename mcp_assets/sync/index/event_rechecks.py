@@ -148,12 +148,7 @@ def take_due(platform: Platform, entity_type: str) -> int:
     found = 0
     while True:
         with postgres.transaction() as connection:
-            due = [
-                _Due(*row)
-                for row in connection.execute(
-                    postgres.query("due_rechecks"), {"entity_type": entity_type, "limit": _ROWS_AT_ONCE}
-                )
-            ]
+            due = postgres.rows(connection, "due_rechecks", _Due, {"entity_type": entity_type, "limit": _ROWS_AT_ONCE})
             if not due:
                 return found
             hashes = reader.hashes(connection, [row.entity_id for row in due]) if reader is not None else {}

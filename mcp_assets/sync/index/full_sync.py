@@ -5,11 +5,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import chain
+from operator import attrgetter
+from typing import NamedTuple
 
 from mcp_assets.entities.refs import SLOTS, shard_of, slot_range
 from mcp_assets.entities.text import NO_TEXT_HASH
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.rows import fetch_rows, keyset_pages
 from mcp_assets.sync.collections.journal import building_collection
 from mcp_assets.sync.collections.model_change import finish_model_change, prepare_model_change
 from mcp_assets.sync.index.batch_report import BatchReport, Counts
@@ -238,25 +242,33 @@ def _batches(session: Connection, size: int, shards: int) -> Iterator[_ShardBatc
     """
     shard = volume = 0
     batch: list[Wanted] = []
-    for entity_id, slot, content_bytes in _differing(session):
-        own_shard = shard_of(slot, shards)
-        if batch and (own_shard != shard or len(batch) == size or volume + content_bytes > CHARACTERS_AT_ONCE):
+    for row in _differing(session):
+        own_shard = shard_of(row.slot, shards)
+        if batch and (own_shard != shard or len(batch) == size or volume + row.bytes > CHARACTERS_AT_ONCE):
             yield _ShardBatch(shard, batch)
             batch, volume = [], 0
         shard = own_shard
-        volume += content_bytes
-        batch.append(Wanted(entity_id))
+        volume += row.bytes
+        batch.append(Wanted(row.entity_id))
     if batch:
         yield _ShardBatch(shard, batch)
 
 
-def _differing(session: Connection) -> Iterator[tuple[str, int, int]]:
-    last = 0
-    while page := session.execute(
-        "SELECT n, entity_id, slot, bytes FROM differing WHERE n > %s ORDER BY n LIMIT %s", (last, _ROWS_AT_ONCE)
-    ).fetchall():
-        last = page[-1][0]
-        yield from ((entity_id, slot, content_bytes) for _, entity_id, slot, content_bytes in page)
+class _Differing(NamedTuple):
+    """A row of the temporary table `differing`; `bytes`: those of its content."""
+
+    n: int
+    entity_id: str
+    slot: int
+    bytes: int
+
+
+def _differing(session: Connection) -> Iterator[_Differing]:
+    def read(after: int) -> list[_Differing]:
+        statement = "SELECT n, entity_id, slot, bytes FROM differing WHERE n > %s ORDER BY n LIMIT %s"
+        return fetch_rows(session, statement, _Differing, (after, _ROWS_AT_ONCE))
+
+    return chain.from_iterable(keyset_pages(read, attrgetter("n"), 0))
 
 
 def _report_id_faults(platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int]) -> int:

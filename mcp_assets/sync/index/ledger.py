@@ -11,6 +11,7 @@ from mcp_assets.entities.text import POINT_CHARACTERS, Prepared, prepare, state_
 from mcp_assets.events import Stated
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.rows import by_id
 from mcp_assets.stores.source_tables.rows import SourceRow
 from mcp_assets.sync.index.event_rechecks import may_be_early
 from mcp_assets.sync.index.truth import LedgerRow, Truth, truth_of
@@ -129,8 +130,8 @@ def _apply_once(
     Entities whose texts were put off are left as they are.
     """
     ids = sorted(wanted)
-    rows = connection.execute(platform.postgres.query("lock_entities"), {"entity_type": entity_type, "ids": ids})
-    current = {row[0]: LedgerRow(*row[1:]) for row in rows}
+    parameters = {"entity_type": entity_type, "ids": ids}
+    current = dict(platform.postgres.rows(connection, "lock_entities", by_id(LedgerRow), parameters))
     reader = platform.source(entity_type)
     sources = reader.read(connection, ids) if reader is not None else {}
     changes = _RowChanges(platform.prepared_by(entity_type), reader is not None, force, result, texts)

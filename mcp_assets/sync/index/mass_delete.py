@@ -78,8 +78,7 @@ def hold_back_vanished(
     """
     query = platform.postgres.query
     place = {"entity_type": entity_type, "low": slots[0], "high": slots[1]}
-    row = session.execute(query("differing_living"), place).fetchone()
-    candidates, living = row or (0, 0)
+    candidates, living = session.execute(query("differing_living"), place).fetchone() or (0, 0)
     # Most entities that differ have changed and are not gone. The source table is read again only for many.
     share = platform.settings.mass_delete_share
     look = is_mass if slots == (0, SLOTS) else may_be_mass
@@ -94,8 +93,7 @@ def hold_back_vanished(
     session.execute("DROP TABLE IF EXISTS vanished")
     session.execute(query("vanished"), {"entity_type": entity_type})
     session.execute("DROP TABLE census_source")
-    row = session.execute(query("count_vanished"), {"entity_type": entity_type}).fetchone()
-    gone, total = row or (0, 0)
+    gone, total = session.execute(query("count_vanished"), {"entity_type": entity_type}).fetchone() or (0, 0)
     if not is_mass(gone, total, share):
         return None
     rows = session.execute(query("hold_back_vanished"), {"shards": platform.settings.shards}).fetchall()

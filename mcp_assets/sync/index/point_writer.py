@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mcp_assets.embedding.protocol import Refusal
@@ -9,6 +10,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import PointsMissing, StoreRefused
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.rows import by_id
 from mcp_assets.stores.qdrant_collections import Collection
 from mcp_assets.sync.collections.journal import hold_collections
 from mcp_assets.sync.index import paid_vectors
@@ -18,6 +20,15 @@ from mcp_assets.sync.index.provider_outage import model_key
 from mcp_assets.sync.index.write_plan import Destination, EmbeddedRow, PointChanges, WritePlan
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _LockedState:
+    """The state of a ledger row that the transaction has locked."""
+
+    state_hash: str
+    deleted: bool
+    chunk_bound: int
 
 
 class PointWriter:
@@ -88,29 +99,23 @@ class PointWriter:
 
     def _lock(self, connection: Connection, plans: Sequence[WritePlan]) -> tuple[list[WritePlan], dict[str, int]]:
         """Lock the ledger rows of `plans`. Returns the plans whose state has not changed, and their chunk bounds."""
-        rows = connection.execute(
-            self._platform.postgres.query("lock_states"),
-            {"entity_type": self._type, "ids": sorted(plan.id for plan in plans)},
-        ).fetchall()
-        locked = {row[0]: row[1:] for row in rows}
+        parameters = {"entity_type": self._type, "ids": sorted(plan.id for plan in plans)}
+        locked = dict(self._platform.postgres.rows(connection, "lock_states", by_id(_LockedState), parameters))
         current: list[WritePlan] = []
         chunk_bounds: dict[str, int] = {}
         for plan in plans:
-            state, deleted, chunk_bound = locked.get(plan.id, (None, None, 0))
-            if (state, deleted) == (plan.dirty.state_hash, plan.dirty.deleted):
+            row = locked.get(plan.id)
+            if row is not None and (row.state_hash, row.deleted) == (plan.dirty.state_hash, plan.dirty.deleted):
                 current.append(plan)
-                chunk_bounds[plan.id] = chunk_bound
+                chunk_bounds[plan.id] = row.chunk_bound
         return current, chunk_bounds
 
     def read_recorded(
         self, connection: Connection, ids: Sequence[str], collection: Collection
     ) -> dict[str, EmbeddedRow]:
         """What `collection` holds of `ids`, as recorded."""
-        rows = connection.execute(
-            self._platform.postgres.query("read_embedded"),
-            {"entity_type": self._type, "ids": ids, "collection": collection.name},
-        )
-        return {row[0]: EmbeddedRow(*row[1:]) for row in rows}
+        parameters = {"entity_type": self._type, "ids": ids, "collection": collection.name}
+        return dict(self._platform.postgres.rows(connection, "read_embedded", by_id(EmbeddedRow), parameters))
 
     def _without_stale(
         self, connection: Connection, plans: Sequence[WritePlan], collection: Collection

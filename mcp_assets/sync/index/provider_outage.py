@@ -68,8 +68,7 @@ def provider_outages(platform: Platform) -> list[ProviderOutage]:
     profiles = [platform.settings.profile, platform.settings.previous_profile]
     models = [model_key(profile) for profile in profiles if profile is not None]
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("provider_outages"), {"models": models}).fetchall()
-    return [ProviderOutage(*row) for row in rows]
+        return platform.postgres.rows(connection, "provider_outages", ProviderOutage, {"models": models})
 
 
 def provider_refuses(platform: Platform, profile: ModelProfile, reason: str) -> None:

@@ -22,6 +22,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.locks import Lock, lock_name, try_to_hold
+from mcp_assets.stores.postgres.rows import by_id
 from mcp_assets.stores.source_tables.slot_comparison import Comparison
 from mcp_assets.sync.index.event_rechecks import LAST_LOOK, LOOK_SUBJECT, insert_looks
 from mcp_assets.sync.index.mass_delete import is_mass
@@ -145,14 +146,33 @@ def width_of_slice(next_slot: int, counts: PassCounts, last: PassCounts | None, 
 def last_passes(platform: Platform) -> list[SweepPass]:
     """The last whole pass over each source table that has had one."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("read_sweeps")).fetchall()
+        rows = platform.postgres.rows(connection, "read_sweeps", _LastPass)
     found = []
-    for entity_type, counted, age_s in rows:
-        if entity_type in platform.settings.entity_types:
-            counts = PassCounts(**counted)
+    for row in rows:
+        if row.entity_type in platform.settings.entity_types:
+            counts = PassCounts(**row.last_counts)
             mass = is_mass(counts.vanished, counts.living, platform.settings.mass_delete_share)
-            found.append(SweepPass(entity_type, counts, age_s, platform.settings.sweep_rows, mass))
+            found.append(SweepPass(row.entity_type, counts, row.age_s, platform.settings.sweep_rows, mass))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _LastPass:
+    """The last whole pass over the source table of a type, as table `sweeps` keeps it."""
+
+    entity_type: str
+    last_counts: Mapping[str, Any]
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _PassState:
+    """The pass under way over the source table of a type, as table `sweeps` keeps it, and the last whole one."""
+
+    next_slot: int
+    number: int
+    counts: Mapping[str, Any]
+    last_counts: Mapping[str, Any] | None
 
 
 def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bool:
@@ -168,12 +188,12 @@ def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bo
     query, names, tuning = platform.postgres.query, {"entity_type": entity_type}, platform.tuning.index
     began = time.monotonic()
     session.execute(query("begin_sweep"), names)
-    row = session.execute(query("lock_sweep"), names).fetchone()
-    assert row is not None  # noqa: S101  (the statement before makes the row)
-    next_slot, number, counts = row[0], row[1], PassCounts(**row[2])
-    last = PassCounts(**row[3]) if row[4] else None
-    width = width_of_slice(next_slot, counts, last, rows_a_slice=tuning.sweep_rows_a_slice)
-    slots = (next_slot, min(next_slot + width, SLOTS))
+    state = platform.postgres.row(session, "lock_sweep", _PassState, names)
+    assert state is not None  # noqa: S101  (the statement before makes the row)
+    counts = PassCounts(**state.counts)
+    last = PassCounts(**state.last_counts) if state.last_counts is not None else None
+    width = width_of_slice(state.next_slot, counts, last, rows_a_slice=tuning.sweep_rows_a_slice)
+    slots = (state.next_slot, min(state.next_slot + width, SLOTS))
     limit = platform.settings.sweep_rows
     with session.transaction():
         compared = reader.compare(session, entity_type, slots, platform.prepared_by(entity_type), limit=limit + 1)
@@ -184,7 +204,7 @@ def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bo
         compared.found = {}
     ends: bool = slots[1] == SLOTS
     with session.transaction():
-        counts.asked += _act(platform, session, entity_type, slots, number, counts, compared)
+        counts.asked += _act(platform, session, entity_type, slots, state.number, counts, compared)
         cost_s = time.monotonic() - began
         counts.cost_s += cost_s
         costs = _pass_costs(session, platform, entity_type, counts)
@@ -195,10 +215,23 @@ def sweep_slice(platform: Platform, session: Connection, entity_type: str) -> bo
 
 
 def _pass_costs(session: Connection, platform: Platform, entity_type: str, counts: PassCounts) -> dict[str, float]:
-    known = {row[0]: float(row[1]["cost_s"]) for row in session.execute(platform.postgres.query("read_sweeps"))}
+    passes = platform.postgres.rows(session, "read_sweeps", _LastPass)
+    known = {one.entity_type: float(one.last_counts["cost_s"]) for one in passes}
     types = platform.settings.entity_types
     costs = {name: known.get(name, 0.0) for name in types if types[name].source is not None}
     return {**costs, entity_type: max(costs[entity_type], counts.cost_s)}
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownFinding:
+    """What earlier passes found of a row that differs from the ledger."""
+
+    source_hash: str | None
+    first_pass: int
+    asked: bool
+    """It got a look."""
+    changed_since: bool
+    """The ledger row changed after its look."""
 
 
 @dataclass(slots=True)
@@ -229,13 +262,14 @@ def _act(
     findings: list[_SweptRow] = []
     if found:
         ids = {**names, "ids": list(found)}
-        known = {row[0]: row[1:] for row in session.execute(query("sweep_findings"), ids)}
+        known = dict(platform.postgres.rows(session, "sweep_findings", by_id(_KnownFinding), ids))
         waiting = {row[0] for row in session.execute(query("waiting_in_inbox"), ids)}
         for entity_id, source_hash in found.items():
             before = known.get(entity_id)
-            same = before is not None and before[0] == source_hash
-            first_pass = before[1] if before is not None and same else number
-            asked = before is not None and same and before[2] is not None and not before[3]
+            if before is not None and before.source_hash != source_hash:
+                before = None
+            first_pass = before.first_pass if before is not None else number
+            asked = before is not None and before.asked and not before.changed_since
             certain = source_hash is not None or (few_vanished and first_pass < number)
             findings.append(
                 _SweptRow(entity_id, source_hash, first_pass, certain and not asked and entity_id not in waiting)

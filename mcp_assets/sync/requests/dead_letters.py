@@ -6,13 +6,16 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import chain, islice
+from operator import attrgetter
 from typing import Any
 
-from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
+from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef, ref_or_none
 from mcp_assets.events import Event, Rejected, parse, payload_of
 from mcp_assets.events.subjects import DEAD_LETTER, REQUESTS
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
+from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.inbox.announce import result_subject
 from mcp_assets.sync.inbox.intake import event_order
 from mcp_assets.sync.inbox.message_warnings import keep_warnings
@@ -77,9 +80,7 @@ class DeadLetter:
 
     @property
     def ref(self) -> EntityRef | None:
-        if self.entity_type is None or self.entity_id is None:
-            return None
-        return EntityRef(self.entity_type, self.entity_id)
+        return ref_or_none(self.entity_type, self.entity_id)
 
     @property
     def is_message(self) -> bool:
@@ -135,22 +136,15 @@ def announce_dead_letters(platform: Platform) -> int:
 
 def find_letters(platform: Platform, selection: Selection, *, limit: int | None = None) -> Iterator[DeadLetter]:
     """The letters of `selection` that exist now, in the order of their ids."""
-    query = platform.postgres.query
     with platform.postgres.transaction() as connection:
-        row = connection.execute(query("last_dead_letter")).fetchone()
-    up_to = row[0] if row else 0
-    after, left = 0, limit
-    while left is None or left > 0:
-        size = _LETTERS_AT_ONCE if left is None else min(left, _LETTERS_AT_ONCE)
+        row = connection.execute(platform.postgres.query("last_dead_letter")).fetchone()
+    parameters = {**_filters(selection), "up_to": row[0] if row else 0, "limit": _LETTERS_AT_ONCE}
+
+    def read(after: int) -> list[DeadLetter]:
         with platform.postgres.transaction() as connection:
-            rows = connection.execute(
-                query("find_dead_letters"), {**_filters(selection), "after": after, "up_to": up_to, "limit": size}
-            ).fetchall()
-        yield from (DeadLetter(*row) for row in rows)
-        if len(rows) < size:
-            return
-        after = rows[-1][0]
-        left = None if left is None else left - len(rows)
+            return platform.postgres.rows(connection, "find_dead_letters", DeadLetter, {**parameters, "after": after})
+
+    yield from islice(chain.from_iterable(keyset_pages(read, attrgetter("id"), 0)), limit)
 
 
 def replay(platform: Platform, selection: Selection) -> Replayed:
@@ -191,46 +185,34 @@ def _filters(selection: Selection) -> dict[str, Any]:
 def _announce_page(platform: Platform) -> int:
     query = platform.postgres.query
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(query("claim_unannounced"), {"limit": _LETTERS_AT_ONCE}).fetchall()
-        keep(platform, connection, *(result for row in rows for result in _results(*row)))
-        if rows:
-            connection.execute(query("mark_announced"), {"ids": [row[0] for row in rows]})
-    return len(rows)
+        letters = platform.postgres.rows(connection, "claim_unannounced", DeadLetter, {"limit": _LETTERS_AT_ONCE})
+        keep(platform, connection, *(result for letter in letters for result in _results(letter)))
+        if letters:
+            connection.execute(query("mark_announced"), {"ids": [letter.id for letter in letters]})
+    return len(letters)
 
 
-def _results(
-    letter_id: int,
-    stage: str,
-    subject: str | None,
-    stream: str | None,
-    seq: int | None,
-    entity_type: str | None,
-    entity_id: str | None,
-    error_kind: str,
-    error: str,
-    attempts: int,
-    raw: bytes,
-) -> Iterator[ResultMessage]:
-    message_id = _message_id(raw) if stage in _MESSAGE_STAGES else None
+def _results(letter: DeadLetter) -> Iterator[ResultMessage]:
+    message_id = _message_id(letter.raw) if letter.is_message else None
     message_ids = [message_id] if message_id is not None else []
-    letter = {
-        "id": letter_id,
-        "stage": stage,
-        "subject": subject,
-        "stream": stream,
-        "seq": seq,
-        "entity": f"{entity_type}:{entity_id}" if entity_type is not None else None,
-        "error_kind": error_kind,
-        "error": error,
-        "attempts": attempts,
-        "raw_base64": base64.b64encode(raw).decode() if 0 < len(raw) <= _RAW_PUBLISHED else None,
-        "raw_bytes": len(raw),
+    result = {
+        "id": letter.id,
+        "stage": letter.stage,
+        "subject": letter.subject,
+        "stream": letter.stream,
+        "seq": letter.seq,
+        "entity": str(letter.ref) if letter.ref is not None else None,
+        "error_kind": letter.error_kind,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "raw_base64": base64.b64encode(letter.raw).decode() if 0 < len(letter.raw) <= _RAW_PUBLISHED else None,
+        "raw_bytes": len(letter.raw),
     }
-    if stage == "intake" and subject is not None and subject in REQUESTS:
+    if letter.stage == "intake" and letter.subject is not None and letter.subject in REQUESTS:
         # Intake rejected the request, and its sender waits for an answer.
-        refused = {"counts": {}, "error_kind": error_kind, "error": error}
-        yield ResultMessage(result_subject(subject, failed=True), refused, message_ids)
-    yield ResultMessage(DEAD_LETTER, letter, message_ids)
+        refused = {"counts": {}, "error_kind": letter.error_kind, "error": letter.error}
+        yield ResultMessage(result_subject(letter.subject, failed=True), refused, message_ids)
+    yield ResultMessage(DEAD_LETTER, result, message_ids)
 
 
 def _message_id(raw: bytes) -> str | None:

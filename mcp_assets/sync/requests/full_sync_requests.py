@@ -47,6 +47,16 @@ class FullSync:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinedRequest:
+    """A request that a full sync serves."""
+
+    subject: str
+    message_id: str | None = None
+    entity_types: Sequence[str] | None = None
+    """The types that it asks for; None: all types of the full sync."""
+
+
+@dataclass(frozen=True, slots=True)
 class RequestMessage:
     """The message that asks for a full sync, by its place in the stream."""
 
@@ -103,22 +113,20 @@ def ask(
     if message is not None:
         joining = {**asdict(message), "full_sync_id": sync_id, "entity_types": list(entity_types)}
         connection.execute(query("join_full_sync"), joining)
-    row = connection.execute(query("full_sync"), {"id": sync_id}).fetchone()
-    assert row is not None  # noqa: S101  (found or inserted above)
-    return FullSync(*row)
+    sync = platform.postgres.row(connection, "full_sync", FullSync, {"id": sync_id})
+    assert sync is not None  # noqa: S101  (found or inserted above)
+    return sync
 
 
 def unfinished(platform: Platform) -> list[FullSync]:
     """The full syncs that are to be started or under way, the oldest first."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("unfinished_full_syncs")).fetchall()
-    return [FullSync(*row) for row in rows]
+        return platform.postgres.rows(connection, "unfinished_full_syncs", FullSync)
 
 
 def find(platform: Platform, sync_id: str) -> FullSync | None:
     with platform.postgres.transaction() as connection:
-        row = connection.execute(platform.postgres.query("full_sync"), {"id": sync_id}).fetchone()
-    return None if row is None else FullSync(*row)
+        return platform.postgres.row(connection, "full_sync", FullSync, {"id": sync_id})
 
 
 def started(platform: Platform, sync_id: str) -> None:
@@ -143,26 +151,18 @@ def finish(platform: Platform, sync: FullSync, error: str | None) -> None:
         query = platform.postgres.query
         if not connection.execute(query("finish_full_sync"), {"id": sync.id, "error": error}).rowcount:
             return
-        requests = connection.execute(query("requests_of_full_sync"), {"id": sync.id}).fetchall()
-        for subject, message_id, entity_types in requests or [(SYNC_REQUEST, None, None)]:
-            answer(platform, connection, replace(sync, error=error), subject, message_id, entity_types)
+        requests = platform.postgres.rows(connection, "requests_of_full_sync", JoinedRequest, {"id": sync.id})
+        for request in requests or [JoinedRequest(SYNC_REQUEST)]:
+            answer(platform, connection, replace(sync, error=error), request)
     publish_waiting(platform)
 
 
-def answer(
-    platform: Platform,
-    connection: Connection,
-    sync: FullSync,
-    subject: str,
-    message_id: str | None,
-    entity_types: Sequence[str] | None,
-) -> None:
-    """Answer one request with the result of the finished full sync, for `entity_types`; None: for all its types."""
-    result = result_of(platform, sync, entity_types) | ({"error": sync.error} if sync.error is not None else {})
-    message_ids = [message_id] if message_id is not None else []
-    keep(
-        platform, connection, ResultMessage(result_subject(subject, failed=sync.error is not None), result, message_ids)
-    )
+def answer(platform: Platform, connection: Connection, sync: FullSync, request: JoinedRequest) -> None:
+    """Answer one request with the result of the finished full sync."""
+    failed = sync.error is not None
+    result = result_of(platform, sync, request.entity_types) | ({"error": sync.error} if failed else {})
+    message_ids = [request.message_id] if request.message_id is not None else []
+    keep(platform, connection, ResultMessage(result_subject(request.subject, failed=failed), result, message_ids))
 
 
 def result_of(platform: Platform, sync: FullSync, entity_types: Sequence[str] | None = None) -> dict[str, Any]:
@@ -193,8 +193,7 @@ def _one_at_a_time(platform: Platform, connection: Connection) -> None:
 def progress(platform: Platform, sync_id: str) -> list[PartitionProgress]:
     """The partitions in which work has begun, by type and shard."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("read_full_sync_progress"), {"id": sync_id}).fetchall()
-    return [PartitionProgress(*row) for row in rows]
+        return platform.postgres.rows(connection, "read_full_sync_progress", PartitionProgress, {"id": sync_id})
 
 
 def forget_old(platform: Platform, days: float) -> int:

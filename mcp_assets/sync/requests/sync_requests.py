@@ -85,10 +85,9 @@ def _answer_next(platform: Platform, kind: MessageKind) -> Answer | None:
     request: Request | None = None
     try:
         with platform.postgres.transaction() as connection:
-            row = connection.execute(platform.postgres.query("claim_request"), {"kind": kind.value}).fetchone()
-            if row is None:
+            request = platform.postgres.row(connection, "claim_request", _request, {"kind": kind.value})
+            if request is None:
                 return None
-            request = _request(row)
             answer = _answer(platform, connection, request)
             if answer.error is not None:
                 _dead_letter(platform, connection, request, "request_failed", answer.error)
@@ -180,7 +179,8 @@ def _full(platform: Platform, connection: Connection, request: Request) -> Answe
         return Answer(request, result, is_final=False)
     # The message was sent again, and its full sync has ended: it gets the same answer, even if that is a failure.
     message = request.message
-    full_sync_requests.answer(platform, connection, sync, message.subject, message.message_id, entity_types)
+    joined = full_sync_requests.JoinedRequest(message.subject, message.message_id, entity_types)
+    full_sync_requests.answer(platform, connection, sync, joined)
     return Answer(request, result, is_final=False)
 
 
@@ -345,10 +345,8 @@ def _place(request: Request) -> dict[str, Any]:
     }
 
 
-def _request(row: Sequence[Any]) -> Request:
-    stream, epoch, seq, subject, message_id, payload, stored_at, attempts = row
+def _request(*, payload: Mapping[str, Any], stored_at: datetime, attempts: int, **place: Any) -> Request:
+    """A row of the inbox as a request; `place`: the columns of its message."""
     targets = tuple(SyncTarget(**target) for target in payload["targets"])
     request = SyncRequest(SyncType(payload["sync_type"]), targets, payload["context"])
-    return Request(
-        full_sync_requests.RequestMessage(stream, epoch, seq, subject, message_id), request, stored_at, attempts
-    )
+    return Request(full_sync_requests.RequestMessage(**place), request, stored_at, attempts)

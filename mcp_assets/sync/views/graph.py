@@ -4,14 +4,17 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from psycopg import sql
+from psycopg.rows import kwargs_row
 
 from mcp_assets.entities.refs import EntityRef, slot_range
 from mcp_assets.graph import STRENGTH_BINS, EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.rows import by_ref, fetch_rows
 from mcp_assets.sync.link.locks import reading_edges
 
 _ROWS_AT_ONCE = 10_000
@@ -43,6 +46,25 @@ class Related:
     metadata: Mapping[str, Any]
     """The evidence: the rule that made the edge, and the words or tags that it found."""
 
+    @classmethod
+    def of_row(
+        cls,
+        depth: int,
+        *,
+        source_type: str | None,
+        source_id: str,
+        target_type: str | None,
+        target_id: str,
+        relationship_type: str,
+        strength: float | None,
+        origin: str | None,
+        metadata: Any,
+    ) -> "Related":
+        """Rows of other programs may lack types, and have any JSON as metadata."""
+        source, target = EntityRef(source_type or "?", source_id), EntityRef(target_type or "?", target_id)
+        evidence = metadata if isinstance(metadata, dict) else {}
+        return cls(source, target, relationship_type, _decimals(strength), depth, origin, evidence)
+
 
 @dataclass(frozen=True, slots=True)
 class ExportedEdge:
@@ -58,6 +80,10 @@ class ExportedEdge:
     origin: str | None
     source_title: str | None
     target_title: str | None
+
+    @classmethod
+    def of_row(cls, *, strength: float | None, metadata: Any, **columns: Any) -> "ExportedEdge":
+        return cls(strength=_decimals(strength), metadata=metadata or {}, **columns)
 
 
 def related(
@@ -111,7 +137,7 @@ def exported(platform: Platform, *, types: Collection[str] = (), min_strength: f
     """Every edge, those of other programs too, by source, target and type; memory does not grow with their number."""
     statement = sql.SQL(
         "SELECT source_type, source_id::text, target_type, target_id::text, relationship_type, strength, edge.metadata,"
-        " edge.origin, source.title, target.title"
+        " edge.origin, source.title AS source_title, target.title AS target_title"
         " FROM {table} AS edge"
         " LEFT JOIN {schema}.entities AS source ON source.entity_type = source_type"
         " AND source.entity_id = source_id::text"
@@ -121,13 +147,22 @@ def exported(platform: Platform, *, types: Collection[str] = (), min_strength: f
         " AND coalesce(strength, 0) >= %(min_strength)s"
         " ORDER BY source_type, source_id, target_type, target_id, relationship_type"
     ).format(table=platform.relationships.table, schema=sql.Identifier(platform.postgres.schema))
-    with reading_edges(platform) as connection, connection.cursor(name="export") as cursor:
+    with (
+        reading_edges(platform) as connection,
+        connection.cursor(name="export", row_factory=kwargs_row(ExportedEdge.of_row)) as cursor,
+    ):
         cursor.itersize = _ROWS_AT_ONCE
         cursor.execute(statement, {"types": list(types), "min_strength": min_strength})
-        for row in cursor:
-            yield ExportedEdge(
-                row[0], row[1], row[2], row[3], row[4], _decimals(row[5]), row[6] or {}, row[7], row[8], row[9]
-            )
+        yield from cursor
+
+
+@dataclass(frozen=True, slots=True)
+class _StrengthBin:
+    """The edges of one type whose strengths fall into one of STRENGTH_BINS ranges."""
+
+    edge_type: str
+    bin: int
+    edges: int
 
 
 def strengths_of(platform: Platform, entity_type: str, shard: int) -> dict[EdgeType, list[int]]:
@@ -141,17 +176,20 @@ def strengths_of(platform: Platform, entity_type: str, shard: int) -> dict[EdgeT
             )
         ]
         refs = platform.relationships.castable(connection, (EntityRef(entity_type, entity_id) for entity_id in ids))
-        rows = connection.execute(
+        rows = fetch_rows(
+            connection,
             sql.SQL(
-                "SELECT relationship_type, least(floor(strength * %(bins)s)::integer, %(bins)s - 1), count(*)"
+                "SELECT relationship_type AS edge_type,"
+                " least(floor(strength * %(bins)s)::integer, %(bins)s - 1) AS bin, count(*) AS edges"
                 " FROM {} WHERE origin = 'mcp_assets' AND source_type = %(entity_type)s"
                 " AND source_id = ANY(%(ids)s::text[]::{}[]) GROUP BY 1, 2"
             ).format(platform.relationships.table, platform.relationships.id_type(connection)),
+            _StrengthBin,
             {"bins": STRENGTH_BINS, "entity_type": entity_type, "ids": [ref.id for ref in refs]},
-        ).fetchall()
+        )
     found: dict[EdgeType, list[int]] = {}
-    for edge_type, position, count in rows:
-        found.setdefault(EdgeType(edge_type), [0] * STRENGTH_BINS)[position] = count
+    for row in rows:
+        found.setdefault(EdgeType(row.edge_type), [0] * STRENGTH_BINS)[row.bin] = row.edges
     return found
 
 
@@ -179,13 +217,15 @@ def _around(
         " ORDER BY strength DESC NULLS LAST, source_id, target_id LIMIT %(limit)s) AS edge"
     )
     for end in ("source", "target"):
-        rows = connection.execute(
+        yield from fetch_rows(
+            connection,
             statement.format(
                 id=platform.relationships.id_type(connection),
                 table=platform.relationships.table,
                 end_type=sql.Identifier(f"{end}_type"),
                 end_id=sql.Identifier(f"{end}_id"),
             ),
+            partial(Related.of_row, depth),
             {
                 "types": [ref.type for ref in wanted],
                 "ids": [ref.id for ref in wanted],
@@ -193,17 +233,15 @@ def _around(
                 "limit": _NEIGHBOURS_SHOWN,
             },
         )
-        for source_type, source_id, target_type, target_id, edge_type, strength, origin, metadata in rows:
-            source, target = EntityRef(source_type or "?", source_id), EntityRef(target_type or "?", target_id)
-            evidence = metadata if isinstance(metadata, dict) else {}
-            yield Related(source, target, edge_type, _decimals(strength), depth, origin, evidence)
 
 
 def _titles(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, str | None]:
-    rows = connection.execute(
-        platform.postgres.query("read_titles"), {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs]}
-    )
-    return {EntityRef(row[0], row[1]): row[2] for row in rows}
+    names = {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs]}
+    return dict(platform.postgres.rows(connection, "read_titles", by_ref(_title), names))
+
+
+def _title(title: str | None) -> str | None:
+    return title
 
 
 def _decimals(strength: float | None) -> float | None:

@@ -14,6 +14,7 @@ from mcp_assets.stores.postgres import no_writes
 from mcp_assets.sync.collections.model_change import describe_model_change
 from mcp_assets.sync.inbox.outbox import count_waiting
 from mcp_assets.sync.inbox.stream_limits import stream_backlog
+from mcp_assets.sync.inbox.table_counts import dead_letter_counts, inbox_counts, ledger_counts, wanted_full_syncs
 from mcp_assets.sync.index.provider_outage import provider_outages
 from mcp_assets.sync.index.store_outage import QdrantProbe
 from mcp_assets.sync.index.sweep import SweepPass, as_dict, last_passes
@@ -150,18 +151,14 @@ def _ask_postgres(platform: Platform) -> Pending:
     with postgres.transaction() as connection:
         if (reason := no_writes(connection)) is not None:
             found.unavailable.append(reason)
-        for kind, entity_type, count, _ in connection.execute(postgres.query("inbox_counts")):
-            found.inbox[f"{kind} {entity_type}".strip()] = count
-        for entity_type, living, dirty in connection.execute(postgres.query("ledger_counts")):
-            found.entities[entity_type] = (living, dirty)
+        found.inbox = {row.name: row.messages for row in inbox_counts(platform, connection)}
+        found.entities = {row.entity_type: (row.living, row.dirty) for row in ledger_counts(platform, connection)}
         row = connection.execute(postgres.query("count_marked")).fetchone()
         found.unlinked = row[0] if row else 0
         row = connection.execute(postgres.query("count_rechecks")).fetchone()
         found.rechecks = row[0] if row else 0
-        for stage, error_kind, count, _ in connection.execute(postgres.query("dead_letter_counts")):
-            found.dead_letters[f"{stage}/{error_kind}"] = count
-        for entity_type, _, reason in connection.execute(postgres.query("wanted_full_syncs")):
-            found.wanted_full_syncs[entity_type] = reason
+        found.dead_letters = {row.name: row.letters for row in dead_letter_counts(platform, connection)}
+        found.wanted_full_syncs = {row.entity_type: row.reason for row in wanted_full_syncs(platform, connection)}
     found.sweeping = platform.settings.sweep
     found.sweeps = last_passes(platform)
     found.collections += describe_model_change(platform)

@@ -7,6 +7,7 @@ from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text
 from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres.rows import by_ref
 from mcp_assets.stores.qdrant_search import Hit
 from mcp_assets.sync.collections.serving import searchable_collections
 
@@ -63,11 +64,17 @@ def search(platform: Platform, query: str, *, types: Sequence[str] = (), limit: 
     return answers
 
 
+@dataclass(frozen=True, slots=True)
+class _StoredText:
+    """Title and content of an entity, as the ledger has them."""
+
+    title: str | None
+    content: str
+
+
 def _texts(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, tuple[str | None, str]]:
-    """Title and built text of each entity, as the ledger has them."""
+    """Title and built text of each entity."""
+    names = {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs]}
     with platform.postgres.transaction() as connection:
-        rows = connection.execute(
-            platform.postgres.query("read_texts"),
-            {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs]},
-        ).fetchall()
-    return {EntityRef(row[0], row[1]): (row[2], build_text(row[2], row[3])) for row in rows}
+        texts = dict(platform.postgres.rows(connection, "read_texts", by_ref(_StoredText), names))
+    return {ref: (text.title, build_text(text.title, text.content)) for ref, text in texts.items()}

@@ -30,6 +30,6 @@ def test_each_query_is_used() -> None:
 
 
 def test_each_name_that_is_used_is_one_of_a_query() -> None:
-    used = set(re.findall(r"\.query\(\s*\"(\w+)\"", code()))
+    used = set(re.findall(r"\.(?:query\(|rows?\(\s*\w+,)\s*\"(\w+)\"", code()))
     assert len(used) > 100
     assert used - set(names_in_files()) == set()

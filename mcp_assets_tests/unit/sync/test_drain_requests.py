@@ -14,7 +14,7 @@ from mcp_assets.sync.inbox.drain_requests import (
 from mcp_assets.tuning import InboxTuning
 
 TUNING = InboxTuning()
-WORKING = Heartbeat("r", 1.0, locked=True)
+WORKING = Heartbeat("task", "r", 1.0, locked=True)
 
 
 def run(*, run_id: str = "r", entity_type: str = "task", queued: bool = False, ago: float = 1.0) -> DrainRun:
@@ -31,10 +31,10 @@ def test_pending_work_without_any_run_or_beat_is_undrained_in_the_order_given() 
     [
         pytest.param([], [WORKING], id="a drain holds the lock and beats"),
         pytest.param([run()], [WORKING], id="and its run is known"),
-        pytest.param([], [Heartbeat("dead", 9e9, locked=True), WORKING], id="beside the last beat of a dead one"),
+        pytest.param([], [Heartbeat("task", "dead", 9e9, locked=True), WORKING], id="beside the beat of a dead one"),
         pytest.param([run(queued=True, ago=9e9)], [], id="a run waits in the queue, however long"),
         pytest.param([run(ago=TUNING.starting_s - 1)], [], id="a run was launched a short while ago"),
-        pytest.param([run(run_id="new", ago=1)], [Heartbeat("old", 9e9, locked=False)], id="beside a dead one"),
+        pytest.param([run(run_id="new", ago=1)], [Heartbeat("task", "old", 9e9, locked=False)], id="beside a dead one"),
     ],
 )
 def test_a_type_that_is_drained_or_about_to_be_is_not_asked_for(runs: list[DrainRun], beats: list[Heartbeat]) -> None:
@@ -45,11 +45,11 @@ def test_a_type_that_is_drained_or_about_to_be_is_not_asked_for(runs: list[Drain
     ("runs", "beats"),
     [
         pytest.param([run(ago=TUNING.starting_s + 1)], [], id="a run was launched long ago and never beat"),
-        pytest.param([run(ago=2)], [Heartbeat("r", 1.0, locked=False)], id="a run beat and has let go of its lock"),
+        pytest.param([run(ago=2)], [Heartbeat("task", "r", 1.0, locked=False)], id="a run beat and let its lock go"),
         pytest.param(
-            [run(ago=2)], [Heartbeat("r", STALE_HEARTBEAT_S + 1, locked=True)], id="a drain hangs with its lock"
+            [run(ago=2)], [Heartbeat("task", "r", STALE_HEARTBEAT_S + 1, locked=True)], id="a drain hangs with its lock"
         ),
-        pytest.param([], [Heartbeat("r", 1.0, locked=False)], id="a killed drain's beat is still young"),
+        pytest.param([], [Heartbeat("task", "r", 1.0, locked=False)], id="a killed drain's beat is still young"),
         pytest.param([run(entity_type="page", queued=True)], [], id="a run of another type waits"),
     ],
 )
@@ -60,7 +60,7 @@ def test_a_type_whose_drain_died_hangs_or_is_done_is_asked_for_again(
 
 
 def test_a_drain_of_one_type_says_nothing_of_another() -> None:
-    assert undrained(["task", "page"], [run()], {"page": [Heartbeat("p", 1.0, locked=True)]}, TUNING) == []
+    assert undrained(["task", "page"], [run()], {"page": [Heartbeat("page", "p", 1.0, locked=True)]}, TUNING) == []
     assert undrained(["task", "memory"], [], {"page": [WORKING], "memory": [WORKING]}, TUNING) == ["task"]
 
 
@@ -71,9 +71,14 @@ def test_a_drain_of_one_type_says_nothing_of_another() -> None:
         pytest.param({"page": [WORKING]}, 0.1, [], id="a drain of another type lives, which takes over"),
         pytest.param({"page": [WORKING]}, TUNING.left_to_drains_s, ["task"], id="and has had the time, but has not"),
         pytest.param(
-            {"page": [Heartbeat("r", 1.0, locked=False)]}, 0.1, ["task"], id="a killed drain's beat is still young"
+            {"page": [Heartbeat("page", "r", 1.0, locked=False)]},
+            0.1,
+            ["task"],
+            id="a killed drain's beat is still young",
         ),
-        pytest.param({"page": [Heartbeat("r", STALE_HEARTBEAT_S + 1, locked=True)]}, 0.1, ["task"], id="a drain hangs"),
+        pytest.param(
+            {"page": [Heartbeat("page", "r", STALE_HEARTBEAT_S + 1, locked=True)]}, 0.1, ["task"], id="a drain hangs"
+        ),
         pytest.param({"(sync)": [WORKING]}, 0.1, ["task"], id="requests are answered, which takes over nothing"),
     ],
 )

@@ -30,7 +30,8 @@ FROM (
            ledger.origin, ledger.source_hash, ledger.prepared_by, ledger.text_hash, ledger.state_hash,
            coalesce(ledger.deleted, false) AS deleted, coalesce(ledger.dirty, false) AS dirty,
            coalesce(ledger.chunk_bound, 0) AS chunk_bound,
-           held.model, held.text_hash AS held_text, held.state_hash AS held_state, held.points, held.vector_checks
+           held.model AS recorded_model, held.text_hash AS recorded_text_hash, held.state_hash AS recorded_state_hash,
+           held.points AS recorded_points, held.vector_checks AS recorded_vector_checks
     FROM census_source AS source
     FULL JOIN (
         SELECT entity_id, slot, origin, source_hash, prepared_by, text_hash, state_hash,
@@ -45,19 +46,21 @@ FROM (
 
 -- name: census_page
 SELECT n, slot, entity_id, hash_now, in_source, in_ledger, origin, source_hash, prepared_by, text_hash, state_hash,
-       deleted, dirty, chunk_bound, model, held_text, held_state, points, vector_checks
+       deleted, dirty, chunk_bound, recorded_model, recorded_text_hash, recorded_state_hash, recorded_points,
+       recorded_vector_checks
 FROM census_rows WHERE n > %(after)s ORDER BY n LIMIT %(limit)s
 
 -- name: census_states
 -- Ledger row, row of `embedded` and pending messages of entities; a row for each id, with NULLs for what is absent.
-SELECT wanted.entity_id, ledger.entity_id IS NOT NULL, ledger.origin, ledger.source_hash, ledger.prepared_by,
-       ledger.text_hash, ledger.state_hash, ledger.deleted_at IS NOT NULL, coalesce(ledger.dirty, false),
-       coalesce(ledger.chunk_bound, 0), held.model, held.text_hash, held.state_hash, held.points, held.vector_checks,
-       held.embedded_at,
+SELECT wanted.entity_id, ledger.entity_id IS NOT NULL AS in_ledger, ledger.origin, ledger.source_hash,
+       ledger.prepared_by, ledger.text_hash, ledger.state_hash, ledger.deleted_at IS NOT NULL AS deleted,
+       coalesce(ledger.dirty, false) AS dirty, coalesce(ledger.chunk_bound, 0) AS chunk_bound,
+       held.model AS recorded_model, held.text_hash AS recorded_text_hash, held.state_hash AS recorded_state_hash,
+       held.points AS recorded_points, held.vector_checks AS recorded_vector_checks, held.embedded_at,
        EXISTS (
            SELECT FROM {schema}.inbox WHERE inbox.entity_type = %(entity_type)s
              AND inbox.kind IN ('entity', 'relate') AND inbox.entity_id = wanted.entity_id
-       )
+       ) AS in_inbox
 FROM unnest(%(ids)s::text[]) AS wanted (entity_id)
 LEFT JOIN {schema}.entities AS ledger
     ON ledger.entity_type = %(entity_type)s AND ledger.entity_id = wanted.entity_id
@@ -78,7 +81,8 @@ WHERE deleted_at IS NULL
 
 -- name: dangling_references
 -- References of which no name finds an entity. Rule slug is left out: a slug names a parent that need not exist.
-SELECT source_type, source_id, min(kind) FILTER (WHERE place = 0), min(key) FILTER (WHERE place = 0), rule
+SELECT source_type, source_id, min(kind) FILTER (WHERE place = 0) AS kind, min(key) FILTER (WHERE place = 0) AS key,
+       rule
 FROM {schema}.reference_uses AS used
 WHERE source_type = %(entity_type)s AND rule <> 'slug'
   AND ('x' || substr(md5(source_id), 1, 4))::bit(16)::integer >= %(low)s
@@ -137,7 +141,7 @@ ORDER BY md5(entity_id || %(seed)s) LIMIT %(limit)s
 
 -- name: living_not_linked
 -- Living entities that the linker does not know, and linked ones that are not living.
-SELECT coalesce(ledger.entity_id, linked.entity_id)
+SELECT coalesce(ledger.entity_id, linked.entity_id) AS entity_id
 FROM (
     SELECT entity_id FROM {schema}.entities
     WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
@@ -152,11 +156,11 @@ WHERE ledger.entity_id IS NULL OR linked.entity_id IS NULL
 
 -- name: last_censuses
 SELECT id, entity_type, collection, low, high, deep, checked, points, edges, ended_at,
-       extract(epoch FROM clock_timestamp() - ended_at)::float8
+       extract(epoch FROM clock_timestamp() - ended_at)::float8 AS age_s
 FROM {schema}.censuses WHERE ended_at IS NOT NULL ORDER BY entity_type, low
 
 -- name: drift_counts
-SELECT census, kind, count(*) FROM {schema}.drift WHERE census = ANY(%(censuses)s) GROUP BY 1, 2 ORDER BY 1, 2
+SELECT census, kind, count(*) AS drift FROM {schema}.drift WHERE census = ANY(%(censuses)s) GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: drift_examples
 SELECT kind, entity_type, entity_id, subject, detail FROM {schema}.drift
@@ -172,7 +176,8 @@ DELETE FROM {schema}.drift WHERE id = ANY(%(ids)s) RETURNING kind
 
 -- name: entities_in_drift
 -- A page of the entities in the drift of a census, with the points that it names.
-SELECT entity_id, array_agg(DISTINCT subject) FILTER (WHERE subject <> '') FROM {schema}.drift
+SELECT entity_id, coalesce(array_agg(DISTINCT subject) FILTER (WHERE subject <> ''), '{}') AS points
+FROM {schema}.drift
 WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id > %(after)s
 GROUP BY entity_id ORDER BY entity_id LIMIT %(limit)s
 
@@ -241,7 +246,7 @@ WITH held AS (DELETE FROM differing USING vanished WHERE differing.entity_id = v
 SELECT DISTINCT slot * %(shards)s >> 16 FROM held
 
 -- name: dead_letter_examples
-SELECT id, coalesce(entity_type || ':' || entity_id, subject), stage, error_kind, error
+SELECT id, coalesce(entity_type || ':' || entity_id, subject) AS entity, stage, error_kind, error
 FROM {schema}.dead_letters ORDER BY last_at DESC, id DESC LIMIT %(limit)s
 
 -- name: given_up_entities
@@ -276,10 +281,12 @@ WITH RECURSIVE linked_types AS (
     SELECT entity_type, count(*) AS messages FROM {schema}.inbox
     WHERE kind IN ('entity', 'relate') AND entity_type <> ALL(%(types)s) GROUP BY entity_type
 )
-SELECT entity_type,
-       (SELECT count(*) FROM {schema}.linked WHERE linked.entity_type = found.entity_type),
-       coalesce(messages, 0),
-       EXISTS (SELECT FROM {schema}.wanted_full_syncs AS wanted WHERE wanted.entity_type = found.entity_type)
+SELECT entity_type AS name,
+       (SELECT count(*) FROM {schema}.linked WHERE linked.entity_type = found.entity_type) AS linked,
+       coalesce(messages, 0) AS messages,
+       EXISTS (
+           SELECT FROM {schema}.wanted_full_syncs AS wanted WHERE wanted.entity_type = found.entity_type
+       ) AS wants_full_sync
 FROM (
     SELECT entity_type FROM linked_types WHERE entity_type <> ALL(%(types)s)
     UNION

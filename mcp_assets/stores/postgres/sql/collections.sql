@@ -1,6 +1,7 @@
 -- name: collection_changes
 -- The journal of a change of model.
-SELECT alias, old_collection, new_collection, model, dimension, state, moved_at < now() - interval '1 day'
+SELECT alias, old_collection AS old, new_collection AS new, model, dimension, state,
+       moved_at < now() - interval '1 day' AS kept_long_enough
 FROM {schema}.collection_changes ORDER BY alias
 
 -- name: begin_collection_changes
@@ -71,9 +72,9 @@ GROUP BY entity_id, slot
 -- name: count_lacking
 -- The numbers of entities that a collection lacks, of living ones, and of lacking ones that the model refuses. An entity
 -- that changed since %(since)s and is dirty is not lacking: it is about to be indexed.
-SELECT count(*) FILTER (WHERE lacking AND NOT refused AND NOT (dirty AND changed_at >= %(since)s)),
-       count(*) FILTER (WHERE deleted_at IS NULL),
-       count(*) FILTER (WHERE lacking AND refused AND deleted_at IS NULL)
+SELECT count(*) FILTER (WHERE lacking AND NOT refused AND NOT (dirty AND changed_at >= %(since)s)) AS lacking,
+       count(*) FILTER (WHERE deleted_at IS NULL) AS living,
+       count(*) FILTER (WHERE lacking AND refused AND deleted_at IS NULL) AS refused
 FROM (
     SELECT ledger.dirty, ledger.changed_at, ledger.deleted_at,
            letter.entity_id IS NOT NULL AS refused,

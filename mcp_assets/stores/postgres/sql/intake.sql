@@ -64,7 +64,7 @@ SELECT entity_type, %(reason)s FROM unnest(%(entity_types)s::text[]) AS entity_t
 ON CONFLICT (entity_type) DO UPDATE SET wanted_at = clock_timestamp(), reason = excluded.reason
 
 -- name: wanted_full_syncs
-SELECT entity_type, wanted_at, reason FROM {schema}.wanted_full_syncs ORDER BY entity_type
+SELECT entity_type, reason FROM {schema}.wanted_full_syncs ORDER BY entity_type
 
 -- name: full_sync_done
 -- Losses that came after the full sync began stay.
@@ -72,7 +72,7 @@ DELETE FROM {schema}.wanted_full_syncs WHERE entity_type = %(entity_type)s AND w
 
 -- name: pending_types
 -- For how long the oldest message of a type has been due.
-SELECT entity_type, extract(epoch FROM now() - min(greatest(received_at, not_before)))::float8 FROM {schema}.inbox
+SELECT entity_type, extract(epoch FROM now() - min(greatest(received_at, not_before)))::float8 AS due_for_s FROM {schema}.inbox
 WHERE kind = ANY(%(kinds)s) AND not_before <= now()
 GROUP BY entity_type ORDER BY entity_type
 
@@ -96,7 +96,8 @@ WHERE NOT EXISTS (
 GROUP BY waiting.entity_type
 
 -- name: inbox_counts
-SELECT kind, coalesce(entity_type, ''), count(*), min(stored_at) FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2
+SELECT kind, coalesce(entity_type, '') AS entity_type, count(*) AS messages, min(stored_at) AS oldest_at
+FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: claim_inbox
 -- The oldest messages that no other batch has claimed; the row locks end with the transaction.

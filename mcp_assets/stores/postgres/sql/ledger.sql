@@ -1,7 +1,7 @@
 -- name: lock_entities
 -- In the order of ids, so that two batches do not wait for each other.
 SELECT entity_id, origin, title, content, metadata, source_hash, prepared_by, text_hash, state_hash, event_order,
-       deleted_at IS NOT NULL, dirty, changes
+       deleted_at IS NOT NULL AS deleted, dirty, changes
 FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 ORDER BY entity_id
@@ -46,7 +46,7 @@ UPDATE {schema}.entities SET dirty = true WHERE entity_type = %(entity_type)s AN
 
 -- name: lock_states
 -- The state now, to be compared with the state that was embedded.
-SELECT entity_id, state_hash, deleted_at IS NOT NULL, chunk_bound
+SELECT entity_id, state_hash, deleted_at IS NOT NULL AS deleted, chunk_bound
 FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 ORDER BY entity_id
@@ -102,12 +102,12 @@ WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s A
 
 -- name: ledger_counts
 -- An entity whose newest state was refused waits for a person, not for a run. It is a dead letter, and not counted.
-SELECT ledger.entity_type, count(*) FILTER (WHERE ledger.deleted_at IS NULL),
+SELECT ledger.entity_type, count(*) FILTER (WHERE ledger.deleted_at IS NULL) AS living,
        count(*) FILTER (WHERE ledger.dirty AND NOT EXISTS (
            SELECT FROM {schema}.dead_letters AS letter
            WHERE letter.entity_type = ledger.entity_type AND letter.entity_id = ledger.entity_id
              AND letter.stage IN ('apply', 'embed', 'upsert') AND letter.last_at >= ledger.changed_at
-       ))
+       )) AS dirty
 FROM {schema}.entities AS ledger GROUP BY 1 ORDER BY 1
 
 -- name: insert_failed
@@ -135,7 +135,7 @@ DELETE FROM {schema}.dead_letters
 WHERE stage = 'apply' AND entity_type = %(entity_type)s AND error_kind = ANY(%(kinds)s) AND entity_id <> ALL(%(ids)s)
 
 -- name: dead_letter_counts
-SELECT stage, error_kind, count(*), max(last_at) FROM {schema}.dead_letters
+SELECT stage, error_kind, count(*) AS letters FROM {schema}.dead_letters
 WHERE replayed_at IS NULL GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: heartbeat
@@ -149,14 +149,14 @@ DELETE FROM {schema}.drains WHERE entity_type = %(entity_type)s AND (run_id = %(
 
 -- name: drains
 -- Each heartbeat, and whether some session holds the drain lock of its type.
-SELECT drains.entity_type, drains.run_id, extract(epoch FROM now() - drains.beat_at)::float8,
+SELECT drains.entity_type, drains.run_id, extract(epoch FROM now() - drains.beat_at)::float8 AS age_s,
        EXISTS (
            SELECT FROM pg_locks
            WHERE locktype = 'advisory' AND granted AND objsubid = 1
              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
              AND (classid::bigint << 32 | objid::bigint)
                  = hashtextextended(%(lock_prefix)s || drains.entity_type, 0)
-       )
+       ) AS locked
 FROM {schema}.drains
 
 -- name: differing_in_ledger

@@ -1,6 +1,7 @@
 -- name: provider_outages
 -- With the seconds until the next try, by the clock of the server.
-SELECT model, reason, since, tries, next_try_at, extract(epoch FROM next_try_at - clock_timestamp())::float8
+SELECT model, reason, since, tries, next_try_at,
+       extract(epoch FROM next_try_at - clock_timestamp())::float8 AS next_try_in_s
 FROM {schema}.provider_outages WHERE model = ANY(%(models)s) ORDER BY since, model
 
 -- name: lock_provider_outage

@@ -14,8 +14,8 @@ SELECT entity_type FROM {schema}.rechecks WHERE due_at <= now() GROUP BY entity_
 
 -- name: due_rechecks
 -- With the ledger row of each entity, if there is one.
-SELECT due.entity_id, due.looks, due.asked, ledger.entity_id IS NOT NULL, ledger.origin, ledger.source_hash,
-       ledger.deleted_at IS NOT NULL
+SELECT due.entity_id, due.looks, due.asked, ledger.entity_id IS NOT NULL AS in_ledger, ledger.origin,
+       ledger.source_hash, ledger.deleted_at IS NOT NULL AS deleted
 FROM {schema}.rechecks AS due LEFT JOIN {schema}.entities AS ledger USING (entity_type, entity_id)
 WHERE due.entity_type = %(entity_type)s AND due.due_at <= now()
 ORDER BY due.due_at

@@ -47,11 +47,12 @@ ON CONFLICT (stream, epoch, seq) DO UPDATE
 SET full_sync_id = excluded.full_sync_id, entity_types = excluded.entity_types
 
 -- name: unfinished_full_syncs
-SELECT id, entity_types, force, requested_by, started_at IS NOT NULL
+SELECT id, entity_types, force, requested_by, started_at IS NOT NULL AS started
 FROM {schema}.full_syncs WHERE finished_at IS NULL ORDER BY requested_at, id
 
 -- name: full_sync
-SELECT id, entity_types, force, requested_by, started_at IS NOT NULL, finished_at IS NOT NULL, error
+SELECT id, entity_types, force, requested_by, started_at IS NOT NULL AS started, finished_at IS NOT NULL AS finished,
+       error
 FROM {schema}.full_syncs WHERE id = %(id)s
 
 -- name: start_full_sync
@@ -140,7 +141,8 @@ RETURNING id, entity_type, entity_id, message_id, edges_before, asked_at
 
 -- name: claim_unannounced
 -- Dead letters with an attempt that is not published yet.
-SELECT id, stage, subject, stream, seq, entity_type, entity_id, error_kind, error, attempts, raw
+SELECT id, stage, subject, stream, epoch, seq, stored_at, entity_type, entity_id, raw, error_kind, error,
+       attempts, first_at, last_at, replayed_at
 FROM {schema}.dead_letters
 WHERE announced < attempts
 ORDER BY id

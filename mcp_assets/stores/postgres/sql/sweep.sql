@@ -1,6 +1,6 @@
 -- name: lock_sweep
 -- The row is locked, although an advisory lock lets one sweeper work at a time.
-SELECT next_slot, pass, counts, coalesce(last_counts, '{}'), last_counts IS NOT NULL
+SELECT next_slot, pass AS number, counts, last_counts
 FROM {schema}.sweeps WHERE entity_type = %(entity_type)s FOR NO KEY UPDATE
 
 -- name: begin_sweep
@@ -20,11 +20,11 @@ WHERE entity_type = %(entity_type)s
 
 -- name: sweep_findings
 -- What earlier passes found of these rows, and whether the ledger row changed after its look.
-SELECT finding.entity_id, finding.source_hash, finding.first_pass, finding.asked_at, EXISTS (
+SELECT finding.entity_id, finding.source_hash, finding.first_pass, finding.asked_at IS NOT NULL AS asked, EXISTS (
     SELECT FROM {schema}.entities AS ledger
     WHERE ledger.entity_type = finding.entity_type AND ledger.entity_id = finding.entity_id
       AND ledger.changed_at > finding.asked_at
-)
+) AS changed_since
 FROM {schema}.sweep_findings AS finding
 WHERE finding.entity_type = %(entity_type)s AND finding.entity_id = ANY(%(ids)s)
 
@@ -54,5 +54,5 @@ WHERE kind IN ('entity', 'relate') AND entity_type = %(entity_type)s AND entity_
 
 -- name: read_sweeps
 -- The last whole pass over each table.
-SELECT entity_type, last_counts, extract(epoch FROM clock_timestamp() - last_ended_at)::float8
+SELECT entity_type, last_counts, extract(epoch FROM clock_timestamp() - last_ended_at)::float8 AS age_s
 FROM {schema}.sweeps WHERE last_ended_at IS NOT NULL ORDER BY entity_type
