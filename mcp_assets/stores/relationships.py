@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, groupby, islice, repeat
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -28,10 +28,12 @@ from mcp_assets.graph import (
     StoredList,
 )
 from mcp_assets.stores.edge_copy import copy_lines, rising_ids
+from mcp_assets.stores.edge_rows import EdgeCounts, ListColumns, OurEdge
 from mcp_assets.stores.edge_table import EdgeTable
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.rows import fetch_rows
 
 _LINES_AT_ONCE = 250
 """Lines of COPY that are sent in one call, some 60 kB, instead of a call for each line."""
@@ -54,30 +56,6 @@ class EdgeChanges:
         self.added += other.added
         self.changed += other.changed
         self.removed += other.removed
-
-
-class _EdgeCounts(NamedTuple):
-    """One row of the query in `changes_since`."""
-
-    source_type: str
-    source_id: str
-    edge_type: str
-    now: int
-    added: int
-    changed: int
-
-
-class _OurEdge(NamedTuple):
-    """One row of the query in `_ours`."""
-
-    id: uuid.UUID
-    source_type: str
-    source_id: str
-    target_type: str
-    target_id: str
-    edge_type: str
-    strength: float
-    metadata: Mapping[str, Any] | None
 
 
 class Relationships(EdgeTable):
@@ -149,9 +127,9 @@ class Relationships(EdgeTable):
         found = {ref: EdgeChanges() for ref in since}
         wanted = self.castable(connection, since)
         statement = sql.SQL(
-            "SELECT source_type, source_id::text, relationship_type, count(*),"
-            " count(*) FILTER (WHERE created_at >= since),"
-            " count(*) FILTER (WHERE updated_at >= since AND created_at < since)"
+            "SELECT source_type, source_id::text, relationship_type AS edge_type, count(*) AS now,"
+            " count(*) FILTER (WHERE created_at >= since) AS added,"
+            " count(*) FILTER (WHERE updated_at >= since AND created_at < since) AS changed"
             " FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[], %(since)s::timestamptz[])"
             " AS wanted (entity_type, entity_id, since)"
             " JOIN {table} ON source_type = wanted.entity_type AND source_id = wanted.entity_id"
@@ -163,7 +141,7 @@ class Relationships(EdgeTable):
             "since": [since[ref] for ref in wanted],
             "origin": ORIGIN,
         }
-        for row in map(_EdgeCounts._make, connection.execute(statement, parameters)):
+        for row in fetch_rows(connection, statement, EdgeCounts, parameters):
             changes = found[EntityRef(row.source_type, row.source_id)]
             changes.now[row.edge_type] = row.now
             changes.added[row.edge_type] = row.added
@@ -211,12 +189,13 @@ class Relationships(EdgeTable):
             return lambda: found
         # One row a list: with one row an edge, receiving takes ten times as long as finding.
         statement = sql.SQL(
-            "SELECT edge.relationship_type, wanted.entity_type, wanted.entity_id::text, edge.types, edge.ids,"
-            " edge.rows, edge.strengths, edge.evidence"
+            "SELECT edge.relationship_type, wanted.entity_type, wanted.entity_id::text, edge.target_types,"
+            " edge.target_ids, edge.row_ids, edge.strengths, edge.evidence"
             " FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
             " CROSS JOIN LATERAL ("
-            " SELECT min(relationship_type) AS relationship_type, array_agg(target_type) AS types,"
-            " array_agg(target_id::text) AS ids, array_agg(id::text) AS rows, array_agg(strength::real) AS strengths,"
+            " SELECT min(relationship_type) AS relationship_type, array_agg(target_type) AS target_types,"
+            " array_agg(target_id::text) AS target_ids, array_agg(id::text) AS row_ids,"
+            " array_agg(strength::real) AS strengths,"
             " {evidence} AS evidence"
             " FROM {table} WHERE source_type = wanted.entity_type AND source_id = wanted.entity_id"
             " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s::text[]::{edge_type}[]) {each_type})"
@@ -235,10 +214,12 @@ class Relationships(EdgeTable):
         )
 
         def read() -> dict[EdgeType, dict[EntityRef, StoredList]]:
-            for edge_type, source_type, source_id, types, ids, *held, evidence in rows.fetchall():
-                targets = map(EntityRef._make, zip(types, ids, strict=True))
-                edges = map(StoredEdge._make, zip(*held, evidence or repeat(None, len(ids)), strict=True))
-                found[EdgeType(edge_type)][EntityRef(source_type, source_id)] = dict(zip(targets, edges, strict=True))
+            for row in map(ListColumns._make, rows.fetchall()):
+                targets = map(EntityRef._make, zip(row.target_types, row.target_ids, strict=True))
+                evidence = row.evidence or repeat(None, len(row.target_ids))
+                edges = map(StoredEdge._make, zip(row.row_ids, row.strengths, evidence, strict=True))
+                source = EntityRef(row.source_type, row.source_id)
+                found[EdgeType(row.edge_type)][source] = dict(zip(targets, edges, strict=True))
             return found
 
         return read
@@ -361,7 +342,7 @@ class Relationships(EdgeTable):
         statement = sql.SQL(
             "SELECT edge.* FROM unnest(%(types)s::text[], %(ids)s::text[]::{id}[]) AS wanted (entity_type, entity_id)"
             " CROSS JOIN LATERAL ("
-            " SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type,"
+            " SELECT id, source_type, source_id::text, target_type, target_id::text, relationship_type AS edge_type,"
             " strength::real, metadata FROM {table}"
             " WHERE {end_type} = wanted.entity_type AND {end_id} = wanted.entity_id"
             " AND origin = %(origin)s AND relationship_type = ANY(%(edge_types)s::text[]::{edge_type}[]) OFFSET 0)"
@@ -373,11 +354,9 @@ class Relationships(EdgeTable):
             end_type=sql.Identifier(f"{end}_type"),
             end_id=sql.Identifier(f"{end}_id"),
         )
-        rows = connection.execute(
-            statement, {**_ours_of(wanted), "edge_types": [edge_type.value for edge_type in types]}
-        )
+        parameters = {**_ours_of(wanted), "edge_types": [edge_type.value for edge_type in types]}
         found = {}
-        for row in map(_OurEdge._make, rows):
+        for row in fetch_rows(connection, statement, OurEdge, parameters):
             source, target = EntityRef(row.source_type, row.source_id), EntityRef(row.target_type, row.target_id)
             edge = Edge(source, target, EdgeType(row.edge_type), row.strength, row.metadata or {})
             found[edge.key] = (row.id, edge)

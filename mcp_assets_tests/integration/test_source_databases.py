@@ -268,10 +268,10 @@ def test_loading_writes_to_where_the_tables_are(foreign: Platform, other_url: st
 
 
 def test_sides_that_do_not_come_in_one_order_are_refused() -> None:
-    row = ("a", "h", 1)
-    assert list(merge.differing([row, ("b", "h", 2)], [("a", "h", None)])) == [("b", 2)]
+    row, other = merge.SourceSize("a", "h", 1), merge.SourceSize("b", "h", 2)
+    assert list(merge.differing([row, other], [merge.LedgerSize("a", "h", None)])) == [("b", 2)]
     with pytest.raises(StoreRefused, match="order of code points"):
-        list(merge.differing([("b", "h", 1), row], []))
+        list(merge.differing([other, row], []))
     # Rows that bear one id are named elsewhere; the first counts.
     assert list(merge.differing([row, row], [])) == [("a", 1)]
 

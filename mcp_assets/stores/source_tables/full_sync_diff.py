@@ -3,6 +3,7 @@
 from itertools import islice
 
 from psycopg import sql
+from psycopg.rows import args_row
 
 from mcp_assets.entities.refs import slot_of
 from mcp_assets.stores.postgres import Connection
@@ -99,16 +100,14 @@ def find_across_databases(
         alive=table.alive,
         slots=table.within(slots),
     )
-    # The second column is NULL for an entity that is processed whatever its source row says; the third is NULL for one
-    # that is not processed if it has no source row.
     ledger = sql.SQL(
         """
         SELECT entity_id,
                CASE WHEN deleted_at IS NULL AND NOT dirty AND NOT {force} AND prepared_by = {prepared_by}
-                    THEN source_hash END,
+                    THEN source_hash END AS hash_if_current,
                CASE WHEN dirty OR (deleted_at IS NULL
                                    AND ({force} OR origin = 'source' OR prepared_by <> {prepared_by}))
-                    THEN octet_length(content) END
+                    THEN octet_length(content) END AS bytes_without_row
         FROM {schema}.entities WHERE entity_type = {entity_type} AND {slots} ORDER BY entity_id
         """
     ).format(
@@ -123,8 +122,8 @@ def find_across_databases(
     with (
         table.database.transaction() as other,
         connection.transaction(),
-        other.cursor("source") as theirs,
-        connection.cursor("ledger") as ours,
+        other.cursor("source", row_factory=args_row(merge.SourceSize)) as theirs,
+        connection.cursor("ledger", row_factory=args_row(merge.LedgerSize)) as ours,
     ):
         other.execute(_PLANNING, {"own": True})
         theirs.itersize = ours.itersize = rows_a_fetch

@@ -1,7 +1,7 @@
 """Merge of source rows and ledger rows that are in different databases: both come in the order of their ids."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mcp_assets.stores.errors import StoreRefused
 
@@ -9,23 +9,36 @@ SourceSide = TypeVar("SourceSide", bound=tuple[Any, ...])
 LedgerSide = TypeVar("LedgerSide", bound=tuple[Any, ...])
 
 
-def differing(
-    source: Iterable[tuple[str, str, int]], ledger: Iterable[tuple[str, str | None, int | None]]
-) -> Iterator[tuple[str, int]]:
-    """The ids that differ, with the bytes of their contents; both sides come in the order of ids, by code points.
+class SourceSize(NamedTuple):
+    """A living source row: its hash, and the bytes of its content. Rows are made by position, as there are many."""
 
-    `source`: id, hash, bytes of each living row. `ledger`: id; the hash that a source row must have for the entity to
-    be up to date, None if no hash suffices; the bytes if the entity must be processed although it has no source row.
+    id: str
+    hash: str
+    bytes: int
+
+
+class LedgerSize(NamedTuple):
+    """A ledger row, by what a full sync needs to know of it."""
+
+    id: str
+    hash_if_current: str | None
+    """The hash of the source row if the entity is up to date; None: the entity is processed whatever the hash."""
+    bytes_without_row: int | None
+    """The bytes of the content if the entity is processed although it has no source row; None: it is not."""
+
+
+def differing(source: Iterable[SourceSize], ledger: Iterable[LedgerSize]) -> Iterator[tuple[str, int]]:
+    """The ids that differ, with the bytes of their contents; both sides come in the order of ids, by code points.
 
     Raises:
         StoreRefused: a side is not in this order.
     """
     for row, known in merged(source, ledger):
         if row is None:
-            if known is not None and known[2] is not None:
-                yield known[0], known[2]
-        elif known is None or row[1] != known[1]:
-            yield row[0], row[2]
+            if known is not None and known.bytes_without_row is not None:
+                yield known.id, known.bytes_without_row
+        elif known is None or row.hash != known.hash_if_current:
+            yield row.id, row.bytes
 
 
 def merged(

@@ -3,17 +3,50 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from psycopg import sql
 
 from mcp_assets.entities.refs import id_excess
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.rows import fetch_rows
 from mcp_assets.stores.source_tables import full_sync_diff, slot_comparison
 from mcp_assets.stores.source_tables.database import SourceDatabase
 from mcp_assets.stores.source_tables.ids import BEGINNING, MOST_FAULTS, SPELLING, IdFaults
 from mcp_assets.stores.source_tables.mapping_sql import MappedTable
-from mcp_assets.stores.source_tables.rows import SourceRow, read_metadata
+from mcp_assets.stores.source_tables.rows import RowHash, SourceRow, read_metadata
+
+
+class _MappedRow(NamedTuple):
+    """A row of a source table, through its mapping."""
+
+    id: str
+    alive: bool | None
+    """None: the mapping's predicate is neither true nor false, so that the row is not alive."""
+    title: str | None
+    content: str
+    metadata: str
+    """JSON."""
+    hash: str
+
+
+class _HashedRow(NamedTuple):
+    """As `_MappedRow`, by its hash alone."""
+
+    id: str
+    alive: bool | None
+    hash: str
+
+
+class _FaultyId(NamedTuple):
+    """Living rows that bear one id, and cannot be an entity because of it; `id`: None if they have none."""
+
+    id: str | None
+    rows: int
+    bytes: int | None
+    total: int
+    """Different ids that are faulty, in the whole table."""
 
 
 class SourceReader:
@@ -40,7 +73,8 @@ class SourceReader:
             if not wanted:
                 return {}
             statement = sql.SQL(
-                "SELECT {id}, {alive}, {title}, {content}, ({metadata})::text, {hash} FROM {table} WHERE {wanted}"
+                "SELECT {id} AS id, {alive} AS alive, {title} AS title, {content} AS content,"
+                " ({metadata})::text AS metadata, {hash} AS hash FROM {table} WHERE {wanted}"
             ).format(
                 id=table.id,
                 alive=table.alive_with_parameters(),
@@ -51,23 +85,23 @@ class SourceReader:
                 table=table.table,
                 wanted=table.has_id_of(),
             )
-            rows = table.run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
+            rows = table.run(lambda: fetch_rows(reading, statement, _MappedRow, {"ids": wanted}))
         found: dict[str, SourceRow] = {}
-        for entity_id, alive, title, content, text, source_hash in rows:
+        for mapped in rows:
             # Parsed here and not by the driver, which would fail all rows because of one.
-            metadata, unstorable = read_metadata(text)
-            row = SourceRow(bool(alive), title, content, metadata, source_hash, unstorable)
-            before = found.get(entity_id)
+            metadata, unstorable = read_metadata(mapped.metadata)
+            row = SourceRow(bool(mapped.alive), mapped.title, mapped.content, metadata, mapped.hash, unstorable)
+            before = found.get(mapped.id)
             if before is not None and before.alive:
                 if not row.alive:
                     continue
                 row = replace(
                     row, unstorable="more than one living row of the source table bears this id", repeated=True
                 )
-            found[entity_id] = row
+            found[mapped.id] = row
         return found
 
-    def hashes(self, connection: Connection, ids: Iterable[str]) -> dict[str, tuple[bool, str]]:
+    def hashes(self, connection: Connection, ids: Iterable[str]) -> dict[str, RowHash]:
         """By id, for those of `ids` that have a row: whether it is alive, and its hash.
 
         Raises:
@@ -78,17 +112,20 @@ class SourceReader:
             wanted = table.castable(reading, ids)
             if not wanted:
                 return {}
-            statement = sql.SQL("SELECT {id}, {alive}, {hash} FROM {table} WHERE {wanted}").format(
+            statement = sql.SQL(
+                "SELECT {id} AS id, {alive} AS alive, {hash} AS hash FROM {table} WHERE {wanted}"
+            ).format(
                 id=table.id,
                 alive=table.alive_with_parameters(),
                 hash=table.hash(),
                 table=table.table,
                 wanted=table.has_id_of(),
             )
-            rows = table.run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
+            rows = table.run(lambda: fetch_rows(reading, statement, _HashedRow, {"ids": wanted}))
         # If several rows bear one id, a living row stands for them, and the one of the greatest hash, so that each read
         # of the same rows gives the same answer.
-        return {row[0]: (bool(row[1]), row[2]) for row in sorted(rows, key=lambda row: (bool(row[1]), row[2]))}
+        rows.sort(key=lambda row: (bool(row.alive), row.hash))
+        return {row.id: RowHash(bool(row.alive), row.hash) for row in rows}
 
     def updated_at(self, connection: Connection, ids: Iterable[str]) -> dict[str, datetime]:
         """By id, when the rows of those of `ids` that have one were last updated; empty if no column is mapped for it.
@@ -131,7 +168,8 @@ class SourceReader:
         with table.reading(connection) as reading:
             unique = table.ids_are_unique(reading)
             statement = sql.SQL(
-                "SELECT nullif({id}, ''), count(*), max(octet_length({id})), count(*) OVER () FROM {table}"
+                "SELECT nullif({id}, '') AS id, count(*) AS rows, max(octet_length({id})) AS bytes,"
+                " count(*) OVER () AS total FROM {table}"
                 " WHERE {alive} AND ({id} <> '' AND {within}{nameless}) {unstorable} GROUP BY 1{repeated}"
                 " ORDER BY 1 NULLS FIRST LIMIT {limit}"
             ).format(
@@ -146,18 +184,18 @@ class SourceReader:
                 else sql.SQL(" HAVING count(*) > 1 OR bool_or({} IS NOT TRUE)").format(table.id_is_storable()),
                 limit=sql.Literal(MOST_FAULTS + 1),
             )
-            rows = table.run(lambda: reading.execute(statement).fetchall())
+            faulty = table.run(lambda: fetch_rows(reading, statement, _FaultyId))
         faults = IdFaults()
-        for entity_id, count, size, total in rows:
-            if entity_id is None:
-                faults.nameless = count
+        for fault in faulty:
+            if fault.id is None:
+                faults.nameless = fault.rows
             elif len(faults.repeated) + len(faults.too_long) == MOST_FAULTS:
                 break
-            elif id_excess(entity_id) is not None:
-                faults.too_long[entity_id[:BEGINNING] + "…"] = size
+            elif id_excess(fault.id) is not None:
+                faults.too_long[fault.id[:BEGINNING] + "…"] = fault.bytes or 0
             else:
-                faults.repeated[entity_id] = count
-            faults.more = total - bool(faults.nameless) - len(faults.repeated) - len(faults.too_long)
+                faults.repeated[fault.id] = fault.rows
+            faults.more = fault.total - bool(faults.nameless) - len(faults.repeated) - len(faults.too_long)
         return faults
 
     def find_differing(

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mcp_assets.events.decode import MAX_DEPTH
 
@@ -22,6 +22,13 @@ class SourceRow:
     """Why the other stores cannot hold the metadata, although jsonb can; then `metadata` is empty."""
     repeated: bool = False
     """Several living rows bear the id, so that it is unknown which of them is the entity."""
+
+
+class RowHash(NamedTuple):
+    """Whether a source row is alive, and its hash."""
+
+    alive: bool
+    source_hash: str
 
 
 def read_metadata(text: str) -> tuple[dict[str, Any], str | None]:

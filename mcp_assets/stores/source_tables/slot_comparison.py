@@ -1,11 +1,14 @@
 """Comparison of a range of slots with the ledger: how many rows differ, and which. It writes nothing (the sweep)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from psycopg import sql
+from psycopg.rows import args_row
 
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.postgres.rows import fetch_row
 from mcp_assets.stores.source_tables import merge
 from mcp_assets.stores.source_tables.mapping_sql import MappedTable, slot_within
 
@@ -48,11 +51,11 @@ def compare_in_sql(
     connection.execute(_PLANNING)
     statement = sql.SQL(
         """
-        SELECT count(id), count(*) FILTER (WHERE living AND origin = 'source'),
-               count(*) FILTER (WHERE behind), count(*) FILTER (WHERE vanished),
-               count(*) FILTER (WHERE otherwise_prepared),
-               (array_agg(coalesce(id, entity_id)) FILTER (WHERE behind OR vanished))[1:{limit}],
-               (array_agg(hash) FILTER (WHERE behind OR vanished))[1:{limit}]
+        SELECT count(id) AS rows, count(*) FILTER (WHERE living AND origin = 'source') AS living,
+               count(*) FILTER (WHERE behind) AS behind, count(*) FILTER (WHERE vanished) AS vanished,
+               count(*) FILTER (WHERE otherwise_prepared) AS otherwise_prepared,
+               (array_agg(coalesce(id, entity_id)) FILTER (WHERE behind OR vanished))[1:{limit}] AS ids,
+               (array_agg(hash) FILTER (WHERE behind OR vanished))[1:{limit}] AS hashes
         FROM (
             SELECT id, entity_id, origin, hash, living,
                    id IS NOT NULL AND (
@@ -81,11 +84,13 @@ def compare_in_sql(
         prepared_by=sql.Literal(prepared_by),
         limit=sql.Literal(limit),
     )
-    row = table.run(lambda: connection.execute(statement).fetchone())
-    assert row is not None  # noqa: S101  (an aggregate without groups has one row)
-    rows, living, behind, vanished, otherwise_prepared, ids, hashes = row
-    found = _by_id(zip(ids or (), hashes or (), strict=True))
-    return Comparison(rows, living, behind, vanished, otherwise_prepared, found)
+    result = table.run(lambda: fetch_row(connection, statement, _comparison))
+    assert result is not None  # noqa: S101  (an aggregate without groups has one row)
+    return result
+
+
+def _comparison(*, ids: Sequence[str] | None, hashes: Sequence[str | None] | None, **counts: int) -> Comparison:
+    return Comparison(**counts, found=_by_id(zip(ids or (), hashes or (), strict=True)))
 
 
 def compare_across_databases(
@@ -111,7 +116,8 @@ def compare_across_databases(
         slots=table.within(slots),
     )
     ledger = sql.SQL(
-        "SELECT entity_id, origin = 'source', source_hash, prepared_by = {prepared_by} FROM {schema}.entities"
+        "SELECT entity_id, source_hash, origin = 'source' AS from_source, prepared_by = {prepared_by} AS prepared_alike"
+        " FROM {schema}.entities"
         " WHERE entity_type = {entity_type} AND deleted_at IS NULL AND {slots} ORDER BY entity_id"
     ).format(
         schema=sql.Identifier(schema),
@@ -122,8 +128,8 @@ def compare_across_databases(
     result = Comparison()
     with (
         table.database.transaction() as other,
-        other.cursor("swept_source") as theirs,
-        connection.cursor("swept_ledger") as ours,
+        other.cursor("swept_source", row_factory=args_row(_SourceHash)) as theirs,
+        connection.cursor("swept_ledger", row_factory=args_row(_LedgerHash)) as ours,
     ):
         other.execute(_PLANNING)
         theirs.itersize = ours.itersize = table.database.tuning.source_rows_a_fetch
@@ -134,27 +140,38 @@ def compare_across_databases(
     return result
 
 
-def _count(
-    result: Comparison, row: tuple[str, str] | None, known: tuple[str, bool, str | None, bool] | None, limit: int
-) -> None:
-    """Add one pair to `result`: id and hash of the source row; id, origin is a row, hash, prepared alike of the ledger.
+class _SourceHash(NamedTuple):
+    """A living source row. Like `_LedgerHash` it is made by position, because a sweep merges all rows of a table."""
 
-    One of the two is there.
-    """
+    id: str
+    hash: str
+
+
+class _LedgerHash(NamedTuple):
+    """The ledger row of a living entity."""
+
+    id: str
+    source_hash: str | None
+    from_source: bool
+    prepared_alike: bool
+
+
+def _count(result: Comparison, row: _SourceHash | None, known: _LedgerHash | None, limit: int) -> None:
+    """Add one pair to `result`: source row and ledger row of an entity, of which at least one is there."""
     result.rows += row is not None
-    result.living += known is not None and known[1]
+    result.living += known is not None and known.from_source
     if row is None:
         assert known is not None  # noqa: S101  (one of the two is there)
-        if known[1]:
+        if known.from_source:
             result.vanished += 1
             if len(result.found) < limit:
-                result.found[known[0]] = None
-    elif known is not None and not known[3]:
+                result.found[known.id] = None
+    elif known is not None and not known.prepared_alike:
         result.otherwise_prepared += 1
-    elif known is None or known[2] != row[1]:
+    elif known is None or known.source_hash != row.hash:
         result.behind += 1
         if len(result.found) < limit:
-            result.found[row[0]] = row[1]
+            result.found[row.id] = row.hash
 
 
 def _by_id(found: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:

@@ -18,7 +18,7 @@ from mcp_assets.events import MessageKind, Stated
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.source_tables.rows import SourceRow
+from mcp_assets.stores.source_tables.rows import RowHash, SourceRow
 
 logger = logging.getLogger(__name__)
 
@@ -169,10 +169,10 @@ class _Due:
     source_hash: str | None
     deleted: bool
 
-    def differs(self, row: tuple[bool, str] | None) -> bool:
-        """Whether `row` (alive, hash), the source row as it is now, differs from the ledger row."""
-        if row is not None and row[0]:
-            return not self.in_ledger or self.deleted or (self.origin, self.source_hash) != ("source", row[1])
+    def differs(self, row: RowHash | None) -> bool:
+        """Whether `row`, the source row as it is now, differs from the ledger row."""
+        if row is not None and row.alive:
+            return not self.in_ledger or self.deleted or (self.origin, self.source_hash) != ("source", row.source_hash)
         return self.in_ledger and self.origin == "source" and not self.deleted
 
 
@@ -181,7 +181,7 @@ def _decide(
     connection: Connection,
     entity_type: str,
     due: Sequence[_Due],
-    hashes: Mapping[str, tuple[bool, str]],
+    hashes: Mapping[str, RowHash],
 ) -> int:
     rechecks_after_s = platform.tuning.index.rechecks_after_s
     looks: list[tuple[str, str, str, str | None, int]] = []
