@@ -15,8 +15,23 @@ def names_in_files() -> list[str]:
     return [name for file in files for name in re.findall(r"^-- name: (\w+)$", file.read_text(), re.MULTILINE)]
 
 
+def first_lines() -> dict[str, str]:
+    files = resources.files("mcp_assets.stores.postgres").joinpath("sql").iterdir()
+    files = (file for file in files if file.name != "links.sql")
+    return {
+        name: line
+        for file in files
+        for name, line in re.findall(r"^-- name: (\w+)\n(.*)$", file.read_text(), re.MULTILINE)
+    }
+
+
 def code() -> str:
     return "\n".join(file.read_text() for file in PACKAGE.rglob("*.py"))
+
+
+def test_each_query_is_described_below_its_name() -> None:
+    """By a comment that says what it returns or does, so that a reader of the code need not read the statement."""
+    assert [name for name, first_line in first_lines().items() if not first_line.startswith("-- ")] == []
 
 
 def test_no_two_queries_bear_one_name() -> None:

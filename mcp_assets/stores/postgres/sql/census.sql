@@ -1,13 +1,15 @@
 -- name: begin_census
--- A census that runs; it counts once end_census has set its end.
+-- Inserts a census that is under way, and returns its id. A census counts once end_census has set its end.
 INSERT INTO {schema}.censuses (entity_type, collection, low, high, deep)
 VALUES (%(entity_type)s, %(collection)s, %(low)s, %(high)s, %(deep)s)
 RETURNING id
 
 -- name: copy_drift
+-- Writes the drift that a census found, in batches.
 COPY {schema}.drift (census, kind, entity_type, entity_id, subject, detail) FROM STDIN
 
 -- name: end_census
+-- Records that a census has ended, and its numbers.
 UPDATE {schema}.censuses
 SET ended_at = clock_timestamp(), checked = %(checked)s, points = %(points)s, edges = %(edges)s
 WHERE id = %(census)s
@@ -45,6 +47,7 @@ FROM (
 ) AS found
 
 -- name: census_page
+-- A page of `census_rows`, by number.
 SELECT n, slot, entity_id, hash_now, in_source, in_ledger, origin, source_hash, prepared_by, text_hash, state_hash,
        deleted, dirty, chunk_bound, recorded_model, recorded_text_hash, recorded_state_hash, recorded_points,
        recorded_vector_checks
@@ -155,14 +158,17 @@ FULL JOIN (
 WHERE ledger.entity_id IS NULL OR linked.entity_id IS NULL
 
 -- name: last_censuses
+-- The censuses that have ended, with their age in seconds.
 SELECT id, entity_type, collection, low, high, deep, checked, points, edges, ended_at,
        extract(epoch FROM clock_timestamp() - ended_at)::float8 AS age_s
 FROM {schema}.censuses WHERE ended_at IS NOT NULL ORDER BY entity_type, low
 
 -- name: drift_counts
+-- How much drift of each kind each of some censuses found, less what was repaired since.
 SELECT census, kind, count(*) AS drift FROM {schema}.drift WHERE census = ANY(%(censuses)s) GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: drift_examples
+-- Some drift of some kinds that censuses found, the earliest first.
 SELECT kind, entity_type, entity_id, subject, detail FROM {schema}.drift
 WHERE census = ANY(%(censuses)s) AND kind = ANY(%(kinds)s) ORDER BY id LIMIT %(limit)s
 
@@ -172,6 +178,7 @@ SELECT id, kind, entity_type, entity_id, subject, detail FROM {schema}.drift
 WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND id > %(after)s ORDER BY id LIMIT %(limit)s
 
 -- name: delete_drift
+-- Deletes drift by id, and returns the kind of each row.
 DELETE FROM {schema}.drift WHERE id = ANY(%(ids)s) RETURNING kind
 
 -- name: entities_in_drift
@@ -187,6 +194,7 @@ SELECT count(DISTINCT entity_id), count(DISTINCT entity_id) FILTER (WHERE kind =
 FROM {schema}.drift WHERE census = %(census)s AND kind = ANY(%(kinds)s)
 
 -- name: delete_drift_of_entities
+-- Deletes the drift of some kinds about some entities of a census, and returns the kind of each row.
 DELETE FROM {schema}.drift
 WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id = ANY(%(ids)s)
 RETURNING kind
@@ -246,11 +254,12 @@ WITH held AS (DELETE FROM differing USING vanished WHERE differing.entity_id = v
 SELECT DISTINCT slot * %(shards)s >> 16 FROM held
 
 -- name: dead_letter_examples
+-- The newest dead letters, each with its entity, or else the subject of its message.
 SELECT id, coalesce(entity_type || ':' || entity_id, subject) AS entity, stage, error_kind, error
 FROM {schema}.dead_letters ORDER BY last_at DESC, id DESC LIMIT %(limit)s
 
 -- name: given_up_entities
--- Entities with a dead letter: of the types, or only the named entities if there are any.
+-- Entities with a dead letter: all of the types, or only the named entities if there are any.
 SELECT DISTINCT entity_type, entity_id FROM {schema}.dead_letters
 WHERE stage IN ('apply', 'embed', 'upsert') AND entity_type = ANY(%(of_types)s)
   AND (%(types)s::text[] = '{}' OR EXISTS (
@@ -260,7 +269,8 @@ WHERE stage IN ('apply', 'embed', 'upsert') AND entity_type = ANY(%(of_types)s)
 ORDER BY 1, 2
 
 -- name: end_entities
--- The event order of the deletion is behind that of the newest event, and before that of each later event.
+-- Marks entities that live by events as deleted, and returns their ids. The event order of the deletion is behind
+-- that of the newest event, and before that of each later event.
 UPDATE {schema}.entities
 SET deleted_at = now(), dirty = true, title = NULL, content = '', metadata = '{}', text_hash = 'deleted',
     state_hash = 'deleted', event_order = coalesce(event_order, '') || '!', changed_at = now()
@@ -268,7 +278,9 @@ WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND origin = 'e
 RETURNING entity_id
 
 -- name: removed_types
--- The types in `linked` are found by one step through its primary key a type: a DISTINCT would read all its rows.
+-- Entity types that the settings do not name and that have linked entities, messages or a wanted full sync, with the
+-- numbers of these. The types in `linked` are found by one step a type through its primary key, because a DISTINCT
+-- would read all its rows.
 WITH RECURSIVE linked_types AS (
     (SELECT entity_type FROM {schema}.linked ORDER BY entity_type LIMIT 1)
     UNION ALL
@@ -304,10 +316,12 @@ SELECT entity_type, entity_id, 'changed' FROM {schema}.linked WHERE entity_type 
 ON CONFLICT DO NOTHING
 
 -- name: forget_full_syncs_of_removed_types
+-- Deletes the wanted full syncs of entity types that the settings do not name.
 DELETE FROM {schema}.wanted_full_syncs WHERE entity_type <> ALL(%(types)s)
 
 -- name: reject_removed_types
--- `raw` is a message again, which is parsed when the letter is replayed.
+-- Turns the messages of removed types into dead letters. `raw` is a message again, which is parsed when the letter
+-- is replayed.
 WITH taken AS (
     DELETE FROM {schema}.inbox WHERE kind IN ('entity', 'relate') AND entity_type <> ALL(%(types)s)
     RETURNING kind, subject, stream, epoch, seq, stored_at, entity_type, entity_id, payload, message_id

@@ -1,10 +1,11 @@
 -- name: collection_changes
--- The journal of a change of model.
+-- The journal of a change of model: one row an alias.
 SELECT alias, old_collection AS old, new_collection AS new, model, dimension, state,
        moved_at < now() - interval '1 day' AS kept_long_enough
 FROM {schema}.collection_changes ORDER BY alias
 
 -- name: begin_collection_changes
+-- Begins a change of model: the aliases of the journal are in the state `building`.
 INSERT INTO {schema}.collection_changes (alias, old_collection, new_collection, model, dimension, state)
 SELECT alias, old_collection, new_collection, %(model)s, %(dimension)s, 'building'
 FROM unnest(%(aliases)s::text[], %(old)s::text[], %(new)s::text[]) AS begun (alias, old_collection, new_collection)
@@ -18,13 +19,16 @@ UPDATE {schema}.collection_changes
 SET state = %(state)s, moved_at = CASE %(state)s WHEN 'moved' THEN now() ELSE moved_at END
 
 -- name: end_collection_changes
+-- Deletes aliases from the journal.
 DELETE FROM {schema}.collection_changes WHERE alias = ANY(%(aliases)s)
 
 -- name: forget_embedded
+-- Deletes what the ledger records of the points in collections that are gone.
 DELETE FROM {schema}.embedded WHERE collection = ANY(%(collections)s)
 
 -- name: raise_chunk_bounds
--- A collection that received no writes for a while may hold more chunks of an entity than the ledger's chunk_bound.
+-- Raises the chunk bounds of entities to what a collection holds. A collection that received no writes for a while
+-- may hold more chunks of an entity than the ledger's chunk_bound.
 UPDATE {schema}.entities AS ledger SET chunk_bound = held.points - 1
 FROM {schema}.embedded AS held
 WHERE held.collection = %(collection)s AND held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
@@ -140,14 +144,18 @@ CROSS JOIN LATERAL (
 WHERE ledger.deleted_at IS NULL AND jsonb_typeof(ledger.metadata) = 'object' AND chosen.metadata IS NOT NULL
 
 -- name: adopted_collections
+-- The collections that a person allowed to be replaced.
 SELECT alias, backup, points FROM {schema}.adopted_collections
 
 -- name: adopt_collection
+-- Records that a collection may be replaced, and how many points it held then.
 INSERT INTO {schema}.adopted_collections (alias, backup, points) VALUES (%(alias)s, %(backup)s, %(points)s)
 ON CONFLICT (alias) DO UPDATE SET backup = excluded.backup, points = excluded.points, adopted_at = now()
 
 -- name: end_adoptions
+-- Deletes the records of collections that were replaced.
 DELETE FROM {schema}.adopted_collections WHERE alias = ANY(%(aliases)s)
 
 -- name: some_embedded
+-- Some entities whose points the ledger records in a collection.
 SELECT entity_type, entity_id FROM {schema}.embedded WHERE collection = %(collection)s LIMIT %(limit)s

@@ -4,7 +4,8 @@ SELECT epoch, stream_created_at, last_seq, newest_stored_at, last_stored_at, las
 FROM {schema}.intake_cursors WHERE stream = %(stream)s
 
 -- name: create_cursor
--- If the stream was read before and its cursor was removed, the new epoch is above all that rows still name.
+-- Inserts the cursor of a stream that has none. If the stream was read before and its cursor was removed, the new
+-- epoch is above all that rows still name.
 INSERT INTO {schema}.intake_cursors (stream, epoch, stream_created_at, last_seq)
 SELECT %(stream)s, 1 + coalesce(max(epoch), 0), %(created_at)s, %(last_seq)s
 FROM (
@@ -16,7 +17,7 @@ FROM (
 ON CONFLICT (stream) DO NOTHING
 
 -- name: move_cursor
--- Compare-and-set: no row, if another reader was first.
+-- Moves the cursor of a stream. It changes no row if another reader has moved the cursor first.
 UPDATE {schema}.intake_cursors
 SET epoch = %(epoch)s, stream_created_at = %(stream_created_at)s, last_seq = %(last_seq)s,
     newest_stored_at = %(newest_stored_at)s, last_stored_at = %(last_stored_at)s, last_digest = %(last_digest)s,
@@ -24,7 +25,8 @@ SET epoch = %(epoch)s, stream_created_at = %(stream_created_at)s, last_seq = %(l
 WHERE stream = %(stream)s AND epoch = %(old_epoch)s AND last_seq = %(old_seq)s
 
 -- name: insert_inbox
--- Payloads travel in binary: in an array's text form, each quote in them is escaped, in Python.
+-- Puts messages into the inbox. Payloads travel in binary: in an array's text form, each quote in them is escaped,
+-- in Python.
 INSERT INTO {schema}.inbox
     (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at)
 SELECT %(stream)s, %(epoch)s, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, message_id,
@@ -36,7 +38,7 @@ FROM unnest(
 ) AS message (seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at)
 
 -- name: insert_rejected
--- Messages that are no events.
+-- Keeps messages that are no events as dead letters.
 INSERT INTO {schema}.dead_letters (stage, subject, stream, epoch, seq, stored_at, raw, error_kind, error)
 SELECT 'intake', subject, %(stream)s, %(epoch)s, seq, stored_at, raw, error_kind, error
 FROM unnest(%(seq)s::bigint[], %(subject)s::text[], %(stored_at)s::timestamptz[], %(raw)s::bytea[],
@@ -44,7 +46,8 @@ FROM unnest(%(seq)s::bigint[], %(subject)s::text[], %(stored_at)s::timestamptz[]
     AS message (seq, subject, stored_at, raw, error_kind, error)
 
 -- name: known_of_earlier_epochs
--- A message that the same stream stored under the same sequence at the same time is the same message.
+-- Sequences of messages that an earlier epoch has taken in, and that are in the inbox or among the dead letters. A
+-- message that the same stream stored under the same sequence at the same time is the same message.
 SELECT message.seq
 FROM unnest(%(seq)s::bigint[], %(stored_at)s::timestamptz[]) AS message (seq, stored_at)
 WHERE EXISTS (
@@ -58,26 +61,27 @@ WHERE EXISTS (
 )
 
 -- name: want_full_syncs
--- Events of these types were lost; a later reason replaces an earlier one.
+-- Asks for full syncs of types whose events were lost; a later reason replaces an earlier one.
 INSERT INTO {schema}.wanted_full_syncs (entity_type, reason)
 SELECT entity_type, %(reason)s FROM unnest(%(entity_types)s::text[]) AS entity_type
 ON CONFLICT (entity_type) DO UPDATE SET wanted_at = clock_timestamp(), reason = excluded.reason
 
 -- name: wanted_full_syncs
+-- Entity types whose events were lost, with the reason.
 SELECT entity_type, reason FROM {schema}.wanted_full_syncs ORDER BY entity_type
 
 -- name: full_sync_done
--- Losses that came after the full sync began stay.
+-- Deletes the wanted full sync of a type. It stays if events were lost after the full sync began.
 DELETE FROM {schema}.wanted_full_syncs WHERE entity_type = %(entity_type)s AND wanted_at <= %(started_at)s
 
 -- name: pending_types
--- For how long the oldest message of a type has been due.
+-- Entity types with due messages, and for how many seconds the oldest has been due.
 SELECT entity_type, extract(epoch FROM now() - min(greatest(received_at, not_before)))::float8 AS due_for_s FROM {schema}.inbox
 WHERE kind = ANY(%(kinds)s) AND not_before <= now()
 GROUP BY entity_type ORDER BY entity_type
 
 -- name: waiting_undrained
--- Types with due messages whose drain lock no session holds.
+-- Types with due messages whose drain lock no session holds, and for how many seconds the oldest has been due.
 SELECT waiting.entity_type, extract(epoch FROM now() - min(oldest.due_at))::float8
 FROM unnest(%(entity_types)s::text[]) AS waiting (entity_type)
 CROSS JOIN unnest(%(kinds)s::text[]) AS asked (kind)
@@ -96,6 +100,7 @@ WHERE NOT EXISTS (
 GROUP BY waiting.entity_type
 
 -- name: inbox_counts
+-- The number of messages of each kind and entity type in the inbox, and when the oldest was stored.
 SELECT kind, coalesce(entity_type, '') AS entity_type, count(*) AS messages, min(stored_at) AS oldest_at
 FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2
 
@@ -109,7 +114,7 @@ LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 
 -- name: delete_inbox
--- With the dead letters that were replayed as these messages.
+-- Deletes messages that are done, and the dead letters that were replayed as these messages.
 WITH settled AS (
     DELETE FROM {schema}.dead_letters AS letter
     USING unnest(%(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[])
@@ -123,7 +128,7 @@ USING unnest(%(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[])
 WHERE inbox.stream = done.stream AND inbox.epoch = done.epoch AND inbox.seq = done.seq
 
 -- name: postpone_inbox
--- The wait doubles with each attempt, up to 64 times the first.
+-- Counts an attempt, and makes messages due later. The wait doubles with each attempt, up to 64 times the first.
 UPDATE {schema}.inbox AS inbox
 SET attempts = attempts + 1,
     not_before = now() + %(delay_ms)s * (2 ^ least(attempts, 6)) * interval '1 millisecond'

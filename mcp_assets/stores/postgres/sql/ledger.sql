@@ -1,5 +1,5 @@
 -- name: lock_entities
--- In the order of ids, so that two batches do not wait for each other.
+-- Ledger rows, locked in the order of ids, so that two batches cannot block each other.
 SELECT entity_id, origin, title, content, metadata, source_hash, prepared_by, text_hash, state_hash, event_order,
        deleted_at IS NOT NULL AS deleted, dirty, changes
 FROM {schema}.entities
@@ -8,7 +8,8 @@ ORDER BY entity_id
 FOR NO KEY UPDATE
 
 -- name: insert_entities
--- Texts travel in binary: in an array's text form, each quote in them is escaped, in Python.
+-- Inserts ledger rows, and returns the ids of those that were not there. Texts travel in binary: in an array's text
+-- form, each quote in them is escaped, in Python.
 INSERT INTO {schema}.entities
     (entity_type, entity_id, slot, origin, title, content, metadata, source_hash, prepared_by, text_hash, state_hash,
      event_order, changes, deleted_at, chunk_bound)
@@ -25,6 +26,7 @@ ON CONFLICT (entity_type, entity_id) DO NOTHING
 RETURNING entity_id
 
 -- name: update_entities
+-- Updates ledger rows. Their deleted_at and changed_at stay unless the state changed.
 UPDATE {schema}.entities AS ledger
 SET origin = new.origin, title = new.title, content = new.content, metadata = new.metadata::jsonb,
     source_hash = new.source_hash, prepared_by = %(prepared_by)s, text_hash = new.text_hash,
@@ -41,11 +43,11 @@ FROM unnest(
 WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = new.entity_id
 
 -- name: mark_dirty
--- Entities to be indexed although their rows did not change.
+-- Marks entities to be indexed although their rows did not change.
 UPDATE {schema}.entities SET dirty = true WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: lock_states
--- The state now, to be compared with the state that was embedded.
+-- The states of ledger rows, locked, to be compared with the states that were embedded.
 SELECT entity_id, state_hash, deleted_at IS NOT NULL AS deleted, chunk_bound
 FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
@@ -53,13 +55,13 @@ ORDER BY entity_id
 FOR NO KEY UPDATE
 
 -- name: read_embedded
--- What a collection holds of these entities, as last recorded.
+-- What the ledger records of the points of entities in a collection.
 SELECT entity_id, text_hash, state_hash, points, vector_checks
 FROM {schema}.embedded
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND collection = %(collection)s
 
 -- name: write_embedded
--- Record what Qdrant has confirmed.
+-- Records the points that Qdrant has confirmed.
 INSERT INTO {schema}.embedded
     (entity_type, entity_id, collection, model, text_hash, state_hash, points, vector_checks)
 SELECT %(entity_type)s, entity_id, %(collection)s, %(model)s, text_hash, state_hash, points, vector_checks::float8[]
@@ -72,11 +74,14 @@ SET model = excluded.model, text_hash = excluded.text_hash, state_hash = exclude
     points = excluded.points, vector_checks = excluded.vector_checks, embedded_at = now()
 
 -- name: delete_embedded
+-- Deletes what the ledger records of the points of entities in a collection.
 DELETE FROM {schema}.embedded
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND collection = %(collection)s
 
 -- name: forget_replaced
--- Another batch may have written the same state and marked it clean. It is dirty until this batch has written it.
+-- Deletes what the ledger records of vectors that are about to be replaced, and marks their entities as dirty.
+-- Another batch may have written the same state and marked it clean; the entity is dirty until this batch has
+-- written it.
 WITH forgotten AS (
     DELETE FROM {schema}.embedded
     WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND collection = %(collection)s
@@ -85,23 +90,25 @@ UPDATE {schema}.entities SET dirty = true
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND NOT dirty
 
 -- name: mark_clean
--- All collections hold the state; chunk_bound: they hold no chunk numbered this or higher.
+-- Marks entities as clean: all collections hold their state, and no chunk numbered chunk_bound or higher.
 UPDATE {schema}.entities AS ledger SET dirty = false, chunk_bound = written.chunks
 FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS written (entity_id, chunks)
 WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = written.entity_id
 
 -- name: forget_collection
--- A collection is gone: its entities are dirty.
+-- Deletes what the ledger records of a collection that is gone, and marks its entities as dirty.
 WITH forgotten AS (DELETE FROM {schema}.embedded WHERE collection = %(collection)s)
 UPDATE {schema}.entities SET dirty = true
 WHERE entity_type = ANY(%(entity_types)s) AND deleted_at IS NULL AND NOT dirty
 
 -- name: count_living
+-- The number of living entities in a range of slots.
 SELECT count(*) FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
 
 -- name: ledger_counts
--- An entity whose newest state was refused waits for a person, not for a run. It is a dead letter, and not counted.
+-- The numbers of living and of dirty entities of each type. An entity whose newest state was refused waits for a
+-- person, not for a run: it has a dead letter, and does not count as dirty.
 SELECT ledger.entity_type, count(*) FILTER (WHERE ledger.deleted_at IS NULL) AS living,
        count(*) FILTER (WHERE ledger.dirty AND NOT EXISTS (
            SELECT FROM {schema}.dead_letters AS letter
@@ -111,7 +118,7 @@ SELECT ledger.entity_type, count(*) FILTER (WHERE ledger.deleted_at IS NULL) AS 
 FROM {schema}.entities AS ledger GROUP BY 1 ORDER BY 1
 
 -- name: insert_failed
--- One dead letter an entity: a later failure replaces the earlier one.
+-- Keeps failed entities as dead letters, one an entity: a later failure replaces the earlier one.
 INSERT INTO {schema}.dead_letters AS letter (stage, subject, entity_type, entity_id, raw, error_kind, error)
 SELECT stage, subject, %(entity_type)s, entity_id, raw, error_kind, error
 FROM unnest(%(stage)s::text[], %(subject)s::text[], %(entity_id)s::text[], %(raw)s::bytea[], %(error_kind)s::text[],
@@ -125,30 +132,32 @@ SET stage = excluded.stage, subject = coalesce(excluded.subject, letter.subject)
     replayed_at = NULL
 
 -- name: resolve_dead_letters
--- These entities are indexed now.
+-- Deletes the dead letters of entities that are indexed now.
 DELETE FROM {schema}.dead_letters
 WHERE stage NOT IN ('intake', 'request') AND entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: resolve_id_faults
--- Dead letters of source rows whose ids could not be those of entities, except the rows that still have such ids.
+-- Deletes dead letters of source rows whose ids could not be those of entities, except of the rows that still have
+-- such ids.
 DELETE FROM {schema}.dead_letters
 WHERE stage = 'apply' AND entity_type = %(entity_type)s AND error_kind = ANY(%(kinds)s) AND entity_id <> ALL(%(ids)s)
 
 -- name: dead_letter_counts
+-- The number of dead letters of each stage and kind of error that are not replayed.
 SELECT stage, error_kind, count(*) AS letters FROM {schema}.dead_letters
 WHERE replayed_at IS NULL GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: heartbeat
--- A drain, or a sensor, shows that it lives.
+-- Records that a drain, or the sensor of sync requests, is alive.
 INSERT INTO {schema}.drains (entity_type, run_id) VALUES (%(entity_type)s, %(run_id)s)
 ON CONFLICT (entity_type, run_id) DO UPDATE SET beat_at = now()
 
 -- name: leave_drain
--- Also deletes old heartbeats, of processes that were killed.
+-- Deletes the heartbeat of a drain that ends, and those of drains that were killed over an hour ago.
 DELETE FROM {schema}.drains WHERE entity_type = %(entity_type)s AND (run_id = %(run_id)s OR beat_at < now() - interval '1 hour')
 
 -- name: drains
--- Each heartbeat, and whether some session holds the drain lock of its type.
+-- The last heartbeat of each drain, and whether a session holds the drain lock of its type.
 SELECT drains.entity_type, drains.run_id, extract(epoch FROM now() - drains.beat_at)::float8 AS age_s,
        EXISTS (
            SELECT FROM pg_locks
@@ -160,7 +169,8 @@ SELECT drains.entity_type, drains.run_id, extract(epoch FROM now() - drains.beat
 FROM {schema}.drains
 
 -- name: differing_in_ledger
--- For a type without a source table, or a run without the stage of the ledger.
+-- Makes the table `differing` from the ledger alone, for a type without a source table, or a run that leaves the
+-- ledger as it is.
 CREATE TEMPORARY TABLE differing AS
 SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, octet_length(content) AS bytes
 FROM {schema}.entities
@@ -168,6 +178,7 @@ WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s
   AND (dirty OR (deleted_at IS NULL AND (%(force)s OR prepared_by <> %(prepared_by)s)))
 
 -- name: read_texts
+-- Title and content of entities.
 SELECT entity_type, entity_id, title, content
 FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)

@@ -1,5 +1,6 @@
 -- name: note_rechecks
--- The times are those of the clock, because the transaction of a drain may be long. A noted entity starts again.
+-- Notes entities to be rechecked; the delays of a noted entity start again. The times are those of the clock,
+-- because the transaction of a drain may be long.
 INSERT INTO {schema}.rechecks AS known (entity_type, entity_id, noted_at, due_at, asked)
 SELECT %(entity_type)s, entity_id, clock_timestamp(), clock_timestamp() + %(after_s)s * interval '1 second',
        asked::jsonb
@@ -10,10 +11,11 @@ SET noted_at = excluded.noted_at, due_at = excluded.due_at, looks = 0,
     asked = CASE WHEN known.asked @> excluded.asked THEN known.asked ELSE known.asked || excluded.asked END
 
 -- name: due_recheck_types
+-- Entity types with rechecks that are due.
 SELECT entity_type FROM {schema}.rechecks WHERE due_at <= now() GROUP BY entity_type ORDER BY entity_type
 
 -- name: due_rechecks
--- With the ledger row of each entity, if there is one.
+-- Rechecks that are due, locked, each with the ledger row of its entity if there is one.
 SELECT due.entity_id, due.looks, due.asked, ledger.entity_id IS NOT NULL AS in_ledger, ledger.origin,
        ledger.source_hash, ledger.deleted_at IS NOT NULL AS deleted
 FROM {schema}.rechecks AS due LEFT JOIN {schema}.entities AS ledger USING (entity_type, entity_id)
@@ -23,16 +25,18 @@ LIMIT %(limit)s
 FOR UPDATE OF due SKIP LOCKED
 
 -- name: postpone_rechecks
--- The delay counts from the event, not from the recheck before.
+-- Counts a recheck, and sets when the next one is due. The delay counts from the event, not from the recheck before.
 UPDATE {schema}.rechecks AS known
 SET looks = known.looks + 1, due_at = greatest(known.noted_at + late.after_s * interval '1 second', now())
 FROM unnest(%(entity_id)s::text[], %(after_s)s::float8[]) AS late (entity_id, after_s)
 WHERE known.entity_type = %(entity_type)s AND known.entity_id = late.entity_id
 
 -- name: delete_rechecks
+-- Deletes rechecks that are done.
 DELETE FROM {schema}.rechecks WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: count_rechecks
+-- The number of entities that are to be rechecked.
 SELECT count(*) FROM {schema}.rechecks
 
 -- name: insert_looks

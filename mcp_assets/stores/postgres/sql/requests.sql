@@ -1,4 +1,5 @@
 -- name: pending_requests
+-- The kinds of requests that are due.
 SELECT DISTINCT kind FROM {schema}.inbox
 WHERE kind IN ('sync', 'validate') AND not_before <= now() ORDER BY kind
 
@@ -12,7 +13,7 @@ LIMIT 1
 FOR UPDATE SKIP LOCKED
 
 -- name: insert_failed_request
--- A request as a dead letter; if it has one from an earlier replay, its attempts are counted.
+-- Keeps a request as a dead letter; if it has one from an earlier replay, its attempts are counted.
 INSERT INTO {schema}.dead_letters AS letter
     (stage, subject, stream, epoch, seq, stored_at, raw, error_kind, error)
 VALUES ('request', %(subject)s, %(stream)s, %(epoch)s, %(seq)s, %(stored_at)s, %(raw)s, %(error_kind)s,
@@ -22,6 +23,7 @@ SET stage = 'request', error_kind = excluded.error_kind, error = excluded.error,
     last_at = now(), replayed_at = NULL
 
 -- name: known_in_ledger
+-- Those of some ids that the ledger has.
 SELECT entity_id FROM {schema}.entities WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: full_sync_of_message
@@ -29,17 +31,20 @@ SELECT entity_id FROM {schema}.entities WHERE entity_type = %(entity_type)s AND 
 SELECT full_sync_id FROM {schema}.full_sync_requests WHERE message_id = %(message_id)s LIMIT 1
 
 -- name: full_sync_covering
--- A full sync that has begun to compare may miss rows that were written before the request, so that it does not serve it.
+-- The oldest full sync that serves a request for some types. A full sync that has begun to compare may miss rows
+-- that were written before the request, so that it does not serve it.
 SELECT id FROM {schema}.full_syncs
 WHERE finished_at IS NULL AND comparing_at IS NULL AND entity_types @> %(entity_types)s::text[] AND (force OR NOT %(force)s)
 ORDER BY requested_at LIMIT 1
 
 -- name: insert_full_sync
+-- Inserts a full sync, to run after the others.
 INSERT INTO {schema}.full_syncs (id, entity_types, force, requested_by)
 VALUES (%(id)s, %(entity_types)s, %(force)s, %(requested_by)s)
 
 -- name: join_full_sync
--- A message that was read again moves to the full sync that serves it now.
+-- Records that a full sync serves a request. A message that was read again moves to the full sync that serves it
+-- now.
 INSERT INTO {schema}.full_sync_requests
     (stream, epoch, seq, subject, message_id, full_sync_id, entity_types)
 VALUES (%(stream)s, %(epoch)s, %(seq)s, %(subject)s, %(message_id)s, %(full_sync_id)s, %(entity_types)s)
@@ -47,25 +52,31 @@ ON CONFLICT (stream, epoch, seq) DO UPDATE
 SET full_sync_id = excluded.full_sync_id, entity_types = excluded.entity_types
 
 -- name: unfinished_full_syncs
+-- The full syncs that are to be started or under way, the oldest first.
 SELECT id, entity_types, force, requested_by, started_at IS NOT NULL AS started
 FROM {schema}.full_syncs WHERE finished_at IS NULL ORDER BY requested_at, id
 
 -- name: full_sync
+-- A full sync by id.
 SELECT id, entity_types, force, requested_by, started_at IS NOT NULL AS started, finished_at IS NOT NULL AS finished,
        error
 FROM {schema}.full_syncs WHERE id = %(id)s
 
 -- name: start_full_sync
+-- Records when the backfill of a full sync was started.
 UPDATE {schema}.full_syncs SET started_at = coalesce(started_at, clock_timestamp()) WHERE id = %(id)s
 
 -- name: full_sync_compares
+-- Records when the first run of a full sync began to compare.
 UPDATE {schema}.full_syncs SET comparing_at = clock_timestamp() WHERE id = %(id)s AND comparing_at IS NULL
 
 -- name: finish_full_sync
+-- Records the end of a full sync; changes no row if it has ended before.
 UPDATE {schema}.full_syncs SET finished_at = clock_timestamp(), error = %(error)s
 WHERE id = %(id)s AND finished_at IS NULL
 
 -- name: requests_of_full_sync
+-- The requests that a full sync serves.
 SELECT subject, message_id, entity_types FROM {schema}.full_sync_requests WHERE full_sync_id = %(id)s ORDER BY stream, seq
 
 -- name: write_full_sync_progress
@@ -86,10 +97,12 @@ SET differing = greatest(progress.differing, progress.done + excluded.differing)
     linked = progress.linked OR excluded.linked
 
 -- name: read_full_sync_progress
+-- The progress of each partition of a full sync in which work has begun.
 SELECT entity_type, shard, differing, done, scanned, embedded, updated, deleted, failed, indexed, linked
 FROM {schema}.full_sync_progress WHERE full_sync_id = %(id)s ORDER BY entity_type, shard
 
 -- name: forget_full_syncs
+-- Deletes full syncs that ended a number of days ago.
 DELETE FROM {schema}.full_syncs WHERE finished_at < now() - %(days)s * interval '1 day'
 
 -- name: changed_at
@@ -98,24 +111,30 @@ SELECT entity_id, changed_at, origin FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: insert_results
+-- Puts results into the outbox, in the order in which they are given.
 INSERT INTO {schema}.outbox (subject, envelope)
 SELECT subject, envelope
 FROM unnest(%(subject)s::text[], %(envelope)s::bytea[]) WITH ORDINALITY AS result (subject, envelope, place)
 ORDER BY place
 
 -- name: claim_results
+-- The oldest results of the outbox that no other transaction has locked.
 SELECT id, subject, envelope FROM {schema}.outbox ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 
 -- name: delete_results
+-- Deletes results that NATS has confirmed.
 DELETE FROM {schema}.outbox WHERE id = ANY(%(ids)s)
 
 -- name: forget_results
+-- Deletes results that could not be published for a number of days.
 DELETE FROM {schema}.outbox WHERE made_at < now() - make_interval(secs => %(days)s * 86400)
 
 -- name: count_results
+-- The number of results that NATS has not confirmed.
 SELECT count(*) FROM {schema}.outbox
 
 -- name: insert_relate_requests
+-- Keeps requests to re-link entities, each with the newest mark of the linker, and with the edges of its entity.
 INSERT INTO {schema}.relate_requests (entity_type, entity_id, message_id, newest_mark, edges_before)
 SELECT %(entity_type)s, entity_id, message_id, newest, edges_before::jsonb
 FROM unnest(%(entity_id)s::text[], %(message_id)s::text[], %(edges_before)b::text[])
@@ -123,7 +142,7 @@ FROM unnest(%(entity_id)s::text[], %(message_id)s::text[], %(edges_before)b::tex
      (SELECT coalesce(max(seq), 0) AS newest FROM {schema}.relink_marks) AS marks
 
 -- name: claim_relinked
--- Relate requests whose entity has no mark left that is as old as the request.
+-- Deletes the requests whose entity has no mark left that is as old as the request, and returns them.
 DELETE FROM {schema}.relate_requests WHERE id IN (
     SELECT id FROM {schema}.relate_requests AS asked
     WHERE NOT EXISTS (
@@ -150,9 +169,11 @@ LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 
 -- name: mark_announced
+-- Records that all attempts of dead letters are published.
 UPDATE {schema}.dead_letters SET announced = attempts WHERE id = ANY(%(ids)s)
 
 -- name: find_dead_letters
+-- A page of the dead letters that match every given filter, by id.
 SELECT id, stage, subject, stream, epoch, seq, stored_at, entity_type, entity_id, raw, error_kind, error,
        attempts, first_at, last_at, replayed_at
 FROM {schema}.dead_letters
@@ -166,9 +187,11 @@ ORDER BY id
 LIMIT %(limit)s
 
 -- name: last_dead_letter
+-- The highest id of a dead letter; 0 if there is none.
 SELECT coalesce(max(id), 0) FROM {schema}.dead_letters
 
 -- name: purge_dead_letters
+-- Deletes the dead letters that match every given filter.
 DELETE FROM {schema}.dead_letters
 WHERE (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
   AND (%(entity_type)s::text IS NULL OR entity_type = %(entity_type)s)
@@ -180,17 +203,18 @@ WHERE (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
 SELECT id FROM {schema}.dead_letters WHERE id = ANY(%(ids)s) AND replayed_at IS NULL ORDER BY id FOR UPDATE
 
 -- name: mark_replayed
+-- Records that the messages of dead letters are in the inbox again.
 UPDATE {schema}.dead_letters SET replayed_at = now() WHERE id = ANY(%(ids)s)
 
 -- name: still_rejected
--- Counts an attempt, and records why it failed.
+-- Counts an attempt of dead letters, and records why it failed.
 UPDATE {schema}.dead_letters AS letter
 SET error_kind = again.error_kind, error = again.error, attempts = attempts + 1, last_at = now()
 FROM unnest(%(ids)s::bigint[], %(error_kind)s::text[], %(error)s::text[]) AS again (id, error_kind, error)
 WHERE letter.id = again.id
 
 -- name: replay_inbox
--- Messages of dead letters, back in the inbox at their old place; one that is there already stays.
+-- Puts the messages of dead letters into the inbox at their old place; one that is there already stays.
 INSERT INTO {schema}.inbox
     (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order,
      stored_at)

@@ -1,18 +1,19 @@
 -- name: lock_sweep
--- The row is locked, although an advisory lock lets one sweeper work at a time.
+-- The pass under way over the table of a type, and the counts of the last whole one. The row is locked, although an
+-- advisory lock lets one process sweep at a time.
 SELECT next_slot, pass AS number, counts, last_counts
 FROM {schema}.sweeps WHERE entity_type = %(entity_type)s FOR NO KEY UPDATE
 
 -- name: begin_sweep
--- The first pass over the table of a type.
+-- Begins the first pass over the table of a type.
 INSERT INTO {schema}.sweeps (entity_type) VALUES (%(entity_type)s) ON CONFLICT (entity_type) DO NOTHING
 
 -- name: move_sweep
--- A slice of the pass is done.
+-- Records that a slice of the pass is done.
 UPDATE {schema}.sweeps SET next_slot = %(next_slot)s, counts = %(counts)s::jsonb WHERE entity_type = %(entity_type)s
 
 -- name: end_sweep_pass
--- The last slice of the pass is done; the next pass begins with slot 0.
+-- Records that the last slice of the pass is done; the next pass begins with slot 0.
 UPDATE {schema}.sweeps
 SET next_slot = 0, pass = pass + 1, counts = '{}', pass_began_at = clock_timestamp(), last_counts = %(counts)s::jsonb,
     last_seconds = extract(epoch FROM clock_timestamp() - pass_began_at), last_ended_at = clock_timestamp()
@@ -29,7 +30,7 @@ FROM {schema}.sweep_findings AS finding
 WHERE finding.entity_type = %(entity_type)s AND finding.entity_id = ANY(%(ids)s)
 
 -- name: keep_sweep_findings
--- The time of a look stays while the row differs in the same way.
+-- Keeps the rows of a slice that differ. The time of a look stays while the row differs in the same way.
 INSERT INTO {schema}.sweep_findings AS known
     (entity_type, entity_id, slot, source_hash, first_pass, seen_pass, asked_at)
 SELECT %(entity_type)s, entity_id, slot, source_hash, first_pass, %(pass)s,
@@ -43,7 +44,7 @@ SET source_hash = excluded.source_hash, first_pass = excluded.first_pass, seen_p
                     WHEN known.source_hash IS NOT DISTINCT FROM excluded.source_hash THEN known.asked_at END
 
 -- name: forget_sweep_findings
--- Rows of the slice that do not differ any more.
+-- Deletes findings about rows of the slice that do not differ any more.
 DELETE FROM {schema}.sweep_findings
 WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s AND seen_pass < %(pass)s
 
@@ -53,6 +54,6 @@ SELECT DISTINCT entity_id FROM {schema}.inbox
 WHERE kind IN ('entity', 'relate') AND entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: read_sweeps
--- The last whole pass over each table.
+-- The last whole pass over each table, with its age in seconds.
 SELECT entity_type, last_counts, extract(epoch FROM clock_timestamp() - last_ended_at)::float8 AS age_s
 FROM {schema}.sweeps WHERE last_ended_at IS NOT NULL ORDER BY entity_type
