@@ -26,3 +26,9 @@ class CollectionNotOurs(CollectionMismatch):
 
 class PointsMissing(StoreRefused):
     """A request names a point, or a collection, that Qdrant does not hold."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, which in errors of PostgreSQL says what happened; or else its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

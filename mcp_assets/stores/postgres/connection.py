@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.array import ListDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger, first_line
 from mcp_assets.stores.postgres.migrations import migrate
 from mcp_assets.stores.postgres.migrations.relationships import IdColumn
 from mcp_assets.stores.postgres.queries import load_queries
@@ -54,6 +54,9 @@ _AWAY = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 _REASON_S = 5
 """Seconds for one connection attempt whose error says why the pool has none."""
 
+_IDLE_S = 60.0
+"""Seconds after which a connection that is not used is closed: the pool shrinks between bursts of work."""
+
 _NO_WRITES = (
     "PostgreSQL takes no writes: check whether DATABASE_URL leads to a standby, whether its disk is full, and "
     "default_transaction_read_only"
@@ -86,19 +89,7 @@ class Postgres:
         self.relationships_fault: str | None = None
         """Why the table of edges could not be made or adopted; known after the first use."""
         self._queries = load_queries(schema)
-        self._pool = ConnectionPool(
-            url,
-            connection_class=MarkedConnection,
-            min_size=0,
-            max_size=max_connections,
-            timeout=timeout_s,
-            max_idle=60.0,
-            configure=configure_marked,
-            # A server that was restarted leaves dead connections in the pool.
-            check=ConnectionPool.check_connection,
-            open=False,
-            kwargs=self._options,
-        )
+        self._pool = marked_pool(url, configure_marked, max_connections, timeout_s, self._options)
 
     def query(self, name: str) -> sql.SQL:
         """The query `name` of stores/postgres/sql, with the platform's schema filled in."""
@@ -222,10 +213,8 @@ class Postgres:
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
             return StoreUnavailable(_NO_WRITES)
-        reason = str(error).strip().splitlines()
         return StoreUnavailable(
-            f"PostgreSQL does not answer ({reason[0] if reason else type(error).__name__}): "
-            "check DATABASE_URL and that the server runs"
+            f"PostgreSQL does not answer ({first_line(error)}): check DATABASE_URL and that the server runs"
         )
 
 
@@ -263,10 +252,34 @@ def configure(connection: Connection) -> None:
         connection.commit()
 
 
-def configure_marked(connection: MarkedConnection) -> None:
+def configure_marked(connection: MarkedConnection, read_mark: Callable[[Connection], str | None] | None = None) -> None:
+    """As `configure`; the connection remembers the mark that `read_mark` (by default `mark_of`) reads."""
     configure(connection)
-    connection.mark = mark_of(connection)
+    connection.mark = (read_mark or mark_of)(connection)
     connection.commit()
+
+
+def marked_pool(
+    url: str,
+    configure: Callable[[MarkedConnection], None],
+    max_connections: int,
+    timeout_s: float,
+    options: Mapping[str, Any],
+) -> ConnectionPool[MarkedConnection]:
+    """A pool that is not open yet. `timeout_s`: how long to wait for a connection; `options`: of each connection."""
+    return ConnectionPool(
+        url,
+        connection_class=MarkedConnection,
+        min_size=0,
+        max_size=max_connections,
+        timeout=timeout_s,
+        max_idle=_IDLE_S,
+        configure=configure,
+        # A server that was restarted leaves dead connections in the pool.
+        check=ConnectionPool.check_connection,
+        open=False,
+        kwargs=dict(options),
+    )
 
 
 def mark_of(connection: Connection) -> str | None:

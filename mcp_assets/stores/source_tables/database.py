@@ -7,13 +7,15 @@ and compared at each new connection.
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
 from mcp_assets.stores.addresses import without_password
-from mcp_assets.stores.errors import StoreUnavailable
-from mcp_assets.stores.postgres import Connection, MarkedConnection, configure, mark_of
+from mcp_assets.stores.errors import StoreUnavailable, first_line
+from mcp_assets.stores.postgres import Connection, MarkedConnection, mark_of
+from mcp_assets.stores.postgres.connection import configure_marked, marked_pool
 from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, PatientConnection
 from mcp_assets.tuning import StoreTuning
 
@@ -42,18 +44,8 @@ class SourceDatabase:
         self._options = LIBPQ_TIMEOUTS | {"connect_timeout": int(timeout_s)}
         self._lock = threading.Lock()
         self._opened = False
-        self._pool = ConnectionPool(
-            url,
-            connection_class=MarkedConnection,
-            min_size=0,
-            max_size=max_connections,
-            timeout=timeout_s,
-            max_idle=60.0,
-            configure=_configure,
-            check=ConnectionPool.check_connection,
-            open=False,
-            kwargs=self._options,
-        )
+        configured = partial(configure_marked, read_mark=_mark)
+        self._pool = marked_pool(url, configured, max_connections, timeout_s, self._options)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -102,18 +94,11 @@ class SourceDatabase:
         self._pool.close()
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
-        reason = str(error).strip().splitlines()
         return StoreUnavailable(
             f"the database of source tables does not answer at {without_password(self._url)} "
-            f"({reason[0] if reason else type(error).__name__}): check MCP_ASSETS_SOURCE_DATABASE_URL, or the "
+            f"({first_line(error)}): check MCP_ASSETS_SOURCE_DATABASE_URL, or the "
             "mapping's database_url, and that the server runs"
         )
-
-
-def _configure(connection: MarkedConnection) -> None:
-    configure(connection)
-    connection.mark = _mark(connection)
-    connection.commit()
 
 
 def _mark(connection: Connection) -> str | None:

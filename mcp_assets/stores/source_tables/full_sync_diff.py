@@ -3,7 +3,6 @@
 from itertools import islice
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from mcp_assets.entities.refs import slot_of
 from mcp_assets.stores.postgres import Connection
@@ -32,7 +31,7 @@ def find_in_sql(
 ) -> None:
     """Compare a table that is in the database of the ledger, in one statement."""
     connection.execute(_PLANNING, {"own": False})
-    statement = sql.SQL(
+    statement = table.fill(
         """
         CREATE TEMPORARY TABLE differing AS
         SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, bytes
@@ -43,8 +42,7 @@ def find_in_sql(
                        WHERE ledger.entity_type = {entity_type} AND ledger.entity_id = found.entity_id
                    ) END AS bytes
             FROM (
-                SELECT {id} AS id, {hash} AS hash, {bytes} AS bytes FROM {table}
-                WHERE {alive} AND {source_slots} AND {storable}
+                SELECT {id} AS id, {hash} AS hash, {bytes} AS bytes FROM {table} WHERE {has_entity}
             ) AS source
             FULL JOIN (
                 SELECT entity_id, origin, source_hash, prepared_by, deleted_at, dirty FROM {schema}.entities
@@ -57,17 +55,10 @@ def find_in_sql(
                     OR found.source_hash IS DISTINCT FROM source.hash OR found.prepared_by <> {prepared_by}
             END OR ({force} AND found.deleted_at IS NULL)
         ) AS found
-        """
-    ).format(
-        id=table.id,
-        hash=table.hash(),
-        bytes=table.content_bytes(),
-        table=table.table,
-        alive=table.alive,
-        storable=table.id_is_storable(),
+        """,
+        has_entity=table.has_entity_in(slots),
         schema=sql.Identifier(schema),
         slot_of_found=slot_of_id(sql.SQL("coalesce(source.id, found.entity_id)")),
-        source_slots=table.within(slots),
         ledger_slots=slot_within(sql.SQL("slot"), slots),
         entity_type=sql.Literal(entity_type),
         prepared_by=sql.Literal(prepared_by),
@@ -87,18 +78,10 @@ def find_across_databases(
     force: bool,
 ) -> None:
     """Compare a table that is in another database: both sides come in the order of ids and are merged."""
-    assert table.database is not None  # noqa: S101  (the caller asked)
     connection.execute(_PLANNING, {"own": False})
-    source = sql.SQL(
-        "SELECT {id}, {hash}, {bytes} FROM {table} WHERE {alive} AND {slots} AND {storable} ORDER BY {id}"
-    ).format(
-        storable=table.id_is_storable(),
-        id=table.id,
-        hash=table.hash(),
-        bytes=table.content_bytes(),
-        table=table.table,
-        alive=table.alive,
-        slots=table.within(slots),
+    source = table.fill(
+        "SELECT {id}, {hash}, {bytes} FROM {table} WHERE {has_entity} ORDER BY {id}",
+        has_entity=table.has_entity_in(slots),
     )
     ledger = sql.SQL(
         """
@@ -118,19 +101,15 @@ def find_across_databases(
         slots=slot_within(sql.SQL("slot"), slots),
     )
     connection.execute('CREATE TEMPORARY TABLE found (entity_id text COLLATE "C", slot integer, bytes bigint)')
-    rows_a_fetch = table.database.tuning.source_rows_a_fetch
-    with (
-        table.database.transaction() as other,
-        connection.transaction(),
-        other.cursor("source", row_factory=args_row(merge.SourceSize)) as theirs,
-        connection.cursor("ledger", row_factory=args_row(merge.LedgerSize)) as ours,
-    ):
-        other.execute(_PLANNING, {"own": True})
-        theirs.itersize = ours.itersize = rows_a_fetch
-        table.run(lambda: theirs.execute(source))
-        ours.execute(ledger)
+    with merge.both_sides(
+        table,
+        connection,
+        lambda other: other.execute(_PLANNING, {"own": True}),
+        (source, merge.SourceSize),
+        (ledger, merge.LedgerSize),
+    ) as (theirs, ours):
         rows = merge.differing(theirs, ours)
-        while page := list(islice(rows, rows_a_fetch)):
+        while page := list(islice(rows, ours.itersize)):
             with connection.cursor() as cursor, cursor.copy("COPY found FROM STDIN") as writer:
                 for entity_id, size in page:
                     writer.write_row((entity_id, slot_of(entity_id), size))

@@ -129,12 +129,26 @@ class MappedTable:
         """`alive` for a statement with parameters, where a percent sign (LIKE '…%') has to be doubled."""
         return sql.SQL("({})").format(sql.SQL(self.mapping.alive.replace("%", "%%")))
 
-    def slot(self) -> sql.Composable:
-        return slot_of_id(self.id)
+    def fill(self, statement: str, **parts: sql.Composable) -> sql.Composed:
+        """The SQL of `statement`, with the table's own expressions and `parts` in place of their names in braces."""
+        return sql.SQL(statement).format(
+            id=self.id,
+            table=self.table,
+            alive=self.alive,
+            hash=self.hash(),
+            bytes=self.content_bytes(),
+            slot=slot_of_id(self.id),
+            storable=self.id_is_storable(),
+            **parts,
+        )
+
+    def has_entity_in(self, slots: tuple[int, int]) -> sql.Composable:
+        """The predicate of living rows of `slots` (half-open) that can be entities."""
+        return self.fill("{alive} AND {within} AND {storable}", within=self.within(slots))
 
     def within(self, slots: tuple[int, int]) -> sql.Composable:
         """The predicate of rows whose slot is in `slots` (half-open)."""
-        return slot_within(self.slot(), slots)
+        return slot_within(slot_of_id(self.id), slots)
 
     def title(self) -> sql.Composable:
         if self.mapping.title is None:

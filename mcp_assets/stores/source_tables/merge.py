@@ -1,9 +1,16 @@
 """Merge of source rows and ledger rows that are in different databases: both come in the order of their ids."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+import psycopg
+from psycopg import sql
+from psycopg.rows import args_row
+
 from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.source_tables.mapping_sql import MappedTable
 
 SourceSide = TypeVar("SourceSide", bound=tuple[Any, ...])
 LedgerSide = TypeVar("LedgerSide", bound=tuple[Any, ...])
@@ -25,6 +32,33 @@ class LedgerSize(NamedTuple):
     """The hash of the source row if the entity is up to date; None: the entity is processed whatever the hash."""
     bytes_without_row: int | None
     """The bytes of the content if the entity is processed although it has no source row; None: it is not."""
+
+
+@contextmanager
+def both_sides(
+    table: MappedTable,
+    connection: Connection,
+    prepare: Callable[[Connection], object],
+    source: tuple[sql.Composed, type[SourceSide]],
+    ledger: tuple[sql.Composed, type[LedgerSide]],
+) -> Iterator[tuple[psycopg.ServerCursor[SourceSide], psycopg.ServerCursor[LedgerSide]]]:
+    """The rows of a table in another database, and those of the ledger: each by a statement and the class of its rows.
+
+    The columns of a statement stand in the order of the fields of the class. `prepare` is called with the connection to
+    the other database before its statement.
+    """
+    assert table.database is not None  # noqa: S101  (the caller asked)
+    with (
+        table.database.transaction() as other,
+        connection.transaction(),
+        other.cursor("source", row_factory=args_row(source[1])) as theirs,
+        connection.cursor("ledger", row_factory=args_row(ledger[1])) as ours,
+    ):
+        prepare(other)
+        theirs.itersize = ours.itersize = table.database.tuning.source_rows_a_fetch
+        table.run(lambda: theirs.execute(source[0]))
+        ours.execute(ledger[0])
+        yield theirs, ours
 
 
 def differing(source: Iterable[SourceSize], ledger: Iterable[LedgerSize]) -> Iterator[tuple[str, int]]:

@@ -72,17 +72,13 @@ class SourceReader:
             wanted = table.castable(reading, ids)
             if not wanted:
                 return {}
-            statement = sql.SQL(
-                "SELECT {id} AS id, {alive} AS alive, {title} AS title, {content} AS content,"
-                " ({metadata})::text AS metadata, {hash} AS hash FROM {table} WHERE {wanted}"
-            ).format(
-                id=table.id,
-                alive=table.alive_with_parameters(),
+            statement = table.fill(
+                "SELECT {id} AS id, {is_alive} AS alive, {title} AS title, {content} AS content,"
+                " ({metadata})::text AS metadata, {hash} AS hash FROM {table} WHERE {wanted}",
+                is_alive=table.alive_with_parameters(),
                 title=table.title(),
                 content=table.content(),
                 metadata=table.metadata(),
-                hash=table.hash(),
-                table=table.table,
                 wanted=table.has_id_of(),
             )
             rows = table.run(lambda: fetch_rows(reading, statement, _MappedRow, {"ids": wanted}))
@@ -112,13 +108,9 @@ class SourceReader:
             wanted = table.castable(reading, ids)
             if not wanted:
                 return {}
-            statement = sql.SQL(
-                "SELECT {id} AS id, {alive} AS alive, {hash} AS hash FROM {table} WHERE {wanted}"
-            ).format(
-                id=table.id,
-                alive=table.alive_with_parameters(),
-                hash=table.hash(),
-                table=table.table,
+            statement = table.fill(
+                "SELECT {id} AS id, {is_alive} AS alive, {hash} AS hash FROM {table} WHERE {wanted}",
+                is_alive=table.alive_with_parameters(),
                 wanted=table.has_id_of(),
             )
             rows = table.run(lambda: fetch_rows(reading, statement, _HashedRow, {"ids": wanted}))
@@ -167,15 +159,11 @@ class SourceReader:
         table = self._table
         with table.reading(connection) as reading:
             unique = table.ids_are_unique(reading)
-            statement = sql.SQL(
+            statement = table.fill(
                 "SELECT nullif({id}, '') AS id, count(*) AS rows, max(octet_length({id})) AS bytes,"
                 " count(*) OVER () AS total FROM {table}"
                 " WHERE {alive} AND ({id} <> '' AND {within}{nameless}) {unstorable} GROUP BY 1{repeated}"
-                " ORDER BY 1 NULLS FIRST LIMIT {limit}"
-            ).format(
-                id=table.id,
-                table=table.table,
-                alive=table.alive,
+                " ORDER BY 1 NULLS FIRST LIMIT {limit}",
                 within=table.within(slots),
                 nameless=sql.SQL(" OR nullif({}, '') IS NULL").format(table.id) if slots[0] == 0 else sql.SQL(""),
                 unstorable=sql.SQL("AND {} IS NOT TRUE").format(table.id_is_storable()) if unique else sql.SQL(""),
@@ -240,18 +228,10 @@ class SourceReader:
         with table.reading(connection) as reading:
             unique = table.ids_are_unique(reading)
         # Of several rows that bear one id, which `id_faults` reports, one is compared.
-        living = sql.SQL(
-            "SELECT {once}{id} AS id, {slot} AS slot, {hash} AS hash FROM {table}"
-            " WHERE {alive} AND {slots} AND {storable}"
-        ).format(
+        living = table.fill(
+            "SELECT {once}{id} AS id, {slot} AS slot, {hash} AS hash FROM {table} WHERE {has_entity}",
             once=sql.SQL("") if unique else sql.SQL("DISTINCT ON ({}) ").format(table.id),
-            storable=table.id_is_storable(),
-            id=table.id,
-            slot=table.slot(),
-            hash=table.hash(),
-            table=table.table,
-            alive=table.alive,
-            slots=table.within(slots),
+            has_entity=table.has_entity_in(slots),
         )
         if table.database is None:
             table.run(lambda: connection.execute(sql.SQL("CREATE TEMPORARY TABLE census_source AS {}").format(living)))

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import fetch_row
@@ -49,7 +48,7 @@ def compare_in_sql(
 ) -> Comparison:
     """Compare a table that is in the database of the ledger, in one statement."""
     connection.execute(_PLANNING)
-    statement = sql.SQL(
+    statement = table.fill(
         """
         SELECT count(id) AS rows, count(*) FILTER (WHERE living AND origin = 'source') AS living,
                count(*) FILTER (WHERE behind) AS behind, count(*) FILTER (WHERE vanished) AS vanished,
@@ -63,22 +62,15 @@ def compare_in_sql(
                    ) AS behind,
                    id IS NULL AND living AND origin = 'source' AS vanished,
                    id IS NOT NULL AND living AND prepared_by <> {prepared_by} AS otherwise_prepared
-            FROM (SELECT {id} AS id, {hash} AS hash FROM {table} WHERE {alive} AND {source_slots} AND {storable})
-                AS source
+            FROM (SELECT {id} AS id, {hash} AS hash FROM {table} WHERE {has_entity}) AS source
             FULL JOIN (
                 SELECT entity_id, origin, source_hash, prepared_by, deleted_at IS NULL AS living
                 FROM {schema}.entities WHERE entity_type = {entity_type} AND {ledger_slots}
             ) AS ledger ON source.id = ledger.entity_id
         ) AS compared
-        """
-    ).format(
-        id=table.id,
-        hash=table.hash(),
-        table=table.table,
-        alive=table.alive,
-        storable=table.id_is_storable(),
+        """,
+        has_entity=table.has_entity_in(slots),
         schema=sql.Identifier(schema),
-        source_slots=table.within(slots),
         ledger_slots=slot_within(sql.SQL("slot"), slots),
         entity_type=sql.Literal(entity_type),
         prepared_by=sql.Literal(prepared_by),
@@ -103,17 +95,9 @@ def compare_across_databases(
     limit: int,
 ) -> Comparison:
     """Compare a table that is in another database: both sides come in the order of ids and are merged."""
-    assert table.database is not None  # noqa: S101  (the caller asked)
     connection.execute(_PLANNING)
-    source = sql.SQL(
-        "SELECT {id}, {hash} FROM {table} WHERE {alive} AND {slots} AND {storable} ORDER BY {id}, 2"
-    ).format(
-        id=table.id,
-        hash=table.hash(),
-        table=table.table,
-        alive=table.alive,
-        storable=table.id_is_storable(),
-        slots=table.within(slots),
+    source = table.fill(
+        "SELECT {id}, {hash} FROM {table} WHERE {has_entity} ORDER BY {id}, 2", has_entity=table.has_entity_in(slots)
     )
     ledger = sql.SQL(
         "SELECT entity_id, source_hash, origin = 'source' AS from_source, prepared_by = {prepared_by} AS prepared_alike"
@@ -126,15 +110,9 @@ def compare_across_databases(
         slots=slot_within(sql.SQL("slot"), slots),
     )
     result = Comparison()
-    with (
-        table.database.transaction() as other,
-        other.cursor("swept_source", row_factory=args_row(_SourceHash)) as theirs,
-        connection.cursor("swept_ledger", row_factory=args_row(_LedgerHash)) as ours,
-    ):
-        other.execute(_PLANNING)
-        theirs.itersize = ours.itersize = table.database.tuning.source_rows_a_fetch
-        table.run(lambda: theirs.execute(source))
-        ours.execute(ledger)
+    with merge.both_sides(
+        table, connection, lambda other: other.execute(_PLANNING), (source, _SourceHash), (ledger, _LedgerHash)
+    ) as (theirs, ours):
         for row, known in merge.merged(theirs, ours):
             _count(result, row, known, limit)
     return result
