@@ -3,7 +3,7 @@
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.stores.qdrant import Qdrant
-from mcp_assets.stores.qdrant_collections import Collection
+from mcp_assets.stores.qdrant_collections import Collection, MadeFor
 
 
 def physical_name(alias: str, profile: ModelProfile) -> str:
@@ -56,9 +56,13 @@ def _check_made_for(qdrant: Qdrant, alias: str, target: str, profile: ModelProfi
             f"written to it. Set EMBEDDING_MODEL (and EMBEDDING_PROVIDER) back; or, if no other program uses the "
             f"collection {target}, delete it by hand and run a full sync, which embeds everything again"
         )
+    check_distance(made, profile)
+
+
+def check_distance(made: MadeFor, profile: ModelProfile) -> None:
+    """Raise CollectionMismatch if the collection measures another distance than its model needs."""
     if made.distance != profile.distance:
         raise CollectionMismatch(
-            f"the collection {target} measures {made.distance}, the model {profile.name} needs "
-            f"{profile.distance}; nothing was written to it. If no other program uses it, delete it by hand and "
-            "run a full sync"
+            f"the collection {made.name} measures {made.distance}, the model {profile.name} needs {profile.distance}; "
+            "nothing was written to it. If no other program uses it, delete it by hand and run a full sync"
         )

@@ -18,7 +18,12 @@ from mcp_assets.stores.postgres.locks import Lock, hold, lock_name
 from mcp_assets.stores.qdrant_collections import Collection, MadeFor
 from mcp_assets.sync.collections.adoption import check_ours
 from mcp_assets.sync.collections.journal import Journal, exclusive, types_of_alias
-from mcp_assets.sync.collections.model_collections import ensure_collection, find_collection, physical_name
+from mcp_assets.sync.collections.model_collections import (
+    check_distance,
+    ensure_collection,
+    find_collection,
+    physical_name,
+)
 from mcp_assets.sync.collections.move import read_journal
 from mcp_assets.sync.collections.payload_keys import rename_payload_keys
 
@@ -239,11 +244,8 @@ def _serving_target(platform: Platform, alias: str, aliases: Mapping[str, str]) 
     profile = embedder.profile
     if made.dimension != profile.dimension:
         return WriteTarget(Collection(alias, name), _profile(profile.name, made.dimension), None)
-    if made.distance != profile.distance and is_same_model(profile, platform.embedder.profile):
-        raise CollectionMismatch(
-            f"the collection {name} measures {made.distance}, the model {profile.name} needs {profile.distance}; "
-            "nothing was written to it. If no other program uses it, delete it by hand and run a full sync"
-        )
+    if is_same_model(profile, platform.embedder.profile):
+        check_distance(made, profile)
     return WriteTarget(Collection(alias, name), profile, embedder)
 
 

@@ -20,7 +20,8 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
 from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind
-from mcp_assets.sync.consistency.recheck import LIE, EntityText, lies
+from mcp_assets.sync.consistency.ledger_hashes import EntityText
+from mcp_assets.sync.consistency.recheck import LIE, lies
 from mcp_assets.sync.link.link_rules import rules_fingerprint
 from mcp_assets.sync.link.link_state import by_type_and_id, read_link_states, reference_edges, stale_link_states
 from mcp_assets.sync.link.locks import exclusive

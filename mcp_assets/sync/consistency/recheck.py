@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.entities.points import RESERVED_KEYS, point_id
@@ -18,10 +18,10 @@ from mcp_assets.entities.text import prepare, state_hash
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.postgres.rows import by_id
 from mcp_assets.stores.source_tables.rows import SourceRow
-from mcp_assets.sync.consistency.compare import Expected, FoundPoint, Recorded, compare_points, found_points, wanted_ids
+from mcp_assets.sync.consistency.compare import Expected, FoundPoint, compare_points, found_points, wanted_ids
 from mcp_assets.sync.consistency.drift import OF_POINTS, Drift, DriftKind
+from mcp_assets.sync.consistency.ledger_hashes import EntityText, LedgerHashes, read_texts
 from mcp_assets.sync.inbox.intake import intake
 
 logger = logging.getLogger(__name__)
@@ -43,50 +43,12 @@ ENTITIES_AT_ONCE = 500
 """Entities whose texts and vectors are in memory together: some tens of megabytes."""
 
 
-class EntityText(NamedTuple):
-    """What the text and the payload of an entity are made of."""
-
-    title: str | None
-    content: str
-    metadata: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerState:
+@dataclass(slots=True)
+class LedgerState(LedgerHashes):
     """One entity in the ledger, the inbox, and the table `embedded` (for one collection): a row of `census_states`."""
 
-    entity_id: str
-    in_ledger: bool
-    origin: str | None
-    source_hash: str | None
-    prepared_by: str | None
-    text_hash: str | None
-    state_hash: str | None
-    deleted: bool
-    dirty: bool
-    chunk_bound: int
-    recorded_model: str | None
-    recorded_text_hash: str | None
-    recorded_state_hash: str | None
-    recorded_points: int | None
-    recorded_vector_checks: Sequence[float] | None
     embedded_at: datetime | None
     in_inbox: bool
-
-    @property
-    def living(self) -> bool:
-        return self.in_ledger and not self.deleted
-
-    @property
-    def recorded(self) -> Recorded | None:
-        """What the ledger records of the entity's points in the collection."""
-        return recorded_of(
-            self.recorded_model,
-            self.recorded_text_hash,
-            self.recorded_state_hash,
-            self.recorded_points,
-            self.recorded_vector_checks,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,19 +153,6 @@ def read_states(
     parameters = {"entity_type": entity_type, "ids": list(ids), "collection": collection or ""}
     rows = platform.postgres.rows(connection, "census_states", LedgerState, parameters)
     return {row.entity_id: row for row in rows}
-
-
-def read_texts(
-    platform: Platform, connection: Connection, entity_type: str, ids: Sequence[str]
-) -> dict[str, EntityText]:
-    """Title, content and metadata of the living entities of `ids`, by id, as the ledger has them."""
-    parameters = {"entity_type": entity_type, "ids": list(ids)}
-    return dict(platform.postgres.rows(connection, "census_texts", by_id(EntityText), parameters))
-
-
-def recorded_of(model: Any, text_hash: Any, state_hash: Any, points: Any, checks: Any) -> Recorded | None:
-    """The columns of `embedded` in an outer join: all are NULL if there is no row."""
-    return None if model is None else Recorded(model, text_hash, state_hash, points, checks)
 
 
 def carried(title: str | None, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ CREATE TEMPORARY TABLE census_rows AS
 SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, found.*
 FROM (
     SELECT coalesce(source.slot, ledger.slot) AS slot, coalesce(source.id, ledger.entity_id) AS entity_id,
-           source.hash AS hash_now, source.id IS NOT NULL AS in_source, ledger.entity_id IS NOT NULL AS in_ledger,
+           source.hash AS source_hash_now, source.id IS NOT NULL AS in_source, ledger.entity_id IS NOT NULL AS in_ledger,
            ledger.origin, ledger.source_hash, ledger.prepared_by, ledger.text_hash, ledger.state_hash,
            coalesce(ledger.deleted, false) AS deleted, coalesce(ledger.dirty, false) AS dirty,
            coalesce(ledger.chunk_bound, 0) AS chunk_bound,
@@ -48,9 +48,9 @@ FROM (
 
 -- name: census_page
 -- A page of `census_rows`, by number.
-SELECT n, slot, entity_id, hash_now, in_source, in_ledger, origin, source_hash, prepared_by, text_hash, state_hash,
-       deleted, dirty, chunk_bound, recorded_model, recorded_text_hash, recorded_state_hash, recorded_points,
-       recorded_vector_checks
+SELECT entity_id, in_ledger, origin, source_hash, prepared_by, text_hash, state_hash, deleted, dirty, chunk_bound,
+       recorded_model, recorded_text_hash, recorded_state_hash, recorded_points, recorded_vector_checks,
+       n, slot, source_hash_now, in_source
 FROM census_rows WHERE n > %(after)s ORDER BY n LIMIT %(limit)s
 
 -- name: census_states
