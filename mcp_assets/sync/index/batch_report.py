@@ -1,9 +1,10 @@
 """Batch report: what happened to the entities of one batch, as counts by shard and as ids."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.entities.refs import shard_of, slot_of
+from mcp_assets.sync.sums import add_fields
 
 
 @dataclass(slots=True)
@@ -26,14 +27,7 @@ class Counts:
     """None: the provider does not report tokens."""
 
     def add(self, other: "Counts") -> None:
-        self.scanned += other.scanned
-        self.embedded += other.embedded
-        self.texts += other.texts
-        self.updated += other.updated
-        self.unchanged += other.unchanged
-        self.deleted += other.deleted
-        self.empty += other.empty
-        self.failed += other.failed
+        add_fields(self, other, (field.name for field in fields(self) if field.name != "tokens"))
         if other.tokens is not None:
             self.tokens = (self.tokens or 0) + other.tokens
 

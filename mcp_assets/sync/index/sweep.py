@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mcp_assets.entities.refs import SLOTS, slot_of
@@ -26,6 +26,7 @@ from mcp_assets.stores.postgres.rows import by_id
 from mcp_assets.stores.source_tables.slot_comparison import Comparison
 from mcp_assets.sync.index.event_rechecks import LAST_LOOK, LOOK_SUBJECT, insert_looks
 from mcp_assets.sync.index.mass_delete import is_mass
+from mcp_assets.sync.sums import add_fields
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +63,7 @@ class PassCounts:
     """How long the pass takes, with its pauses."""
 
     def add(self, compared: Comparison) -> None:
-        self.rows += compared.rows
-        self.living += compared.living
-        self.behind += compared.behind
-        self.vanished += compared.vanished
-        self.otherwise_prepared += compared.otherwise_prepared
+        add_fields(self, compared, (field.name for field in fields(compared) if field.name != "found"))
 
 
 @dataclass(frozen=True, slots=True)

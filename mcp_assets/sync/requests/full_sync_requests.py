@@ -18,6 +18,7 @@ from mcp_assets.sync.index.full_sync import Progress, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import mark_shards
+from mcp_assets.sync.sums import add_fields
 
 SYNC_REQUEST = "data.sync.request"
 """The subject whose results answer a full sync that a command asked for."""
@@ -312,8 +313,7 @@ class ProgressWriter:
 
 def add_progress(sum_: PartitionProgress, news: PartitionProgress) -> None:
     """Add progress to a sum."""
-    for name in ("differing", "done", "scanned", "embedded", "updated", "deleted", "failed"):
-        setattr(sum_, name, getattr(sum_, name) + getattr(news, name))
+    add_fields(sum_, news, ("differing", "done", "scanned", "embedded", "updated", "deleted", "failed"))
     sum_.indexed |= news.indexed
     sum_.linked |= news.linked
 
