@@ -15,8 +15,8 @@ from mcp_assets.sync.link.link_rules import rules_fingerprint
 from mcp_assets.sync.link.link_state import by_type_and_id
 
 _LONGEST_CHAIN = 4
-"""Generations of marks, at most: a refresh of tag weights marks the holders of tags; linking these marks lists of
-others, or more users of a key; linking these users marks lists; linking lists marks nothing."""
+"""Generations of marks, at most. It follows from the rules: a refresh of tag weights marks the holders of tags; linking
+these marks lists of others, or more users of a key; linking these users marks lists; linking lists marks nothing."""
 
 
 class Reason(StrEnum):
