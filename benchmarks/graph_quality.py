@@ -55,7 +55,7 @@ def stated_pairs(entities: Iterable[Line], keys: Collection[str] = HIDDEN) -> li
 def link(bench: Bench) -> None:
     with closing(Platform(bench.settings())) as platform:
         # cached_property: what is set is what all of the platform uses.
-        platform.__dict__["reference_rules"] = platform.reference_rules.hiding(*HIDDEN)
+        platform.reference_rules = platform.reference_rules.hiding(*HIDDEN)
         for entity_type in platform.settings.entity_types:
             for _ in full_sync(platform, entity_type, range(platform.settings.shards)):
                 pass

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
+from mcp_assets_tests.waiting import until
 
 SUBJECTS = ("*.*.completed", "*.*.failed", "mcp_assets.>")
 
@@ -41,13 +44,13 @@ class Listener:
 
     def all(self, subject: str, count: int, timeout_s: float = 5.0) -> list[dict[str, Any]]:
         """The messages on `subject`, once there are `count`; fails after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            found = [body for heard, body in self._heard if heard == subject]
-            if len(found) >= count:
-                return found
-            assert time.monotonic() < deadline, f"{len(found)} of {count} on {subject}; heard {self._heard}"
-            time.sleep(0.02)
+
+        def found() -> list[dict[str, Any]]:
+            return [body for heard, body in self._heard if heard == subject]
+
+        with self._telling_what_was_heard():
+            until(lambda: len(found()) >= count, f"there are {count} messages on {subject}", within_s=timeout_s)
+        return found()
 
     def one(self, subject: str, timeout_s: float = 5.0) -> dict[str, Any]:
         """The message on `subject`; there is no other on it so far."""
@@ -56,13 +59,23 @@ class Listener:
 
     def answer(self, message_id: str, timeout_s: float = 5.0) -> tuple[str, dict[str, Any]]:
         """Subject and body of the result that answers the request `message_id`."""
-        deadline = time.monotonic() + timeout_s
-        while True:
+
+        def found() -> tuple[str, dict[str, Any]] | None:
             for subject, body in list(self._heard):
                 if message_id in body["data"]["requests"] and subject != "mcp_assets.dead_letter":
                     return subject, body
-            assert time.monotonic() < deadline, f"no answer to {message_id}; heard {[s for s, _ in self._heard]}"
-            time.sleep(0.02)
+            return None
+
+        with self._telling_what_was_heard():
+            return until(found, f"{message_id} is answered", within_s=timeout_s)
+
+    @contextmanager
+    def _telling_what_was_heard(self) -> Iterator[None]:
+        try:
+            yield
+        except AssertionError as error:
+            error.add_note(f"heard: {self._heard}")
+            raise
 
     def clear(self) -> None:
         self._heard.clear()

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import nats
 from nats.js import JetStreamContext
 
 from mcp_assets.embedded.servers.nats import _binary
+from mcp_assets_tests.waiting import until
 
 T = TypeVar("T")
 
@@ -52,7 +52,11 @@ class Server:
             )
 
     def wait_until_it_answers(self, user: str = "") -> None:
-        until(partial(self._answers, user), f"no NATS server at {self.url}: see {self.folder}/log")
+        until(
+            partial(self._answers, user),
+            f"NATS answers at {self.url} (its log is {self.folder}/log)",
+            within_s=STARTED_WITHIN_S,
+        )
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -88,19 +92,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def until(condition: Callable[[], bool], otherwise: str) -> None:
-    """Wait for `condition`.
-
-    Raises:
-        AssertionError: it has not come true after a minute, with `otherwise` as the reason.
-    """
-    deadline = time.monotonic() + STARTED_WITHIN_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(otherwise)
-        time.sleep(0.05)
 
 
 def on_jetstream(url: str, act: Callable[[JetStreamContext], Awaitable[T]]) -> T:

@@ -4,8 +4,7 @@ import asyncio
 import copy
 import json
 import socket
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -118,14 +117,6 @@ def raw_publish(subject: bytes, data: bytes, header: bytes | None = None) -> byt
 
 
 # The product's own steps, to their end.
-
-
-def until(condition: Callable[[], bool], *, give_up_s: float = 60) -> None:
-    """Wait until `condition` holds."""
-    end = time.monotonic() + give_up_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def take_in(platform: Platform, *, calls: int = 100) -> IntakeReport:
@@ -255,9 +246,11 @@ def entity_points(
     return found
 
 
-def assert_points_are(platform: Platform, texts: Mapping[str, str], entity_type: str = "task") -> None:
+def assert_points_are(
+    platform: Platform, texts: Mapping[str, str], entity_type: str = "task", collection: str | None = None
+) -> None:
     """The type's collection holds one point each of `texts` (id -> prepared text), no other, and the right vectors."""
-    stored = points(platform, COLLECTIONS[entity_type])
+    stored = points(platform, collection or COLLECTIONS[entity_type])
     assert {str(point_id(EntityRef(entity_type, entity_id))) for entity_id in texts} == set(stored)
     known = ledger(platform, entity_type)
     for entity_id, text in texts.items():

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 import nats
@@ -30,6 +30,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text, collapse
 from mcp_assets.settings import Settings
 from mcp_assets_tests.openai_stub import vector_of
+from mcp_assets_tests.waiting import until
 
 CHECKOUT = Path(mcp_assets.__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
@@ -40,21 +41,11 @@ CONCURRENCY = 2
 TABLES = {"task": ("tasks", "description"), "page": ("wiki_pages", "content"), "memory": ("memory_nodes", "content")}
 COLLECTIONS = {"task": "kanban_tasks", "page": "wiki_pages", "memory": "memory_nodes"}
 
-T = TypeVar("T")
+PATIENCE_S = 90.0
+"""Seconds for a step of the platform: processes start, and two cores are shared."""
 
 Message = tuple[str, bytes | Mapping[str, Any]]
 """Subject and body; an object is sent as JSON."""
-
-
-def wait_for(what: str, look: Callable[[], T | None], timeout_s: float = 90.0) -> T:
-    """The first answer of `look` that is true; fails after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s in vain for {what}"
-        time.sleep(0.2)
 
 
 @dataclass
@@ -158,9 +149,10 @@ class Live:
         before = stack.status(self.state_dir).parts[part]
         assert before.pid is not None
         psutil.Process(before.pid).kill()
-        wait_for(
-            f"{part} to be restarted",
+        until(
             lambda: stack.status(self.state_dir).parts[part].restarts > before.restarts,
+            f"{part} is restarted",
+            within_s=PATIENCE_S,
         )
 
     # What MCP servers do
@@ -275,8 +267,8 @@ class Live:
 
     def wait_until_converged(self, timeout_s: float = 120.0) -> None:
         """Wait until all is applied; then the collections hold exactly what the texts say."""
-        wait_for("everything to be applied", lambda: self.pending() == 0, timeout_s)
-        wait_for("status to be idle", self.settled, timeout_s)
+        until(lambda: self.pending() == 0, "everything is applied", within_s=timeout_s)
+        until(self.settled, "status is idle", within_s=timeout_s)
         wrong = self.audit()
         assert not wrong, f"{len(wrong)} points are not as the truth says: {sorted(wrong)[:10]}"
 

@@ -15,7 +15,8 @@ from nats.aio.msg import Msg
 
 from mcp_assets.embedded.stack import Part
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets_tests.acceptance.live import BATCH_SIZE, CONCURRENCY, TABLES, Live, Message, wait_for
+from mcp_assets_tests.acceptance.live import BATCH_SIZE, CONCURRENCY, PATIENCE_S, TABLES, Live, Message
+from mcp_assets_tests.waiting import until
 
 TYPES = list(TABLES)
 
@@ -69,18 +70,19 @@ def test_a_backfill_and_a_burst_of_events_over_the_same_partitions_end_as_if_one
     live.start_daemon()
 
     # While the backfill and the drains are at it, every second entity changes again, and some are deleted.
-    wait_for("the first points", lambda: live.embedded()["texts"] > 0)
+    until(lambda: live.embedded()["texts"] > 0, "there are points", within_s=PATIENCE_S)
     live.write_all({ref: texts_of(ref, 1) for ref in refs[::2]})
     for ref in refs[::50]:
         live.delete(ref)
     live.publish([thin(ref, "deleted" if ref not in live.texts else "updated") for ref in refs[::2]])
     live.quick_embedder()
 
-    (run,) = wait_for(
-        "the backfill's run",
+    (run,) = until(
         lambda: instance.get_runs(
             dg.RunsFilter(tags={"dagster/backfill": backfill_id}, statuses=[dg.DagsterRunStatus.SUCCESS])
         ),
+        "the backfill's run has succeeded",
+        within_s=PATIENCE_S,
     )
     live.wait_until_converged()
     partitions = [f"{name}-{shard:02}" for name in TYPES for shard in range(4)]
@@ -232,11 +234,11 @@ def test_two_thousand_events_converge_though_daemon_run_nats_postgres_and_qdrant
     def wait_for_work() -> None:
         """Until texts are being embedded: there is something in flight."""
         so_far = live.embedded()["texts"]
-        wait_for("work to go on", lambda: live.embedded()["texts"] > so_far)
+        until(lambda: live.embedded()["texts"] > so_far, "work goes on", within_s=PATIENCE_S)
 
     change(1, refs[:400])
     wait_for_work()
-    pid = wait_for("a run at work", lambda: live.running_pid(instance))
+    pid = until(lambda: live.running_pid(instance), "a run is at work", within_s=PATIENCE_S)
     psutil.Process(pid).kill()
 
     change(2, refs[300:700])
@@ -251,7 +253,7 @@ def test_two_thousand_events_converge_though_daemon_run_nats_postgres_and_qdrant
     wait_for_work()
     live.kill(Part.POSTGRES)
 
-    wait_for("PostgreSQL to answer", lambda: live.pending() is not None)
+    until(lambda: live.pending() is not None, "PostgreSQL answers", within_s=PATIENCE_S)
     change(5, refs[0:250])
     wait_for_work()
     live.kill_daemon()

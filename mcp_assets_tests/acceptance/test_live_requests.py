@@ -10,8 +10,9 @@ from qdrant_client import QdrantClient
 
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets_tests.acceptance.live import BATCH_SIZE, CONCURRENCY, TABLES, Live, Message, wait_for
+from mcp_assets_tests.acceptance.live import BATCH_SIZE, CONCURRENCY, TABLES, Live, Message
 from mcp_assets_tests.listening import Listener
+from mcp_assets_tests.waiting import until
 
 TYPES = list(TABLES)
 
@@ -53,9 +54,13 @@ def test_a_full_sync_asked_for_by_messages_is_one_backfill_that_a_killed_run_doe
     live.slow_embedder(0.2)
 
     live.publish([request("full-1", "full_sync")])
-    wait_for("texts to be embedded", lambda: live.embedded()["texts"] >= before["texts"] + 3 * BATCH_SIZE)
+    until(
+        lambda: live.embedded()["texts"] >= before["texts"] + 3 * BATCH_SIZE,
+        "three batches are embedded",
+        within_s=PATIENCE_S,
+    )
     live.publish([request("full-1", "full_sync"), request("full-2", "full_sync", entity_types=["page"])])
-    pid = wait_for("the run", lambda: live.running_pid(instance))
+    pid = until(lambda: live.running_pid(instance), "a run is at work", within_s=PATIENCE_S)
     psutil.Process(pid).kill()
     live.quick_embedder()
 

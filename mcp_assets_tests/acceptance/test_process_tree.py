@@ -17,7 +17,8 @@ import pytest
 
 from mcp_assets.embedded import stack
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets_tests.acceptance.live import SCRIPTS, Live, wait_for
+from mcp_assets_tests.acceptance.live import SCRIPTS, Live
+from mcp_assets_tests.waiting import until
 
 DEFINITIONS = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
 
@@ -82,7 +83,7 @@ class Dev:
         """Write an entity, publish its event, and wait for its point."""
         self.live.write(ref, f"Note {ref.id}", f"What {ref.id} says")
         self.live.publish([(f"mcp.{ref.type}.created", {"entity_id": ref.id})])
-        wait_for(f"the point of {ref}", lambda: self.live.audit() == [], PATIENCE_S)
+        until(lambda: self.live.audit() == [], f"the points are right with {ref}", within_s=PATIENCE_S)
 
 
 def start(live: Live) -> Dev:
@@ -100,7 +101,7 @@ def start(live: Live) -> Dev:
             start_new_session=True,
         )
     dev = Dev(live, process, port)
-    wait_for("the definitions to be loaded", dev.is_up, PATIENCE_S)
+    until(dev.is_up, "the definitions are loaded", within_s=PATIENCE_S)
     return dev
 
 
@@ -135,30 +136,35 @@ def dev(live: Live) -> Iterator[Dev]:
 def test_whatever_is_killed_below_dev_is_started_again_and_events_are_indexed_as_before(dev: Dev, name: str) -> None:
     role = ROLES[name]
     dev.index(EntityRef("task", f"before-{name.replace(' ', '-')}"))
-    before = wait_for(f"the {name}", lambda: dev.pids(role), PATIENCE_S)
+    before = until(lambda: dev.pids(role), f"there is a {name}", within_s=PATIENCE_S)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     if name != "forkserver and its runs":  # which is started with the next run
-        wait_for(f"another {name}", lambda: dev.pids(role) - before, PATIENCE_S)
-    wait_for(f"the definitions to be loaded without the {name}", dev.is_up, PATIENCE_S)
+        until(lambda: dev.pids(role) - before, f"there is another {name}", within_s=PATIENCE_S)
+    until(dev.is_up, f"the definitions are loaded without the {name}", within_s=PATIENCE_S)
     dev.index(EntityRef("task", f"after-{name.replace(' ', '-')}"))
-    wait_for(f"one process of each kind without the {name}", dev.is_whole, PATIENCE_S)
+    until(dev.is_whole, f"there is one process of each kind without the {name}", within_s=PATIENCE_S)
 
 
 def test_definitions_are_loaded_again_when_the_process_is_killed_as_it_starts_to_load_them(dev: Dev) -> None:
-    (code_server,) = wait_for("the code server", lambda: dev.pids(ROLES["code server"]), PATIENCE_S)
+    (code_server,) = until(lambda: dev.pids(ROLES["code server"]), "there is a code server", within_s=PATIENCE_S)
     loading = ROLES["process with the definitions"]
     before = dev.pids(loading)
     os.kill(code_server, signal.SIGKILL)
-    # Killed as it appears, before the keeper's next look.
+    # Killed as it appears, before the keeper's next look: without a pause between two looks.
     killed: set[int] = set()
     deadline = time.monotonic() + PATIENCE_S
     while not killed and time.monotonic() < deadline:
         killed = dev.pids(loading) - before
+    assert killed, f"no process loads the definitions within {PATIENCE_S:g} s"
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    wait_for("another process with the definitions", lambda: dev.pids(loading) - before - killed, PATIENCE_S)
-    wait_for("the definitions to be loaded", dev.is_up, PATIENCE_S)
+    until(
+        lambda: dev.pids(loading) - before - killed,
+        "there is another process with the definitions",
+        within_s=PATIENCE_S,
+    )
+    until(dev.is_up, "the definitions are loaded", within_s=PATIENCE_S)
     dev.index(EntityRef("task", "after-a-kill-while-loading"))
 
 
@@ -167,14 +173,18 @@ def test_definitions_that_could_not_be_loaded_while_the_stores_were_away_are_loa
 ) -> None:
     code_server = ROLES["code server"]
     stack.stop(dev.live.state_dir)
-    before = wait_for("the code server", lambda: dev.pids(code_server), PATIENCE_S)
+    before = until(lambda: dev.pids(code_server), "there is a code server", within_s=PATIENCE_S)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    wait_for("another code server", lambda: dev.pids(code_server) - before, PATIENCE_S)
+    until(lambda: dev.pids(code_server) - before, "there is another code server", within_s=PATIENCE_S)
     log = dev.live.folder / "dev.log"
-    wait_for("the error", lambda: "could not load the definitions" in log.read_text(errors="replace"), PATIENCE_S)
+    until(
+        lambda: "could not load the definitions" in log.read_text(errors="replace"),
+        "the error is in the log",
+        within_s=PATIENCE_S,
+    )
     stack.start(dev.live.state_dir, list(stack.Part))
-    wait_for("the definitions to be loaded", dev.is_up, PATIENCE_S)
+    until(dev.is_up, "the definitions are loaded", within_s=PATIENCE_S)
 
 
 def test_a_second_dev_of_the_same_stack_is_refused_with_the_process_that_runs_it(dev: Dev) -> None:
@@ -190,14 +200,14 @@ def test_a_killed_dev_leaves_no_process_and_the_next_one_goes_on_with_the_run_th
     live.write(ref, "A note", "that takes its time to be embedded")
     live.publish([("mcp.page.created", {"entity_id": ref.id})])
     requests = live.embedded()["requests"]
-    wait_for("a run to embed it", lambda: live.embedded()["requests"] > requests, PATIENCE_S)
+    until(lambda: live.embedded()["requests"] > requests, "a run embeds it", within_s=PATIENCE_S)
     dev.process.kill()
     dev.process.wait()
-    wait_for("all processes of dev to end", lambda: nothing_left(live), 60)
+    until(lambda: nothing_left(live), "all processes of dev have ended", within_s=60)
     assert stack.status(live.state_dir).supervisor_pid is not None
     live.quick_embedder()
     again = start(live)
-    wait_for("the entity to be indexed", lambda: live.audit() == [], PATIENCE_S)
+    until(lambda: live.audit() == [], "the entity is indexed", within_s=PATIENCE_S)
 
     again.process.send_signal(signal.SIGHUP)
     assert again.process.wait(60) == 0

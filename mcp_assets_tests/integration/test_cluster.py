@@ -13,8 +13,9 @@ from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.platform import Platform
 from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.inbox.intake import intake
-from mcp_assets_tests.nats_servers import Server, cluster, on_jetstream, until
+from mcp_assets_tests.nats_servers import Server, cluster, on_jetstream
 from mcp_assets_tests.observing import inbox, send_looks, take_in
+from mcp_assets_tests.waiting import until
 
 STREAM = "SITE"
 OUTAGES = 4
@@ -39,7 +40,7 @@ def make_stream(url: str) -> None:
             return False
         return True
 
-    until(is_made, "the cluster makes no stream")
+    until(is_made, "the cluster makes a stream")
 
 
 def replicas(url: str) -> api.ClusterInfo:
@@ -78,7 +79,7 @@ def test_a_follower_that_catches_up_makes_intake_lose_nothing_and_take_nothing_t
             send_looks(platform, sent[-1])
             intake(platform, wait_s=0.05)
 
-    until(lambda: are_level(url), "the follower does not catch up")
+    until(lambda: are_level(url), "the follower has caught up")
     take_in(platform)
     assert inbox(platform) == sent
     assert wanted_full_syncs(platform) == {}

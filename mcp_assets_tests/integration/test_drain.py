@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -45,6 +44,7 @@ from mcp_assets_tests.observing import (
     without_linger,
 )
 from mcp_assets_tests.openai_stub import REFUSE_MARKER, OpenAIStub
+from mcp_assets_tests.waiting import until
 
 LEFT = Tuning(inbox=InboxTuning(taken_over_s=3600.0))
 """A drain takes over no message that came before it was asked for."""
@@ -78,18 +78,11 @@ def living_drain(platform: Platform, entity_type: str = "task", run_id: str = "l
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        until(lambda: any(beat.locked for beat in heartbeats(platform).get(entity_type, [])))
+        until(lambda: any(beat.locked for beat in heartbeats(platform).get(entity_type, [])), "the drain lives")
         yield thread
     finally:
         thread.join()
     assert errors == []
-
-
-def until(condition: Callable[[], bool], *, give_up_s: float = 30) -> None:
-    end = time.monotonic() + give_up_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_a_drain_ends_with_an_empty_inbox_and_everything_indexed(platform: Platform) -> None:
@@ -131,7 +124,7 @@ def test_a_living_drain_takes_in_and_indexes_what_is_published_meanwhile(
         for n in range(3):
             put_tasks(platform, {f"t{n}": f"Task {n}"})
             send_looks(platform, f"t{n}")
-            until(lambda n=n: f"t{n}" in entity_points(platform))  # type: ignore[misc]
+            until(lambda n=n: f"t{n}" in entity_points(platform), f"t{n} has a point")  # type: ignore[misc]
 
     assert inbox(platform) == []
 
@@ -149,7 +142,7 @@ def test_a_second_drain_of_the_type_ends_at_once_whatever_waits_and_one_of_anoth
     stub.add_fault("hang", times=None, contains="slow")
     with living_drain(make_platform(batch_size=1, embedding_concurrency=1, drain_linger_s=0)) as first:
         try:
-            until(lambda: stub.stats()["requests"] == 1)
+            until(lambda: stub.stats()["requests"] == 1, "a request hangs")
             assert list(drain(platform, "task", "second")) == []
             assert first.is_alive()
             assert inbox(platform) == ["t1", "t2", "t3", "p"]
@@ -261,7 +254,7 @@ def test_a_living_drain_takes_over_what_comes_of_other_types_and_lets_go_of_all_
     with living_drain(make_platform(drain_linger_s=2)):
         put_pages(platform, {"p": "A page"})
         send_pages(platform, "p")
-        until(lambda: "p" in entity_points(platform, "page"))
+        until(lambda: "p" in entity_points(platform, "page"), "the page has a point")
         seen = heartbeats(platform)
         assert {(name, beat.run_id, beat.locked) for name, of_type in seen.items() for beat in of_type} == {
             ("task", "living", True),
@@ -269,7 +262,7 @@ def test_a_living_drain_takes_over_what_comes_of_other_types_and_lets_go_of_all_
         }
         put_tasks(platform, {"t": "A task"})
         send_looks(platform, "t")
-        until(lambda: "t" in entity_points(platform))
+        until(lambda: "t" in entity_points(platform), "the task has a point")
 
     assert inbox(platform) == []
     assert heartbeats(platform) == {}
@@ -336,13 +329,13 @@ def test_an_error_of_a_type_taken_over_is_told_and_ends_neither_the_drain_nor_is
     with closing(drain(make_platform(drain_linger_s=1.5), "task", "run")) as draining:
         worker = threading.Thread(target=lambda: batches.extend(draining))
         worker.start()
-        until(lambda: "task" in heartbeats(platform))
+        until(lambda: "task" in heartbeats(platform), "the drain lives")
         send_pages(platform, "p")
-        until(lambda: any(batch.error for batch in batches))
+        until(lambda: any(batch.error for batch in batches), "the drain of pages has failed")
         assert "page" not in heartbeats(platform)
         put_tasks(platform, {"t": "A task"})
         send_looks(platform, "t")
-        until(lambda: "t" in entity_points(platform))
+        until(lambda: "t" in entity_points(platform), "the task has a point")
         worker.join()
 
     (failed,) = [batch for batch in batches if batch.error]
@@ -387,10 +380,10 @@ def test_a_type_that_the_embedder_is_slow_with_keeps_no_other_waiting(
         try:
             put_pages(platform, {"p": "A slow page"})
             send_pages(platform, "p")
-            until(lambda: stub.stats()["requests"] == 1)
+            until(lambda: stub.stats()["requests"] == 1, "a request hangs")
             put_tasks(platform, {"t": "A task"})
             send_looks(platform, "t")
-            until(lambda: "t" in entity_points(platform))
+            until(lambda: "t" in entity_points(platform), "the task has a point")
             assert inbox(platform) == ["p"]
         finally:
             stub.clear_faults()
@@ -588,14 +581,14 @@ def test_what_a_killed_drain_had_taken_over_is_done_by_the_next_drain_of_that_ty
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
-        until(lambda: "task" in heartbeats(platform))
+        until(lambda: "task" in heartbeats(platform), "the drain lives")
         send_pages(platform, *pages)
         assert process.stdout.readline(), "the drain ended before it was killed"
         assert [(beat.run_id, beat.locked) for beat in heartbeats(platform)["page"]] == [("doomed", True)]
         process.send_signal(signal.SIGKILL)
     assert 0 < len(entity_points(platform, "page")) < 60
     stub.clear_faults()
-    until(lambda: not any(beat.locked for beat in heartbeats(platform)["page"]))
+    until(lambda: not any(beat.locked for beat in heartbeats(platform)["page"]), "the dead drain holds no lock")
 
     waiting = pending_types(platform, MessageKind.ENTITY)
     assert list(undrained(waiting, [], heartbeats(platform), platform.tuning.inbox)) == ["page"]

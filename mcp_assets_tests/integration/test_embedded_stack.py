@@ -11,8 +11,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from importlib.metadata import files
 from pathlib import Path
@@ -32,6 +31,7 @@ from mcp_assets.embedded.ports import is_free
 from mcp_assets.embedded.servers.nats import USUAL_PORT as NATS_PORT
 from mcp_assets.embedded.servers.qdrant import USUAL_PORT as QDRANT_PORT
 from mcp_assets.embedded.stack import Part, PartState, StackAddresses, StackError
+from mcp_assets_tests.waiting import until
 
 PROJECT = Path(stack.__file__).parents[2]
 
@@ -71,13 +71,6 @@ def is_gone(process: psutil.Process) -> bool:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited for 30 s in vain"
-        time.sleep(0.05)
 
 
 def state_of(directory: Path, part: Part) -> stack.PartStatus:
@@ -230,7 +223,7 @@ def test_a_server_killed_with_kill_9_comes_back_with_its_data_at_the_same_addres
     fill(addresses, f"kill_{part}")
     before = state_of(shared_dir, part)
     os.kill(pid_of(shared_dir, part), signal.SIGKILL)
-    wait_until(lambda: state_of(shared_dir, part).restarts == before.restarts + 1)
+    until(lambda: state_of(shared_dir, part).restarts == before.restarts + 1, f"{part} is restarted")
     assert stack.start(shared_dir, ALL) == addresses
     assert_filled(addresses, f"kill_{part}")
     assert pid_of(shared_dir, part) != before.pid
@@ -247,11 +240,11 @@ def test_postgres_comes_back_though_a_backend_of_the_killed_server_is_still_comp
     computing = threading.Thread(target=compute_for_long)
     computing.start()
     busy = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%for long%' AND pid <> pg_backend_pid()"
-    wait_until(lambda: query(addresses, busy) is not None)
+    until(lambda: query(addresses, busy), "the backend computes")
     backend = psutil.Process(query(addresses, busy)[0])
     before = pid_of(shared_dir, Part.POSTGRES)
     os.kill(before, signal.SIGKILL)
-    wait_until(lambda: state_of(shared_dir, Part.POSTGRES).pid not in {None, before})
+    until(lambda: state_of(shared_dir, Part.POSTGRES).pid not in {None, before}, "PostgreSQL is restarted")
     assert query(addresses, "SELECT 1") == (1,)
     assert is_gone(backend)
     computing.join()
@@ -264,7 +257,7 @@ def test_killing_the_supervisor_ends_its_servers_and_the_next_start_has_their_da
     supervisor = stack.status(shared_dir).supervisor_pid
     assert supervisor is not None
     os.kill(supervisor, signal.SIGKILL)
-    wait_until(lambda: processes_of(shared_dir) == [])
+    until(lambda: processes_of(shared_dir) == [], "no process is left")
     assert stack.addresses(shared_dir) is None
     assert {part.state for part in stack.status(shared_dir).parts.values()} == {PartState.DOWN}
     assert stack.start(shared_dir, ALL) == addresses
@@ -279,7 +272,7 @@ def test_a_start_right_after_the_supervisor_was_killed_ends_what_is_left_first(s
     orphan = psutil.Process(pid_of(shared_dir, Part.NATS))
     orphan.suspend()
     os.kill(supervisor, signal.SIGKILL)
-    wait_until(lambda: stack.status(shared_dir).supervisor_pid is None)
+    until(lambda: stack.status(shared_dir).supervisor_pid is None, "the supervisor has ended")
     started = stack.start(shared_dir, ALL)
     assert is_gone(orphan)
     # Ports may be others: another program may take one while nobody listens on it.
@@ -298,7 +291,7 @@ def test_a_start_that_joined_a_dying_supervisor_starts_another(own_dir: Path) ->
         " print(stack.start(Path(sys.argv[1]), list(stack.Part)[:2]))",
         own_dir,
     )
-    wait_until(lambda: "postgres" in (own_dir / "parts.json").read_text())
+    until(lambda: "postgres" in (own_dir / "parts.json").read_text(), "the start has asked for PostgreSQL")
     os.kill(supervisor, signal.SIGKILL)
     assert first.nats_url is not None
     assert first.nats_url in joined.communicate(timeout=60)[0]
@@ -422,7 +415,7 @@ def test_a_database_cluster_whose_making_was_killed_is_made_again(own_dir: Path)
         own_dir,
     )
     partial = own_dir / "postgres" / "data.partial"
-    wait_until(lambda: (partial / "PG_VERSION").exists())
+    until(lambda: (partial / "PG_VERSION").exists(), "the cluster is being made")
     supervisor = stack.status(own_dir).supervisor_pid
     assert supervisor is not None
     os.kill(supervisor, signal.SIGKILL)
@@ -461,7 +454,7 @@ def test_progress_is_told_from_the_making_of_the_cluster_to_the_address(own_dir:
 def test_a_stack_ends_when_its_state_directory_is_removed(own_dir: Path) -> None:
     stack.start(own_dir, {Part.NATS})
     shutil.rmtree(own_dir)
-    wait_until(lambda: processes_of(own_dir) == [])
+    until(lambda: processes_of(own_dir) == [], "no process is left")
 
 
 @pytest.mark.parametrize("name", ["deep" * 30, "a, b & c=ü"], ids=["too_long_for_a_socket", "odd_characters"])

@@ -612,7 +612,7 @@ def test_an_unreachable_nats_is_unavailable_and_not_an_empty_read(
     send_looks(platform, "a")
     take_in(platform)
     away = make_platform(nats_url=SecretStr("nats://127.0.0.1:1"))
-    away.__dict__["nats"] = NatsStreams("nats://127.0.0.1:1", ["mcp.>"], timeout_s=0.5)
+    away.nats = NatsStreams("nats://127.0.0.1:1", ["mcp.>"], timeout_s=0.5)
 
     with pytest.raises(StoreUnavailable, match=r"NATS does not answer.*NATS_URL"):
         intake(away, wait_s=0.2)

@@ -21,9 +21,10 @@ from mcp_assets.sync.views.pending import pending
 from mcp_assets.tuning import InboxTuning, Tuning
 from mcp_assets_tests.hashing import TASKS, points, qdrant, task_point
 from mcp_assets_tests.killing import chosen, killed_at, moments
-from mcp_assets_tests.observing import inbox, rows, take_in, until
+from mcp_assets_tests.observing import inbox, rows, take_in
 from mcp_assets_tests.openai_stub import OpenAIStub
 from mcp_assets_tests.two_states import NOTHING, SETTINGS, STATES, State, ToAndFro, send_events, write_rows
+from mcp_assets_tests.waiting import until
 
 pytestmark = pytest.mark.tuning(Tuning(inbox=InboxTuning(intake_wait_s=0.1)))
 
@@ -68,7 +69,7 @@ def drain_to_the_end(platform: Platform) -> None:
         drain_every_type(platform)
         return not inbox(platform)
 
-    until(drained)
+    until(drained, "the inbox is empty")
 
 
 def link_to_the_end(platform: Platform) -> None:
@@ -76,7 +77,7 @@ def link_to_the_end(platform: Platform) -> None:
         link(platform)
         return not pending_links(platform, up_to=1)
 
-    until(linked)
+    until(linked, "no entity is marked")
 
 
 def drain_and_link(platform: Platform) -> None:
@@ -134,7 +135,7 @@ def repair_to_the_end(platform: Platform) -> None:
         report = validate(platform, entity_types=list(platform.settings.entity_types), repair=True, deep=True)
         return not waits and not report.found.keys() - {"dangling_reference"}
 
-    until(repaired)
+    until(repaired, "nothing is left to repair")
 
 
 def fill_or_damage(platform: Platform, old: State, new: State) -> None:

@@ -26,7 +26,6 @@ from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.index.paid_vectors import Vectors
 from mcp_assets.tuning import StoreTuning, Tuning
-from mcp_assets_tests.integration.test_drain import until
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -43,6 +42,7 @@ from mcp_assets_tests.observing import (
     take_in,
 )
 from mcp_assets_tests.openai_stub import OpenAIStub
+from mcp_assets_tests.waiting import until
 
 LONG = " ".join(f"Sentence number {n} of a long page stands here." for n in range(400))
 
@@ -120,7 +120,7 @@ def test_a_run_waits_for_qdrant_says_so_and_embeds_nothing_again(
         worker = threading.Thread(target=lambda: list(drain(own, "task", "run")))
         worker.start()
         # More often than the retry policy tries.
-        until(lambda: outage.writes > 5)
+        until(lambda: outage.writes > 5, "Qdrant is tried six times")
         assert len(kept(own)) == 20
         outage.over.set()
         worker.join()
@@ -145,7 +145,7 @@ def test_a_run_that_waits_for_qdrant_ends_at_once_when_it_is_interrupted_and_kee
     with qdrant_takes_nothing(monkeypatch) as outage:
 
         def interrupt() -> None:
-            until(lambda: outage.writes > 4)
+            until(lambda: outage.writes > 4, "Qdrant is tried five times")
             os.kill(os.getpid(), signal.SIGINT)
 
         beside = threading.Thread(target=interrupt)
@@ -235,8 +235,8 @@ def test_states_that_move_on_in_their_metadata_while_a_text_is_embedded_share_on
             for n in range(4):
                 put(platform, "tasks", id="a", title="Mend the gate", metadata={"n": n})
                 running.append(batches.submit(settle, platform, indexer, "a"))
-                until(partial(has_n, n))
-            until(lambda: stub.stats()["requests"] == 1)
+                until(partial(has_n, n), f"the ledger has n = {n}")
+            until(lambda: stub.stats()["requests"] == 1, "a request hangs")
         finally:
             stub.clear_faults()
         for batch in running:

@@ -221,15 +221,8 @@ def test_one_type_may_be_in_another_database_by_its_mapping_and_the_address_come
 
     assert sync_all(own, "issue").embedded == 2
     assert sync_all(own, "task").embedded == 1
-    assert_points_are(own, {"10": "Gate Mend it", "9": "Fence Paint it"}, "issue")
+    assert_points_are(own, {"10": "Gate Mend it", "9": "Fence Paint it"}, "issue", "kanban_tasks")
     assert count_differing(own) == 0
-
-
-@pytest.fixture(autouse=True)
-def _collection_of_issues(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mcp_assets_tests import observing
-
-    monkeypatch.setitem(observing.COLLECTIONS, "issue", "kanban_tasks")
 
 
 def test_a_mapping_that_holds_a_password_is_refused_without_repeating_it() -> None:

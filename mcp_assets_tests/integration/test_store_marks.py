@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -28,6 +27,7 @@ from mcp_assets.stores.qdrant_identity import METADATA_KEY
 from mcp_assets.stores.qdrant_points import Point
 from mcp_assets.sync.collections.model_collections import ensure_collection, physical_name
 from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
+from mcp_assets_tests.waiting import until
 
 MakePlatform = Callable[..., Platform]
 
@@ -48,7 +48,7 @@ def process(port: int, *command: str) -> Iterator[None]:
     """`command` while it listens on `port`; killed at the end."""
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: listens(port))
+        until(lambda: listens(port), f"a server listens on {port}")
         yield
     finally:
         started.kill()
@@ -60,24 +60,19 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_for(look: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not look():
-        assert time.monotonic() < deadline, "waited for 60 s in vain"
-        time.sleep(0.05)
-
-
 def when_it_answers(call: Callable[[], Any], *, ours: bool = False) -> Any:
     """What `call` returns or raises once its store is connected again; a stranger's answer is one, unless `ours`."""
-    deadline = time.monotonic() + 60
-    while True:
+
+    def answered() -> tuple[Any] | None:
         try:
-            return call()
+            return (call(),)
         except StoreUnavailable as error:
             if isinstance(error, Stranger) and not ours:
                 raise
-            assert time.monotonic() < deadline, "the store was not connected again within 60 s"
-            time.sleep(0.05)
+            return None
+
+    (answer,) = until(answered, "the store is connected again")
+    return answer
 
 
 # NATS

@@ -20,7 +20,7 @@ from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.views.doctor import _nats
 from mcp_assets.sync.views.pending import pending
-from mcp_assets_tests.nats_servers import Server, on_jetstream, until
+from mcp_assets_tests.nats_servers import Server, on_jetstream
 from mcp_assets_tests.observing import (
     dead_letters,
     drain_all,
@@ -34,6 +34,7 @@ from mcp_assets_tests.observing import (
     send_raw,
     take_in,
 )
+from mcp_assets_tests.waiting import until
 
 STREAM = "MCP_ASSETS"
 ALL_TYPES = {"task", "page", "memory"}
@@ -317,7 +318,7 @@ def test_a_stream_filled_with_a_part_of_another_asks_for_no_full_sync(site: Call
 
 
 def wait_for(platform: Platform, stream: str, seq: int) -> None:
-    until(arrived(platform, stream, seq), f"{stream} has no message {seq}")
+    until(arrived(platform, stream, seq), f"{stream} has message {seq}")
 
 
 # Work queues and interest.

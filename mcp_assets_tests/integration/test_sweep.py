@@ -1,7 +1,6 @@
 """The sweep: rows of which no event tells are found, few are acted on, and what is much is only reported."""
 
 import threading
-import time
 from collections.abc import Callable
 
 import psycopg
@@ -34,6 +33,7 @@ from mcp_assets_tests.observing import (
     take_in,
 )
 from mcp_assets_tests.openai_stub import OpenAIStub
+from mcp_assets_tests.waiting import until
 
 
 @pytest.fixture
@@ -228,15 +228,15 @@ def test_of_two_sweepers_one_sweeps_and_the_other_takes_over_when_it_ends(
     sweepers = [make_platform().companion(Sweeper) for _ in range(2)]
     for sweeper in sweepers:
         sweeper.keep()
-    until(lambda: len(last_passes(platform)) == 3)
+    until(lambda: len(last_passes(platform)) == 3, "each table is compared")
     assert rows(platform, lock) == [(1,)]
     put_tasks(platform, {"t": "No event tells of it"})
-    until(lambda: inbox(platform) == ["t"])
+    until(lambda: inbox(platform) == ["t"], "t has a look")
     sweepers[0].close()
     put_tasks(platform, {"u": "Nor of this"})
-    until(lambda: sorted(inbox(platform)) == ["t", "u"])
+    until(lambda: sorted(inbox(platform)) == ["t", "u"], "u has a look")
     sweepers[1].close()
-    until(lambda: rows(platform, lock) == [(0,)])
+    until(lambda: rows(platform, lock) == [(0,)], "no lock is held")
 
 
 def test_a_setting_turns_it_off_and_status_says_so(make_platform: Callable[..., Platform]) -> None:
@@ -259,7 +259,7 @@ def test_changes_of_which_no_event_is_ever_sent_are_indexed_and_status_tells_wit
     sweeper.keep()
     put_tasks(platform, {"t1": "Changed", "t3": "Inserted"})
     remove(platform, "tasks", "t2")
-    until(lambda: sorted(inbox(platform)) == ["t1", "t2", "t3"])
+    until(lambda: sorted(inbox(platform)) == ["t1", "t2", "t3"], "all three have a look")
     for _ in drain(platform, "task", "test"):
         pass
 
@@ -268,10 +268,3 @@ def test_changes_of_which_no_event_is_ever_sent_are_indexed_and_status_tells_wit
     assert len(lines) == 1
     assert "2 rows compared" in lines[0]
     assert "a change without any event is indexed within" in lines[0]
-
-
-def until(condition: Callable[[], bool], *, give_up_s: float = 60) -> None:
-    end = time.monotonic() + give_up_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.full_sync_requests import ProgressWriter
 from mcp_assets_tests.observing import assert_points_are, entity_points, put_tasks, send, take_in
 from mcp_assets_tests.openai_stub import REFUSE_MARKER, OpenAIStub
+from mcp_assets_tests.waiting import until
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,7 @@ def test_a_full_sync_that_was_killed_goes_on_where_it_was(
         env={**os.environ, **environment, "EMBEDDING_CONCURRENCY": "1", "MCP_ASSETS_BATCH_SIZE": "20"},
         stdout=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
-    while slow.stats()["texts"] < 100:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: slow.stats()["texts"] >= 100, "half of the texts are embedded")
     psutil.Process(begun.pid).kill()
     begun.wait()
     slow.clear_faults()
@@ -146,11 +143,7 @@ def test_with_a_daemon_a_full_sync_is_its_backfill_and_is_watched_to_its_end(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not (asked := full_sync_requests.unfinished(platform)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    (sync,) = asked
+    (sync,) = until(lambda: full_sync_requests.unfinished(platform), "the full sync is asked for")
     assert (sync.requested_by, sync.force) == ("mcp-assets sync", True)
 
     # What a run of its backfill writes.

@@ -55,15 +55,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore:coroutine 'BaseEventLoop.shutdown_asyncgens'"))
 
 
-@pytest.fixture
-def definitions(platform: Platform) -> dg.Definitions:
-    """All definitions, on the test's platform."""
+def resource_of(platform: Platform) -> PlatformResource:
+    """The resource `platform` of definitions that work on the given one."""
 
-    class TestPlatform(PlatformResource):
+    class Given(PlatformResource):
         def get(self) -> Platform:
             return platform
 
-    return build_defs(platform.settings, resource_overrides={"platform": TestPlatform()})
+    return Given()
+
+
+@pytest.fixture
+def definitions(platform: Platform) -> dg.Definitions:
+    """All definitions, on the test's platform."""
+    return build_defs(platform.settings, resource_overrides={"platform": resource_of(platform)})
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.checks import CHECKS, evaluate
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets_tests.hashing import TASKS, HashEmbedder, fill, qdrant, sync, task_point
+from mcp_assets_tests.integration.defs.conftest import resource_of
 
 WORLD = ("task-00", "memory-01")
 
@@ -41,11 +42,7 @@ def run(
     config: Mapping[str, Any] | None = None,
     checks: list[str] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    class Fixed(dg.ConfigurableResource):  # type: ignore[type-arg]
-        def get(self) -> Platform:
-            return platform
-
-    definition = build_defs(platform.settings, {"platform": Fixed()}).resolve_job_def(job)
+    definition = build_defs(platform.settings, {"platform": resource_of(platform)}).resolve_job_def(job)
     if checks is not None:
         definition = definition.get_subset(asset_check_selection={dg.AssetCheckKey(CENSUS, name) for name in checks})
     return definition.execute_in_process(instance=instance, run_config=config or {}, tags=tags, raise_on_error=False)

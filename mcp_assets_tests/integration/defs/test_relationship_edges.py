@@ -27,6 +27,7 @@ from mcp_assets.sync.link.locks import sole_linker
 from mcp_assets.sync.link.marks import Reason, mark, pending_links
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets.tuning import DefsTuning, Tuning
+from mcp_assets_tests.integration.defs.conftest import resource_of
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, relink, write_source
 
 A, B, PAGE = EntityRef("task", "A"), EntityRef("task", "B"), EntityRef("page", "P")
@@ -55,11 +56,7 @@ def run(
     config: dict[str, object] | None = None,
     selection: list[dg.AssetKey] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    class Fixed(dg.ConfigurableResource):  # type: ignore[type-arg]
-        def get(self) -> Platform:
-            return world
-
-    defs = build_defs(world.settings, {"platform": Fixed()})
+    defs = build_defs(world.settings, {"platform": resource_of(world)})
     result = defs.resolve_job_def(job).execute_in_process(
         instance=instance,
         run_config={"ops": {"index_entities": {"config": config or {}}}},
@@ -189,10 +186,6 @@ def test_a_run_leaves_the_marks_to_another_linker_and_does_not_wait_for_it_even_
 def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_sensor_then_asks_a_run_for(
     world: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Fixed(dg.ConfigurableResource):  # type: ignore[type-arg]
-        def get(self) -> Platform:
-            return world
-
     monkeypatch.setattr(linker, "CHANGES_AT_ONCE", 1)
     changes = linker._Linker.changes
     batches: list[int] = []
@@ -214,8 +207,8 @@ def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_s
     assert pending_links(world, up_to=1) == 1
 
     world.tuning = Tuning(defs=DefsTuning(marks_left_s=0.0))
-    defs = build_defs(world.settings, {"platform": Fixed()})
-    context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": Fixed()})
+    defs = build_defs(world.settings, {"platform": resource_of(world)})
+    context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": resource_of(world)})
     (request,) = defs.resolve_sensor_def("relationship_sensor").evaluate_tick(context).run_requests or ()
     assert request.tags[DRAIN_TAG] == "task"
     monkeypatch.setattr(index_run._Beside, "_is_over", in_time)
@@ -257,29 +250,21 @@ def test_what_a_request_carries_becomes_an_entity_that_has_no_source_row(
 
 
 def test_the_sensor_asks_for_a_drain_where_requests_wait(world: Platform, instance: dg.DagsterInstance) -> None:
-    class Fixed(dg.ConfigurableResource):  # type: ignore[type-arg]
-        def get(self) -> Platform:
-            return world
-
     world.nats.publish([("relationship.analyze.request", b'{"entity_id": "P", "entity_type": "page"}')])
-    defs = build_defs(world.settings, {"platform": Fixed()})
+    defs = build_defs(world.settings, {"platform": resource_of(world)})
     sensor = defs.resolve_sensor_def("relationship_sensor")
-    context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": Fixed()})
+    context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": resource_of(world)})
     (request,) = sensor.evaluate_tick(context).run_requests or ()
     assert request.tags["dagster/asset_partition_range_start"] == "page-00"
     assert set(request.asset_selection or ()) == {ENTITIES, EMBEDDINGS, EDGES}
 
 
 def test_the_job_for_tag_weights_relinks_the_holders(world: Platform, instance: dg.DagsterInstance) -> None:
-    class Fixed(dg.ConfigurableResource):  # type: ignore[type-arg]
-        def get(self) -> Platform:
-            return world
-
     write_source(world, A, "@0", "", {"tags": ["x", "y"]})
     write_source(world, B, "@90", "", {"tags": ["x", "z"]})
     run(world, instance)
     assert len(graph(world)) == 2
-    defs = build_defs(world.settings, {"platform": Fixed()})
+    defs = build_defs(world.settings, {"platform": resource_of(world)})
     assert defs.resolve_job_def("refresh_tag_weights").execute_in_process(instance=instance).success
     assert graph(world) == {}
     assert refresh_tag_weights(world).changed == 0

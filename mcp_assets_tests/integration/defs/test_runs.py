@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,6 +22,7 @@ from mcp_assets.tuning import DefsTuning, InboxTuning, Tuning
 from mcp_assets_tests.integration.defs.conftest import ASSETS, Backfills, Logged, Ran
 from mcp_assets_tests.observing import take_in
 from mcp_assets_tests.openai_stub import OpenAIStub
+from mcp_assets_tests.waiting import until
 
 SHARDS = 4
 EVERYTHING = ("task-00", "memory-03")
@@ -211,9 +211,9 @@ def test_a_drain_materializes_the_partitions_of_types_that_it_took_over_as_its_o
 
     with ThreadPoolExecutor(1) as beside:
         running = beside.submit(run, "task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN")
-        until(lambda: bool(heartbeats(platform)))
+        until(lambda: heartbeats(platform), "the drain lives")
         platform.nats.publish(thin("page", "p1"))
-        until(lambda: bool(points(platform, "wiki_pages")))
+        until(lambda: points(platform, "wiki_pages"), "the page has a point")
         platform.nats.publish(thin("task", "t1"))
         ran = running.result()
 
@@ -260,9 +260,9 @@ def test_a_drain_that_is_terminated_ends_canceled_and_lets_go_of_every_type(
 
     def terminate() -> None:
         try:
-            until(lambda: "task" in heartbeats(platform))
+            until(lambda: "task" in heartbeats(platform), "the drain lives")
             platform.nats.publish(thin("page", "p1"))
-            until(lambda: bool(points(platform, "wiki_pages")))
+            until(lambda: points(platform, "wiki_pages"), "the page has a point")
             # As launchers terminate a run: the cancellation is reported, then its process is told.
             (started,) = instance.get_runs()
             instance.report_run_canceling(started)
@@ -284,13 +284,6 @@ def test_a_drain_that_is_terminated_ends_canceled_and_lets_go_of_every_type(
     assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
     assert ran.materialized == both([partition_of("page", "p1")])
     assert heartbeats(platform) == {}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.mark.tuning(Tuning(inbox=InboxTuning(taken_over_s=0.0)))

@@ -7,11 +7,10 @@ import pytest
 
 from mcp_assets.definitions import build_defs
 from mcp_assets.defs.partitions import partitions_of, whole_type
-from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.entities.points import Key
 from mcp_assets.platform import Platform
 from mcp_assets.sync.link.marks import pending_links
-from mcp_assets_tests.integration.defs.conftest import Ran
+from mcp_assets_tests.integration.defs.conftest import Ran, resource_of
 from mcp_assets_tests.observing import drain_all, entity_points, put_tasks, send_looks
 from mcp_assets_tests.openai_stub import OpenAIStub
 
@@ -21,13 +20,8 @@ ALL = ("entities", "embeddings", "relationship_edges")
 
 def full_sync_of_tasks(platform: Platform, instance: dg.DagsterInstance) -> bool:
     """As a person launches it over all partitions of the type, on definitions made for the platform's settings."""
-
-    class TestPlatform(PlatformResource):
-        def get(self) -> Platform:
-            return platform
-
     first, last = whole_type(platform.settings, "task")
-    definitions = build_defs(platform.settings, resource_overrides={"platform": TestPlatform()})
+    definitions = build_defs(platform.settings, resource_overrides={"platform": resource_of(platform)})
     result = definitions.resolve_job_def("index").execute_in_process(
         instance=instance,
         asset_selection=[dg.AssetKey(asset) for asset in ALL],

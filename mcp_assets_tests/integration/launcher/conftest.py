@@ -4,11 +4,10 @@ import json
 import os
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -21,20 +20,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRe
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 
 from dagster_warm_launcher import WarmRunLauncher
-
-PATIENCE_S = 60.0
-
-T = TypeVar("T")
-
-
-def eventually(condition: Callable[[], T], what: str) -> T:
-    """The first true value of `condition`; fails if there is none for long."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"it never came to this: {what}")
+from mcp_assets_tests.waiting import until
 
 
 def out_of(file: Path) -> Path:
@@ -95,7 +81,7 @@ class Location:
             run = self.instance.get_run_by_id(run_id)
             return run if run is not None and run.is_finished else None
 
-        run = eventually(finished, f"run {run_id} is finished")
+        run = until(finished, f"run {run_id} is finished")
         assert isinstance(run, DagsterRun)
         return run
 
@@ -117,7 +103,7 @@ class Location:
     def trace(self, name: str) -> Any:
         """What an asset wrote as JSON into `out`, once it has."""
         path = self.out / name
-        return eventually(lambda: path.exists() and path.read_text() and json.loads(path.read_text()), f"{name} exists")
+        return until(lambda: path.exists() and path.read_text() and json.loads(path.read_text()), f"{name} exists")
 
     def close(self) -> None:
         # Lets go of whatever run of the test still waits.
@@ -146,7 +132,7 @@ def instance(home: Path) -> Iterator[DagsterInstance]:
     with DagsterInstance.from_config(str(home)) as opened:
         assert isinstance(opened.run_launcher, WarmRunLauncher)
         yield opened
-    eventually(lambda: not forkservers_of(os.getpid()), "the forkservers of a disposed instance have ended")
+    until(lambda: not forkservers_of(os.getpid()), "the forkservers of a disposed instance have ended")
 
 
 @pytest.fixture

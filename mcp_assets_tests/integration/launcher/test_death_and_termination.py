@@ -16,7 +16,8 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 
 from dagster_warm_launcher.run_process import RunProcess
-from mcp_assets_tests.integration.launcher.conftest import Location, eventually, forkservers_of
+from mcp_assets_tests.integration.launcher.conftest import Location, forkservers_of
+from mcp_assets_tests.waiting import until
 
 MakeLocation = Callable[[str], Location]
 
@@ -63,7 +64,7 @@ def test_a_run_terminated_from_another_process_ends_as_canceled(make_location: M
     )
     assert said.stdout.split() == ["RUNNING", "True"]
     assert location.finish(run_id).status == DagsterRunStatus.CANCELED
-    eventually(lambda: not psutil.pid_exists(pid), "the run's process has ended")
+    until(lambda: not psutil.pid_exists(pid), "the run's process has ended")
     assert location.instance.run_launcher.terminate(run_id) is False, "it has ended already"
 
 
@@ -115,7 +116,7 @@ def test_a_terminated_run_that_hangs_is_ended_and_canceled(make_location: MakeLo
     pid, _ = location.trace(run_id)
     assert location.instance.run_launcher.terminate(run_id) is True
     assert location.finish(run_id).status == DagsterRunStatus.CANCELED, location.messages(run_id)
-    eventually(lambda: not psutil.pid_exists(pid), "the run's process has ended")
+    until(lambda: not psutil.pid_exists(pid), "the run's process has ended")
 
 
 def test_a_killed_run_is_unhealthy_and_fails_saying_so(make_location: MakeLocation) -> None:
@@ -124,7 +125,7 @@ def test_a_killed_run_is_unhealthy_and_fails_saying_so(make_location: MakeLocati
     pid, _ = location.trace(run_id)
     assert status_of(location, run_id) == WorkerStatus.RUNNING
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: status_of(location, run_id) == WorkerStatus.FAILED, "its death is noticed")
+    until(lambda: status_of(location, run_id) == WorkerStatus.FAILED, "its death is noticed")
     assert location.finish(run_id).status == DagsterRunStatus.FAILURE
     assert "was terminated by signal 9 (SIGKILL)" in location.messages(run_id)
     assert location.instance.run_launcher.terminate(run_id) is False
@@ -197,8 +198,8 @@ def test_runs_outlive_a_killed_daemon_and_the_forkserver_ends_after_them(
     assert location.finish(runs[1]).status == DagsterRunStatus.FAILURE
     (location.out / "enough").touch()
     assert location.finish(runs[0]).status == DagsterRunStatus.SUCCESS, location.messages(runs[0])
-    eventually(lambda: not psutil.pid_exists(forkserver), "the forkserver has ended")
-    eventually(lambda: not psutil.pid_exists(processes[runs[0]][0]), "the run's process has ended")
+    until(lambda: not psutil.pid_exists(forkserver), "the forkserver has ended")
+    until(lambda: not psutil.pid_exists(processes[runs[0]][0]), "the run's process has ended")
 
 
 def test_an_idle_forkserver_ends_with_its_launcher(make_location: MakeLocation, instance: DagsterInstance) -> None:
@@ -207,4 +208,4 @@ def test_an_idle_forkserver_ends_with_its_launcher(make_location: MakeLocation, 
     run_id = location.succeed()
     assert json.loads((location.out / run_id).read_text())[1] == forkservers_of(os.getpid())[0].pid
     instance.run_launcher.dispose()
-    eventually(lambda: not forkservers_of(os.getpid()), "the forkserver has ended and is reaped")
+    until(lambda: not forkservers_of(os.getpid()), "the forkserver has ended and is reaped")

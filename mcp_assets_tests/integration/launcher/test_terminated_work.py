@@ -10,9 +10,10 @@ from dagster import AssetKey, DagsterRunStatus
 
 from dagster_warm_launcher.run_process import RunProcess
 from mcp_assets.platform import Platform
-from mcp_assets_tests.integration.launcher.conftest import Location, eventually
+from mcp_assets_tests.integration.launcher.conftest import Location
 from mcp_assets_tests.observing import put_tasks, rows, send_looks, take_in
 from mcp_assets_tests.openai_stub import OpenAIStub
+from mcp_assets_tests.waiting import until
 
 MakeLocation = Callable[[str], Location]
 
@@ -49,7 +50,7 @@ def test_once_a_run_is_told_to_be_canceled_it_sends_no_request_and_commits_no_ro
     take_in(platform)
     stub.add_fault("hang", times=None)
     run_id = launch(location, mode)
-    eventually(lambda: stub.stats()["requests"] >= 2, "requests hang")
+    until(lambda: stub.stats()["requests"] >= 2, "two requests hang")
     run = location.instance.get_run_by_id(run_id)
     assert run is not None
     process = RunProcess.of(run)
@@ -61,6 +62,6 @@ def test_once_a_run_is_told_to_be_canceled_it_sends_no_request_and_commits_no_ro
 
     sent, committed = stub.stats()["requests"], written(platform)
     stub.clear_faults()
-    eventually(lambda: not psutil.pid_exists(process.pid), "the run's process has ended")
+    until(lambda: not psutil.pid_exists(process.pid), "the run's process has ended")
     assert stub.stats()["requests"] == sent
     assert written(platform) == committed == []

@@ -15,7 +15,8 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 
 from dagster_warm_launcher.forkserver import LaunchRefused
-from mcp_assets_tests.integration.launcher.conftest import Location, eventually, forkservers_of
+from mcp_assets_tests.integration.launcher.conftest import Location, forkservers_of
+from mcp_assets_tests.waiting import until
 
 MakeLocation = Callable[[str], Location]
 
@@ -97,7 +98,7 @@ def test_code_edited_between_two_runs_is_seen_even_within_a_second_and_at_the_sa
     location.edit(VERSIONED.format(version="2"))
     os.utime(location.file, ns=(second + 1, second + 1))
     assert location.trace(location.succeed()) == "2"
-    eventually(lambda: len(forkservers_of(os.getpid())) == 1, "the forkserver with the old code has ended")
+    until(lambda: len(forkservers_of(os.getpid())) == 1, "the forkserver with the old code has ended")
 
 
 def test_a_location_that_does_not_load_fails_the_run_with_the_reason_and_works_again_once_mended(
@@ -170,12 +171,12 @@ def test_launches_from_many_threads_share_one_forkserver_and_leave_nothing_behin
         for run_id in runs:
             assert location.finish(run_id).status == DagsterRunStatus.SUCCESS, location.messages(run_id)
         (forkserver,) = forkservers_of(os.getpid())
-        eventually(lambda: not forkserver.children(), "the runs' processes are reaped")
+        until(lambda: not forkserver.children(), "the runs' processes are reaped")
         before = (forkserver.num_fds(), psutil.Process().num_fds(), psutil.Process().num_threads())
         more = list(threads.map(lambda _: location.launch(), range(26)))
         for run_id in more:
             assert location.finish(run_id).status == DagsterRunStatus.SUCCESS, location.messages(run_id)
-    eventually(lambda: not forkserver.children(), "the runs' processes are reaped")
+    until(lambda: not forkserver.children(), "the runs' processes are reaped")
     assert {location.trace(run_id) for run_id in runs + more} == {forkserver.pid}
     assert forkserver.num_threads() == 1
     after = (forkserver.num_fds(), psutil.Process().num_fds(), psutil.Process().num_threads() + 4)
@@ -216,4 +217,4 @@ def test_what_a_run_started_and_left_behind_ends_with_it(make_location: MakeLoca
         """
     )
     left = location.trace(location.succeed())
-    eventually(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE, "it ended")
+    until(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE, "it ended")

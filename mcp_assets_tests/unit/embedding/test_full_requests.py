@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mcp_assets.embedding.full_requests import FullRequests, RequestOutcomes
 from mcp_assets.embedding.protocol import EmbedderClosed, EmbedderUnavailable, EmbeddingOutcome, EmbeddingResult
+from mcp_assets_tests.waiting import until
 
 AT_ONCE = 2
 MAX_INPUTS = 4
@@ -63,10 +64,7 @@ class Callers:
 
     def wait_in_line(self, texts: int) -> None:
         """Wait until so many texts wait, and stay there."""
-        deadline = time.monotonic() + 10
-        while len(self.shared._waiting) != texts:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        until(lambda: len(self.shared._waiting) == texts, f"{texts} texts wait", within_s=10)
         time.sleep(0.1)
         assert len(self.shared._waiting) == texts
 
