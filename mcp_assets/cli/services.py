@@ -190,10 +190,11 @@ _SENSOR_TIMEOUT = "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS"
 
 def dagster_environment(settings: "Settings") -> dict[str, str]:
     """The environment for Dagster's processes: this one, with the state folder as an absolute path and long ticks."""
+    from mcp_assets.loopback import without_proxy
     from mcp_assets.settings import variable_of
 
     environment = {
-        **os.environ,
+        **without_proxy(os.environ),
         "MCP_ASSETS_STATE_DIR": str(settings.state_dir.resolve()),
         "PYTHONUNBUFFERED": "1",
         # As `dagster dev` has it: errors of the definitions are shown without Dagster's own frames.

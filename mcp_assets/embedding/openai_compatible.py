@@ -19,12 +19,14 @@ from mcp_assets.embedding.input_batch import InputBatch
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.embedding.protocol import (
     EmbedderClosed,
+    EmbedderUnavailable,
     EmbeddingOutcome,
     EmbeddingResult,
     Vector,
     only_vector,
     refusal_before_sending,
 )
+from mcp_assets.loopback import is_loopback, unusable_proxy
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -60,12 +62,16 @@ class OpenAICompatibleEmbedder:
         # A call seldom fills its last request, so that more calls than requests are needed to keep all requests full.
         self.concurrency = concurrency + concurrency // 2
         self._closed = Event()
-        self._client = openai.OpenAI(
-            api_key=_checked_key(api_key) if api_key else _PLACEHOLDER_KEY,
-            base_url=base_url or OPENAI_URL,
-            max_retries=0,
-            timeout=openai.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
-        )
+        try:
+            self._client = openai.OpenAI(
+                api_key=_checked_key(api_key) if api_key else _PLACEHOLDER_KEY,
+                base_url=base_url or OPENAI_URL,
+                max_retries=0,
+                timeout=openai.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
+                http_client=openai.DefaultHttpxClient(trust_env=False) if base_url and is_loopback(base_url) else None,
+            )
+        except ImportError as error:
+            raise EmbedderUnavailable(unusable_proxy("OPENAI_BASE_URL", error)) from error
         self._requests = EmbeddingRequests(self._client, profile, attempts, retry_delay_s, timeout_s, self._closed)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="embed")
         self._shared = FullRequests(

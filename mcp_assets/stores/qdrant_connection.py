@@ -9,6 +9,7 @@ import httpx
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
+from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.qdrant_identity import verify_connections
@@ -52,13 +53,17 @@ class QdrantConnection:
     def _client(self) -> QdrantClient:
         with self._lock:
             if self._made is None:
-                self._made = QdrantClient(
-                    url=self._url,
-                    api_key=self._api_key,
-                    timeout=int(self._timeout_s),
-                    check_compatibility=False,
-                    limits=_CONNECTIONS,
-                )
+                try:
+                    self._made = QdrantClient(
+                        url=self._url,
+                        api_key=self._api_key,
+                        timeout=int(self._timeout_s),
+                        check_compatibility=False,
+                        limits=_CONNECTIONS,
+                        trust_env=not is_loopback(self._url),
+                    )
+                except ImportError as error:
+                    raise StoreUnavailable(unusable_proxy("QDRANT_URL", error)) from error
                 if self._verify is not None:
                     self._made.http.client.add_middleware(verify_connections(self._verify))
             return self._made

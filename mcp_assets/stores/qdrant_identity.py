@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 from qdrant_client.http.api_client import Send
 
+from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreUnavailable
 
@@ -94,7 +95,16 @@ class IdentityReader:
         """Made once, because it loads the system's certificates, which takes 20 ms; it keeps no connection."""
         headers = {"api-key": self._api_key} if self._api_key else {}
         no_keeping = httpx.Limits(max_keepalive_connections=0)
-        return httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S, limits=no_keeping)
+        try:
+            return httpx.Client(
+                base_url=self._url,
+                headers=headers,
+                timeout=_TIMEOUT_S,
+                limits=no_keeping,
+                trust_env=not is_loopback(self._url),
+            )
+        except ImportError as error:
+            raise StoreUnavailable(unusable_proxy("QDRANT_URL", error)) from error
 
     def _silent(self, error: Exception) -> StoreUnavailable:
         # httpx adds a line that sends the reader to a page about HTTP.

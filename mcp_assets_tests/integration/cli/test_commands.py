@@ -35,6 +35,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, embedder: OpenAIStub) -> Ite
         tmp_path_factory.mktemp("place"),
         bare_environment()
         | {
+            # Nothing answers there: what runs on this machine has to be reached without a proxy.
+            "HTTP_PROXY": f"http://{DEAD}",
+            "HTTPS_PROXY": f"http://{DEAD}",
+            "ALL_PROXY": f"socks5://{DEAD}",
+            "http_proxy": f"http://{DEAD}",
             "OPENAI_BASE_URL": embedder.base_url,
             "OPENAI_API_KEY": "sk-very-secret",
             "EMBEDDING_MODEL": "stub",
