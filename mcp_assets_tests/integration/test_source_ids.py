@@ -95,7 +95,7 @@ def test_doctor_and_census_name_them_and_a_sweep_starts_no_runs_for_them(view: P
         for _ in range(8):
             sweep_slice(view, session, "task")
             drain_all(view)
-    asked = rows(view, "SELECT entity_id FROM {schema}.sweep_findings WHERE asked_at IS NOT NULL")
+    asked = rows(view, "SELECT entity_id FROM {schema}.sweep_findings WHERE look_at IS NOT NULL")
     assert asked in ([], [("twice",)])
     with view.postgres.session() as session:
         sweep_slice(view, session, "task")

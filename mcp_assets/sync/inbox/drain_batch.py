@@ -156,8 +156,8 @@ def _note_early(
     early = []
     for ref, messages in by_entity.items():
         if ref.id in report.unknown:
-            asked = [(row.kind, row.subject, row.message_id) for row in messages.rows if row.attempts < LAST_LOOK]
-            early += [Early(ref.id, asked)] if asked else []
+            answerable = [(row.kind, row.subject, row.message_id) for row in messages.rows if row.attempts < LAST_LOOK]
+            early += [Early(ref.id, answerable)] if answerable else []
         elif ref.id in report.early and ref.id not in report.superseded:
             early.append(Early(ref.id))
     note(platform, connection, entity_type, early)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from mcp_assets.events import MessageKind, Stated
 from mcp_assets.platform import Platform
@@ -45,11 +45,24 @@ _AFTER_AN_ERROR_S = 30.0
 class Early:
     """An entity whose event may have come before the commit of its row.
 
-    `asked`: if the entity is unknown, kind, subject and message id of each message, none of which is answered yet.
+    `messages`: if the entity is unknown, kind, subject and message id of each message, none of which is answered yet.
     """
 
     entity_id: str
-    asked: Sequence[tuple[str, str, str | None]] = ()
+    messages: Sequence[tuple[str, str, str | None]] = ()
+
+
+class Look(NamedTuple):
+    """A message that the platform itself puts into the inbox, by which a drain compares an entity with its source row.
+
+    Kind, subject and message id are those of the message that waits for its answer, if there is one.
+    """
+
+    entity_id: str
+    kind: str = MessageKind.ENTITY.value
+    subject: str = LOOK_SUBJECT
+    message_id: str | None = None
+    attempts: int = 0
 
 
 def may_be_early(
@@ -78,7 +91,7 @@ def note(platform: Platform, connection: Connection, entity_type: str, early: Se
             "entity_type": entity_type,
             "after_s": platform.tuning.index.rechecks_after_s[0],
             "entity_id": [one.entity_id for one in early],
-            "asked": [json.dumps(list(dict.fromkeys(one.asked))) if one.asked else "[]" for one in early],
+            "messages": [json.dumps(list(dict.fromkeys(one.messages))) if one.messages else "[]" for one in early],
         },
     )
 
@@ -87,13 +100,12 @@ def insert_looks(
     platform: Platform,
     connection: Connection,
     entity_type: str,
-    looks: Sequence[tuple[str, str, str, str | None, int]],
+    looks: Sequence[Look],
 ) -> None:
-    """Put `looks` into the inbox: entity id, kind, subject, message id, attempts."""
+    """Put `looks` into the inbox."""
     if not looks:
         return
-    names = ("entity_id", "kind", "subject", "message_id", "attempts")
-    columns: dict[str, list[Any]] = {name: [look[n] for look in looks] for n, name in enumerate(names)}
+    columns = dict(zip(Look._fields, map(list, zip(*looks, strict=True)), strict=True))
     connection.execute(platform.postgres.query("insert_looks"), {"entity_type": entity_type, **columns})
 
 
@@ -163,7 +175,7 @@ class _Due:
 
     entity_id: str
     looks: int
-    asked: Sequence[tuple[str, str, str | None]]
+    messages: Sequence[tuple[str, str, str | None]]
     in_ledger: bool
     origin: str | None
     source_hash: str | None
@@ -184,7 +196,7 @@ def _decide(
     hashes: Mapping[str, RowHash],
 ) -> int:
     rechecks_after_s = platform.tuning.index.rechecks_after_s
-    looks: list[tuple[str, str, str, str | None, int]] = []
+    looks: list[Look] = []
     later: list[_Due] = []
     ended: list[str] = []
     found = 0
@@ -192,15 +204,15 @@ def _decide(
         differs = row.differs(hashes.get(row.entity_id))
         last = row.looks + 1 >= len(rechecks_after_s)
         found += differs
-        if not differs and not last and not (row.asked and row.in_ledger):
+        if not differs and not last and not (row.messages and row.in_ledger):
             later.append(row)
             continue
         ended.append(row.entity_id)
-        if row.asked:
+        if row.messages:
             # The drain answers the messages, by the row, or by giving the entity up for good.
-            looks += [(row.entity_id, *message, 0 if differs else LAST_LOOK) for message in row.asked]
+            looks += [Look(row.entity_id, *message, 0 if differs else LAST_LOOK) for message in row.messages]
         elif differs:
-            looks.append((row.entity_id, MessageKind.ENTITY.value, LOOK_SUBJECT, None, 0))
+            looks.append(Look(row.entity_id))
     insert_looks(platform, connection, entity_type, looks)
     query = platform.postgres.query
     if later:

@@ -17,14 +17,13 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mcp_assets.entities.refs import SLOTS, slot_of
-from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.locks import Lock, lock_name, try_to_hold
 from mcp_assets.stores.postgres.rows import by_id
 from mcp_assets.stores.source_tables.slot_comparison import Comparison
-from mcp_assets.sync.index.event_rechecks import LAST_LOOK, LOOK_SUBJECT, insert_looks
+from mcp_assets.sync.index.event_rechecks import LAST_LOOK, Look, insert_looks
 from mcp_assets.sync.index.mass_delete import is_mass
 from mcp_assets.sync.sums import add_fields
 
@@ -225,8 +224,8 @@ class _KnownFinding:
 
     source_hash: str | None
     first_pass: int
-    asked: bool
-    """It got a look."""
+    has_look: bool
+    """A look at it was put into the inbox."""
     changed_since: bool
     """The ledger row changed after its look."""
 
@@ -266,17 +265,17 @@ def _act(
             if before is not None and before.source_hash != source_hash:
                 before = None
             first_pass = before.first_pass if before is not None else number
-            asked = before is not None and before.asked and not before.changed_since
+            has_look = before is not None and before.has_look and not before.changed_since
             certain = source_hash is not None or (few_vanished and first_pass < number)
             findings.append(
-                _SweptRow(entity_id, source_hash, first_pass, certain and not asked and entity_id not in waiting)
+                _SweptRow(entity_id, source_hash, first_pass, certain and not has_look and entity_id not in waiting)
             )
     asking = [finding.entity_id for finding in findings if finding.asks]
     insert_looks(
         platform,
         session,
         entity_type,
-        [(entity_id, MessageKind.ENTITY.value, LOOK_SUBJECT, None, LAST_LOOK) for entity_id in asking],
+        [Look(entity_id, attempts=LAST_LOOK) for entity_id in asking],
     )
     if findings:
         session.execute(

@@ -150,15 +150,16 @@ WHERE replayed_at IS NULL GROUP BY 1, 2 ORDER BY 1, 2
 -- name: heartbeat
 -- Records that a drain, or the sensor of sync requests, is alive.
 INSERT INTO {schema}.drains (entity_type, run_id) VALUES (%(entity_type)s, %(run_id)s)
-ON CONFLICT (entity_type, run_id) DO UPDATE SET beat_at = now()
+ON CONFLICT (entity_type, run_id) DO UPDATE SET heartbeat_at = now()
 
 -- name: leave_drain
 -- Deletes the heartbeat of a drain that ends, and those of drains that were killed over an hour ago.
-DELETE FROM {schema}.drains WHERE entity_type = %(entity_type)s AND (run_id = %(run_id)s OR beat_at < now() - interval '1 hour')
+DELETE FROM {schema}.drains
+WHERE entity_type = %(entity_type)s AND (run_id = %(run_id)s OR heartbeat_at < now() - interval '1 hour')
 
 -- name: drains
 -- The last heartbeat of each drain, and whether a session holds the drain lock of its type.
-SELECT drains.entity_type, drains.run_id, extract(epoch FROM now() - drains.beat_at)::float8 AS age_s,
+SELECT drains.entity_type, drains.run_id, extract(epoch FROM now() - drains.heartbeat_at)::float8 AS age_s,
        EXISTS (
            SELECT FROM pg_locks
            WHERE locktype = 'advisory' AND granted AND objsubid = 1

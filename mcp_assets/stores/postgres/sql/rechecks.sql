@@ -1,14 +1,15 @@
 -- name: note_rechecks
 -- Notes entities to be rechecked; the delays of a noted entity start again. The times are those of the clock,
 -- because the transaction of a drain may be long.
-INSERT INTO {schema}.rechecks AS known (entity_type, entity_id, noted_at, due_at, asked)
+INSERT INTO {schema}.rechecks AS known (entity_type, entity_id, noted_at, due_at, messages)
 SELECT %(entity_type)s, entity_id, clock_timestamp(), clock_timestamp() + %(after_s)s * interval '1 second',
-       asked::jsonb
-FROM unnest(%(entity_id)s::text[], %(asked)s::text[]) AS early (entity_id, asked)
+       messages::jsonb
+FROM unnest(%(entity_id)s::text[], %(messages)s::text[]) AS early (entity_id, messages)
 ORDER BY entity_id
 ON CONFLICT (entity_type, entity_id) DO UPDATE
 SET noted_at = excluded.noted_at, due_at = excluded.due_at, looks = 0,
-    asked = CASE WHEN known.asked @> excluded.asked THEN known.asked ELSE known.asked || excluded.asked END
+    messages = CASE WHEN known.messages @> excluded.messages THEN known.messages
+                    ELSE known.messages || excluded.messages END
 
 -- name: due_recheck_types
 -- Entity types with rechecks that are due.
@@ -16,7 +17,7 @@ SELECT entity_type FROM {schema}.rechecks WHERE due_at <= now() GROUP BY entity_
 
 -- name: due_rechecks
 -- Rechecks that are due, locked, each with the ledger row of its entity if there is one.
-SELECT due.entity_id, due.looks, due.asked, ledger.entity_id IS NOT NULL AS in_ledger, ledger.origin,
+SELECT due.entity_id, due.looks, due.messages, ledger.entity_id IS NOT NULL AS in_ledger, ledger.origin,
        ledger.source_hash, ledger.deleted_at IS NOT NULL AS deleted
 FROM {schema}.rechecks AS due LEFT JOIN {schema}.entities AS ledger USING (entity_type, entity_id)
 WHERE due.entity_type = %(entity_type)s AND due.due_at <= now()

@@ -21,10 +21,10 @@ WHERE entity_type = %(entity_type)s
 
 -- name: sweep_findings
 -- What earlier passes found of these rows, and whether the ledger row changed after its look.
-SELECT finding.entity_id, finding.source_hash, finding.first_pass, finding.asked_at IS NOT NULL AS asked, EXISTS (
+SELECT finding.entity_id, finding.source_hash, finding.first_pass, finding.look_at IS NOT NULL AS has_look, EXISTS (
     SELECT FROM {schema}.entities AS ledger
     WHERE ledger.entity_type = finding.entity_type AND ledger.entity_id = finding.entity_id
-      AND ledger.changed_at > finding.asked_at
+      AND ledger.changed_at > finding.look_at
 ) AS changed_since
 FROM {schema}.sweep_findings AS finding
 WHERE finding.entity_type = %(entity_type)s AND finding.entity_id = ANY(%(ids)s)
@@ -32,7 +32,7 @@ WHERE finding.entity_type = %(entity_type)s AND finding.entity_id = ANY(%(ids)s)
 -- name: keep_sweep_findings
 -- Keeps the rows of a slice that differ. The time of a look stays while the row differs in the same way.
 INSERT INTO {schema}.sweep_findings AS known
-    (entity_type, entity_id, slot, source_hash, first_pass, seen_pass, asked_at)
+    (entity_type, entity_id, slot, source_hash, first_pass, seen_pass, look_at)
 SELECT %(entity_type)s, entity_id, slot, source_hash, first_pass, %(pass)s,
        CASE WHEN asks THEN clock_timestamp() END
 FROM unnest(%(entity_id)s::text[], %(slot)s::integer[], %(source_hash)s::text[], %(first_pass)s::bigint[],
@@ -40,8 +40,8 @@ FROM unnest(%(entity_id)s::text[], %(slot)s::integer[], %(source_hash)s::text[],
 ORDER BY entity_id
 ON CONFLICT (entity_type, entity_id) DO UPDATE
 SET source_hash = excluded.source_hash, first_pass = excluded.first_pass, seen_pass = excluded.seen_pass,
-    asked_at = CASE WHEN excluded.asked_at IS NOT NULL THEN excluded.asked_at
-                    WHEN known.source_hash IS NOT DISTINCT FROM excluded.source_hash THEN known.asked_at END
+    look_at = CASE WHEN excluded.look_at IS NOT NULL THEN excluded.look_at
+                   WHEN known.source_hash IS NOT DISTINCT FROM excluded.source_hash THEN known.look_at END
 
 -- name: forget_sweep_findings
 -- Deletes findings about rows of the slice that do not differ any more.
