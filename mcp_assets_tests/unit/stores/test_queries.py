@@ -17,7 +17,6 @@ def names_in_files() -> list[str]:
 
 def first_lines() -> dict[str, str]:
     files = resources.files("mcp_assets.stores.postgres").joinpath("sql").iterdir()
-    files = (file for file in files if file.name != "links.sql")
     return {
         name: line
         for file in files
