@@ -34,7 +34,7 @@ from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.counts import LinkCounts
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import mark_shards
-from mcp_assets.sync.link.semantic_neighbours import LIST_HITS, QUERIES_A_REQUEST
+from mcp_assets.sync.link.semantic_neighbours import QUERIES_A_REQUEST
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 
 _CHANGED_EACH = 100
@@ -82,7 +82,9 @@ def ask_alone(settings: Settings, refs: list[EntityRef]) -> float:
         for start in range(0, len(refs), QUERIES_A_REQUEST):
             asking = [QueryPoint(str(point_id(ref)), held[ref.type]) for ref in refs[start : start + QUERIES_A_REQUEST]]
             for collection in held.values():
-                platform.qdrant.nearest(collection, asking, limit=LIST_HITS, floor=lowest, exact=True)
+                platform.qdrant.nearest(
+                    collection, asking, limit=platform.tuning.link.list_hits, floor=lowest, exact=True
+                )
         return time.perf_counter() - began
 
 

@@ -53,6 +53,54 @@ class IndexTuning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinkTuning:
+    """Of `sync.link`: when a linker rebuilds all lists, how much it does at once, and what it asks Qdrant for."""
+
+    rebuild_from: int = 500
+    """Changed entities from which on all lists may be rebuilt; see `rebuild_share`."""
+
+    rebuild_share: float = 0.08
+    """All lists are rebuilt when at least `rebuild_from` entities have changed, and this share of all living ones: the
+    search for the reach of a changed entity costs about ten times one for a list."""
+
+    changes_at_once: int = 200
+    """Changed entities in one transaction: while it is open, it blocks all others that change edges."""
+
+    changes_in_rebuild_at_once: int = 500
+    """As `changes_at_once`, of changes that a rebuild covers: each costs less, because no list of others is
+    compared."""
+
+    referring_at_once: int = 2_000
+    """Entities whose reference edges are resolved in one transaction, so that none takes minutes. A key may have more
+    users: the others are marked for the next transaction."""
+
+    lists_at_once: int = 500
+    """Marks in a batch, whose lists are written in one transaction. Chosen, not measured: a larger batch costs fewer
+    commits and reads, and keeps other transactions that change edges waiting for longer."""
+
+    batches_between_changes: int = 20
+    """Batches of lists that are written before changes are looked for again, so that they wait some seconds at most."""
+
+    batches_prefetched: int = 8
+    """Batches that are prefetched at a time: some megabytes each. Chosen, not measured: more batches bridge a longer
+    batch of changes, and are lost if a change makes them invalid."""
+
+    list_hits: int = 24
+    """Hits that a query for a list asks for. The list holds 20. It needs one more, because the last hit may tie with
+    points that are left out; a few more make up for hits whose entity is gone."""
+
+    reach_hits: int = 1_000
+    """Hits that a query for the reach of an entity asks for at first; twice as many while that does not go down to the
+    threshold."""
+
+    reach_queries_a_request: int = 10
+    """Queries for the reach in one request: up to 10,000 hits an answer, some megabytes."""
+
+    entities_kept: int = 100_000
+    """Points whose entities are cached, at most: some twenty megabytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InboxTuning:
     """Of `sync.inbox`: intake, drains, when a run is asked for, warnings, and the outbox."""
 
@@ -136,6 +184,7 @@ class Tuning:
     stores: StoreTuning = field(default_factory=StoreTuning)
     collections: CollectionTuning = field(default_factory=CollectionTuning)
     index: IndexTuning = field(default_factory=IndexTuning)
+    link: LinkTuning = field(default_factory=LinkTuning)
     inbox: InboxTuning = field(default_factory=InboxTuning)
     requests: RequestTuning = field(default_factory=RequestTuning)
     views: ViewTuning = field(default_factory=ViewTuning)

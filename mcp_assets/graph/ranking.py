@@ -33,7 +33,7 @@ Ranking: TypeAlias = tuple[Neighbour, ...]
 
 LIST_AND_RESERVES = LIST_LENGTH + 4
 """Neighbours that are stored of an entity, at most. Four reserves, because a search for a list asks for four hits more
-than the list holds anyway (`LIST_HITS`), so that reserves cost no further query."""
+than the list holds anyway (`list_hits` in `tuning`), so that reserves cost no further query."""
 
 _SCORE = attrgetter("score")
 

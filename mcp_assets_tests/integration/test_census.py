@@ -23,6 +23,7 @@ from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link, link_until_done
+from mcp_assets.tuning import LinkTuning, Tuning
 from mcp_assets_tests.faults import BROKEN, FAULTS, execute
 from mcp_assets_tests.hashing import (
     TASKS,
@@ -136,12 +137,11 @@ def test_clean_censuses_raise_no_false_alarm_with_writers_at_work_or_at_rest(
 
 
 def test_an_edge_to_an_entity_that_is_gone_is_no_fault_while_a_rebuild_has_not_reached_its_source(
-    make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
+    make_platform: Callable[..., Platform],
 ) -> None:
     platform = make_platform(embedder=HashEmbedder(), shards=1)
     fill(platform, 20)
-    monkeypatch.setattr("mcp_assets.sync.link.linker.REBUILD_FROM", 1)
-    monkeypatch.setattr("mcp_assets.sync.link.linker.REBUILD_SHARE", 0.0)
+    platform.tuning = Tuning(link=LinkTuning(rebuild_from=1, rebuild_share=0.0))
     remove(platform, "tasks", "t3")
     for _ in full_sync(platform, "task", [0]):
         pass

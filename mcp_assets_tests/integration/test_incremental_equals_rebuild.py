@@ -16,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.platform import Platform
-from mcp_assets.sync.link import changes, linker, prefetch, semantic_neighbours
+from mcp_assets.tuning import LinkTuning, Tuning
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, shorten_lists
 from mcp_assets_tests.machine import LIMIT, Workspace
 from mcp_assets_tests.machine_steps import STEPS, Steps
@@ -57,16 +57,24 @@ def machine(
     way: Way, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], Workspace]:
     """Makes the state machine on a platform that links in that way, with every bound so small that it is met."""
-    monkeypatch.setattr(linker, "REBUILD_FROM", way.rebuild_from)
-    monkeypatch.setattr(linker, "CHANGES_AT_ONCE", 5)
-    monkeypatch.setattr(linker, "CHANGES_IN_REBUILD_AT_ONCE", 5)
-    monkeypatch.setattr(linker, "_LISTS_BETWEEN_CHANGES", 2)
-    monkeypatch.setattr(prefetch, "LISTS_AT_ONCE", 2)
-    monkeypatch.setattr(changes, "REFERRING_AT_ONCE", 4)
-    monkeypatch.setattr(semantic_neighbours, "REACH_HITS", 2)
-    monkeypatch.setattr(semantic_neighbours, "LIST_HITS", 2)
+    tuning = LinkTuning(
+        rebuild_from=way.rebuild_from,
+        changes_at_once=5,
+        changes_in_rebuild_at_once=5,
+        batches_between_changes=2,
+        lists_at_once=2,
+        referring_at_once=4,
+        reach_hits=2,
+        list_hits=2,
+    )
     shorten_lists(monkeypatch, LIMIT, LIMIT + way.reserves)
-    platform = make_platform(embedder=AngleEmbedder(threshold=0.8), types=TYPES, tag_candidates=4, chunk_size=8_000)
+    platform = make_platform(
+        embedder=AngleEmbedder(threshold=0.8),
+        tuning=Tuning(link=tuning),
+        types=TYPES,
+        tag_candidates=4,
+        chunk_size=8_000,
+    )
     create_source_tables(platform)
 
     class OnThisPlatform(Workspace):

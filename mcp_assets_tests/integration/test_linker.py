@@ -9,9 +9,10 @@ from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeKey, EdgeType
 from mcp_assets.platform import Platform
-from mcp_assets.sync.link import linker, semantic_neighbours
+from mcp_assets.sync.link import linker
 from mcp_assets.sync.link.marks import mark_shards, pending_links
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
+from mcp_assets.tuning import LinkTuning, Tuning
 from mcp_assets_tests.linking import (
     TYPES,
     AngleEmbedder,
@@ -218,13 +219,12 @@ def test_what_was_refused_by_the_embedder_is_linked_by_its_references(world: Pla
 
 
 @pytest.mark.parametrize("rebuild_from", [1, 10_000])
-def test_both_ways_of_linking_make_the_edges_of_a_rebuild(
-    world: Platform, monkeypatch: pytest.MonkeyPatch, rebuild_from: int
-) -> None:
-    monkeypatch.setattr(linker, "REBUILD_FROM", rebuild_from)
-    monkeypatch.setattr(linker, "REBUILD_SHARE", 0.0)
-    for bound, value in (("REACH_HITS", 16), ("_REACH_QUERIES_A_REQUEST", 2), ("ENTITIES_KEPT", 30)):
-        monkeypatch.setattr(semantic_neighbours, bound, value)
+def test_both_ways_of_linking_make_the_edges_of_a_rebuild(world: Platform, rebuild_from: int) -> None:
+    world.tuning = Tuning(
+        link=LinkTuning(
+            rebuild_from=rebuild_from, rebuild_share=0.0, reach_hits=16, reach_queries_a_request=2, entities_kept=30
+        )
+    )
     refs = [EntityRef(name, f"{number:02}") for name in ("task", "page", "memory") for number in range(15)]
     for number, ref in enumerate(refs):
         tags = [f"t{number % 5}", f"u{number % 3}"]
@@ -243,19 +243,19 @@ def test_both_ways_of_linking_make_the_edges_of_a_rebuild(
 
 
 def test_a_change_that_meets_a_list_with_an_entity_gone_during_a_rebuild_updates_that_list(
-    world: Platform, monkeypatch: pytest.MonkeyPatch
+    world: Platform,
 ) -> None:
     for number, ref in enumerate((A, B, C)):
         put(world, ref, f"@{number}", tags=["shared", "other"])
     relink(world)
-    monkeypatch.setattr(linker, "REBUILD_FROM", 1)
+    world.tuning = Tuning(link=LinkTuning(rebuild_from=1))
     delete_source(world, B)
     index(world, B)
     # Until the deletion is linked, and no list is written yet.
     linking = linker.link(world)
     next(linking)
     linking.close()
-    monkeypatch.setattr(linker, "REBUILD_FROM", 10_000)
+    world.tuning = Tuning(link=LinkTuning(rebuild_from=10_000))
     put(world, A, "@0", tags=["shared"])
     relink(world)
     assert {key.target for key in graph(world)} == {A, C}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ from mcp_assets.sync.link.locks import exclusive
 from mcp_assets.sync.link.marks import Reason, mark, pending_links
 from mcp_assets.sync.link.prefetch import Prefetch
 from mcp_assets.sync.link.semantic_neighbours import Answers, SemanticNeighbours
+from mcp_assets.tuning import LinkTuning, Tuning
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, rebuild, relink, shorten_lists, write_source
 from mcp_assets_tests.observing import rows
 
@@ -25,12 +27,12 @@ REFS = [EntityRef("task", letter) for letter in "abcdef"]
 FIRST, LAST = REFS[0], REFS[-1]
 NEW = EntityRef("task", "new")
 
+ONE_LIST_AT_ONCE = LinkTuning(rebuild_from=4, lists_at_once=1)
+
 
 @pytest.fixture
 def world(make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch) -> Platform:
     """Six near entities that were never linked: all lists are rebuilt, one a transaction, all prefetched at once."""
-    monkeypatch.setattr(linker, "REBUILD_FROM", 4)
-    monkeypatch.setattr(prefetch, "LISTS_AT_ONCE", 1)
     ask = Prefetch._ask
 
     def ask_and_wait(self: Prefetch, *args: object) -> prefetch.PrefetchedBatch:
@@ -55,7 +57,7 @@ def world(make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatc
 
 
 def angles(make_platform: Callable[..., Platform]) -> Platform:
-    return make_platform(embedder=AngleEmbedder(), types=TYPES)
+    return make_platform(embedder=AngleEmbedder(), tuning=Tuning(link=ONE_LIST_AT_ONCE), types=TYPES)
 
 
 def put(platform: Platform, ref: EntityRef, angle: int) -> None:
@@ -149,7 +151,7 @@ def test_of_a_hub_in_the_lists_of_very_many_only_those_whose_turn_comes_first_ar
         asked.update(points)
         return {}
 
-    monkeypatch.setattr(prefetch, "_WINDOW", 2)
+    world.tuning = Tuning(link=replace(ONE_LIST_AT_ONCE, batches_prefetched=2))
     monkeypatch.setattr(SemanticNeighbours, "answer", answer)
     with Prefetch(world, SemanticNeighbours(world)) as prefetch_:
         prefetch_.ask_early(set(REFS))
@@ -157,9 +159,9 @@ def test_of_a_hub_in_the_lists_of_very_many_only_those_whose_turn_comes_first_ar
 
 
 def test_a_newcomer_that_an_answer_named_too_early_is_named_once_it_is_linked(
-    world: Platform, monkeypatch: pytest.MonkeyPatch
+    world: Platform,
 ) -> None:
-    monkeypatch.setattr(prefetch, "_WINDOW", 1)
+    world.tuning = Tuning(link=replace(ONE_LIST_AT_ONCE, batches_prefetched=1))
     with changes_linked(world) as linking:
         next(linking)
         put(world, NEW, 1)

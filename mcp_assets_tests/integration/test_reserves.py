@@ -9,8 +9,8 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeKey, EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.link import linker
 from mcp_assets.sync.link.prefetch import Prefetch
+from mcp_assets.tuning import LinkTuning, Tuning
 from mcp_assets_tests.linking import (
     TYPES,
     AngleEmbedder,
@@ -36,10 +36,10 @@ def world(make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatc
     create_source_tables(platform)
     for ref, angle in ((A, 0), (B, 10), (C, 20), (D, 30)):
         put(platform, ref, angle)
-    with monkeypatch.context() as first:
-        # As on a new site, all lists are rebuilt, and no vector has a move number.
-        first.setattr(linker, "REBUILD_FROM", 1)
-        relink(platform)
+    # As on a new site, all lists are rebuilt, and no vector has a move number.
+    platform.tuning = Tuning(link=LinkTuning(rebuild_from=1))
+    relink(platform)
+    platform.tuning = Tuning()
     assert listed(platform, A) == [B]
     return platform
 

@@ -16,10 +16,6 @@ from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 from mcp_assets.sync.link.stored_lists import StoredLists, record_move, write_cut_offs_and_reserves
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
 
-REFERRING_AT_ONCE = 2_000
-"""Entities whose reference edges are resolved in one transaction, so that none takes minutes. A key may have more
-users: the others are marked for the next transaction."""
-
 SEMANTIC, TOPICAL = EdgeType.SEMANTIC_SIMILARITY, EdgeType.TOPICAL_RELEVANCE
 REFERENCE_TYPES = (EdgeType.SEQUENTIAL_DEPENDENCY, EdgeType.CONCEPTUAL_HIERARCHY, EdgeType.CROSS_REFERENCE)
 
@@ -75,7 +71,8 @@ class ChangeLinker:
         """Remove the edges of entities that are gone, and resolve the references that may have changed."""
         referring = changes.referring | {ref for ref, marked in reasons.items() if Reason.REFERENCES in marked}
         writer.write(changes.gone, tuple(EdgeType), [])
-        now = sorted(referring, key=lambda ref: (ref not in reasons, ref))[:REFERRING_AT_ONCE]
+        at_once = self._platform.tuning.link.referring_at_once
+        now = sorted(referring, key=lambda ref: (ref not in reasons, ref))[:at_once]
         mark(self._platform, connection, referring - set(now), Reason.REFERENCES)
         writer.write(now, REFERENCE_TYPES, reference_edges(self._platform, connection, now))
 

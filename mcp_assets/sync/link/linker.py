@@ -36,24 +36,10 @@ from mcp_assets.sync.link.link_state import read_link_states
 from mcp_assets.sync.link.locks import by_index, exclusive, is_sole_linker, require_usable_edges, sole_linker
 from mcp_assets.sync.link.marks import MarksMadeBefore, Reason, pending_links
 from mcp_assets.sync.link.prefetch import Prefetch
-from mcp_assets.sync.link.semantic_neighbours import ENTITIES_KEPT, Answers, Entities, SemanticNeighbours
+from mcp_assets.sync.link.semantic_neighbours import Answers, Entities, SemanticNeighbours
 from mcp_assets.sync.link.stored_lists import write_cut_offs_and_reserves
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
-
-CHANGES_AT_ONCE = 200
-"""Changed entities in one transaction: while it is open, it blocks all others that change edges."""
-
-CHANGES_IN_REBUILD_AT_ONCE = 500
-"""As CHANGES_AT_ONCE, of changes that a rebuild covers: each costs less, because no list of others is compared."""
-
-REBUILD_FROM = 500
-REBUILD_SHARE = 0.08
-"""All lists are rebuilt when at least REBUILD_FROM entities have changed, and this share of all living ones: the search
-for the reach of a changed entity costs about ten times one for a list."""
-
-_LISTS_BETWEEN_CHANGES = 20
-"""Batches of lists that are written before changes are looked for again, so that these wait some seconds at most."""
 
 _WAIT_FOR_OTHERS_S = 0.2
 """Pause before the marks are read again, while another process holds them."""
@@ -97,10 +83,11 @@ def _link_marked(platform: Platform, session: int, enough: Callable[[], bool]) -
     journal = read_journal(platform)
     semantic = SemanticNeighbours(platform)
     analyzed = weighed = False
+    rebuild_from = platform.tuning.link.rebuild_from
     with collected_seldom(), Prefetch(platform, semantic) as prefetch:
         linker = _Linker(platform, session, journal, semantic, prefetch)
-        while not enough() and (marks := pending_links(platform, up_to=REBUILD_FROM)):
-            if marks >= REBUILD_FROM and not analyzed:
+        while not enough() and (marks := pending_links(platform, up_to=rebuild_from)):
+            if marks >= rebuild_from and not analyzed:
                 # If the table was last analysed when all marks were for lists, the planner reads the whole table for
                 # each batch of changes.
                 analyzed = True
@@ -109,7 +96,7 @@ def _link_marked(platform: Platform, session: int, enough: Callable[[], bool]) -
                 yield report
                 if enough():
                     return
-            if marks >= REBUILD_FROM and not weighed:
+            if marks >= rebuild_from and not weighed:
                 # Without weights all tags weigh the same; lists made so would be made again after the first night.
                 weighed = True
                 _analyze(platform, "linked")
@@ -169,6 +156,7 @@ class _Linker:
         self, platform: Platform, session: int, journal: Journal, semantic: SemanticNeighbours, prefetch: Prefetch
     ) -> None:
         self._platform = platform
+        self._tuning = platform.tuning.link
         self._session = session
         self._journal = journal
         self._semantic = semantic
@@ -189,7 +177,7 @@ class _Linker:
 
     def lists(self) -> Iterator[LinkReport]:
         """Write the lists of some batches of marks."""
-        for batch in self._prefetch.take(_LISTS_BETWEEN_CHANGES):
+        for batch in self._prefetch.take(self._tuning.batches_between_changes):
             report = retrying(self._platform.settings)(self._lists_batch, batch.marks, batch.answers())
             if report.partitions:
                 yield report
@@ -212,7 +200,7 @@ class _Linker:
                 # The new marks for lists are read at once, so that Qdrant is asked while the changes are linked.
                 self._prefetch.invalidate()
                 return _ChangesDone(writer.report, in_rebuild=True, began_rebuild=True)
-            limit = CHANGES_IN_REBUILD_AT_ONCE if in_rebuild else CHANGES_AT_ONCE
+            limit = self._tuning.changes_in_rebuild_at_once if in_rebuild else self._tuning.changes_at_once
             rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": limit})
             reasons: dict[EntityRef, set[Reason]] = {}
             outside_rebuild: set[EntityRef] = set()
@@ -239,17 +227,17 @@ class _Linker:
 
     def _begin_rebuild_if_cheaper(self, connection: Connection) -> bool:
         """Mark all living entities for lists if so many have changed that this is cheaper; returns whether it is."""
-        query = self._platform.postgres.query
+        query, rebuild_from = self._platform.postgres.query, self._tuning.rebuild_from
 
         def changed(up_to: int) -> int:
             # An entity has some marks, one for each reason.
             limit = up_to * len(Reason)
             return _first(connection.execute(query("changes_up_to"), {"limit": limit}).fetchone())
 
-        if changed(REBUILD_FROM) < REBUILD_FROM:
+        if changed(rebuild_from) < rebuild_from:
             return False
-        share = int(REBUILD_SHARE * _first(connection.execute(query("count_all_living")).fetchone()))
-        if share <= REBUILD_FROM or changed(share) >= share:
+        share = int(self._tuning.rebuild_share * _first(connection.execute(query("count_all_living")).fetchone()))
+        if share <= rebuild_from or changed(share) >= share:
             connection.execute(query("cover_changes_by_rebuild"))
             connection.execute(query("mark_all_for_lists"))
             return True
@@ -271,7 +259,7 @@ class _Linker:
                 return writer.report
             living = read_link_states(self._platform, connection, claimed)
             points = {ref: row.point for ref, row in living.items() if row.point}
-            if len(self._entities) > ENTITIES_KEPT:
+            if len(self._entities) > self._tuning.entities_kept:
                 self._entities = {}
             empty = dict.fromkeys(sorted(living), NeighbourList())
             semantic = empty | self._semantic.lists(connection, points, answers, self._entities)

@@ -20,17 +20,9 @@ from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.sync.link.semantic_neighbours import Answers, SemanticNeighbours, merged
 
-LISTS_AT_ONCE = 500
-"""Marks in a batch, whose lists are written in one transaction. Chosen, not measured: a larger batch costs fewer
-commits and reads, and keeps other transactions that change edges waiting for longer."""
-
 _IN_FLIGHT = 2
 """Requests at once: Qdrant works on one while the answer of the other is received. Chosen, not measured: a third one
 would wait at Qdrant, which searches with all of its cores, and delay the searches of changes."""
-
-_WINDOW = 8
-"""Batches that are prefetched at a time: some megabytes each. Chosen, not measured: more batches bridge a longer batch
-of changes, and are lost if a change makes them invalid."""
 
 
 class _ListMark(NamedTuple):
@@ -78,6 +70,7 @@ class Prefetch:
 
     def __init__(self, platform: Platform, semantic: SemanticNeighbours) -> None:
         self._platform = platform
+        self._tuning = platform.tuning.link
         self._semantic = semantic
         self._executor = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="prefetch")
         self._window: deque[PrefetchedBatch] = deque()
@@ -95,9 +88,14 @@ class Prefetch:
     ) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def fill(self, batches: int = _WINDOW) -> None:
-        """Read marks and ask Qdrant about their entities, until `batches` are prefetched or no mark is left."""
-        while len(self._window) < min(batches, _WINDOW) and not self._all_read:
+    def fill(self, batches: int | None = None) -> None:
+        """Read marks and ask Qdrant about their entities, until `batches` are prefetched or no mark is left.
+
+        At most as many batches as the window holds are prefetched; None: so many.
+        """
+        window = self._tuning.batches_prefetched
+        wanted = window if batches is None else min(batches, window)
+        while len(self._window) < wanted and not self._all_read:
             marks = self._next_marks()
             if marks:
                 self._window.append(self._ask(marks))
@@ -110,7 +108,8 @@ class Prefetch:
         Only as many as the window holds are asked about, those whose turn comes first: a hub may be in the lists of
         all entities.
         """
-        points = {ref: str(point_id(ref)) for ref in nsmallest(_WINDOW * LISTS_AT_ONCE, refs)}
+        most = self._tuning.batches_prefetched * self._tuning.lists_at_once
+        points = {ref: str(point_id(ref)) for ref in nsmallest(most, refs)}
         self._early += ((part.keys(), future) for part, future in self._submit(points))
 
     def take(self, batches: int) -> Iterator[PrefetchedBatch]:
@@ -147,7 +146,7 @@ class Prefetch:
         with self._platform.postgres.transaction() as connection:
             rows = connection.execute(
                 self._platform.postgres.query("marked_for_lists"),
-                {"after": self._after, "limit": LISTS_AT_ONCE, "collections": self._semantic.collections},
+                {"after": self._after, "limit": self._tuning.lists_at_once, "collections": self._semantic.collections},
             ).fetchall()
         marks = [_ListMark._make(row) for row in rows]
         if marks:

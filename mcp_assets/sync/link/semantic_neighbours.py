@@ -41,22 +41,8 @@ QUERIES_A_REQUEST = 250
 """Queries for lists in one request: its answer has some 6,000 hits for each collection, and the next is asked while it
 is read."""
 
-LIST_HITS = LIST_LENGTH + 4
-"""Hits that a query for a list asks for. The list needs one more than it holds, because the last hit may tie with
-points that are left out; a few more make up for hits whose entity is gone."""
-
-REACH_HITS = 1_000
-"""Hits that a query for the reach of an entity asks for at first; twice as many while that does not go down to the
-threshold."""
-
-_REACH_QUERIES_A_REQUEST = 10
-"""Up to 10,000 hits an answer: some megabytes."""
-
 _REACH_IN_FLIGHT = 4
 """Requests at once; twice as many answers are held in memory."""
-
-ENTITIES_KEPT = 100_000
-"""Points whose entities are cached, at most: some twenty megabytes."""
 
 Hits = list[tuple[str, float]]
 """Points and their cosines, best first."""
@@ -90,6 +76,7 @@ class SemanticNeighbours:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._tuning = platform.tuning.link
         served = serving_collections(platform)
         profile = serving_profile(platform, served)
         self.profile = profile
@@ -128,10 +115,8 @@ class SemanticNeighbours:
             yield from ((collection, part) for collection in self.collections)
 
     def answer(self, collection: str, points: Mapping[EntityRef, str]) -> Answers:
-        return {
-            ref: {collection: hits}
-            for ref, hits in self._nearest(collection, list(points), points, LIST_HITS, QUERIES_A_REQUEST).items()
-        }
+        found = self._nearest(collection, list(points), points, self._tuning.list_hits, QUERIES_A_REQUEST)
+        return {ref: {collection: hits} for ref, hits in found.items()}
 
     def lists(
         self,
@@ -149,7 +134,7 @@ class SemanticNeighbours:
         unasked = {ref: point for ref, point in points.items() if ref not in answers}
         answered = merged((answers, *(self.answer(*request) for request in self.requests(unasked))))
         hits = {ref: dict(answered.get(ref, {})) for ref in points}
-        limits = {ref: dict.fromkeys(hits[ref], LIST_HITS) for ref in points}
+        limits = {ref: dict.fromkeys(hits[ref], self._tuning.list_hits) for ref in points}
         entities = {} if entities is None else entities
         asked = set(points)
         while asked:
@@ -197,7 +182,7 @@ class SemanticNeighbours:
             in_flight=_REACH_IN_FLIGHT,
             fill=True,
         ):
-            if len(entities) > ENTITIES_KEPT:
+            if len(entities) > self._tuning.entities_kept:
                 entities, entry = {}, {}
             new = {point for answer in hits.values() for point, _ in answer if point not in entities}
             resolved = self._resolve(connection, new)
@@ -222,7 +207,7 @@ class SemanticNeighbours:
             yield from semantic_edges(source, ranking, self.profile.name, self._collection_of)
 
     def _reach_requests(self, refs: Iterable[EntityRef]) -> Iterator[tuple[str, list[EntityRef]]]:
-        for part in pages(sorted(refs), _REACH_QUERIES_A_REQUEST):
+        for part in pages(sorted(refs), self._tuning.reach_queries_a_request):
             yield from ((collection, part) for collection in self.collections)
 
     def _down_to_threshold(
@@ -230,9 +215,9 @@ class SemanticNeighbours:
     ) -> dict[EntityRef, Hits]:
         """All hits of each of `refs` at or above the threshold."""
         found: dict[EntityRef, Hits] = {}
-        limit = REACH_HITS
+        limit = self._tuning.reach_hits
         while refs:
-            hits = self._nearest(collection, refs, points, limit, _REACH_QUERIES_A_REQUEST)
+            hits = self._nearest(collection, refs, points, limit, self._tuning.reach_queries_a_request)
             found |= {ref: answer for ref, answer in hits.items() if len(answer) < limit}
             refs, limit = [ref for ref in refs if ref not in found], limit * 2
         return found

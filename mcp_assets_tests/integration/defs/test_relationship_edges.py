@@ -26,7 +26,7 @@ from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.locks import sole_linker
 from mcp_assets.sync.link.marks import Reason, mark, pending_links
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
-from mcp_assets.tuning import DefsTuning, Tuning
+from mcp_assets.tuning import DefsTuning, LinkTuning, Tuning
 from mcp_assets_tests.integration.defs.conftest import resource_of
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, relink, write_source
 
@@ -186,7 +186,7 @@ def test_a_run_leaves_the_marks_to_another_linker_and_does_not_wait_for_it_even_
 def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_sensor_then_asks_a_run_for(
     world: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linker, "CHANGES_AT_ONCE", 1)
+    world.tuning = Tuning(defs=DefsTuning(marks_left_s=0.0), link=LinkTuning(changes_at_once=1))
     changes = linker._Linker.changes
     batches: list[int] = []
 
@@ -206,7 +206,6 @@ def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_s
     assert len(batches) == 1
     assert pending_links(world, up_to=1) == 1
 
-    world.tuning = Tuning(defs=DefsTuning(marks_left_s=0.0))
     defs = build_defs(world.settings, {"platform": resource_of(world)})
     context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": resource_of(world)})
     (request,) = defs.resolve_sensor_def("relationship_sensor").evaluate_tick(context).run_requests or ()
