@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph.ranking import (
+    LIST_AND_RESERVES,
     LIST_LENGTH,
     UNKNOWN_LIST,
     Neighbour,
@@ -19,6 +20,7 @@ from mcp_assets.graph.ranking import (
     update_lists,
     updated_list,
 )
+from mcp_assets.tuning import LinkTuning
 from mcp_assets_tests.unit.graph.samples import A, B, C
 
 D, E = EntityRef("task", "D"), EntityRef("task", "E")
@@ -39,6 +41,10 @@ def test_a_list_has_twenty_places() -> None:
     neighbours = [Neighbour(EntityRef("task", f"{number:02}"), 0.5) for number in range(25)]
     assert ranked(neighbours) == tuple(neighbours[:20])
     assert LIST_LENGTH == 20
+
+
+def test_a_search_for_a_list_finds_its_reserves_too() -> None:
+    assert LinkTuning().list_hits >= LIST_AND_RESERVES
 
 
 FULL = NeighbourList(listed((A, 0.9), (B, 0.8), (C, 0.7)), 0.7)
