@@ -34,8 +34,9 @@ from typing import Any
 import psycopg
 from harness import CHECKOUT, report, say
 from pydantic import SecretStr
+from storming.away import CELLS, stores
 from storming.oracle import Findings, examine
-from storming.outages import CELLS, RESULTS_STREAM, Cell, cell, stores, table
+from storming.outages import RESULTS_STREAM, Cell, cell, table
 from storming.recovery import recover
 from storming.running import DIMENSION, ProcessClass, Running, running
 from storming.workload import Truth, Workload

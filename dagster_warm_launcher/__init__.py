@@ -1,7 +1,7 @@
 """The warm run launcher: runs in processes forked from one that has Dagster and the code location imported.
 
 What belongs here: the plug-ins for dagster.yaml, the forkserver they start, and what a forked run does. Nothing here
-knows what the runs compute: the package imports nothing but Dagster and psutil.
+knows what the runs compute: the package imports nothing but Dagster, psutil and, for the storage, dagster-postgres.
 """
 
 from typing import TYPE_CHECKING

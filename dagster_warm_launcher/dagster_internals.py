@@ -1,4 +1,4 @@
-"""Every name that this package takes from Dagster and that is not in its public interface.
+"""Every name that launcher and queue take from Dagster and that is not in its public interface.
 
 Dagster promises nothing about these names. README.md says how to move to another version.
 """

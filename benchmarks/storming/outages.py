@@ -1,94 +1,58 @@
 """Outages: each store and the provider, each way of being away, one cell after the other on the running platform.
 
-In every cell rows change and events come while the outage lasts, and a request is asked. What is looked at: whether
-`status` answers in time and says what is wrong, whether anything is deleted, whether the request is answered only once
-it is true, and whether everything is right by itself some time after the outage has ended.
+While an outage lasts, rows change, events come and one request is sent. A cell is passed if `status` answers in time
+and says what is wrong, nothing is deleted, the request is answered only when the answer is true, and all stores are
+right again by themselves some time after the end of the outage.
 """
 
-import asyncio
-import json
 import re
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from itertools import count
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import nats
-import psutil
 import psycopg
-from nats.js.api import DiscardPolicy, StreamConfig
 from pydantic import SecretStr
 from qdrant_client import QdrantClient
 
-from mcp_assets.embedded import stack
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.consistency.checks import evaluate
+from storming.away import Kind, Stores, Where, outage
 from storming.oracle import COLLECTIONS, examine
-from storming.proxy import Mode, Proxy
 from storming.running import Running
 from storming.workload import Request, Row, Truth, Workload, Write
 from storming.world import World, answered
 
 _OUTAGE_S = 25.0
+"""Longer than a tick of a sensor and a launch of a run, so that both meet the outage, and short, because 20 cells have
+such an outage."""
+
 _FROZEN_S = 90.0
+"""Longer than the time-outs of the stores (Qdrant 30 s, PostgreSQL 25 s, NATS 20 s), because a frozen server is noticed
+only by them. The provider's, three times 60 s, are longer: its outage ends before them."""
+
 _HEAL_S = 240.0
+"""Bound for the time until all is right: the longest that docs/outages.md has is 84 s, and a busy machine is slower."""
+
 _STATUS_S = 60.0
-"""A `status` that takes so much longer than on calm stores is a hang: each store's own time-outs are within that."""
+"""A `status` that takes so much longer than on calm stores hangs, because each store's own time-outs end before."""
 
 RESULTS_STREAM = "MCP_ASSETS_RESULTS"
+"""The default of the setting."""
 
 _CHECK_AFTER_S = 12.0
-"""By then a run has met the outage."""
+"""The checks are evaluated so long after the outage has begun: by then a run has met it."""
 
 _numbers = count(1)
 
 _STEPS = 12
-"""Changes that are made during an outage."""
-
-
-class Kind(StrEnum):
-    """In which way a store or provider is away."""
-
-    DOWN = "down"
-    FROZEN = "frozen"
-    REFUSING = "refusing"
-    SLOW = "slow"
-    GARBAGE = "garbage"
-    FULL = "full"
-    QUOTA = "quota"
-
-
-class Where(StrEnum):
-    """What is away."""
-
-    POSTGRES = "postgres"
-    NATS = "nats"
-    QDRANT = "qdrant"
-    PROVIDER = "provider"
-
-
-CELLS = [
-    *((where, kind) for where in (Where.POSTGRES, Where.NATS, Where.QDRANT) for kind in Kind if kind is not Kind.QUOTA),
-    *((Where.PROVIDER, kind) for kind in Kind if kind is not Kind.FULL),
-]
-"""All 24."""
-
-_MODES = {
-    Kind.DOWN: Mode.DOWN,
-    Kind.REFUSING: Mode.REFUSING,
-    Kind.SLOW: Mode.SLOW,
-    Kind.GARBAGE: Mode.GARBAGE,
-}
+"""Changes that are made during an outage: enough for several batches of each entity type."""
 
 
 @dataclass(slots=True)
@@ -106,9 +70,9 @@ class Cell:
     status: list[str] = field(default_factory=list)
     """What `mcp-assets status` said was unavailable."""
     checks: list[str] = field(default_factory=list)
-    """What the checks of intake and provider said, those that did not pass."""
+    """What the checks of intake, provider and collections said that did not pass."""
     checks_s: float | None = None
-    """What both took together."""
+    """Seconds that all of them took together."""
     runs: list[str] = field(default_factory=list)
     """Errors of runs that failed."""
     run_counts: dict[str, int] = field(default_factory=dict)
@@ -124,69 +88,13 @@ class Cell:
         return {**asdict(self), "where": self.where.value, "kind": self.kind.value, "ok": self.ok}
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """The real stores, where the world and the oracle reach them, and the proxies that the platform uses."""
-
-    addresses: stack.StackAddresses
-    provider_url: str
-    proxies: Mapping[Where, Proxy]
-    state_dir: Path
-
-    @property
-    def database_url(self) -> str:
-        assert self.addresses.database_url is not None
-        return self.addresses.database_url
-
-    @property
-    def nats_url(self) -> str:
-        assert self.addresses.nats_url is not None
-        return self.addresses.nats_url
-
-    @property
-    def qdrant_url(self) -> str:
-        assert self.addresses.qdrant_url is not None
-        return self.addresses.qdrant_url
-
-    def variables(self) -> dict[str, str]:
-        """Environment variables that lead the platform through the proxies."""
-        user = urlsplit(self.database_url).username
-        return {
-            "DATABASE_URL": f"postgresql://{user}:unused@127.0.0.1:{self.proxies[Where.POSTGRES].port}/mcp",
-            "NATS_URL": f"nats://127.0.0.1:{self.proxies[Where.NATS].port}",
-            "QDRANT_URL": f"http://127.0.0.1:{self.proxies[Where.QDRANT].port}",
-            "OPENAI_BASE_URL": f"http://127.0.0.1:{self.proxies[Where.PROVIDER].port}/v1",
-        }
-
-
-@contextmanager
-def stores(folder: Path, provider_url: str) -> Iterator[Stores]:
-    """Real stores in `folder`, and a proxy before each of them and before the provider."""
-    with ExitStack() as opened:
-        state_dir = folder / ".stores"
-        addresses = opened.enter_context(stack.running(list(stack.Part), state_dir))
-        assert addresses.database_url and addresses.nats_url and addresses.qdrant_url
-        query = parse_qs(urlsplit(addresses.database_url).query)
-        targets: dict[Where, tuple[str, int] | str] = {
-            Where.POSTGRES: f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}",
-            Where.NATS: _host_port(addresses.nats_url),
-            Where.QDRANT: _host_port(addresses.qdrant_url),
-            Where.PROVIDER: _host_port(provider_url),
-        }
-        proxies = {
-            where: opened.enter_context(Proxy(target, http=where in (Where.QDRANT, Where.PROVIDER)))
-            for where, target in targets.items()
-        }
-        yield Stores(addresses, provider_url, proxies, state_dir)
-
-
 def cell(
     platform: Running, there: Stores, world: World, workload: Workload, settings: Settings, where: Where, kind: Kind
 ) -> Cell:
     """Go through one outage, from a platform at rest to a platform at rest."""
     result = Cell(where, kind)
     began = time.time()
-    # What the steps themselves delete is little; an outage that looks like nothing there would delete all.
+    # The steps delete a few points. A platform that took the outage for empty stores would delete all.
     least = _points(there) - 3 * _STEPS
     probe = _probe(workload)
     calm = time.monotonic()
@@ -211,101 +119,13 @@ def cell(
         result.wrong.append("rows or events could not be written for five minutes")
     checking.join(300)
     if checking.is_alive():
-        result.wrong.append("two checks did not end within five minutes")
+        result.wrong.append("the checks did not end within five minutes")
     result.healed_s = _heal(platform, settings, workload.truth, healing)
     if result.healed_s is None:
         found = examine(settings, workload.truth, edges=False)
         result.wrong += ["not healed", *found.examples()[:5]]
     _operators_view(there, began, result)
     return result
-
-
-@contextmanager
-def outage(there: Stores, where: Where, kind: Kind) -> Iterator[None]:
-    """The store or provider is away in this way while the block runs."""
-    if kind is Kind.FROZEN:
-        frozen = _freeze(there, where)
-        try:
-            yield
-        finally:
-            for process in frozen:
-                with suppress(psutil.NoSuchProcess):
-                    process.resume()
-        return
-    begin, end = _switch(there, where, kind)
-    begin()
-    try:
-        yield
-    finally:
-        end()
-
-
-def _switch(there: Stores, where: Where, kind: Kind) -> tuple[Callable[[], None], Callable[[], None]]:
-    """What begins the outage, and what ends it."""
-    proxy = there.proxies[where]
-    if kind in _MODES:
-        return lambda: proxy.set(_MODES[kind]), lambda: proxy.set(Mode.PASS)
-    match where:
-        case Where.POSTGRES:
-            return lambda: _read_only(there, on=True), lambda: _read_only(there, on=False)
-        case Where.NATS:
-            return lambda: _full_stream(there, full=True), lambda: _full_stream(there, full=False)
-        case Where.QDRANT:
-            return lambda: proxy.set(Mode.NO_SPACE), lambda: proxy.set(Mode.PASS)
-        case Where.PROVIDER:
-            return lambda: _fault(there, "insufficient_quota"), lambda: _fault(there, None)
-
-
-def _freeze(there: Stores, where: Where) -> list[psutil.Process]:
-    """SIGSTOP the server and its children."""
-    words = {Where.POSTGRES: "postgres", Where.NATS: "nats-server", Where.QDRANT: "mcp_assets.embedded.qdrant"}
-    frozen = []
-    if where is Where.PROVIDER:
-        ours = psutil.Process().children()
-        frozen += [process for process in ours if "mcp_assets_tests.openai_stub" in process.cmdline()]
-    else:
-        supervisor = psutil.Process(stack.status(there.state_dir).supervisor_pid or 0)
-        for server in supervisor.children():
-            if any(words[where] in word for word in server.cmdline()):
-                frozen += [server, *server.children(recursive=True)]
-    for process in frozen:
-        process.suspend()
-    return frozen
-
-
-def _read_only(there: Stores, *, on: bool) -> None:
-    """Every new transaction of the platform's own sessions is refused its writes; the world's ask for theirs."""
-    with psycopg.connect(there.database_url, autocommit=True) as connection:
-        connection.execute("SET default_transaction_read_only = off")
-        connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if on else 'off'}")
-        connection.execute("SELECT pg_reload_conf()")
-
-
-def _full_stream(there: Stores, *, full: bool) -> None:
-    async def change() -> None:
-        client = await nats.connect(there.nats_url)
-        try:
-            context = client.jetstream()
-            names = [info.config.name for info in await context.streams_info()]
-            for name in filter(None, names):
-                info = await context.stream_info(name)
-                config: StreamConfig = info.config
-                config.max_bytes = max(1, info.state.bytes) if full else -1
-                config.discard = DiscardPolicy.NEW if full else DiscardPolicy.OLD
-                await context.update_stream(config)
-        finally:
-            await client.close()
-
-    asyncio.run(change())
-
-
-def _fault(there: Stores, kind: str | None) -> None:
-    url = f"{there.provider_url.removesuffix('/v1')}/faults"
-    urllib.request.urlopen(urllib.request.Request(url, method="DELETE")).close()
-    faults: list[dict[str, Any]] = [{"kind": "latency", "times": None, "latency_s": 0.2}]
-    faults += [{"kind": kind, "times": None}] if kind is not None else []
-    for fault in faults:
-        urllib.request.urlopen(urllib.request.Request(url, json.dumps(fault).encode())).close()
 
 
 def _probe(workload: Workload) -> tuple[Write, Request]:
@@ -339,7 +159,7 @@ def _work(world: World, workload: Workload, probe: tuple[Write, Request]) -> Non
 def _look(platform: Running, result: Cell) -> None:
     began = time.monotonic()
     try:
-        told = platform.status()
+        said = platform.status()
     except RuntimeError as error:
         result.wrong.append(f"status ended without an answer: {str(error)[:300]}")
         return
@@ -351,7 +171,7 @@ def _look(platform: Running, result: Cell) -> None:
         result.status_s_max = max(result.status_s_max, seconds)
         if seconds > _STATUS_S + result.status_s_calm:
             result.wrong.append(f"status took {seconds:.0f} s")
-    for sentence in (*told["pending"]["unavailable"], *told["pending"]["provider"]):
+    for sentence in (*said["pending"]["unavailable"], *said["pending"]["provider"]):
         if sentence not in result.status:
             result.status.append(sentence)
 
@@ -439,9 +259,3 @@ def _short(texts: list[str]) -> str:
     if not texts:
         return "–"
     return texts[0].splitlines()[0].replace("|", "/")[:160]
-
-
-def _host_port(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    assert parts.hostname and parts.port
-    return parts.hostname, parts.port

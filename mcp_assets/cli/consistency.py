@@ -1,7 +1,7 @@
 """Commands about consistency: compare the stores with the source of truth, and mend what differs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -66,29 +66,31 @@ def validate(
         if export is not None:
             _export(platform, export)
     if json:
-        print_json(
-            {
-                "checked": report.checked,
-                "found": report.found,
-                "mended": report.mended,
-                "left": report.left,
-                "live_by_events": report.by_events,
-                "live_by_events_examples": [str(ref) for ref in report.by_events_examples],
-                "given_up": [str(ref) for ref in report.given_up],
-                "embedded": report.embedded,
-                "refused": report.refused,
-                "examples": [
-                    {"kind": one.kind, "entity": str(one.ref) if one.ref else None, "detail": one.detail}
-                    for one in report.examples
-                ],
-            }
-        )
+        print_json(_as_json(report))
     else:
         _show(report, repair=repair)
         if export is not None:
             say(f"the report is in {export}")
     if report.unfinished:
         raise typer.Exit(Exit.FAILED)
+
+
+def _as_json(report: "Validation") -> dict[str, Any]:
+    return {
+        "checked": report.checked,
+        "found": report.found,
+        "mended": report.mended,
+        "left": report.left,
+        "live_by_events": report.by_events,
+        "live_by_events_examples": [str(ref) for ref in report.by_events_examples],
+        "given_up": [str(ref) for ref in report.given_up],
+        "embedded": report.embedded,
+        "refused": report.refused,
+        "examples": [
+            {"kind": one.kind, "entity": str(one.ref) if one.ref else None, "detail": one.detail}
+            for one in report.examples
+        ],
+    }
 
 
 def end(

@@ -37,44 +37,10 @@ class IndexConfig(dg.Config):
 
 def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
     """The multi-asset over all entity types and shards."""
-    tables = [entity_type.source.table for entity_type in settings.entity_types.values() if entity_type.source]
-    upstream = [*map(source_table_key, tables), *map(stream_key, settings.streams)]
-    builder = prepared_by(settings.chunks)
 
     @dg.multi_asset(
         name="index_entities",
-        specs=[
-            dg.AssetSpec(
-                ENTITIES,
-                deps=upstream,
-                skippable=True,
-                description="The ledger: each entity's newest state and its hashes.",
-                kinds={"postgres"},
-                owners=OWNERS,
-                group_name="mcp",
-                code_version=builder,
-            ),
-            dg.AssetSpec(
-                EMBEDDINGS,
-                deps=[ENTITIES],
-                skippable=True,
-                description="Every entity as a point in Qdrant, a long one with points for its chunks.",
-                kinds={"qdrant", settings.provider},
-                owners=OWNERS,
-                group_name="mcp",
-                code_version=f"{settings.profile.name}-{settings.profile.dimension}/{builder}",
-            ),
-            dg.AssetSpec(
-                EDGES,
-                deps=[ENTITIES, EMBEDDINGS],
-                skippable=True,
-                description="Typed, weighted links from each entity of the partition to others, of any type.",
-                kinds={"postgres"},
-                owners=OWNERS,
-                group_name="mcp",
-                code_version=f"{settings.profile.name}-{settings.profile.similarity_threshold}/rules-{RULES_VERSION}",
-            ),
-        ],
+        specs=_index_specs(settings),
         partitions_def=partitions_of(settings),
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
@@ -100,6 +66,43 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
         yield from ()
 
     return index_entities
+
+
+def _index_specs(settings: Settings) -> list[dg.AssetSpec]:
+    tables = [entity_type.source.table for entity_type in settings.entity_types.values() if entity_type.source]
+    builder, profile = prepared_by(settings.chunks), settings.profile
+    return [
+        dg.AssetSpec(
+            ENTITIES,
+            deps=[*map(source_table_key, tables), *map(stream_key, settings.streams)],
+            skippable=True,
+            description="The ledger: each entity's newest state and its hashes.",
+            kinds={"postgres"},
+            owners=OWNERS,
+            group_name="mcp",
+            code_version=builder,
+        ),
+        dg.AssetSpec(
+            EMBEDDINGS,
+            deps=[ENTITIES],
+            skippable=True,
+            description="Every entity as a point in Qdrant, a long one with points for its chunks.",
+            kinds={"qdrant", settings.provider},
+            owners=OWNERS,
+            group_name="mcp",
+            code_version=f"{profile.name}-{profile.dimension}/{builder}",
+        ),
+        dg.AssetSpec(
+            EDGES,
+            deps=[ENTITIES, EMBEDDINGS],
+            skippable=True,
+            description="Typed, weighted links from each entity of the partition to others, of any type.",
+            kinds={"postgres"},
+            owners=OWNERS,
+            group_name="mcp",
+            code_version=f"{profile.name}-{profile.similarity_threshold}/rules-{RULES_VERSION}",
+        ),
+    ]
 
 
 class CensusConfig(dg.Config):
