@@ -122,8 +122,8 @@ def at_rest(platform: Running, settings: Settings, truth: Truth) -> Findings:
         if found is not None and not found:
             return examine(settings, truth, edges=True)
         if before is None or found is None or before.counts() != found.counts():
-            told = "not idle" if found is None else {name: count for name, count in found.counts().items() if count}
-            say(f"waiting for rest: {told}")
+            left = "not idle" if found is None else {name: count for name, count in found.counts().items() if count}
+            say(f"waiting for rest: {left}")
             changed_at = time.monotonic() if found != before else changed_at
         time.sleep(2)
     return found if found is not None else Findings(inbox=["the platform does not come to rest"])
@@ -163,8 +163,8 @@ def provider() -> Iterator[str]:
 def spend(url: str) -> float:
     """Texts that the provider was sent, over the different texts among them; each version of a text is its own."""
     with urllib.request.urlopen(f"{url.removesuffix('/v1')}/stats") as answer:
-        told = json.load(answer)
-    return float(told["texts"] / max(1, told["distinct_texts"]))
+        stats = json.load(answer)
+    return float(stats["texts"] / max(1, stats["distinct_texts"]))
 
 
 def settings_of(addresses: stack.StackAddresses, provider_url: str) -> Settings:

@@ -119,7 +119,7 @@ class ForkServer:
             except (FrameError, ConnectionError):
                 message = None
         if message is None:
-            # Nobody holds the other end any more: whoever was to execute the run is dead.
+            # No process holds the other end any more: the one that was to execute the run is dead.
             raise self._reason_for_silence()
         if "error" in message:
             raise LaunchRefused(f"the run's process could not begin:\n{message['error']}")

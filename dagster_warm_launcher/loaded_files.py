@@ -12,7 +12,8 @@ Stamp = tuple[int, int]
 """Modification time in nanoseconds, and size in bytes."""
 
 UNKNOWN: Stamp = (0, 0)
-"""No file has it: of one that was edited while it was loaded nobody knows which version was."""
+"""The stamp of a file that was edited while it was loaded, because it is unknown which version was loaded. No file has
+this stamp, so that such a file always counts as changed."""
 
 # File systems stamp by a clock that ticks, so that an edit may seem to be this much older than it is.
 _CLOCK_TICK_NS = 20_000_000

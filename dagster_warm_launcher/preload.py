@@ -70,7 +70,7 @@ def load(preload: Preload, edited: list[str]) -> dict[str, Stamp]:
     _load_environment(instance_ref, preload.location_name)
     _import_plugins(instance_ref)
     origin = deserialize_value(preload.repository_origin, RepositoryPythonOrigin)
-    # Each run evaluates the definitions anew, as a run of its own process does; here it is for what that imports.
+    # Only for what the definitions import: each run evaluates them again, as a run in a process of its own does.
     recon_repository_from_origin(origin).get_definition()
     _refuse_threads()
     _refuse_sockets(sockets_before)

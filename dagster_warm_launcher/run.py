@@ -1,4 +1,4 @@
-"""What a forked process does for its run: opens Dagster's instance, says who it is, and executes as any run worker."""
+"""What a forked process does for its run: opens Dagster's instance, tags the run with its process, and executes it."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ TERMINATION_GRACE_S = 10.0
 
 
 def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
-    """Execute `run_id` in this process, once `answer` was told that it begins or why it does not.
+    """Execute `run_id` in this process, after it has sent to `answer` that it begins, or why it does not.
 
     Returns:
         The process's exit code; 0 also for a run that failed, as long as the run says so itself.
@@ -53,7 +53,7 @@ def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
             raise
         _cancel_if_asked(instance, run_id)
     if terminated.is_set():
-        # Python would first wait for the run's threads, which work on although Dagster has told that the run is over.
+        # Python would first wait for the run's threads, which go on although Dagster has recorded the run's end.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
@@ -69,14 +69,14 @@ def _end_when_terminated() -> threading.Event:
         What is set once a SIGTERM has come.
     """
     terminated = threading.Event()
-    heard, told = socket.socketpair()
-    told.setblocking(False)
-    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
 
     def wait() -> None:
         # Both ends stay open as long as this thread lives.
-        with heard, told:
-            while signal.SIGTERM not in heard.recv(64):
+        with receiver, sender:
+            while signal.SIGTERM not in receiver.recv(64):
                 pass
             terminated.set()
             time.sleep(TERMINATION_GRACE_S)
@@ -105,7 +105,7 @@ def report_death(instance_ref: str, run_id: str, exit_code: int) -> int:
 
 
 def _tell(answer: socket.socket, message: dict[str, object]) -> None:
-    """Tell the launcher. Should it be dead by now, the run goes on: nobody else will start it."""
+    """Send the launcher its answer. If it is dead by now, the run goes on, because no other process will start it."""
     try:
         send_frame(answer, message)
     except (BrokenPipeError, ConnectionResetError):

@@ -1,7 +1,7 @@
 """Run coordinator: Dagster's queue, except that runs which ask for it are launched at once while there is room.
 
-The queue is looked at once a second, which is most of the time between an event and its vector. A sensor's run is
-submitted by the daemon, which launches runs in any case: it need not write it down for itself and come back later.
+The daemon reads the queue once a second, which is most of the time between an event and its vector. A sensor's run is
+submitted by the daemon itself, which launches runs in any case, so that the run need not wait for the next reading.
 """
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter

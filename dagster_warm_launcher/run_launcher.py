@@ -24,7 +24,7 @@ from dagster_warm_launcher.preload import Preload
 from dagster_warm_launcher.run_process import ProcessState, RunProcess
 
 _LOADS = 3
-"""How often a code location that is being edited while it is loaded is loaded anew."""
+"""How often a code location that is edited while it is loaded is loaded again."""
 
 _BEGIN_PATIENCE_S = 3.0
 """How long a termination waits for a run that is about to begin."""

@@ -32,7 +32,7 @@ class ProcessState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RunProcess:
-    """A run's process, told from any other that ever has its number."""
+    """A run's process: its id and its start, because ids are used again."""
 
     run_id: str
     host: str
@@ -80,7 +80,7 @@ def this_host() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """When process `pid` started, exactly and the same for whoever asks; None if there is none, or it is a zombie."""
+    """When process `pid` started: exact, and the same in each process that asks; None if it is gone or a zombie."""
     if sys.platform != "linux":
         try:
             process = psutil.Process(pid)

@@ -260,7 +260,7 @@ class SettingFields(BaseSettings):
     tag_candidates: PositiveInt = Field(
         default=200,
         validation_alias="MCP_ASSETS_TAG_CANDIDATES",
-        description="A tag with more holders than this does not make them candidates for an edge.",
+        description="Entities are not compared because of a tag that more entities than this hold.",
     )
     link_forms: dict[str, str] = Field(
         default={},

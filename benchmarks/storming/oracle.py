@@ -226,8 +226,8 @@ def _edges(settings: Settings, found: Findings) -> None:
 
 _COLUMNS = "source_type, source_id, target_type, target_id, relationship_type, round(strength::numeric, 4)"
 _MADE = f"SELECT {_COLUMNS} FROM public.relationships WHERE origin = 'mcp_assets'"
-_MADE_ANEW = f"SELECT {_COLUMNS} FROM public.relationships_rebuilt"
+_MADE_AGAIN = f"SELECT {_COLUMNS} FROM public.relationships_rebuilt"
 _DIFFERENT_EDGES = (
-    f"SELECT 'in relationships', * FROM ({_MADE} EXCEPT {_MADE_ANEW}) AS made"
-    f" UNION ALL SELECT 'in the rebuild', * FROM ({_MADE_ANEW} EXCEPT {_MADE}) AS made_anew"
+    f"SELECT 'in relationships', * FROM ({_MADE} EXCEPT {_MADE_AGAIN}) AS made"
+    f" UNION ALL SELECT 'in the rebuild', * FROM ({_MADE_AGAIN} EXCEPT {_MADE}) AS made_again"
 )

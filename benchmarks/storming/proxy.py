@@ -1,4 +1,4 @@
-"""Proxy: stands on the way between the platform and one store, and misbehaves on demand; the store knows nothing of it.
+"""Proxy: stands on the way between the platform and one store, and misbehaves on demand, while the store works.
 
 It forwards bytes of TCP connections, to an address or to a UNIX socket. What it does to them is the same for every
 protocol, but for two modes in which it answers HTTP requests itself.

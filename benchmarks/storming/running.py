@@ -55,7 +55,7 @@ _WORDS: Mapping[ProcessClass, str] = {
     ProcessClass.SUPERVISOR: "mcp_assets.embedded.supervisor",
     ProcessClass.DEV: "mcp-assets dev",
 }
-"""Words of the command line that tell a class, once the path of the interpreter is left out."""
+"""Words of the command line, without the path of the interpreter, by which a process of the class is known."""
 
 _LAUNCHER = "dagster_warm_launcher"
 
@@ -125,10 +125,10 @@ class Running:
         """What `mcp-assets status` says; raises RuntimeError if it says nothing that is JSON."""
         done = self.command("status", "--json")
         try:
-            told: dict[str, Any] = json.loads(done.stdout)
+            said: dict[str, Any] = json.loads(done.stdout)
         except ValueError as error:
             raise RuntimeError(f"status: exit {done.returncode}: {done.stdout} {done.stderr}") from error
-        return told
+        return said
 
     def addresses(self) -> stack.StackAddresses:
         """Where the embedded stores are; raises RuntimeError while the stack does not run."""
@@ -152,7 +152,7 @@ class Running:
     # Processes
 
     def processes(self) -> list[psutil.Process]:
-        """Everything alive that works in this folder, whoever started it."""
+        """All living processes that work in this folder, also those that this object did not start."""
         place = str(self.folder)
         found = []
         for process in psutil.process_iter():
@@ -214,7 +214,7 @@ def _class_of(process: psutil.Process) -> ProcessClass | None:
             return ProcessClass.POSTGRES
     except psutil.Error:
         return None
-    return next((found for found, told in _WORDS.items() if told in line), None)
+    return next((found for found, words in _WORDS.items() if words in line), None)
 
 
 @contextmanager

@@ -90,13 +90,13 @@ class World:
         self._publisher.publish(subject, json.dumps(body).encode())
 
     def _commit_late(self, step: Write) -> None:
-        told = False
+        reported = False
         for attempt in _retrying():
             with attempt, psycopg.connect(self._database_url, connect_timeout=5) as connection:
                 _upsert(connection, step.ref, step.row)
-                if not told:
+                if not reported:
                     self._tell(step.ref, "updated")
-                    told = True
+                    reported = True
                     time.sleep(step.delay_s)
 
     def _write(self, ref: EntityRef, row: Row) -> None:

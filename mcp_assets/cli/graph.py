@@ -1,6 +1,6 @@
 """Commands about relationships: the neighbourhood of an entity, and the graph as a file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from mcp_assets.cli.console import Exit, Json, out, print_json, print_rows, say,
 if TYPE_CHECKING:
     from mcp_assets.entities.refs import EntityRef
     from mcp_assets.platform import Platform
+    from mcp_assets.sync.views.graph import Related
 
 Types = Annotated[
     list[str] | None,
@@ -60,31 +61,27 @@ def related(
             }
         )
     else:
-        rows = []
-        for edge in edges:
-            outgoing = edge.source == ref or (edge.target != ref)
-            other = edge.target if outgoing else edge.source
-            named = other if ref in (edge.source, edge.target) else f"{edge.source} → {edge.target}"
-            strength = "" if edge.strength is None else f"{edge.strength:.3f}"
-            rows.append(
-                (
-                    edge.depth,
-                    strength,
-                    edge.edge_type,
-                    "→" if outgoing else "←",
-                    named,
-                    titles.get(other) or "",
-                    _because(edge.metadata),
-                )
-            )
         if out.is_terminal:
             out.print(Text.assemble((shown(ref), "bold"), " ", shown(titles.get(ref) or "")), soft_wrap=True)
-        if rows:
+        if rows := _rows(ref, edges, titles):
             print_rows(("depth", "strength", "type", "", "entity", "title", "because"), rows, ids=("entity",))
         else:
             say_error("no edges: see `mcp-assets status` for what is not linked yet")
     if not edges:
         raise typer.Exit(Exit.FAILED)
+
+
+def _rows(ref: "EntityRef", edges: "Iterable[Related]", titles: "Mapping[EntityRef, str | None]") -> list[list[object]]:
+    """The rows of the table of edges around `ref`."""
+    rows: list[list[object]] = []
+    for edge in edges:
+        outgoing = edge.source == ref or (edge.target != ref)
+        other = edge.target if outgoing else edge.source
+        named = other if ref in (edge.source, edge.target) else f"{edge.source} → {edge.target}"
+        strength = "" if edge.strength is None else f"{edge.strength:.3f}"
+        title, because = titles.get(other) or "", _because(edge.metadata)
+        rows.append([edge.depth, strength, edge.edge_type, "→" if outgoing else "←", named, title, because])
+    return rows
 
 
 def _because(metadata: Mapping[str, Any]) -> str:

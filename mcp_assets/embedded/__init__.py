@@ -7,5 +7,5 @@ needed in production, where `DATABASE_URL`, `NATS_URL` and `QDRANT_URL` name rea
 
 All files are in the state directory, with two exceptions, both of PostgreSQL: a link in /tmp, while the server runs,
 when the state directory's path cannot be a socket's; and, for root only, a copy of the server's programs in /var/cache
-when the installed ones cannot be reached by the unprivileged user who has to run them.
+when the unprivileged user that runs them cannot reach the installed ones.
 """

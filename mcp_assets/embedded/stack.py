@@ -91,7 +91,7 @@ def start(
             found = _wait_until_running(state, wanted, silence_s, tell)
             if found is not None:
                 return found
-        # None lives, or the one that did was just dying.
+        # No supervisor lives, or it was just ending.
         state.want(wanted)
         key_of(state.path)
         try:
@@ -179,7 +179,7 @@ def _launch(state: StateDir) -> None:
 
 @dataclass
 class _Reminder:
-    """Says what is waited for, with the seconds so far: not at once, and not often."""
+    """Reports what is waited for, with the seconds so far: after some seconds, and then from time to time."""
 
     say: Callable[[str], None]
     what: str
@@ -194,7 +194,7 @@ class _Reminder:
 
 
 class _Waiting:
-    """One part that is waited for: what it says, and since when it has said nothing new."""
+    """A part that is waited for: what its state and log say, and since when they have not changed."""
 
     def __init__(self, part: Part, log: Path, say: Callable[[str], None]) -> None:
         self._part = part

@@ -1,7 +1,7 @@
 """The state directory of an embedded stack (`.mcp/`): its layout, its locks, and `stack.json`, the published status.
 
 parts.json         which parts are wanted; written by `stack`, read by the supervisor
-key                what the servers show, so that clients know them from others on their addresses
+key                a number that the servers show, so that a client notices another server on their address
 stack.json         what runs where; written by the supervisor, read by every process
 supervisor.lock    held by the living supervisor for all its life, and released by the kernel; holds its pid
 start.lock         held by the process that starts or stops the stack
@@ -160,7 +160,7 @@ class StateDir:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
 
     def is_still_locked_by(self, descriptor: int) -> bool:
-        """False once the state directory was removed or replaced under the feet of its supervisor."""
+        """False once the state directory was removed or replaced while its supervisor runs."""
         try:
             return os.path.samestat(os.fstat(descriptor), self._supervisor_lock.stat())
         except FileNotFoundError:

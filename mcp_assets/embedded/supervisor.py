@@ -36,7 +36,8 @@ GRACE_S = 8.0
 """How long a server may take to end in good order before it is killed."""
 
 LEFTOVER_GRACE_S = 1.0
-"""The same for what a crash left behind: it stands in the way of a restart, and every server recovers from a kill."""
+"""The same for processes that a crash left behind. It is short, because a restart waits for it and each server recovers
+from a kill."""
 
 TICK_S = 1.0
 """How often the supervisor looks whether more parts are wanted, and whether its state directory is still there."""

@@ -79,7 +79,7 @@ def living_below(pid: int | None = None) -> list[psutil.Process]:
 
 
 def reap_adopted(own: Iterable[int]) -> None:
-    """Take note of the end of adopted children. `own`: children that something else waits for."""
+    """Reap adopted children that have ended. `own`: children that other code waits for."""
     known = set(own)
     for found in psutil.Process().children():
         if found.pid not in known and not _lives(found):

@@ -4,8 +4,9 @@ No TCP and no password: the socket lies in a directory that only this user can e
 decides which user may connect. On loopback TCP any local user could try, and a password would have to travel in every
 URL and cost a scram handshake at each of the many connections that Dagster's storage opens.
 
-PostgreSQL refuses to run as root. For root it runs as `nobody`, who cannot enter the state directory either: the
-server is handed that one directory as an open descriptor and names its files through it (`/proc/self/fd/N/...`).
+PostgreSQL refuses to run as root. If root starts the stack, it runs as the user `nobody`. That user cannot enter the
+state directory, so that the server inherits an open descriptor of its own directory and names its files through it
+(`/proc/self/fd/N/...`).
 """
 
 import hashlib
