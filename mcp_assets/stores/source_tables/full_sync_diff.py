@@ -7,7 +7,7 @@ from psycopg import sql
 from mcp_assets.entities.refs import slot_of
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.source_tables import merge
-from mcp_assets.stores.source_tables.mapping_sql import MappedTable, slot_of_id, slot_within
+from mcp_assets.stores.source_tables.mapping_sql import ComparedSlots, slot_of_id
 
 _PLANNING = """
 SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 64 * 1024) || 'kB', %(own)s),
@@ -19,34 +19,24 @@ md5 of a row costs; and a cursor is planned for all of its rows, because fetchin
 would be random reads. `own`: for the transaction alone."""
 
 
-def find_in_sql(
-    table: MappedTable,
-    schema: str,
-    connection: Connection,
-    entity_type: str,
-    slots: tuple[int, int],
-    prepared_by: str,
-    *,
-    force: bool,
-) -> None:
+def find_in_sql(compared: ComparedSlots, connection: Connection, *, force: bool) -> None:
     """Compare a table that is in the database of the ledger, in one statement."""
     connection.execute(_PLANNING, {"own": False})
-    statement = table.fill(
+    statement = compared.fill(
         """
         CREATE TEMPORARY TABLE differing AS
         SELECT row_number() OVER (ORDER BY slot, entity_id) AS n, entity_id, slot, bytes
         FROM (
             SELECT coalesce(source.id, found.entity_id) AS entity_id, {slot_of_found} AS slot,
                    CASE WHEN source.id IS NOT NULL THEN source.bytes ELSE (
-                       SELECT octet_length(content) FROM {schema}.entities AS ledger
+                       SELECT octet_length(content) FROM {entities} AS ledger
                        WHERE ledger.entity_type = {entity_type} AND ledger.entity_id = found.entity_id
                    ) END AS bytes
             FROM (
                 SELECT {id} AS id, {hash} AS hash, {bytes} AS bytes FROM {table} WHERE {has_entity}
             ) AS source
             FULL JOIN (
-                SELECT entity_id, origin, source_hash, prepared_by, deleted_at, dirty FROM {schema}.entities
-                WHERE entity_type = {entity_type} AND {ledger_slots}
+                SELECT entity_id, origin, source_hash, prepared_by, deleted_at, dirty FROM {entities} WHERE {in_ledger}
             ) AS found ON source.id = found.entity_id
             WHERE coalesce(found.dirty, false) OR CASE
                 WHEN source.id IS NULL THEN
@@ -56,34 +46,17 @@ def find_in_sql(
             END OR ({force} AND found.deleted_at IS NULL)
         ) AS found
         """,
-        has_entity=table.has_entity_in(slots),
-        schema=sql.Identifier(schema),
         slot_of_found=slot_of_id(sql.SQL("coalesce(source.id, found.entity_id)")),
-        ledger_slots=slot_within(sql.SQL("slot"), slots),
-        entity_type=sql.Literal(entity_type),
-        prepared_by=sql.Literal(prepared_by),
         force=sql.Literal(force),
     )
-    table.run(lambda: connection.execute(statement))
+    compared.table.run(lambda: connection.execute(statement))
 
 
-def find_across_databases(
-    table: MappedTable,
-    schema: str,
-    connection: Connection,
-    entity_type: str,
-    slots: tuple[int, int],
-    prepared_by: str,
-    *,
-    force: bool,
-) -> None:
+def find_across_databases(compared: ComparedSlots, connection: Connection, *, force: bool) -> None:
     """Compare a table that is in another database: both sides come in the order of ids and are merged."""
     connection.execute(_PLANNING, {"own": False})
-    source = table.fill(
-        "SELECT {id}, {hash}, {bytes} FROM {table} WHERE {has_entity} ORDER BY {id}",
-        has_entity=table.has_entity_in(slots),
-    )
-    ledger = sql.SQL(
+    source = compared.fill("SELECT {id}, {hash}, {bytes} FROM {table} WHERE {has_entity} ORDER BY {id}")
+    ledger = compared.fill(
         """
         SELECT entity_id,
                CASE WHEN deleted_at IS NULL AND NOT dirty AND NOT {force} AND prepared_by = {prepared_by}
@@ -91,18 +64,13 @@ def find_across_databases(
                CASE WHEN dirty OR (deleted_at IS NULL
                                    AND ({force} OR origin = 'source' OR prepared_by <> {prepared_by}))
                     THEN octet_length(content) END AS bytes_without_row
-        FROM {schema}.entities WHERE entity_type = {entity_type} AND {slots} ORDER BY entity_id
-        """
-    ).format(
-        schema=sql.Identifier(schema),
-        entity_type=sql.Literal(entity_type),
-        prepared_by=sql.Literal(prepared_by),
+        FROM {entities} WHERE {in_ledger} ORDER BY entity_id
+        """,
         force=sql.Literal(force),
-        slots=slot_within(sql.SQL("slot"), slots),
     )
     connection.execute('CREATE TEMPORARY TABLE found (entity_id text COLLATE "C", slot integer, bytes bigint)')
     with merge.both_sides(
-        table,
+        compared.table,
         connection,
         lambda other: other.execute(_PLANNING, {"own": True}),
         (source, merge.SourceSize),

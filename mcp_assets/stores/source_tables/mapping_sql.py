@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -196,6 +197,33 @@ class MappedTable:
         ]
         # ROW keeps NULL apart from the empty string and each column apart from the next.
         return sql.SQL("md5(ROW({})::text)").format(sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys(mapped))))
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedSlots:
+    """The rows of a source table, and those of the ledger, that are compared: of one entity type, in `slots`."""
+
+    table: MappedTable
+    schema: str
+    entity_type: str
+    slots: tuple[int, int]
+    """Half-open."""
+    prepared_by: str
+    """What the ledger rows of entities that are up to date have in the column of this name."""
+
+    def fill(self, statement: str, **parts: sql.Composable) -> sql.Composed:
+        """As `MappedTable.fill`; `has_entity` and `in_ledger` are the predicates of the rows of both sides."""
+        return self.table.fill(
+            statement,
+            has_entity=self.table.has_entity_in(self.slots),
+            in_ledger=sql.SQL("entity_type = {} AND {}").format(
+                sql.Literal(self.entity_type), slot_within(sql.SQL("slot"), self.slots)
+            ),
+            entities=sql.Identifier(self.schema, "entities"),
+            entity_type=sql.Literal(self.entity_type),
+            prepared_by=sql.Literal(self.prepared_by),
+            **parts,
+        )
 
 
 def slot_of_id(entity_id: sql.Composable) -> sql.Composable:

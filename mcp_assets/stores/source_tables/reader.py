@@ -1,9 +1,9 @@
 """Source reader: rows of one source table by id, faulty ids, and the rows that differ from the ledger."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from psycopg import sql
 
@@ -14,8 +14,10 @@ from mcp_assets.stores.postgres.rows import fetch_rows
 from mcp_assets.stores.source_tables import full_sync_diff, slot_comparison
 from mcp_assets.stores.source_tables.database import SourceDatabase
 from mcp_assets.stores.source_tables.ids import BEGINNING, MOST_FAULTS, SPELLING, IdFaults
-from mcp_assets.stores.source_tables.mapping_sql import MappedTable
+from mcp_assets.stores.source_tables.mapping_sql import ComparedSlots, MappedTable
 from mcp_assets.stores.source_tables.rows import RowHash, SourceRow, read_metadata
+
+Row = TypeVar("Row")
 
 
 class _MappedRow(NamedTuple):
@@ -37,6 +39,13 @@ class _HashedRow(NamedTuple):
     id: str
     alive: bool | None
     hash: str
+
+
+class _UpdatedRow(NamedTuple):
+    """When a row was last updated."""
+
+    id: str
+    at: datetime | None
 
 
 class _FaultyId(NamedTuple):
@@ -68,20 +77,16 @@ class SourceReader:
             StoreUnavailable: the database that it is in does not answer.
         """
         table = self._table
-        with table.reading(connection) as reading:
-            wanted = table.castable(reading, ids)
-            if not wanted:
-                return {}
-            statement = table.fill(
-                "SELECT {id} AS id, {is_alive} AS alive, {title} AS title, {content} AS content,"
-                " ({metadata})::text AS metadata, {hash} AS hash FROM {table} WHERE {wanted}",
-                is_alive=table.alive_with_parameters(),
-                title=table.title(),
-                content=table.content(),
-                metadata=table.metadata(),
-                wanted=table.has_id_of(),
-            )
-            rows = table.run(lambda: fetch_rows(reading, statement, _MappedRow, {"ids": wanted}))
+        rows = self._rows_of(
+            connection,
+            ids,
+            "SELECT {id} AS id, {is_alive} AS alive, {title} AS title, {content} AS content,"
+            " ({metadata})::text AS metadata, {hash} AS hash FROM {table} WHERE {wanted}",
+            _MappedRow,
+            title=table.title(),
+            content=table.content(),
+            metadata=table.metadata(),
+        )
         found: dict[str, SourceRow] = {}
         for mapped in rows:
             # Parsed here and not by the driver, which would fail all rows because of one.
@@ -103,17 +108,12 @@ class SourceReader:
         Raises:
             StoreRefused, StoreUnavailable: as `read`.
         """
-        table = self._table
-        with table.reading(connection) as reading:
-            wanted = table.castable(reading, ids)
-            if not wanted:
-                return {}
-            statement = table.fill(
-                "SELECT {id} AS id, {is_alive} AS alive, {hash} AS hash FROM {table} WHERE {wanted}",
-                is_alive=table.alive_with_parameters(),
-                wanted=table.has_id_of(),
-            )
-            rows = table.run(lambda: fetch_rows(reading, statement, _HashedRow, {"ids": wanted}))
+        rows = self._rows_of(
+            connection,
+            ids,
+            "SELECT {id} AS id, {is_alive} AS alive, {hash} AS hash FROM {table} WHERE {wanted}",
+            _HashedRow,
+        )
         # If several rows bear one id, a living row stands for them, and the one of the greatest hash, so that each read
         # of the same rows gives the same answer.
         rows.sort(key=lambda row: (bool(row.alive), row.hash))
@@ -125,18 +125,34 @@ class SourceReader:
         Raises:
             StoreRefused, StoreUnavailable: as `read`.
         """
-        table = self._table
-        if table.mapping.updated_at is None:
+        column = self._table.mapping.updated_at
+        if column is None:
             return {}
+        rows = self._rows_of(
+            connection,
+            ids,
+            "SELECT {id} AS id, {updated_at}::timestamptz AS at FROM {table} WHERE {wanted}",
+            _UpdatedRow,
+            updated_at=sql.Identifier(column),
+        )
+        return {row.id: row.at for row in rows if row.at is not None}
+
+    def _rows_of(
+        self,
+        connection: Connection,
+        ids: Iterable[str],
+        statement: str,
+        make: Callable[..., Row],
+        **parts: sql.Composable,
+    ) -> list[Row]:
+        """The rows of `ids`. The statement has the names of `MappedTable.fill` and of `parts`, is_alive and wanted."""
+        table = self._table
         with table.reading(connection) as reading:
-            wanted = table.castable(reading, ids)
-            if not wanted:
-                return {}
-            statement = sql.SQL("SELECT {}, {}::timestamptz FROM {} WHERE {}").format(
-                table.id, sql.Identifier(table.mapping.updated_at), table.table, table.has_id_of()
-            )
-            rows = table.run(lambda: reading.execute(statement, {"ids": wanted}).fetchall())
-        return {entity_id: at for entity_id, at in rows if at is not None}
+            castable = table.castable(reading, ids)
+            if not castable:
+                return []
+            filled = table.fill(statement, is_alive=table.alive_with_parameters(), wanted=table.has_id_of(), **parts)
+            return table.run(lambda: fetch_rows(reading, filled, make, {"ids": castable}))
 
     def canonical_ids(self, connection: Connection, ids: Iterable[str]) -> dict[str, str]:
         """By each of `ids`, the id as the table prints it: a UUID in capitals names the row of the same one in small.
@@ -200,7 +216,7 @@ class SourceReader:
             StoreRefused, StoreUnavailable: as `read`.
         """
         find = full_sync_diff.find_in_sql if self._table.database is None else full_sync_diff.find_across_databases
-        find(self._table, self._schema, connection, entity_type, slots, prepared_by, force=force)
+        find(ComparedSlots(self._table, self._schema, entity_type, slots, prepared_by), connection, force=force)
 
     def compare(
         self, connection: Connection, entity_type: str, slots: tuple[int, int], prepared_by: str, *, limit: int
@@ -216,7 +232,7 @@ class SourceReader:
         comparing = (
             slot_comparison.compare_in_sql if self._table.database is None else slot_comparison.compare_across_databases
         )
-        return comparing(self._table, self._schema, connection, entity_type, slots, prepared_by, limit)
+        return comparing(ComparedSlots(self._table, self._schema, entity_type, slots, prepared_by), connection, limit)
 
     def copy_living(self, connection: Connection, slots: tuple[int, int]) -> None:
         """Make the temporary table `census_source(id, slot, hash)` of the living rows of `slots` (half-open).

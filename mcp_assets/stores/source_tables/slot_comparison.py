@@ -9,7 +9,7 @@ from psycopg import sql
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import fetch_row
 from mcp_assets.stores.source_tables import merge
-from mcp_assets.stores.source_tables.mapping_sql import MappedTable, slot_within
+from mcp_assets.stores.source_tables.mapping_sql import ComparedSlots
 
 _PLANNING = """
 SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 64 * 1024) || 'kB', true),
@@ -37,18 +37,10 @@ class Comparison:
     """Ids that differ, at most as many as were asked for, with the hash of the row; None for one that vanished."""
 
 
-def compare_in_sql(
-    table: MappedTable,
-    schema: str,
-    connection: Connection,
-    entity_type: str,
-    slots: tuple[int, int],
-    prepared_by: str,
-    limit: int,
-) -> Comparison:
+def compare_in_sql(compared: ComparedSlots, connection: Connection, limit: int) -> Comparison:
     """Compare a table that is in the database of the ledger, in one statement."""
     connection.execute(_PLANNING)
-    statement = table.fill(
+    statement = compared.fill(
         """
         SELECT count(id) AS rows, count(*) FILTER (WHERE living AND origin = 'source') AS living,
                count(*) FILTER (WHERE behind) AS behind, count(*) FILTER (WHERE vanished) AS vanished,
@@ -65,18 +57,13 @@ def compare_in_sql(
             FROM (SELECT {id} AS id, {hash} AS hash FROM {table} WHERE {has_entity}) AS source
             FULL JOIN (
                 SELECT entity_id, origin, source_hash, prepared_by, deleted_at IS NULL AS living
-                FROM {schema}.entities WHERE entity_type = {entity_type} AND {ledger_slots}
+                FROM {entities} WHERE {in_ledger}
             ) AS ledger ON source.id = ledger.entity_id
         ) AS compared
         """,
-        has_entity=table.has_entity_in(slots),
-        schema=sql.Identifier(schema),
-        ledger_slots=slot_within(sql.SQL("slot"), slots),
-        entity_type=sql.Literal(entity_type),
-        prepared_by=sql.Literal(prepared_by),
         limit=sql.Literal(limit),
     )
-    result = table.run(lambda: fetch_row(connection, statement, _comparison))
+    result = compared.table.run(lambda: fetch_row(connection, statement, _comparison))
     assert result is not None  # noqa: S101  (an aggregate without groups has one row)
     return result
 
@@ -85,33 +72,21 @@ def _comparison(*, ids: Sequence[str] | None, hashes: Sequence[str | None] | Non
     return Comparison(**counts, found=_by_id(zip(ids or (), hashes or (), strict=True)))
 
 
-def compare_across_databases(
-    table: MappedTable,
-    schema: str,
-    connection: Connection,
-    entity_type: str,
-    slots: tuple[int, int],
-    prepared_by: str,
-    limit: int,
-) -> Comparison:
+def compare_across_databases(compared: ComparedSlots, connection: Connection, limit: int) -> Comparison:
     """Compare a table that is in another database: both sides come in the order of ids and are merged."""
     connection.execute(_PLANNING)
-    source = table.fill(
-        "SELECT {id}, {hash} FROM {table} WHERE {has_entity} ORDER BY {id}, 2", has_entity=table.has_entity_in(slots)
-    )
-    ledger = sql.SQL(
+    source = compared.fill("SELECT {id}, {hash} FROM {table} WHERE {has_entity} ORDER BY {id}, 2")
+    ledger = compared.fill(
         "SELECT entity_id, source_hash, origin = 'source' AS from_source, prepared_by = {prepared_by} AS prepared_alike"
-        " FROM {schema}.entities"
-        " WHERE entity_type = {entity_type} AND deleted_at IS NULL AND {slots} ORDER BY entity_id"
-    ).format(
-        schema=sql.Identifier(schema),
-        entity_type=sql.Literal(entity_type),
-        prepared_by=sql.Literal(prepared_by),
-        slots=slot_within(sql.SQL("slot"), slots),
+        " FROM {entities} WHERE {in_ledger} AND deleted_at IS NULL ORDER BY entity_id"
     )
     result = Comparison()
     with merge.both_sides(
-        table, connection, lambda other: other.execute(_PLANNING), (source, _SourceHash), (ledger, _LedgerHash)
+        compared.table,
+        connection,
+        lambda other: other.execute(_PLANNING),
+        (source, _SourceHash),
+        (ledger, _LedgerHash),
     ) as (theirs, ours):
         for row, known in merge.merged(theirs, ours):
             _count(result, row, known, limit)

@@ -287,13 +287,7 @@ def _insert_accepted(
             "stream": stream,
             "epoch": cursor.epoch,
             "seq": [message.seq for message, _ in accepted],
-            "kind": [event.kind.value for _, event in accepted],
-            "subject": [event.subject for _, event in accepted],
-            "entity_type": [event.ref and event.ref.type for _, event in accepted],
-            "entity_id": [event.ref and event.ref.id for _, event in accepted],
-            "verb": [event.verb.value for _, event in accepted],
-            "payload": [payload_of(event) for _, event in accepted],
-            "message_id": [event.message_id for _, event in accepted],
+            **event_columns([event for _, event in accepted]),
             "event_order": [
                 event_order(at, stream, cursor.epoch, message.seq)
                 for at, (message, _) in zip(stored_at, accepted, strict=True)
@@ -301,6 +295,19 @@ def _insert_accepted(
             "stored_at": stored_at,
         },
     )
+
+
+def event_columns(events: Sequence[Event]) -> dict[str, list[str | None]]:
+    """The columns of rows of the inbox that follow from the events alone."""
+    return {
+        "kind": [event.kind.value for event in events],
+        "subject": [event.subject for event in events],
+        "entity_type": [event.ref and event.ref.type for event in events],
+        "entity_id": [event.ref and event.ref.id for event in events],
+        "verb": [event.verb.value for event in events],
+        "payload": [payload_of(event) for event in events],
+        "message_id": [event.message_id for event in events],
+    }
 
 
 def _insert_rejected(

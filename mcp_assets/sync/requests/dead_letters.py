@@ -11,13 +11,13 @@ from operator import attrgetter
 from typing import Any
 
 from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef, ref_or_none
-from mcp_assets.events import Event, Rejected, parse, payload_of
+from mcp_assets.events import Event, Rejected, parse
 from mcp_assets.events.subjects import DEAD_LETTER, REQUESTS
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.inbox.announce import result_subject
-from mcp_assets.sync.inbox.intake import event_order
+from mcp_assets.sync.inbox.intake import event_columns, event_order
 from mcp_assets.sync.inbox.message_warnings import keep_warnings
 from mcp_assets.sync.inbox.outbox import ResultMessage, keep, publish_waiting
 from mcp_assets.sync.link.linker import link
@@ -278,13 +278,7 @@ def _inbox_columns(events: Sequence[tuple[DeadLetter, Event]]) -> dict[str, list
         "stream": [letter.stream for letter, _ in events],
         "epoch": [letter.epoch for letter, _ in events],
         "seq": [letter.seq for letter, _ in events],
-        "kind": [event.kind.value for _, event in events],
-        "subject": [event.subject for _, event in events],
-        "entity_type": [event.ref and event.ref.type for _, event in events],
-        "entity_id": [event.ref and event.ref.id for _, event in events],
-        "verb": [event.verb.value for _, event in events],
-        "payload": [payload_of(event) for _, event in events],
-        "message_id": [event.message_id for _, event in events],
+        **event_columns([event for _, event in events]),
         "event_order": [
             event_order(letter.stored_at or letter.first_at, letter.stream or "", letter.epoch or 0, letter.seq or 0)
             for letter, _ in events
