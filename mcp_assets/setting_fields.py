@@ -267,6 +267,12 @@ class SettingFields(BaseSettings):
         validation_alias="MCP_ASSETS_LINK_FORMS",
         description="JSON; addresses of entities in texts, such as `https://wiki.example.com/{slug}`, to their type.",
     )
+    entity_url: str | None = Field(
+        default=None,
+        validation_alias="MCP_ASSETS_ENTITY_URL",
+        description="Address of an entity's own page, such as `https://wiki.example.org/{type}/{id}`; the page of "
+        "`graph export` links to it.",
+    )
     streams: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_json_list)] = Field(
         default=("MCP_ASSETS",),
         min_length=1,

@@ -11,6 +11,7 @@ from pydantic import SecretStr, ValidationError, model_validator
 from mcp_assets.embedded import stack
 from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile, model_key, profile_for
 from mcp_assets.entities.chunks import ChunkSpec
+from mcp_assets.entities.entity_url import EntityUrl
 from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes, SourceTable
 from mcp_assets.graph import LinkForm
 from mcp_assets.setting_errors import SettingsError, settings_error
@@ -44,6 +45,11 @@ class Settings(SettingFields):
             if name not in self.entity_types:
                 raise ValueError(f"MCP_ASSETS_LINK_FORMS: {template} leads to {name!r}, which is no entity type")
             LinkForm.of(template, name)
+        if self.entity_url is not None:
+            try:
+                EntityUrl.of(self.entity_url)
+            except ValueError as error:
+                raise ValueError(f"MCP_ASSETS_ENTITY_URL: {error}") from error
         return self
 
     @property

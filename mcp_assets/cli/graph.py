@@ -102,7 +102,7 @@ def export_graph(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default graph.FORMAT.")] = None,
     json: Json = False,
 ) -> None:
-    """Write all edges to a file: graphml, csv, parquet, or html, a page with a picture to explore."""
+    """Write all edges to a file: graphml, csv, parquet, or html, a page to explore the graph in."""
     from mcp_assets.sync.views.export import export
     from mcp_assets.sync.views.graph import Format
 
@@ -110,14 +110,19 @@ def export_graph(
     edge_types = _edge_types(types)
     try:
         with connected(reads_only=True) as platform:
-            count = export(platform, Format(format_), path, types=edge_types, min_strength=min_strength)
+            written = export(platform, Format(format_), path, types=edge_types, min_strength=min_strength)
     except OSError as error:
         say_error(f"{path} cannot be written: {error.strerror or error}")
         raise typer.Exit(Exit.FAILED) from error
     if json:
-        print_json({"file": str(path), "edges": count})
+        changed = {"changed_values": written.changed_values} if written.changed_values else {}
+        print_json({"file": str(path), "edges": written.edges, **changed})
     else:
-        say(f"{count} edges are in {path}")
+        say(f"{written.edges} edges are in {path}")
+        if written.changed_values:
+            say(
+                f"{written.changed_values} values hold characters that XML forbids; each of these is U+FFFD in the file"
+            )
 
 
 def _named(platform: "Platform", text: str) -> "EntityRef":

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from mcp_assets.graph import EdgeType
+from mcp_assets.graph import EDGE_COLOURS, EdgeType
 
 _WIDTH_IN, _HEIGHT_IN, _DPI = 4.8, 2.0, 80
 
@@ -25,7 +25,8 @@ def strengths_png(strengths: Mapping[EdgeType, Sequence[int]]) -> bytes:
             counts = strengths.get(edge_type)
             if counts is not None:
                 top = [low + count for low, count in zip(below, counts, strict=True)]
-                axes.stairs(top, borders, baseline=below, fill=True, label=edge_type.value.replace("_", " "))
+                label = edge_type.value.replace("_", " ")
+                axes.stairs(top, borders, baseline=below, fill=True, label=label, color=EDGE_COLOURS[edge_type])
                 below = top
         axes.set_xlim(0, 1)
         axes.set_xlabel("strength")

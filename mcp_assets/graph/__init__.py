@@ -9,6 +9,7 @@ Incremental linking gives the edges of a rebuild because of three rules here. Th
 (type, id).
 """
 
+from mcp_assets.graph.colours import EDGE_COLOURS, OTHER_COLOUR
 from mcp_assets.graph.diff import EdgeDiff, ListDiff, StoredEdge, StoredList, diff, diff_lists
 from mcp_assets.graph.edges import STRENGTH_BINS, Edge, EdgeKey, EdgeType, ListedEdge, bin_of, rounded, strongest
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, keys_of, slug_key, title_key
@@ -41,8 +42,10 @@ from mcp_assets.graph.topical import (
 from mcp_assets.graph.url_references import LinkForm
 
 __all__ = [
+    "EDGE_COLOURS",
     "LIST_AND_RESERVES",
     "LIST_LENGTH",
+    "OTHER_COLOUR",
     "STRENGTH_BINS",
     "UNKNOWN_LIST",
     "UNKNOWN_TAG",

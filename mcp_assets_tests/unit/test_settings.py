@@ -273,3 +273,11 @@ def test_without_an_embedded_stack_the_settings_are_those_of_the_environment(mon
     monkeypatch.setenv("QDRANT_URL", "http://mine")
 
     assert load_settings() == Settings()
+
+
+def test_a_wrong_pattern_of_entity_urls_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCP_ASSETS_ENTITY_URL", "https://wiki.example.org/{slug}")
+    with pytest.raises(ValidationError, match=r"MCP_ASSETS_ENTITY_URL: .* must hold \{id\}"):
+        Settings()
+    monkeypatch.setenv("MCP_ASSETS_ENTITY_URL", "https://wiki.example.org/{type}/{id}")
+    assert Settings().entity_url == "https://wiki.example.org/{type}/{id}"

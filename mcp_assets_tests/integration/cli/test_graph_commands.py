@@ -2,22 +2,24 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from psycopg import sql
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.settings import variable_of
+from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.sync.views import export as export_module
 from mcp_assets.sync.views.export import export
-from mcp_assets.sync.views.graph import Format
+from mcp_assets.sync.views.graph import ExportedEdge, Format
 from mcp_assets.tuning import Tuning, ViewTuning
 from mcp_assets_tests.linking import AngleEmbedder, index, relink, write_source
 
@@ -91,21 +93,57 @@ def test_exports_hold_every_edge_with_its_types(world: Platform, tmp_path: Path)
 def test_files_that_are_written_in_parts_are_whole(world: Platform, tmp_path: Path, rows_at_once: int) -> None:
     world.tuning = Tuning(views=ViewTuning(export_rows_at_once=rows_at_once))
     for format_ in (Format.CSV, Format.PARQUET):
-        assert export(world, format_, tmp_path / "whole", types=[]) == 5
+        assert export(world, format_, tmp_path / "whole", types=[]).edges == 5
         read = pd.read_csv if format_ is Format.CSV else pd.read_parquet
         assert list(read(tmp_path / "whole")["strength"].notna()) == [True] * 5
-        assert export(world, format_, tmp_path / "none", types=["no such type"]) == 0
+        assert export(world, format_, tmp_path / "none", types=["no such type"]).edges == 0
         assert list(read(tmp_path / "none").columns) == list(read(tmp_path / "whole").columns)
 
 
-def test_the_page_stands_alone_and_names_cannot_end_its_script(world: Platform, tmp_path: Path) -> None:
+def test_the_page_holds_the_edges_that_were_asked_for_and_links_by_the_pattern(
+    world: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MCP_ASSETS_ENTITY_URL", "https://wiki.example.org/{type}/{id}")
     path = tmp_path / "page.html"
-    assert call(world, "graph", "export", "-o", str(path), "--min-strength", "0.9").returncode == 0
+    result = call(world, "graph", "export", "-o", str(path), "--min-strength", "0.9")
+    assert result.returncode == 0, result.stderr
     page = path.read_text()
-    assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
-    assert "Plotly.restyle" in page
     assert "Wash the </script>" not in page
-    assert '"conceptual_hierarchy"' not in page.rpartition("const places")[2]
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert {one["name"] for one in data["edgeTypes"]} == {"cross_reference", "semantic_similarity"}
+    assert "https://wiki.example.org/task/A" in data["vertices"]["url"]
+
+
+def test_an_export_that_fails_keeps_the_old_file(
+    world: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> Iterator[ExportedEdge]:
+        yield ExportedEdge("task", "A", "page", "P", "cross_reference", 1.0, {}, None, None, None)
+        raise StoreUnavailable("PostgreSQL is away")
+
+    monkeypatch.setattr(export_module, "exported", broken)
+    path = tmp_path / "graph"
+    path.write_text("old")
+    for format_ in Format:
+        with pytest.raises(StoreUnavailable):
+            export(world, format_, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_values_that_graphml_cannot_hold_are_counted(world: Platform, tmp_path: Path) -> None:
+    with world.postgres.transaction() as connection:
+        connection.execute(
+            sql.SQL("UPDATE {}.entities SET title = %s WHERE entity_id = 'P'").format(
+                sql.Identifier(world.postgres.schema)
+            ),
+            ("Cars \x01",),
+        )
+    result = call(world, "graph", "export", "-f", "graphml", "--json", folder=tmp_path)
+    assert json.loads(result.stdout) == {"file": "graph.graphml", "edges": 5, "changed_values": 1}, result.stderr
+    said = call(world, "graph", "export", "-f", "graphml", folder=tmp_path).stdout
+    assert "1 values hold characters that XML forbids" in said
+    ElementTree.parse(tmp_path / "graph.graphml")
 
 
 def test_a_file_that_cannot_be_written_is_named(world: Platform, tmp_path: Path) -> None:
