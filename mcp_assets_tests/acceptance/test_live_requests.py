@@ -134,7 +134,7 @@ def test_validation_is_answered_on_both_of_its_subjects(live: Live, listener: Li
     assert listener.answer("data-validation", PATIENCE_S)[0] == "data.sync.completed"
 
 
-def test_a_request_that_is_none_is_answered_with_the_reason_and_told_as_a_dead_letter(
+def test_a_request_that_is_none_is_answered_with_the_reason_and_is_a_dead_letter(
     live: Live, listener: Listener
 ) -> None:
     live.start_daemon()

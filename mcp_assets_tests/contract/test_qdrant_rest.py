@@ -386,7 +386,7 @@ def test_a_point_of_the_wrong_dimension_is_refused_with_status_400(client: Qdran
     )
 
 
-def test_valid_points_that_nobody_waits_for_are_written(client: QdrantClient, collection: str) -> None:
+def test_valid_points_are_written_though_no_caller_waits_for_them(client: QdrantClient, collection: str) -> None:
     result = client.upsert(collection, [models.PointStruct(id=1, vector=FAN[1])], wait=False)
     assert result.status == models.UpdateStatus.ACKNOWLEDGED
     # A write that is waited for comes after those before it.
@@ -679,7 +679,7 @@ def test_scroll_pages_through_all_points_in_the_order_of_ids(client: QdrantClien
     assert pages == 3
 
 
-def test_scroll_returns_ten_points_with_payload_unless_told_otherwise(http: httpx.Client, collection: str) -> None:
+def test_scroll_returns_ten_points_with_payload_by_default(http: httpx.Client, collection: str) -> None:
     points = [{"id": i, "vector": [1, 0, 0, 0], "payload": {"i": i}} for i in range(11)]
     http.put(f"/collections/{collection}/points?wait=true", json={"points": points})
     result = http.post(f"/collections/{collection}/points/scroll", json={}).json()["result"]

@@ -124,7 +124,7 @@ def test_a_request_that_joins_in_the_moment_the_full_sync_finishes_is_answered(
     assert full_sync_requests.unfinished(platform) == []
 
 
-def test_the_answer_of_a_full_sync_tells_of_the_types_that_were_asked_for(
+def test_the_answer_of_a_full_sync_reports_the_types_that_were_asked_for(
     platform: Platform, listener: Listener
 ) -> None:
     ask(platform, "full_sync", message_id="all")
@@ -217,7 +217,7 @@ def test_a_request_to_relink_is_answered_once_its_entity_is_linked_by_whichever_
     assert answer_relinked(platform) == 0
 
 
-def test_an_edge_that_a_request_to_relink_removed_is_told(platform: Platform, listener: Listener) -> None:
+def test_an_edge_that_a_request_to_relink_removed_is_reported(platform: Platform, listener: Listener) -> None:
     put_tasks(platform, {"t1": "see task:t2", "t2": "two"})
     sync_all(platform)
     list(link_until_done(platform))
@@ -252,7 +252,7 @@ def test_an_answer_that_cannot_be_published_waits_in_the_outbox_and_fails_nothin
     assert count_waiting(platform) == 0
 
 
-def test_answers_that_wait_are_told_by_status_and_forgotten_when_nobody_could_read_them_any_more(
+def test_answers_that_wait_are_reported_by_status_and_forgotten_when_their_stream_would_not_keep_them_any_more(
     platform: Platform, deaf: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(2):
@@ -313,7 +313,7 @@ def test_a_listener_that_was_away_reads_the_answers_from_the_stream(platform: Pl
     assert [told["correlation_id"] for told in kept(platform.settings)] == ["while away"]
 
 
-def test_where_no_stream_may_be_made_results_are_told_to_those_who_listen(
+def test_where_no_stream_may_be_made_results_are_published_without_a_stream(
     make_platform: Callable[..., Platform], platform: Platform, listener: Listener
 ) -> None:
     own = make_platform(create_stream=False)

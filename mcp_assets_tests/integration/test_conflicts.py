@@ -113,7 +113,7 @@ def test_every_fault_is_found_and_resolved_and_only_what_is_broken_is_embedded(
     assert told(at_rest, *TEXTS, "page:p") == []
 
 
-def test_with_report_every_difference_is_told_and_nothing_changes(at_rest: Platform, stub: OpenAIStub) -> None:
+def test_with_report_every_difference_is_reported_and_nothing_changes(at_rest: Platform, stub: OpenAIStub) -> None:
     damage(at_rest)
     first = told(at_rest, *TEXTS, "page:p", strategy=Strategy.REPORT)
     assert first
@@ -123,7 +123,9 @@ def test_with_report_every_difference_is_told_and_nothing_changes(at_rest: Platf
     assert stub.stats()["texts"] == 0
 
 
-def test_with_newest_what_was_written_after_the_source_row_is_left_and_both_times_are_told(at_rest: Platform) -> None:
+def test_with_newest_what_was_written_after_the_source_row_is_left_and_both_times_are_reported(
+    at_rest: Platform,
+) -> None:
     rows(at_rest, "UPDATE tasks SET title = 'older', updated_at = '2001-01-01T00:00Z' WHERE id = 't0' RETURNING 1")
     rows(at_rest, "UPDATE tasks SET title = 'newer', updated_at = '2999-01-01T00:00Z' WHERE id = 't1' RETURNING 1")
 

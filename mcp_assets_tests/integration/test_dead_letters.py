@@ -141,7 +141,7 @@ def test_a_failed_request_is_answered_when_it_is_replayed_and_counted_when_it_fa
     assert listener.one("data.sync.completed")["correlation_id"] == "r"
 
 
-def test_a_refused_request_is_told_as_a_dead_letter_and_answered(platform: Platform, listener: Listener) -> None:
+def test_a_refused_request_is_a_dead_letter_and_is_answered(platform: Platform, listener: Listener) -> None:
     raw = b'{"messageId": "r", "data": {"sync_type": "sync everything!"}}'
     send(platform, ("data.sync.request", raw))
     take_in(platform)
@@ -156,7 +156,7 @@ def test_a_refused_request_is_told_as_a_dead_letter_and_answered(platform: Platf
     assert take_in(platform).accepted == 0
 
 
-def test_letters_that_could_not_be_told_are_told_later(
+def test_letters_that_could_not_be_announced_are_announced_later(
     platform: Platform, make_platform: Callable[..., Platform], listener: Listener
 ) -> None:
     send(platform, *(("mcp.task.created", b"not json %d" % number) for number in range(3)))

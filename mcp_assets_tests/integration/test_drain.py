@@ -320,7 +320,7 @@ def test_of_two_drains_that_could_take_over_a_type_one_does(
     assert {stub.times_embedded(text) for text in texts.values()} == {1}
 
 
-def test_an_error_of_a_type_taken_over_is_told_and_ends_neither_the_drain_nor_is_it_tried_over_and_over(
+def test_an_error_of_a_type_taken_over_is_reported_and_ends_neither_the_drain_nor_is_it_tried_over_and_over(
     platform: Platform, make_platform: Callable[..., Platform], stub: OpenAIStub
 ) -> None:
     stub.add_fault("insufficient_quota", times=None, contains="broken")

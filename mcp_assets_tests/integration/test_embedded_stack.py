@@ -195,7 +195,7 @@ def test_postgres_has_vectors_and_trigrams_and_listens_on_no_port(shared_dir: Pa
     assert psutil.Process(pid_of(shared_dir, Part.POSTGRES)).net_connections("tcp") == []
 
 
-def test_postgres_never_runs_as_root_and_nobody_else_can_enter_the_state_directory(shared_dir: Path) -> None:
+def test_postgres_never_runs_as_root_and_no_other_user_can_enter_the_state_directory(shared_dir: Path) -> None:
     assert psutil.Process(pid_of(shared_dir, Part.POSTGRES)).uids().real != 0
     assert shared_dir.stat().st_mode & 0o077 == 0
 
@@ -444,7 +444,7 @@ def test_a_server_that_refuses_to_start_is_reported_in_its_own_words(own_dir: Pa
     assert processes_of(own_dir) == []
 
 
-def test_progress_is_told_from_the_making_of_the_cluster_to_the_address(own_dir: Path) -> None:
+def test_progress_is_reported_from_the_making_of_the_cluster_to_the_address(own_dir: Path) -> None:
     lines: list[str] = []
     addresses = stack.start(own_dir, {Part.POSTGRES}, on_progress=lines.append)
     assert lines[-1] == f"postgres: running ({addresses.database_url})"

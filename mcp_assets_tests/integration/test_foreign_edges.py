@@ -43,7 +43,7 @@ def of_others(platform: Platform) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_repair_tells_of_rows_of_others_without_an_end_and_leaves_them(shared: Platform, named: bool) -> None:
+def test_a_repair_reports_rows_of_others_without_an_end_and_leaves_them(shared: Platform, named: bool) -> None:
     before = of_others(shared)
     entities = [EntityRef("task", "t1"), EntityRef("task", "t2")] if named else []
     report = validate(

@@ -281,7 +281,7 @@ def test_the_embeddings_alone_are_made_of_what_the_ledger_knows(platform: Platfo
     assert_points_are(platform, {"known": "Mend the gate"})
 
 
-def test_the_embeddings_alone_by_force_are_made_anew(platform: Platform, stub: OpenAIStub) -> None:
+def test_the_embeddings_alone_by_force_are_made_again(platform: Platform, stub: OpenAIStub) -> None:
     put_tasks(platform, TASKS)
     sync_all(platform)
     stub.reset_stats()
@@ -290,7 +290,7 @@ def test_the_embeddings_alone_by_force_are_made_anew(platform: Platform, stub: O
     assert stub.stats()["texts"] == 100
 
 
-def test_only_a_sync_of_all_shards_and_stages_settles_what_was_wanted(platform: Platform) -> None:
+def test_only_a_sync_of_all_shards_and_stages_clears_what_was_wanted(platform: Platform) -> None:
     def want() -> None:
         with platform.postgres.transaction() as connection:
             connection.execute(

@@ -395,7 +395,7 @@ def test_a_refused_entity_is_dead_lettered_its_neighbours_are_indexed_and_its_la
     assert all(is_vector_of(stored[entity_id], changed[entity_id]) for entity_id in texts if entity_id != "t5")
 
 
-def test_an_entity_replayed_after_its_cause_is_mended_is_indexed_and_its_dead_letter_settled(
+def test_an_entity_replayed_after_its_cause_is_mended_is_indexed_and_its_dead_letter_resolved(
     platform: Platform, stub: OpenAIStub
 ) -> None:
     put_tasks(platform, {"a": "REFUSE-ME", "b": "Paint it"})
@@ -410,7 +410,7 @@ def test_an_entity_replayed_after_its_cause_is_mended_is_indexed_and_its_dead_le
     assert_points_are(platform, {"a": "Mend the gate", "b": "Paint it"})
 
 
-def test_a_dead_letter_of_an_entity_that_is_deleted_is_settled(platform: Platform) -> None:
+def test_a_dead_letter_of_an_entity_that_is_deleted_is_resolved(platform: Platform) -> None:
     put_tasks(platform, {"a": "REFUSE-ME"})
     look(platform, "a")
     remove(platform, "tasks", "a")

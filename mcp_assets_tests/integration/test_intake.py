@@ -315,7 +315,7 @@ def test_a_purged_stream_that_had_been_read_to_its_end_is_no_gap(platform: Platf
     assert wanted_full_syncs(platform) == {}
 
 
-def test_a_stream_made_anew_is_read_from_its_start_and_the_old_ones_pending_messages_stay(platform: Platform) -> None:
+def test_a_stream_made_again_is_read_from_its_start_and_the_old_ones_pending_messages_stay(platform: Platform) -> None:
     send_looks(platform, "old 1", "old 2")
     take_in(platform)
     on_jetstream(platform, lambda js: js.delete_stream(STREAM))

@@ -67,7 +67,7 @@ def test_times_are_kept_and_where_none_is_given_the_column_says_what_stands(plat
     assert tags == []
 
 
-def test_more_lines_than_a_batch_are_loaded_and_told_batch_by_batch(platform: Platform) -> None:
+def test_more_lines_than_a_batch_are_loaded_and_reported_batch_by_batch(platform: Platform) -> None:
     records = ({**TASK, "entity_id": str(n)} for n in range(2500))
     batches = list(load(platform, parse_records(records, "records", ["task"])))
 

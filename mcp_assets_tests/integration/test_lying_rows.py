@@ -86,7 +86,7 @@ def test_a_row_that_lies_and_was_linked_by_its_lie_gets_its_edges_back(world: Pl
 
 
 @pytest.mark.parametrize("column", LIES)
-def test_of_an_entity_without_a_source_row_a_lie_is_told_and_nothing_is_mended_by_it(
+def test_of_an_entity_without_a_source_row_a_lie_is_reported_and_nothing_is_mended_by_it(
     world: Platform, stub: OpenAIStub, column: str
 ) -> None:
     before = edges(world)

@@ -140,7 +140,7 @@ def test_all_aliases_move_in_one_call_when_the_last_type_is_complete_and_everyth
     assert stub.stats()["texts"] == 0
 
 
-def test_after_the_move_every_entity_is_linked_anew_by_the_new_model(other: Platform) -> None:
+def test_after_the_move_every_entity_is_linked_again_by_the_new_model(other: Platform) -> None:
     list(link_until_done(other))
     assert linked_models(other) == {"stub"}
 
@@ -304,7 +304,7 @@ def test_without_the_model_before_the_old_collection_is_frozen_and_status_says_s
     assert search(own, "Changed meanwhile")[0].ref.id == "t01"
 
 
-def test_status_tells_how_far_the_build_is(other: Platform) -> None:
+def test_status_reports_how_far_the_build_is(other: Platform) -> None:
     assert describe_model_change(other) == []
     begin_building(other)
     left = len(TASKS) - len(texts_in(other, NEW))

@@ -128,7 +128,7 @@ def test_an_entity_of_which_nothing_is_known_becomes_a_dead_letter_only_after_th
     assert ledger(platform) == {}
 
 
-def test_looks_are_due_about_2_10_and_60_seconds_after_the_event_and_a_new_event_begins_anew(
+def test_looks_are_due_about_2_10_and_60_seconds_after_the_event_and_a_new_event_begins_again(
     platform: Platform,
 ) -> None:
     put_tasks(platform, {"t": "A task"})

@@ -372,6 +372,8 @@ def test_a_role_that_may_not_create_schemas_works_with_one_that_is_there(
     assert rows(platform, "SELECT count(*) > 0 FROM relationships") == [(True,)]
 
 
-def test_a_role_that_may_not_make_the_schema_is_told_what_to_grant(limited: Callable[[], Platform]) -> None:
+def test_a_role_that_may_not_make_the_schema_gets_an_error_that_says_what_to_grant(
+    limited: Callable[[], Platform],
+) -> None:
     with pytest.raises(StoreRefused, match=r"the schema mcp_assets cannot be made.*grant CREATE"):
         limited().postgres.transaction().__enter__()

@@ -80,7 +80,7 @@ def test_a_bare_id_names_the_entities_of_every_type_that_have_it(platform: Platf
     assert answer.result["entities"] == ["task:same", "memory:same"]
 
 
-def test_unknown_ids_are_told_and_a_request_of_nothing_else_fails_with_the_reason(
+def test_unknown_ids_are_reported_and_a_request_of_nothing_else_fails_with_the_reason(
     platform: Platform, listener: Listener
 ) -> None:
     put_tasks(platform, {"t1": "one"})
@@ -96,7 +96,7 @@ def test_unknown_ids_are_told_and_a_request_of_nothing_else_fails_with_the_reaso
     assert dead_letters(platform) == {"2": "request_failed"}
 
 
-def test_a_row_that_is_gone_ends_its_entity_and_a_refused_text_is_told(
+def test_a_row_that_is_gone_ends_its_entity_and_a_refused_text_is_reported(
     platform: Platform, stub: OpenAIStub, listener: Listener
 ) -> None:
     put_tasks(platform, {"t1": "one", "t2": "two"})
@@ -204,7 +204,7 @@ def test_a_request_whose_worker_dies_is_there_again(platform: Platform, monkeypa
     assert answer.error is None
 
 
-def test_a_validation_mends_what_it_finds_unless_it_is_told_not_to(
+def test_a_validation_mends_what_it_finds_unless_its_request_says_not_to(
     platform: Platform, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[dict[str, Any]] = []

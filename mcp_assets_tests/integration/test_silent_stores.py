@@ -133,7 +133,7 @@ def test_a_database_that_takes_no_writes_is_away_for_what_writes_and_status_says
     assert [said for said in found.unavailable if "takes no writes" in said]
 
 
-def test_what_is_pending_is_unknown_of_a_postgresql_that_tells_too_slowly(relayed: Platform, relay: Relay) -> None:
+def test_what_is_pending_is_unknown_of_a_postgresql_that_answers_too_slowly(relayed: Platform, relay: Relay) -> None:
     assert pending(relayed).unavailable == []
     relay.fall_silent()
 
@@ -158,7 +158,7 @@ def test_status_names_each_store_that_is_away(platform: Platform, make_platform:
     assert [said.split()[0] for said in pending(without_any).unavailable] == ["PostgreSQL", "NATS", "Qdrant"]
 
 
-def test_an_outage_after_the_first_use_tells_why_no_connection_is_to_be_had(hasty: Postgres, relay: Relay) -> None:
+def test_an_outage_after_the_first_use_reports_why_no_connection_is_to_be_had(hasty: Postgres, relay: Relay) -> None:
     with hasty.transaction():
         pass
     relay.fall_silent()

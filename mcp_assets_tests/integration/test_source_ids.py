@@ -102,7 +102,7 @@ def test_doctor_and_census_name_them_and_a_sweep_starts_no_runs_for_them(view: P
     assert inbox(view) == []
 
 
-def test_the_letters_are_settled_when_the_view_is_mended(
+def test_the_letters_are_resolved_when_the_view_is_mended(
     platform: Platform, make_platform: Callable[..., Platform]
 ) -> None:
     own = on_view(make_platform)

@@ -266,7 +266,7 @@ def test_one_connection_serves_many_threads_at_once(platform: Platform) -> None:
     assert min(counts) >= 1
 
 
-def test_a_connection_that_was_closed_may_be_closed_again_and_used_anew(platform: Platform) -> None:
+def test_a_connection_that_was_closed_may_be_closed_again_and_used_again(platform: Platform) -> None:
     streams = NatsStreams(platform.settings.require_nats_url(), ["mcp.>"])
     assert streams.state("MCP_ASSETS") is not None
     streams.close()

@@ -96,7 +96,7 @@ def arrived(platform: Platform, stream: str, count: int) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("refilled", [0, 2, 5, 8])
-def test_a_stream_that_was_set_back_is_read_anew_and_what_was_accepted_is_neither_lost_nor_overwritten(
+def test_a_stream_that_was_set_back_is_read_again_and_what_was_accepted_is_neither_lost_nor_overwritten(
     at: Platform, server: Server, refilled: int
 ) -> None:
     kept = [f"kept{n}" for n in range(1, 6)]
@@ -396,7 +396,7 @@ def test_a_missing_stream_does_not_stop_those_named_after_it_and_the_check_fails
 
 
 @pytest.mark.parametrize("forbidden", ["$JS.API.CONSUMER.>", "$JS.API.STREAM.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>"])
-def test_a_user_who_may_not_read_a_stream_is_told_so_by_the_permission(
+def test_a_user_without_permission_to_read_a_stream_gets_the_name_of_the_permission(
     make_platform: Callable[..., Platform], tmp_path: Path, forbidden: str
 ) -> None:
     users = [

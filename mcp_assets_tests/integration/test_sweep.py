@@ -250,7 +250,7 @@ def test_a_setting_turns_it_off_and_status_says_so(make_platform: Callable[..., 
 
 
 @pytest.mark.tuning(Tuning(index=IndexTuning(sweep_least_pause_s=0.05)))
-def test_changes_of_which_no_event_is_ever_sent_are_indexed_and_status_tells_within_which_time(
+def test_changes_of_which_no_event_is_ever_sent_are_indexed_and_status_reports_within_which_time(
     platform: Platform, stub: OpenAIStub
 ) -> None:
     put_tasks(platform, {"t1": "One", "t2": "Two"})

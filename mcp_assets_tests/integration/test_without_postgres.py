@@ -77,7 +77,7 @@ def test_status_says_of_a_frozen_postgresql_that_it_is_away_asks_it_once_and_bla
     assert frozen.tries() == 1
 
 
-def test_status_without_postgresql_still_tells_which_other_stores_are_away(settings: Settings) -> None:
+def test_status_without_postgresql_still_reports_which_other_stores_are_away(settings: Settings) -> None:
     away = {
         "database_url": SecretStr(f"postgresql://nobody@127.0.0.1:{closed_port()}/none"),
         "nats_url": SecretStr(f"nats://127.0.0.1:{closed_port()}"),

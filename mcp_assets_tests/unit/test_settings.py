@@ -190,7 +190,7 @@ def test_types_mapped_by_hand_stand_in_place_of_the_preset(monkeypatch: pytest.M
         (Settings.require_qdrant_url, "QDRANT_URL"),
     ],
 )
-def test_a_store_that_nobody_named_is_said_with_what_to_do(require: object, variable: str) -> None:
+def test_a_store_that_is_not_named_is_an_error_that_says_what_to_do(require: object, variable: str) -> None:
     assert callable(require)
     with pytest.raises(SettingsError, match=rf"{variable} is not set.*mcp-assets up"):
         require(Settings())

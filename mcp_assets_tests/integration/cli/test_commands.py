@@ -131,7 +131,7 @@ def test_what_is_loaded_published_and_indexed_is_found(place: Place) -> None:
     assert "blue whale" in place.run("search", "T blue whale").stdout
 
 
-def test_status_tells_what_runs_where(place: Place) -> None:
+def test_status_reports_what_runs_where(place: Place) -> None:
     told = place.answer("status")
     assert set(told["embedded"]) == {"postgres", "nats", "qdrant"}
     for part in told["embedded"].values():

@@ -68,7 +68,7 @@ def test_related_shows_an_entitys_edges_both_ways_and_further_with_depth(world: 
     assert "Traffic" in call(world, "related", "P").stdout
 
 
-def test_an_entity_that_nobody_knows_is_a_failure_that_names_it(world: Platform) -> None:
+def test_an_unknown_entity_is_a_failure_that_names_it(world: Platform) -> None:
     result = call(world, "related", "task:nobody")
     assert result.returncode == 1
     assert "task:nobody" in result.stderr

@@ -160,7 +160,7 @@ def test_with_a_daemon_a_full_sync_is_its_backfill_and_is_watched_to_its_end(
     assert "5/5 complete" in err
 
 
-def test_with_a_daemon_a_full_sync_that_nobody_watches_is_only_asked_for(platform: Platform, call: Call) -> None:
+def test_with_a_daemon_a_full_sync_without_watch_is_only_asked_for(platform: Platform, call: Call) -> None:
     full_sync_requests.sensor_lives(platform)
     asked = json.loads(call("sync", "--full", "--json").stdout)
     (sync,) = full_sync_requests.unfinished(platform)

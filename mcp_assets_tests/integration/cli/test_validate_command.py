@@ -45,7 +45,7 @@ def call(world: Platform, *arguments: str) -> "subprocess.CompletedProcess[str]"
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_validate_tells_by_its_exit_code_whether_drift_is_left_and_repair_mends_it(
+def test_validate_reports_by_its_exit_code_whether_drift_is_left_and_repair_mends_it(
     world: Platform, tmp_path: Path
 ) -> None:
     assert call(world).returncode == 0

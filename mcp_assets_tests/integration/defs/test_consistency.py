@@ -124,7 +124,7 @@ def test_a_check_by_itself_takes_a_census_where_there_is_none_and_says_how_old_w
     assert age_s < 60
 
 
-def test_the_repair_job_mends_and_tells_what_it_did(world: Platform, instance: dg.DagsterInstance) -> None:
+def test_the_repair_job_mends_and_reports_what_it_did(world: Platform, instance: dg.DagsterInstance) -> None:
     with qdrant(world) as client:
         client.delete(TASKS, models.PointIdsList(points=[task_point(1)]), wait=True)
     result = run(world, instance, "repair", config={"ops": {"mend": {"config": {"types": ["task"]}}}})
@@ -179,7 +179,7 @@ def test_checks_of_a_store_that_cannot_be_read_fail_with_the_reason(
         assert "could not be checked" in findings[name].summary
 
 
-def test_the_checks_of_intake_and_dead_letters_tell_what_waits_and_what_was_given_up(
+def test_the_checks_of_intake_and_dead_letters_report_what_waits_and_what_was_given_up(
     world: Platform, instance: dg.DagsterInstance
 ) -> None:
     world.nats.publish([("mcp.task.updated", b"not json")])

@@ -89,7 +89,7 @@ def test_a_full_run_materializes_each_partition_once_and_edges_after_all_is_embe
     assert {key.type for key in graph(world)} == {EdgeType.SEMANTIC_SIMILARITY, EdgeType.CROSS_REFERENCE}
 
 
-def test_a_materialization_tells_edges_by_type_the_strongest_and_a_plot(
+def test_a_materialization_reports_edges_by_type_the_strongest_and_a_plot(
     world: Platform, instance: dg.DagsterInstance
 ) -> None:
     write_source(world, A, "@0", "see page:P")

@@ -113,7 +113,7 @@ def test_a_tick_asks_for_one_run_of_each_kind_of_request_and_for_none_while_one_
     assert lanes(tick()) == [drain_name(MessageKind.VALIDATE)]
 
 
-def test_a_run_tells_every_difference_and_decision_as_a_table(
+def test_a_run_reports_every_difference_and_decision_as_a_table(
     platform: Platform, execute: Callable[..., dg.ExecuteInProcessResult]
 ) -> None:
     put_tasks(platform, {"t1": "one", "t2": "two"})
@@ -204,7 +204,7 @@ def test_a_backfill_that_was_added_before_the_tick_was_killed_is_not_added_again
     assert sync.started
 
 
-def test_dead_letters_are_told_by_a_tick(
+def test_dead_letters_are_announced_by_a_tick(
     platform: Platform, tick: Callable[[], SensorExecutionData], listener: Listener
 ) -> None:
     send(platform, ("mcp.task.created", b"not json"))

@@ -115,7 +115,7 @@ def test_a_forced_run_embeds_everything_in_its_range_again(write: Write, run: Ru
     assert stub.stats()["texts"] == 25 + 20
 
 
-def test_a_materialization_tells_the_numbers_of_its_partition(
+def test_a_materialization_reports_the_numbers_of_its_partition(
     platform: Platform, write: Write, run: Run, stub: OpenAIStub
 ) -> None:
     in_shard = [f"t{n}" for n in range(40) if partition_of("task", f"t{n}") == "task-00"]

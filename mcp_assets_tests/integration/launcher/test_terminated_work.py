@@ -40,7 +40,7 @@ def written(platform: Platform) -> list[Any]:
 @pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources` is deprecated")
 @pytest.mark.parametrize("mode", ["FULL", "DRAIN"])
 @pytest.mark.usefixtures("environment")
-def test_once_a_run_is_told_to_be_canceled_it_sends_no_request_and_commits_no_row(
+def test_a_run_that_is_being_canceled_sends_no_request_and_commits_no_row(
     make_location: MakeLocation, platform: Platform, stub: OpenAIStub, mode: str
 ) -> None:
     location = make_location(DEFINITIONS)

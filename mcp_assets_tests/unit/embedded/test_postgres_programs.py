@@ -29,7 +29,7 @@ def installation(place: Path) -> Path:
     return programs
 
 
-def test_programs_that_everybody_can_reach_are_used_where_they_are(open_dir: Path) -> None:
+def test_programs_that_every_user_can_reach_are_used_where_they_are(open_dir: Path) -> None:
     programs = installation(open_dir)
     assert reachable_programs(programs, open_dir / "cache") == programs
     assert not (open_dir / "cache").exists()

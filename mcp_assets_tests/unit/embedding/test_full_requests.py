@@ -153,7 +153,7 @@ def test_tokens_bound_a_request_but_not_a_single_text() -> None:
     assert sorted(map(len, provider.requests)) == [1, 1, 2]
 
 
-def test_a_failed_request_fails_him_whose_text_is_at_fault_and_nobody_else() -> None:
+def test_a_failed_request_fails_the_caller_whose_text_is_at_fault_and_no_other() -> None:
     provider = Provider()
     with calling_while_one_is_served(provider) as (callers, first):
         second = callers.call("b", "c", "bad")
@@ -209,7 +209,7 @@ def test_tokens_are_shared_out_among_the_callers() -> None:
         assert first.result(10).tokens == 10
 
 
-def test_nobody_gets_the_vectors_of_another_and_no_text_is_sent_twice() -> None:
+def test_no_caller_gets_the_vectors_of_another_and_no_text_is_sent_twice() -> None:
     provider = Provider()
     rng = random.Random(3)
     wanted = [[f"{caller}-{n}" for n in range(rng.randrange(0, 11))] for caller in range(200)]

@@ -115,7 +115,7 @@ def test_the_state_hash_does_not_depend_on_the_order_of_keys(metadata: dict[str,
         ("text", "title", {}),
     ],
 )
-def test_the_state_hash_tells_text_title_and_metadata_apart(
+def test_the_state_hash_distinguishes_text_title_and_metadata(
     text: str, title: str | None, metadata: dict[str, Any]
 ) -> None:
     assert state_hash(hashed(text), title, metadata) != state_hash(hashed("text"), "title", {"x": 1})

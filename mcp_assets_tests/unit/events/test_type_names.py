@@ -61,7 +61,7 @@ def test_type_names_do_not_change_with_the_mapping_they_were_made_from() -> None
         ({"task": ()}, {"task": ("cardId",)}, "'cardId' .* must match"),
     ],
 )
-def test_names_that_could_not_be_told_apart_are_refused(
+def test_names_that_could_not_be_distinguished_are_refused(
     aliases: dict[str, tuple[str, ...]], id_keys: dict[str, tuple[str, ...]], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):

@@ -29,7 +29,7 @@ def as_stored(edge: Edge) -> Edge:
     return Edge(edge.source, edge.target, EdgeType(str(edge.type)), strength, json.loads(json.dumps(edge.metadata)))
 
 
-def test_added_changed_and_removed_are_told_apart_and_unchanged_edges_are_in_none() -> None:
+def test_added_changed_and_removed_are_distinguished_and_unchanged_edges_are_in_none() -> None:
     same = Edge(A, B, EdgeType.CROSS_REFERENCE, 1.0, {"rule": "text"})
     weaker = Edge(A, B, EdgeType.SEMANTIC_SIMILARITY, 0.8)
     stronger = Edge(A, B, EdgeType.SEMANTIC_SIMILARITY, 0.9)

@@ -139,7 +139,7 @@ def test_without_phrases_no_mention_has_one() -> None:
     assert [mention.phrase for mention in mentions.find("after task:A, (task:B)")] == [None, None]
 
 
-def test_each_phrase_begins_anew() -> None:
+def test_each_phrase_begins_from_the_start() -> None:
     text = "Part of task:A, depends on task:B and blocked by task:C"
     assert phrases(text) == {"task:A": "part of", "task:B": "depends on", "task:C": "blocked by"}
 

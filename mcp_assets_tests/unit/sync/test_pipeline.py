@@ -133,7 +133,7 @@ def test_an_error_while_batches_are_drawn_reaches_the_caller() -> None:
 
 
 @pytest.mark.parametrize("ended_by", ["an error", "its caller", "its batches"])
-def test_batches_in_flight_are_told_to_give_up_only_when_it_ends_before_its_time(ended_by: str) -> None:
+def test_batches_in_flight_are_stopped_only_when_it_ends_before_its_time(ended_by: str) -> None:
     given_up = threading.Event()
 
     def work(batch: int) -> int:

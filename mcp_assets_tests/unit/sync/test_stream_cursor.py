@@ -52,7 +52,7 @@ def test_messages_discarded_before_they_were_read_are_a_gap(read: int, first: in
     assert (find_gap(Cursor(1, MADE, read), state(first, last)) or "").startswith(lost)
 
 
-def test_a_stream_made_anew_is_a_gap_even_if_its_sequences_fit() -> None:
+def test_a_stream_made_again_is_a_gap_even_if_its_sequences_fit() -> None:
     gap = find_rewind(Cursor(1, MADE, 5), state(1, 9, MADE + timedelta(seconds=1)))
 
     assert gap is not None

@@ -35,7 +35,7 @@ def words(**config: Any) -> tuple[str, str]:
         ({"mirror": {"name": "M"}, "subjects": None}, "mirrors M"),
     ],
 )
-def test_the_configuration_of_a_stream_is_told_in_words(config: dict[str, Any], said: str) -> None:
+def test_the_configuration_of_a_stream_is_reported_in_words(config: dict[str, Any], said: str) -> None:
     told, blind = words(**config)
 
     assert said in told
@@ -51,7 +51,7 @@ def test_the_configuration_of_a_stream_is_told_in_words(config: dict[str, Any], 
         ({"subjects": ["mcp.>"], "max_msgs_per_subject": 5}, "limits the messages of each subject"),
     ],
 )
-def test_where_a_loss_may_go_unnoticed_is_told_with_the_reason(config: dict[str, Any], reason: str) -> None:
+def test_where_a_loss_may_go_unnoticed_is_reported_with_the_reason(config: dict[str, Any], reason: str) -> None:
     assert reason in words(**config)[1]
 
 

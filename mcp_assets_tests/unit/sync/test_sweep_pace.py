@@ -32,7 +32,7 @@ def test_a_small_table_is_one_slice_and_a_large_one_is_cut_by_its_rows() -> None
     assert width_of_slice(0, PassCounts(), PassCounts(rows=4 * ROWS), rows_a_slice=ROWS) == SLOTS // 4
 
 
-def test_of_a_table_of_unknown_size_the_first_slice_is_narrow_and_tells_how_wide_the_others_may_be() -> None:
+def test_of_a_table_of_unknown_size_the_first_slice_is_narrow_and_reports_how_wide_the_others_may_be() -> None:
     first = width_of_slice(0, PassCounts(), None, rows_a_slice=ROWS)
     assert first <= SLOTS // 16
     assert first + width_of_slice(first, PassCounts(rows=100), None, rows_a_slice=ROWS) >= SLOTS
