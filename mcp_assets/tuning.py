@@ -61,7 +61,8 @@ class LinkTuning:
 
     rebuild_share: float = 0.08
     """All lists are rebuilt when at least `rebuild_from` entities have changed, and this share of all living ones: the
-    search for the reach of a changed entity costs about ten times one for a list."""
+    search for the reach of a changed entity costs about ten times one for a list. Measured at 20,000 entities: without
+    a rebuild, linking takes 1.35 times as long when a tenth has changed, 2.4 times when a third has."""
 
     changes_at_once: int = 200
     """Changed entities in one transaction: while it is open, it blocks all others that change edges."""

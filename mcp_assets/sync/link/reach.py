@@ -12,7 +12,7 @@ class Reach(NamedTuple):
     own: NeighbourList = NeighbourList()
     """Its own list."""
     within_reach: tuple[Neighbour, ...] = ()
-    """The entities whose list or reserves it may enter, because its score is not below their cut-off."""
+    """The entities whose list or reserves it may enter: semantic ones only if its score is not below their cut-off."""
 
 
 def complete_list(neighbours: Iterable[Neighbour], kept: int) -> NeighbourList:

