@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
@@ -73,23 +73,17 @@ def related(
 
 def _rows(ref: "EntityRef", edges: "Iterable[Related]", titles: "Mapping[EntityRef, str | None]") -> list[list[object]]:
     """The rows of the table of edges around `ref`."""
+    from mcp_assets.sync.views.evidence import evidence_of
+
     rows: list[list[object]] = []
     for edge in edges:
         outgoing = edge.source == ref or (edge.target != ref)
         other = edge.target if outgoing else edge.source
         named = other if ref in (edge.source, edge.target) else f"{edge.source} → {edge.target}"
         strength = "" if edge.strength is None else f"{edge.strength:.3f}"
-        title, because = titles.get(other) or "", _because(edge.metadata)
+        title, because = titles.get(other) or "", evidence_of(edge.metadata).words
         rows.append([edge.depth, strength, edge.edge_type, "→" if outgoing else "←", named, title, because])
     return rows
-
-
-def _because(metadata: Mapping[str, Any]) -> str:
-    """The evidence of an edge in a few words."""
-    context, shared = metadata.get("context"), metadata.get("shared")
-    if isinstance(context, str) and context:
-        return context
-    return ", ".join(map(str, shared)) if isinstance(shared, list) else ""
 
 
 @graph.command("export", epilog="Example: mcp-assets graph export --format html --min-strength 0.6")

@@ -1,6 +1,5 @@
 """Page data: the graph as the HTML page reads it: lines in the order in which they are drawn, vertices with places."""
 
-import json
 import math
 import random
 from collections import Counter, defaultdict
@@ -13,26 +12,17 @@ import igraph
 from mcp_assets.entities.entity_url import EntityUrl
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EDGE_COLOURS, OTHER_COLOUR, EdgeType
+from mcp_assets.sync.views.evidence import Evidence, evidence_of
 from mcp_assets.sync.views.graph import ExportedEdge
 
 _UNDIRECTED = frozenset({EdgeType.SEMANTIC_SIMILARITY.value, EdgeType.TOPICAL_RELEVANCE.value})
 """Types that mean the same in both directions: the page draws them without an arrow."""
-
-_MAX_WORDS = 500
-"""Characters of the evidence of an edge: our rules keep at most 200, other programs may write more."""
 
 _AT_ONCE = 4
 """Edges of an entity that come before the further ones of equal strength: with fewer, most of a picture is pairs."""
 
 _NO_TYPE = "?"
 """The type of an entity that another program's edge names without one."""
-
-
-class Evidence(NamedTuple):
-    """Why an edge exists: the rule that made it, and the words, tags or model of the rule; either may be empty."""
-
-    rule: str
-    words: str
 
 
 class Line(NamedTuple):
@@ -140,22 +130,6 @@ def strongest_first(lines: Iterable[Line]) -> list[Line]:
         ordered.extend((strength, turn, edge_type, line) for turn, (_, line) in enumerate(waiting))
     ordered.sort(key=lambda one: one[:3])
     return [line for *_, line in ordered]
-
-
-def evidence_of(metadata: Mapping[str, Any]) -> Evidence:
-    """The evidence in an edge's metadata; of an edge that another program wrote, all of its metadata."""
-    rule, context, shared, model = (metadata.get(key) for key in ("rule", "context", "shared", "model"))
-    if isinstance(context, str) and context:
-        words = context
-    elif isinstance(shared, list):
-        words = ", ".join(map(str, shared))
-    elif isinstance(model, str):
-        words = f"model {model}"
-    elif metadata and not isinstance(rule, str):
-        words = json.dumps(metadata, ensure_ascii=False)
-    else:
-        words = ""
-    return Evidence(rule if isinstance(rule, str) else "", words[:_MAX_WORDS])
 
 
 def layout(vertices: int, pairs: Sequence[tuple[int, int]], strengths: Sequence[float]) -> list[tuple[float, float]]:

@@ -10,8 +10,9 @@ import pytest
 from mcp_assets.entities.entity_url import EntityUrl
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EDGE_COLOURS, EdgeType
+from mcp_assets.sync.views.evidence import Evidence, evidence_of
 from mcp_assets.sync.views.graph import ExportedEdge
-from mcp_assets.sync.views.page_data import Evidence, PageData, evidence_of
+from mcp_assets.sync.views.page_data import PageData
 
 A, B, C = EntityRef("task", "a"), EntityRef("task", "b"), EntityRef("page", "c")
 

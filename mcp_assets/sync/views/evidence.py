@@ -1,0 +1,31 @@
+"""Evidence: why an edge exists, read from its metadata for a person."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_MAX_WORDS = 500
+"""Characters of the evidence of an edge: our rules keep at most 200, other programs may write more."""
+
+
+class Evidence(NamedTuple):
+    """Why an edge exists: the rule that made it, and the words, tags or model of the rule; either may be empty."""
+
+    rule: str
+    words: str
+
+
+def evidence_of(metadata: Mapping[str, Any]) -> Evidence:
+    """The evidence in an edge's metadata; of an edge that another program wrote, all of its metadata."""
+    rule, context, shared, model = (metadata.get(key) for key in ("rule", "context", "shared", "model"))
+    if isinstance(context, str) and context:
+        words = context
+    elif isinstance(shared, list):
+        words = ", ".join(map(str, shared))
+    elif isinstance(model, str):
+        words = f"model {model}"
+    elif metadata and not isinstance(rule, str):
+        words = json.dumps(metadata, ensure_ascii=False)
+    else:
+        words = ""
+    return Evidence(rule if isinstance(rule, str) else "", words[:_MAX_WORDS])
