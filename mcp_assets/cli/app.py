@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from mcp_assets.cli import collections, consistency, dead_letters, demo, entities, graph, services, sync
+from mcp_assets.cli import collections, consistency, dead_letters, demo, entities, graph, services, status, sync
 from mcp_assets.cli.console import Exit, say_error, shown
 
 _START = "Start"
@@ -45,7 +45,7 @@ _add(_WORK, entities.publish, """mcp-assets publish mcp.task.updated '{"entity_i
 _add(_WORK, sync.sync, "mcp-assets sync --full --watch")
 _add(_LOOK, entities.search, 'mcp-assets search "how do we renew certificates" --type page')
 _add(_LOOK, graph.related, "mcp-assets related task:7 --depth 2")
-_add(_LOOK, services.status, "mcp-assets status --json")
+_add(_LOOK, status.status, "mcp-assets status --json")
 _add(_LOOK, services.doctor, "mcp-assets doctor")
 app.add_typer(graph.graph, rich_help_panel=_LOOK)
 _add(_MEND, consistency.validate, "mcp-assets validate --deep --repair")

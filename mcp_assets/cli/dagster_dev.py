@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +29,12 @@ _PATIENCE_S = 15.0
 
 _MARK = "MCP_ASSETS_DEV"
 """Variable in the environment of each child process: its state folder, by which the next start finds leftovers."""
+
+_LOCK = "dev.lock"
+"""File in the state folder, locked for as long as the services run."""
+
+_ADDRESS = "dev.url"
+"""File in the state folder with the address of the UI."""
 
 _CODE_LOCATION = """{ workspaceOrError {
   __typename
@@ -182,7 +188,7 @@ def dagster_dev(
     # If all stores are named in the settings, no other step has made the folder.
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     port = _free_port(port)
-    with _only_one(state_dir / "dev.lock"), tempfile.TemporaryDirectory(prefix="mcp-assets-dev") as folder:
+    with _only_one(state_dir / _LOCK), tempfile.TemporaryDirectory(prefix="mcp-assets-dev") as folder:
         end_marked(_MARK, str(state_dir))
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -195,11 +201,26 @@ def dagster_dev(
             _with_dagster_home(environment, state_dir) | {_MARK: str(state_dir)},
         )
         try:
+            (state_dir / _ADDRESS).write_text(dev.url)
             dev.start()
             yield dev
         finally:
             dev.end()
+            (state_dir / _ADDRESS).unlink(missing_ok=True)
             adopt_orphans(False)
+
+
+def address_of_ui(state_dir: Path) -> str | None:
+    """Where the UI is whose services run for `state_dir`; None if none run."""
+    try:
+        with (state_dir / _LOCK).open() as held:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        with suppress(FileNotFoundError):
+            return (state_dir / _ADDRESS).read_text()
+    return None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from mcp_assets.cli.connect import connected
-from mcp_assets.cli.console import Exit, Json, out, print_json, print_rows, say, say_error, say_progress, shown
+from mcp_assets.cli.console import Exit, Json, out, print_json, say, say_error, say_progress, shown
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -31,9 +31,9 @@ def up(json: Json = False) -> None:
     """Start the embedded stack, all parts that no setting replaces, and make its tables."""
     settings = start_stack(quiet=json)
     if json:
-        print_json({"state_dir": str(settings.state_dir), **_addresses(settings)})
+        print_json({"state_dir": str(settings.state_dir), **addresses_of(settings)})
         return
-    for name, address in _addresses(settings).items():
+    for name, address in addresses_of(settings).items():
         say(f"{name}: {address}")
 
 
@@ -47,53 +47,6 @@ def down(json: Json = False) -> None:
         print_json({"stopped": stopped})
     else:
         say("stopped" if stopped else "nothing was running")
-
-
-def status(json: Json = False) -> None:
-    """What runs where, and what is pending. Exits with 3 if a store does not answer."""
-    from mcp_assets.embedded import stack
-    from mcp_assets.sync.views.pending import pending
-
-    with connected(reads_only=True) as platform:
-        settings = platform.settings
-        parts = stack.status(settings.state_dir).parts
-        waiting = pending(platform)
-    if json:
-        print_json(
-            {
-                "embedded": {
-                    part.value: {
-                        "state": known.state.value,
-                        "pid": known.pid,
-                        "address": known.address,
-                        "restarts": known.restarts,
-                    }
-                    for part, known in parts.items()
-                },
-                "addresses": _addresses(settings),
-                "pending": waiting.as_dict(),
-            }
-        )
-    else:
-        addresses = _addresses(settings)
-        rows = []
-        for part, known in parts.items():
-            name = part.value
-            embedded = known.address is not None
-            rows.append(
-                (
-                    name,
-                    known.state.value if embedded else ("by setting" if addresses.get(name) else "no"),
-                    addresses.get(name) or "",
-                    known.pid or "",
-                    known.restarts if embedded else "",
-                )
-            )
-        print_rows(("service", "runs", "address", "process", "restarts"), rows, ids=("address",), title="Services")
-        for line in waiting.lines():
-            say(line)
-    if waiting.unavailable:
-        raise typer.Exit(Exit.UNAVAILABLE)
 
 
 def dev(
@@ -233,7 +186,7 @@ def exports(settings: "Settings") -> Mapping[str, str]:
     return values
 
 
-def _addresses(settings: "Settings") -> dict[str, str | None]:
+def addresses_of(settings: "Settings") -> dict[str, str | None]:
     """Where each service is, without passwords."""
     return {
         "postgres": _shown(settings.database_url),

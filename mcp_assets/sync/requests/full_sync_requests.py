@@ -45,6 +45,8 @@ class FullSync:
     finished: bool = False
     error: str | None = None
     """Why it failed; None: it is complete, or not finished."""
+    finished_s_ago: float | None = None
+    """Only of `last_full_sync`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +211,21 @@ def sensor_lives(platform: Platform) -> None:
         connection.execute(platform.postgres.query("heartbeat"), {"entity_type": SENSOR, "run_id": "sync_sensor"})
 
 
+def sensor_age_s(platform: Platform) -> float | None:
+    """Seconds since the sensor that starts full syncs ticked; None: it never has."""
+    return min((beat.age_s for beat in heartbeats(platform).get(SENSOR, ())), default=None)
+
+
 def is_served(platform: Platform) -> bool:
     """The sensor that starts full syncs runs."""
-    return any(beat.age_s < ALIVE_S for beat in heartbeats(platform).get(SENSOR, ()))
+    age_s = sensor_age_s(platform)
+    return age_s is not None and age_s < ALIVE_S
+
+
+def last_full_sync(platform: Platform) -> FullSync | None:
+    """The full sync that was asked for last; None: none is remembered."""
+    with platform.postgres.transaction() as connection:
+        return platform.postgres.row(connection, "last_full_sync", FullSync)
 
 
 def run_here(

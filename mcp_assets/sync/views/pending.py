@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,15 @@ class Pending:
     provider: list[str] = field(default_factory=list)
     """Sentences about outages of the embedding provider: reason, begin, next try."""
     unavailable: list[str] = field(default_factory=list)
+    oldest_at: datetime | None = None
+    """When JetStream stored the oldest message that is not applied; None: all are applied, or it is not known."""
+
+    @property
+    def behind_s(self) -> float | None:
+        """For how many seconds the oldest message waits. 0: all are applied. None: a store does not answer."""
+        if self.unavailable:
+            return None
+        return max(0.0, (datetime.now(UTC) - self.oldest_at).total_seconds()) if self.oldest_at else 0.0
 
     @property
     def idle(self) -> bool:
@@ -62,6 +72,7 @@ class Pending:
     def as_dict(self) -> dict[str, Any]:
         return {
             "idle": self.idle,
+            "behind_s": self.behind_s,
             "unread": self.unread,
             "inbox": self.inbox,
             "entities": {name: {"living": living, "dirty": dirty} for name, (living, dirty) in self.entities.items()},
@@ -77,15 +88,11 @@ class Pending:
         }
 
     def lines(self) -> list[str]:
-        """The same for a person."""
+        """What waits, a sentence each. Entities are in a table of their own, and so is what does not answer."""
         lines = [
             f"stream {name}: {'unknown' if n is None else f'{n} messages unread'}" for name, n in self.unread.items()
         ]
         lines += [f"inbox: {count} {name} messages not applied" for name, count in self.inbox.items()]
-        lines += [
-            f"{name}: {living} entities" + (f", {dirty} of them not in Qdrant yet" if dirty else "")
-            for name, (living, dirty) in self.entities.items()
-        ]
         lines += [f"relationships: {self.unlinked} entities to re-link"] if self.unlinked else []
         lines += (
             [f"rechecks: {self.rechecks} entities are compared again, in case their rows are committed late"]
@@ -97,8 +104,7 @@ class Pending:
         lines += [f"full sync of {name} wanted: {why}" for name, why in self.wanted_full_syncs.items()]
         lines += [f"answers: {self.answers} wait in the outbox until NATS takes them"] if self.answers else []
         lines += self.collections
-        lines += self.provider
-        return lines + [f"unavailable: {message}" for message in self.unavailable]
+        return lines + self.provider
 
     def _sweep_lines(self) -> list[str]:
         if not self.sweeping:
@@ -141,6 +147,8 @@ def pending(platform: Platform, *, within_s: float = 30.0) -> Pending:
             found.unavailable.append(str(error))
             continue
         found.unread[name] = look.unread if look.absent is None else None
+        if look.oldest_unread_at is not None:
+            found.oldest_at = min(look.oldest_unread_at, found.oldest_at or look.oldest_unread_at)
         found.unavailable += [look.absent] if look.absent is not None else []
     return found
 
@@ -151,7 +159,9 @@ def _ask_postgres(platform: Platform) -> Pending:
     with postgres.transaction() as connection:
         if (reason := no_writes(connection)) is not None:
             found.unavailable.append(reason)
-        found.inbox = {row.name: row.messages for row in inbox_counts(platform, connection)}
+        waiting = inbox_counts(platform, connection)
+        found.inbox = {row.name: row.messages for row in waiting}
+        found.oldest_at = min((row.oldest_at for row in waiting), default=None)
         found.entities = {row.entity_type: (row.living, row.dirty) for row in ledger_counts(platform, connection)}
         row = connection.execute(postgres.query("count_marked")).fetchone()
         found.unlinked = row[0] if row else 0

@@ -141,6 +141,26 @@ def test_status_reports_what_runs_where(place: Place) -> None:
     assert told["pending"]["unavailable"] == []
 
 
+def test_status_says_what_is_indexed_and_that_no_sensor_ticks(place: Place) -> None:
+    place.answer("load", "-", stdin=line("task", "t9", "grey heron"))
+    index(place, "task")
+    found = place.answer("status")
+    (of_tasks,) = [one for one in found["types"] if one["entity_type"] == "task"]
+    assert of_tasks["living"] == of_tasks["points"] > 0
+    assert of_tasks["model"] == f"stub, {DIMENSION} dimensions"
+    assert found["dagster"] == {"ui": None, "sensors_s_ago": None}
+    said = place.run("status").stdout
+    assert f"task\t{of_tasks['living']}\t0\t{of_tasks['points']}\t" in said
+    assert "sensors: none has ever ticked" in said
+
+
+def test_status_with_nothing_running_says_so_in_json_too(empty: Place) -> None:
+    found = empty.answer("status", code=3)
+    assert [part["state"] for part in found["embedded"].values()] == ["down"] * 3
+    assert "mcp-assets up" in found["pending"]["unavailable"][0]
+    assert not found["pending"]["idle"]
+
+
 def test_up_again_leaves_the_running_stack_as_it_is(place: Place) -> None:
     before = place.answer("status")["embedded"]
     place.answer("up")
@@ -227,7 +247,7 @@ def test_a_wrong_setting_exits_with_2_and_is_named(empty: Place) -> None:
     assert "MCP_ASSETS_SHARDS" in done.stderr
 
 
-@pytest.mark.parametrize("words", [("status",), ("search", "x"), ("publish", "mcp.task.created", "{}")])
+@pytest.mark.parametrize("words", [("search", "x"), ("publish", "mcp.task.created", "{}")])
 def test_without_a_stack_or_settings_a_command_exits_with_2_and_says_what_to_run(
     empty: Place, words: tuple[str, ...]
 ) -> None:

@@ -394,7 +394,7 @@ def test_no_run_is_asked_for_while_qdrant_is_silent_and_the_next_tick_asks_once_
             told.skip_message or ""
         )
     assert len(inbox(platform)) == 2, "events are taken in meanwhile"
-    (line,) = [line for line in pending(platform).lines() if line.startswith("unavailable")]
+    (line,) = pending(platform).unavailable
     assert "Qdrant does not answer" in line
     assert "no run that needs it is asked for" in line
 

@@ -62,6 +62,12 @@ SELECT id, entity_types, force, requested_by, started_at IS NOT NULL AS started,
        error
 FROM {schema}.full_syncs WHERE id = %(id)s
 
+-- name: last_full_sync
+-- The full sync that was asked for last, with the seconds since it ended, or NULL.
+SELECT id, entity_types, force, requested_by, started_at IS NOT NULL AS started, finished_at IS NOT NULL AS finished,
+       error, extract(epoch FROM clock_timestamp() - finished_at)::float8 AS finished_s_ago
+FROM {schema}.full_syncs ORDER BY requested_at DESC LIMIT 1
+
 -- name: start_full_sync
 -- Records when the backfill of a full sync was started.
 UPDATE {schema}.full_syncs SET started_at = coalesce(started_at, clock_timestamp()) WHERE id = %(id)s
