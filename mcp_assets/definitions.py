@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from mcp_assets.defs.alerts import build_alert_sensors
 from mcp_assets.defs.asset_checks import build_checks
 from mcp_assets.defs.assets import build_census_asset, build_index_assets
 from mcp_assets.defs.jobs import (
@@ -58,7 +59,12 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
             build_reconcile_schedule(settings),
             build_clean_up_schedule(settings, clean_up),
         ],
-        sensors=[build_vector_index_sensor(), build_relationship_sensor(), build_sync_sensor()],
+        sensors=[
+            build_vector_index_sensor(),
+            build_relationship_sensor(),
+            build_sync_sensor(),
+            *(build_alert_sensors() if settings.alert_webhook else ()),
+        ],
         resources={"platform": PlatformResource(), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

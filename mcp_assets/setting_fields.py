@@ -67,6 +67,7 @@ TableName = Annotated[
 
 DatabaseUrl = Annotated[SecretStr | None, _address("postgresql|postgres", "postgresql://user@host:5432/database")]
 NatsUrl = Annotated[SecretStr | None, _address("nats|tls|ws|wss", "nats://host:4222")]
+WebhookUrl = Annotated[SecretStr | None, _address("https?", "https://hooks.example.com/services/…")]
 HttpUrl = Annotated[str | None, _address("https?", "http://host:6333")]
 
 
@@ -348,6 +349,16 @@ class SettingFields(BaseSettings):
         default=30.0,
         validation_alias="MCP_ASSETS_KEEP_RUNS_DAYS",
         description="Days after which a finished run is deleted, with its events.",
+    )
+    alert_webhook: WebhookUrl = Field(
+        default=None,
+        validation_alias="MCP_ASSETS_ALERT_WEBHOOK",
+        description="Address to which failed runs and checks are posted, as Slack takes them; docs/operations.md.",
+    )
+    dagster_url: HttpUrl = Field(
+        default=None,
+        validation_alias="MCP_ASSETS_DAGSTER_URL",
+        description="Where people reach the Dagster UI; posts to that webhook link to it.",
     )
     state_dir: Path = Field(
         default=Path(".mcp"),
