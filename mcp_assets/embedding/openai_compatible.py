@@ -6,6 +6,7 @@ because they also retry an exhausted quota, and their delay cannot be set. An an
 input is asked for once more. `input_batch` finds out whether a text or the server is at fault.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -72,6 +73,8 @@ class OpenAICompatibleEmbedder:
             )
         except ImportError as error:
             raise EmbedderUnavailable(unusable_proxy("OPENAI_BASE_URL", error)) from error
+        # Where the embedder was only stopped, its connections are closed when it is collected.
+        self._close_client = weakref.finalize(self, self._client.close)
         self._requests = EmbeddingRequests(self._client, profile, attempts, retry_delay_s, timeout_s, self._closed)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="embed")
         self._shared = FullRequests(
@@ -114,6 +117,7 @@ class OpenAICompatibleEmbedder:
     def close(self) -> None:
         self._closed.set()
         self._pool.shutdown(wait=True)
+        self._close_client()
         self._client.close()
 
     @contextmanager

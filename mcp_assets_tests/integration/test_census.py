@@ -219,6 +219,8 @@ def test_a_repair_killed_anywhere_is_resumed_and_embeds_nothing_twice_but_the_ba
         "DATABASE_URL": platform.settings.require_database_url(),
         "NATS_URL": platform.settings.require_nats_url(),
         "QDRANT_URL": platform.settings.require_qdrant_url(),
+        "EMBEDDING_PROVIDER": "openai",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9",
         "EMBEDDING_MODEL": "hash",
         "EMBEDDING_DIMENSION": "16",
         "MCP_ASSETS_SHARDS": "1",
