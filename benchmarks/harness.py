@@ -98,7 +98,7 @@ class Bench:
         with closing(self.qdrant()) as client:
             for collection in client.get_collections().collections:
                 client.delete_collection(collection.name)
-        # Migrating anew is not what is measured.
+        # The time of the migration is not what is measured.
         with closing(Platform(self.settings())) as platform, platform.postgres.transaction():
             pass
         self.settle()

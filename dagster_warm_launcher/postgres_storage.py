@@ -6,6 +6,7 @@ because the storage is needed with every version of Dagster, also where the laun
 """
 
 import select
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
@@ -50,9 +51,9 @@ class WarmPostgresStorage(DagsterPostgresStorage):
     """
 
     @classmethod
+    @abstractmethod
     def database_url(cls) -> str:
         """Where the database is."""
-        raise NotImplementedError
 
     @classmethod
     def connection_options(cls) -> Mapping[str, int]:
@@ -60,9 +61,9 @@ class WarmPostgresStorage(DagsterPostgresStorage):
         return {}
 
     @classmethod
+    @abstractmethod
     def silence(cls) -> Silence:
         """When the server counts as silent."""
-        raise NotImplementedError
 
     def __init__(
         self, postgres_url: str, should_autocreate_tables: bool, inst_data: ConfigurableClassData | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
@@ -19,6 +20,13 @@ def upgrade(settings: Settings, revision: str) -> None:
 def downgrade(settings: Settings, revision: str) -> None:
     """Take the schema back to `revision`."""
     _run(settings, lambda config: command.downgrade(config, revision))
+
+
+def execute(settings: Settings, statement: str) -> list[tuple[object, ...]]:
+    """Run one or several statements in the database; the rows of the last one, if it has any."""
+    with psycopg.connect(settings.require_database_url()) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
 
 
 def _run(settings: Settings, act: Callable[[Config], None]) -> None:

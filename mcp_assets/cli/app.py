@@ -55,6 +55,12 @@ app.add_typer(collections.collections, rich_help_panel=_MEND)
 _add(_MEND, services.accept, "mcp-assets accept qdrant")
 
 
+class _Debug:
+    """Whether the option --debug was given: the error is handled after Typer has ended."""
+
+    is_on = False
+
+
 def _say_version(wanted: bool) -> None:
     if wanted:
         sys.stdout.write(f"mcp-assets {version('mcp-assets')}\n")
@@ -69,11 +75,7 @@ def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error that is a fault.")] = False,
 ) -> None:
     """Keeps embeddings and relationships of MCP tasks, pages and memories up to date, and searches them."""
-    global _debug
-    _debug = debug
-
-
-_debug = False
+    _Debug.is_on = debug
 
 
 def main() -> None:
@@ -111,7 +113,7 @@ def _explained(error: Exception) -> Exit:
     from mcp_assets.cli.errors import explain
 
     explained = explain(error)
-    if explained is None and _debug:
+    if explained is None and _Debug.is_on:
         raise error
     sentence, code = explained or (
         f"{type(error).__name__}: {error}. This is a fault of mcp-assets; "

@@ -5,6 +5,7 @@ MCP_ASSETS_ALERT_WEBHOOK is set. What could not be posted is posted by the next 
 """
 
 import json
+from collections.abc import Sequence
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
@@ -68,16 +69,34 @@ def _alert_of_runs(context: dg.SensorEvaluationContext, platform: Platform) -> d
     ).records
     if not failures:
         return dg.SkipReason("no run has failed")
+    ours = _of_this_location(context, [failure.run_id for failure in failures])
     lines = [
-        f"• {failure.event_log_entry.job_name or 'a run'} {_run(platform, failure.run_id)}: "
-        f"{_reason(context.instance, failure.run_id)}"
-        for failure in failures[:_NAMED]
+        f"• {run.job_name} {_link(platform, run.run_id)}: {_reason(context.instance, run.run_id)}"
+        for run in ours[:_NAMED]
     ]
-    if len(failures) > _NAMED:
-        lines.append(f"• and {len(failures) - _NAMED} more")
-    _post(platform, "\n".join([f"mcp_assets: {len(failures)} failed run(s)", *lines]))
+    if len(ours) > _NAMED:
+        lines.append(f"• and {len(ours) - _NAMED} more")
+    if lines:
+        _post(platform, "\n".join([f"mcp_assets: {len(ours)} failed run(s)", *lines]))
     context.update_cursor(str(failures[-1].storage_id))
-    return dg.SkipReason(f"{len(failures)} failed runs were posted")
+    return dg.SkipReason(f"{len(ours)} failed runs were posted")
+
+
+def _of_this_location(context: dg.SensorEvaluationContext, run_ids: Sequence[str]) -> list[dg.DagsterRun]:
+    """The runs of this code location, in the order of `run_ids`: other projects may share the Dagster instance."""
+    runs = {run.run_id: run for run in context.instance.get_runs(dg.RunsFilter(run_ids=list(run_ids)))}
+    here = context.code_location_origin
+    return [
+        run
+        for run_id in run_ids
+        # A run that was deleted meanwhile is of no interest any more.
+        if (run := runs.get(run_id)) is not None
+        and (
+            here is None
+            or run.remote_job_origin is None
+            or run.remote_job_origin.repository_origin.code_location_origin.location_name == here.location_name
+        )
+    ]
 
 
 def _reason(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -87,7 +106,8 @@ def _reason(instance: dg.DagsterInstance, run_id: str) -> str:
         event = entry.dagster_event
         if event is None:
             continue
-        error = event.step_failure_data.error if event.is_step_failure else event.job_failure_data.error
+        # A run whose process was killed is marked as failed from outside, and has a message alone.
+        error = getattr(event.event_specific_data, "error", None)
         while error is not None and error.cause is not None:
             error = error.cause
         reason = error.message if error is not None else event.message
@@ -122,7 +142,7 @@ def _evaluation(record: AssetCheckExecutionRecord) -> dg.AssetCheckEvaluation | 
     return event.asset_check_evaluation_data
 
 
-def _run(platform: Platform, run_id: str) -> str:
+def _link(platform: Platform, run_id: str) -> str:
     """The run by its short id, with a link if the address of the UI is known."""
     base = platform.settings.dagster_url
     return f"<{base.rstrip('/')}/runs/{run_id}|{run_id[:8]}>" if base else run_id[:8]

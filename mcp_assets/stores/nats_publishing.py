@@ -103,8 +103,9 @@ class NatsPublisher(NatsConnection):
                 await js.find_stream_name_by_subject(subject)
             except NotFoundError as error:
                 raise StoreRefused(
-                    f"no stream takes messages on the subject {subject}, so that nothing was stored: publish on a "
-                    "subject of a stream in MCP_ASSETS_STREAMS (`mcp-assets doctor` names them), or add it to one"
+                    f"no stream takes messages on the subject {subject}, so that what is published there is not "
+                    "stored: publish on a subject of a stream in MCP_ASSETS_STREAMS (`mcp-assets doctor` names them), "
+                    "or add it to one"
                 ) from error
 
     async def _announce(self, announcements: Sequence[Announcement]) -> None:

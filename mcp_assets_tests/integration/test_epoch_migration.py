@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 
-import psycopg
 import pytest
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets_tests.migrating import downgrade, upgrade
+from mcp_assets_tests.migrating import downgrade, execute, upgrade
 from mcp_assets_tests.observing import drain_all, inbox, ledger, rows, send, take_in
 
 MADE = "2026-01-02 03:04:05.678+00"
@@ -50,12 +49,6 @@ def site(settings: Settings) -> Settings:
     upgrade(settings, "0007")
     execute(settings, BEFORE)
     return settings
-
-
-def execute(settings: Settings, statement: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(settings.require_database_url()) as connection:
-        cursor = connection.execute(statement.encode())
-        return cursor.fetchall() if cursor.description else []
 
 
 def found(settings: Settings) -> dict[str, list[tuple[object, ...]]]:

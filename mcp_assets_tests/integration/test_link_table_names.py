@@ -1,9 +1,7 @@
 """The upgrade that renames link tables and columns: what they hold stays, and no old name is left."""
 
-import psycopg
-
 from mcp_assets.settings import Settings
-from mcp_assets_tests.migrating import downgrade, upgrade
+from mcp_assets_tests.migrating import downgrade, execute, upgrade
 
 BEFORE = """
 INSERT INTO mcp_assets.relink_marks (entity_type, entity_id, reason, swept)
@@ -33,12 +31,6 @@ UNION ALL SELECT attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attre
       AND relname IN ('linked', 'spares', 'reserves', 'relink_marks')
 """
 OLD_WORDS = ("spare", "floor", "swept", "link_epoch", "linked_moved", "listed")
-
-
-def execute(settings: Settings, statement: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(settings.require_database_url()) as connection:
-        cursor = connection.execute(statement.encode())
-        return cursor.fetchall() if cursor.description else []
 
 
 def names(settings: Settings) -> list[str]:

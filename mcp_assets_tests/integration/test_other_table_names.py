@@ -1,9 +1,7 @@
 """The upgrade that renames columns of heartbeats, rechecks and sweeps, and the comments on all tables and columns."""
 
-import psycopg
-
 from mcp_assets.settings import Settings
-from mcp_assets_tests.migrating import downgrade, upgrade
+from mcp_assets_tests.migrating import downgrade, execute, upgrade
 
 BEFORE = """
 INSERT INTO mcp_assets.drains (entity_type, run_id, beat_at) VALUES ('task', 'r', '2026-01-02 03:04:05+00');
@@ -32,12 +30,6 @@ FROM pg_class LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 A
 WHERE relnamespace = 'mcp_assets'::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
   AND (obj_description(pg_class.oid, 'pg_class') IS NULL OR col_description(pg_class.oid, attnum) IS NULL)
 """
-
-
-def execute(settings: Settings, statement: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(settings.require_database_url()) as connection:
-        cursor = connection.execute(statement.encode())
-        return cursor.fetchall() if cursor.description else []
 
 
 def names(settings: Settings) -> list[str]:

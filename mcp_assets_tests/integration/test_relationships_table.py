@@ -17,6 +17,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import Edge, EdgeDiff, EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
+from mcp_assets.stores import edge_table
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.link.linker import link_until_done
@@ -131,6 +132,27 @@ def test_an_edge_that_the_table_cannot_name_is_left_out_and_the_others_are_writt
 def test_migrating_again_changes_nothing(world: Platform, make_platform: Callable[..., Platform]) -> None:
     before = foreign(world)
     assert foreign(make_platform(types=TYPES)) == before
+
+
+def test_edges_of_a_table_of_which_postgres_has_no_estimate_are_counted(platform: Platform) -> None:
+    with platform.postgres.transaction() as connection:
+        connection.execute(
+            "INSERT INTO relationships (source_type, source_id, target_type, target_id, relationship_type, strength)"
+            " SELECT 'task', n::text, 'page', 'p', 'cross_reference', 1 FROM generate_series(1, 7) AS n"
+        )
+        assert platform.relationships.count_about(connection) == 7
+
+
+def test_edges_beyond_what_is_counted_are_estimated(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_table, "COUNTED_EDGES", 3)
+    with platform.postgres.transaction() as connection:
+        connection.execute(
+            "INSERT INTO relationships (source_type, source_id, target_type, target_id, relationship_type, strength)"
+            " SELECT 'task', n::text, 'page', 'p', 'cross_reference', 1 FROM generate_series(1, 7) AS n"
+        )
+        assert platform.relationships.count_about(connection) == 3
+        connection.execute("ANALYZE relationships")
+        assert platform.relationships.count_about(connection) == 7
 
 
 def test_the_table_may_have_another_name_and_schema(make_platform: Callable[..., Platform]) -> None:

@@ -40,7 +40,7 @@ INTAKE_LAG_S = 300.0
 """Seconds that a message may wait in stream or inbox: a run takes seconds to start, so that minutes mean a fault."""
 
 _ERROR_SHOWN = 300
-"""Characters of an error that a check shows: `mcp-assets dead-letters` shows all of them."""
+"""Characters of an error that a check shows: `mcp-assets dlq show` shows all of it."""
 
 
 @dataclass(slots=True)

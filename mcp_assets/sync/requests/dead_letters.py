@@ -138,7 +138,8 @@ def find_letters(platform: Platform, selection: Selection, *, limit: int | None 
     """The letters of `selection` that exist now, in the order of their ids."""
     with platform.postgres.transaction() as connection:
         row = connection.execute(platform.postgres.query("last_dead_letter")).fetchone()
-    parameters = {**_filters(selection), "up_to": row[0] if row else 0, "limit": _LETTERS_AT_ONCE}
+    size = _LETTERS_AT_ONCE if limit is None else min(limit, _LETTERS_AT_ONCE)
+    parameters = {**_filters(selection), "up_to": row[0] if row else 0, "limit": size}
 
     def read(after: int) -> list[DeadLetter]:
         with platform.postgres.transaction() as connection:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import ValidationError
 
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.entities.refs import SLOTS
@@ -42,7 +41,7 @@ def diagnose() -> list[Diagnosis]:
         settings = load_settings()
         profile = settings.profile
         settings.previous_profile  # noqa: B018  (it may raise, too)
-    except (ValidationError, SettingsError, ValueError) as error:
+    except SettingsError as error:
         return [Diagnosis("settings", ok=False, message=str(error))]
     platform = Platform(settings, reads_only=True)
     checks: list[tuple[str, Callable[[Platform], str]]] = [

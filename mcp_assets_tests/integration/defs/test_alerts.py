@@ -8,13 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteRepositoryOrigin
 from pydantic import SecretStr
 
 from mcp_assets.definitions import build_defs
 from mcp_assets.defs.keys import CENSUS
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets_tests.integration.defs.conftest import resource_of
+from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, resource_of
 
 
 @dataclass
@@ -69,6 +70,7 @@ def ticks_of(name: str, platform: Platform, instance: dg.DagsterInstance) -> Tic
         with dg.build_sensor_context(
             instance=instance, cursor=cursor[0], definitions=definitions, resources={"platform": resource_of(platform)}
         ) as context:
+            context._code_location_origin = CODE_LOCATION  # as the code server of this project sets it
             done = sensor.evaluate_tick(context)
             cursor[0] = context.cursor
             return done.skip_message or ""
@@ -115,6 +117,34 @@ def test_a_failed_run_is_posted_once_with_its_cause_and_a_link(platform: Platfor
     assert "failing" in text
     assert f"<https://dagster.example.com/runs/{run_id}|{run_id[:8]}>" in text
     assert "the quota of this account is used up" in text
+
+
+def test_a_run_whose_process_was_killed_is_posted_although_its_failure_has_no_error(
+    platform: Platform, webhook: Webhook
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = ticks_of("run_failure_alert_sensor", platform, instance)
+        tick()
+        # As Dagster's run monitoring does it.
+        instance.report_run_failed(instance.create_run_for_job(failing))
+        assert tick() == "1 failed runs were posted"
+    (text,) = webhook.texts
+    assert "marked as failed from outside" in text
+
+
+def test_failed_runs_of_other_projects_on_the_instance_are_not_posted(platform: Platform, webhook: Webhook) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = ticks_of("run_failure_alert_sensor", platform, instance)
+        tick()
+        failed = []
+        for name in ("another_project", CODE_LOCATION.location_name):
+            location = InProcessCodeLocationOrigin(CODE_LOCATION.loadable_target_origin, location_name=name)
+            origin = RemoteRepositoryOrigin(location, "__repository__").get_job_origin("failing")
+            failed.append(instance.create_run_for_job(failing, remote_job_origin=origin))
+            instance.report_run_failed(failed[-1])
+        assert tick() == "1 failed runs were posted"
+    (text,) = webhook.texts
+    assert [run.run_id[:8] in text for run in failed] == [False, True]
 
 
 def test_an_outage_of_the_webhook_loses_no_alert_and_its_address_is_in_no_error(
