@@ -22,6 +22,9 @@ _UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 _IDS_SHOWN = 40
 """Columns that a column of ids keeps for itself on a narrow terminal. Longer ids go on in the next line."""
 
+_CHARACTERS_SHOWN = 120
+"""Characters of a cell that is no id: some lines of a narrow column, so that several rows fit a screen."""
+
 
 class Exit(IntEnum):
     """Exit codes of `mcp-assets`, as scripts may rely on them."""
@@ -61,7 +64,8 @@ def print_rows(
 ) -> None:
     """`rows` as a table, or without a terminal as lines of values between tabs, without headings and nothing cut.
 
-    A cell is text, or a `rich.text.Text` with a style. `ids`: headings of columns that are never cut.
+    A cell is text, or a `rich.text.Text` with a style. `ids`: headings of columns that are never cut. On a terminal the
+    cells of other columns have at most _CHARACTERS_SHOWN.
     """
     if not out.is_terminal:
         for row in rows:
@@ -78,6 +82,9 @@ def print_rows(
         table.add_column(
             heading, overflow="fold" if is_id else "ellipsis", min_width=min(widest, _IDS_SHOWN) if is_id else None
         )
+        if not is_id:
+            for row in made:
+                row[number].truncate(_CHARACTERS_SHOWN, overflow="ellipsis")
     for row in made:
         table.add_row(*row)
     out.print(table)

@@ -202,13 +202,14 @@ def _show(settings: "Settings", parts: "Mapping[Part, PartStatus]", found: Statu
         runs = known.state.value if embedded else ("by setting" if addresses.get(part.value) else "no")
         services.append((part.value, runs, addresses.get(part.value) or "", known.pid or "", known.restarts or ""))
     services.append(("dagster", "running" if found.dagster.ui else "not here", found.dagster.ui or "", "", ""))
-    print_rows(("service", "runs", "address", "process", "restarts"), services, ids=("address",), title="Services")
+    print_rows(("service", "runs", "address", "pid", "restarts"), services, ids=("address",), title="Services")
     if found.types:
         rows = [
-            (one.entity_type, one.living, one.dirty, _or_unknown(one.points), one.collection or "", one.model or "")
+            (one.entity_type, one.living, one.dirty, _or_unknown(one.points), one.collection or "")
             for one in found.types
         ]
-        headings = ("type", "entities", "not in Qdrant", "points", "collection", "model")
+        # The name of a collection has its model and dimension in it; with --json they stand by themselves.
+        headings = ("type", "entities", "not in Qdrant", "points", "collection")
         print_rows(headings, rows, ids=("type", "collection"), title="Indexed")
     for line in sentences(found):
         say(line)
