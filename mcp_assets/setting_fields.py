@@ -146,7 +146,7 @@ class SettingFields(BaseSettings):
     previous_model: str | None = Field(
         default=None,
         validation_alias="EMBEDDING_PREVIOUS_MODEL",
-        description="While the model is changed: the one before, so that its collections stay current; docs/models.md.",
+        description="The model before a change, so that its collections stay current; docs/how-to/change-model.md.",
     )
     previous_dimension: PositiveInt | None = Field(
         default=None,
@@ -229,7 +229,7 @@ class SettingFields(BaseSettings):
     source_preset: Literal["mcp", "cards"] = Field(
         default="mcp",
         validation_alias="MCP_ASSETS_SOURCE_PRESET",
-        description="Shape of the source tables; see docs/sources.md.",
+        description="Shape of the source tables; see docs/how-to/own-tables.md.",
     )
     types: dict[Identifier, TypeMapping] | None = Field(
         default=None,
@@ -239,7 +239,7 @@ class SettingFields(BaseSettings):
     source_database_url: DatabaseUrl = Field(
         default=None,
         validation_alias="MCP_ASSETS_SOURCE_DATABASE_URL",
-        description="PostgreSQL of the source tables, if it is not that of `DATABASE_URL`; docs/sources.md.",
+        description="PostgreSQL of the source tables, if it is not that of `DATABASE_URL`; docs/how-to/own-tables.md.",
     )
     schema_name: Identifier = Field(
         default="mcp_assets",
@@ -288,7 +288,7 @@ class SettingFields(BaseSettings):
     results_stream: Annotated[str, _matching(r"[A-Za-z0-9_-]+", "give letters, digits, - and _")] = Field(
         default="MCP_ASSETS_RESULTS",
         validation_alias="MCP_ASSETS_RESULTS_STREAM",
-        description="Stream that keeps results for listeners that were away; docs/events.md.",
+        description="Stream that keeps results for listeners that were away; docs/reference/messages.md.",
     )
     results_days: PositiveFloat = Field(
         default=3.0,
@@ -353,7 +353,7 @@ class SettingFields(BaseSettings):
     alert_webhook: WebhookUrl = Field(
         default=None,
         validation_alias="MCP_ASSETS_ALERT_WEBHOOK",
-        description="Address to which failed runs and checks are posted, as Slack takes them; docs/operations.md.",
+        description="Address to which failed runs and checks are posted, as Slack takes them; docs/how-to/alerts.md.",
     )
     dagster_url: HttpUrl = Field(
         default=None,

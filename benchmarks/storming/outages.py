@@ -38,7 +38,7 @@ _FROZEN_S = 90.0
 only by them. The provider's, three times 60 s, are longer: its outage ends before them."""
 
 _HEAL_S = 240.0
-"""Bound for the time until all is right: the longest that docs/outages.md has is 84 s, and a busy machine is slower."""
+"""Bound for the time until all is right. The longest in docs/reference/outages.md is 84 s; a busy machine is slower."""
 
 _STATUS_S = 60.0
 """A `status` that takes so much longer than on calm stores hangs, because each store's own time-outs end before."""

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 from mcp_assets.entities.refs import EntityRef
 
 LIST_LENGTH = 20
-"""Edges an entity has of one ranked type, at most: a part of what each type of edge means (docs/relationships.md)."""
+"""Edges an entity has of one ranked type, at most: a part of what each type of edge means (docs/reference/edges.md)."""
 
 
 class Neighbour(NamedTuple):

@@ -8,8 +8,8 @@ import pytest
 import mcp_assets
 
 ROOT = Path(mcp_assets.__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
-ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
+ARCHITECTURE = (ROOT / "docs/explanation/architecture.md").read_text()
 
 
 def code() -> str:

@@ -1,7 +1,7 @@
 """The platform's advisory locks: their names, their order, and how each is taken.
 
 PostgreSQL knows an advisory lock by a number. The number is a hash of the lock's name, which begins with the schema, so
-that two platforms in one database do not meet. docs/architecture.md lists the locks and their holders.
+that two platforms in one database do not meet. docs/explanation/architecture.md lists the locks and their holders.
 """
 
 from enum import Enum

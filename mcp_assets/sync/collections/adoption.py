@@ -70,7 +70,7 @@ def not_ours(platform: Platform, made: MadeFor) -> CollectionNotOurs:
         return CollectionNotOurs(f"{text}It is adopted: run a full sync, which builds the one that replaces it")
     return CollectionNotOurs(
         f"{text}Give the entity type another collection (MCP_ASSETS_TYPES), or hand this one over: `mcp-assets "
-        f"collections adopt {made.alias}` (docs/migrating.md)"
+        f"collections adopt {made.alias}` (docs/how-to/take-over-collections.md)"
     )
 
 
