@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check bench storm format constraints clean machine kills
+.PHONY: demo test check bench docs reference storm format constraints clean machine kills
 
 $(VENV)/.installed: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,6 +41,12 @@ bench: $(VENV)/.installed  ## every benchmark, a JSON line each; takes most of a
 	$(BIN)/python benchmarks/graph_quality.py
 	$(BIN)/python benchmarks/census.py
 	$(BIN)/python benchmarks/resync.py
+
+docs: $(VENV)/.installed  ## the documentation as a site, in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+reference: $(VENV)/.installed  ## write the reference pages that are made from the code, and .env.example
+	$(BIN)/python -m mcp_assets_tests.reference
 
 storm: $(VENV)/.installed  ## 10,000 events under 216 kill -9, then 24 outages; takes an hour and a half
 	$(BIN)/python benchmarks/storm.py --events 10000 --kills 216 --recoveries 11 --cells 24 $(ARGS)

@@ -6,7 +6,10 @@ from pathlib import Path
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
 
+from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.postgres.migrations.relationships import IdColumn, ensure_relationships
 from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, PatientConnection
 
@@ -20,7 +23,8 @@ def migrate(
     """Bring `schema` to the newest revision, and the table `relationships` to the shape that it has to have.
 
     Safe to call at once from many processes. `ids`: where the ids of each entity type stand. Returns why the table
-    `relationships` could not be brought to that shape, if so: only linking needs it.
+    `relationships` could not be brought to that shape, if so: only linking needs it. Raises StoreRefused if a newer
+    version of this package has migrated the schema.
     """
     url = sqlalchemy.make_url(database_url).set(drivername="postgresql+psycopg")
     engine = sqlalchemy.create_engine(
@@ -40,11 +44,23 @@ def migrate(
                 # Asked for first: even IF NOT EXISTS needs the right to create schemas.
                 connection.execute(sqlalchemy.text(f'CREATE SCHEMA "{schema}"'))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            _upgrade(config, schema)
             connection.execute(sqlalchemy.text("RESET search_path"))
             return ensure_relationships(connection, relationships, ids)
     finally:
         engine.dispose()
+
+
+def _upgrade(config: Config, schema: str) -> None:
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        if not isinstance(error.__cause__, ResolutionError):
+            raise
+        raise StoreRefused(
+            f"the schema {schema} was migrated by a newer version of mcp-assets, whose tables this version does not "
+            "know: install that version again, or restore a backup from before the upgrade"
+        ) from error
 
 
 def _exists(connection: sqlalchemy.Connection, schema: str) -> bool:

@@ -1,0 +1,49 @@
+"""The settings as a page of the reference and as `.env.example`, made from the class."""
+
+from pydantic_core import PydanticUndefined
+
+from mcp_assets.settings import Settings, variable_of
+
+_HEAD = """# Settings
+
+All are environment variables, or lines of a file `.env` in the folder in which a process starts.
+A setting that is unset has the default.
+A wrong value is refused with a sentence that names the setting; secrets are never printed.
+
+`DATABASE_URL`, `NATS_URL` and `QDRANT_URL` each replace an embedded store.
+`OPENAI_API_KEY` or `OPENAI_BASE_URL` replaces the local embedding model.
+
+| variable | default | what it sets |
+|---|---|---|
+"""
+
+
+def page() -> str:
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = "" if default in (None, PydanticUndefined) else f"`{_literal(default)}`"
+        rows.append(f"| `{variable_of(name)}` | {shown} | {field.description} |\n")
+    return _HEAD + "".join(rows)
+
+
+def env_example() -> str:
+    """Every setting as a line of a `.env` file, commented out, with its default."""
+    lines = [
+        "# Copy this file to .env, and remove the mark of comment from the settings that you change.",
+        "# A setting that is unset has the default that stands here. DATABASE_URL, NATS_URL and QDRANT_URL each",
+        "# replace an embedded store. OPENAI_API_KEY or OPENAI_BASE_URL replaces the local embedding model.",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = "" if default in (None, PydanticUndefined) else _literal(default)
+        lines += ["", f"# {field.description}", f"#{variable_of(name)}={shown}"]
+    return "\n".join(lines) + "\n"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f'"{item}"' for item in value) + "]"
+    return str(value)
