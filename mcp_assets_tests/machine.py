@@ -92,7 +92,7 @@ class Workspace(RuleBasedStateMachine):
 
     platform: Platform
     linking: Generator[LinkReport] | None = None
-    told = 0
+    stated_events = 0
 
     @initialize(entities=st.lists(entities_of(REFS), min_size=10, max_size=20))
     def begin(self, entities: list[Entity]) -> None:
@@ -131,8 +131,8 @@ class Workspace(RuleBasedStateMachine):
             self.apply_event(ref, None, embed=True)
 
     def apply_event(self, ref: EntityRef, carried: Carried | None, embed: bool) -> None:
-        self.told += 1
-        stated = Stated(f"{self.told:020}", carried)
+        self.stated_events += 1
+        stated = Stated(f"{self.stated_events:020}", carried)
         Indexer(self.platform, ref.type).run([Wanted(ref.id, stated, deleting=carried is None, events=1)], embed=embed)
 
     @rule(transactions=st.integers(1, 6))

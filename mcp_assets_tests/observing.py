@@ -267,7 +267,7 @@ def is_vector_of(point: StoredPoint, text: str) -> bool:
 
 
 def replace_stream(platform: Platform) -> None:
-    """Delete the stream and make it anew, as an operator might."""
+    """Delete the stream and make it again, as an operator might."""
 
     async def delete() -> None:
         client = await nats.connect(platform.settings.require_nats_url())

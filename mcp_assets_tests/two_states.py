@@ -103,13 +103,13 @@ def write_rows(platform: Platform, old: State, new: State) -> list[tuple[str, st
 def send_events(platform: Platform, differing: list[tuple[str, str]], old: State, new: State) -> None:
     """Publish an event about each row that differs, and about the memories that live by events."""
     looks = [(f"mcp.{_TYPE_OF[table]}.updated", {f"{_TYPE_OF[table]}Id": entity_id}) for table, entity_id in differing]
-    told = [
+    carrying = [
         ("mcp.memory.stored", {"memoryId": entity_id, "content": content})
         for entity_id, content in new.event_born.items()
         if old.event_born.get(entity_id) != content
     ]
     ended = [("mcp.memory.deleted", {"memoryId": entity_id}) for entity_id in old.event_born.keys() - new.event_born]
-    send(platform, *looks, *told, *ended)
+    send(platform, *looks, *carrying, *ended)
 
 
 def everything(platform: Platform) -> dict[str, dict[Any, Any]]:

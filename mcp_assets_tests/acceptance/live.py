@@ -230,8 +230,8 @@ class Live:
     def status(self) -> dict[str, Any]:
         done = self.command("status", "--json")
         assert done.returncode in (0, 3), done.stderr
-        told: dict[str, Any] = json.loads(done.stdout)
-        return told
+        reported: dict[str, Any] = json.loads(done.stdout)
+        return reported
 
     # The audit
 
@@ -321,7 +321,7 @@ class Live:
     # The end
 
     def processes(self) -> list[psutil.Process]:
-        """Everything alive that works in this place or was told of it, whoever started it."""
+        """Every living process that works in this place or whose environment names it, whatever started it."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -365,11 +365,11 @@ def end(live: Live) -> list[str]:
     live.embedder.communicate()
     stack.stop(live.state_dir)
     left += [found for found in live.processes() if found not in left]
-    told = [_words(found) for found in left]
+    reported = [_words(found) for found in left]
     for found in left:
         with suppress(psutil.NoSuchProcess):
             found.kill()
-    return told
+    return reported
 
 
 def _words(process: psutil.Process) -> str:

@@ -69,7 +69,7 @@ def test_a_full_sync_asked_for_by_messages_is_one_backfill_that_a_killed_run_doe
     subject, second = listener.answer("full-2", PATIENCE_S)
     assert subject == "data.sync.completed", second
     # The second came when the first had begun to compare, so that its own followed.
-    asked = {told["data"]["backfill_id"]: told["data"]["counts"]["scanned"] for told in (first, second)}
+    asked = {reported["data"]["backfill_id"]: reported["data"]["counts"]["scanned"] for reported in (first, second)}
     assert list(asked.values()) == [len(refs), len(refs) // len(TYPES)]
     assert {backfill.backfill_id for backfill in instance.get_backfills()} == set(asked)
     runs = instance.get_runs(dg.RunsFilter.for_backfill(first["data"]["backfill_id"]))
@@ -96,14 +96,14 @@ def test_each_kind_of_request_is_answered(live: Live, instance: dg.DagsterInstan
         ]
     )
 
-    subject, told = listener.answer("incremental", PATIENCE_S)
+    subject, reported = listener.answer("incremental", PATIENCE_S)
     assert subject == "data.sync.completed"
-    assert sorted(told["data"]["entities"]) == [str(page), str(task)]
-    assert told["data"]["unknown"] == ["task:nobody"]
+    assert sorted(reported["data"]["entities"]) == [str(page), str(task)]
+    assert reported["data"]["unknown"] == ["task:nobody"]
     assert listener.answer("index", PATIENCE_S)[0] == "vector.index.completed"
-    subject, told = listener.answer("relate", PATIENCE_S)
+    subject, reported = listener.answer("relate", PATIENCE_S)
     assert subject == "relationship.analyze.completed"
-    assert [one["entity_id"] for one in told["data"]["entities"]] == [page.id]
+    assert [one["entity_id"] for one in reported["data"]["entities"]] == [page.id]
 
     # What Qdrant holds of one is lost behind the platform's back.
     assert live.addresses.qdrant_url is not None
@@ -113,9 +113,11 @@ def test_each_kind_of_request_is_answered(live: Live, instance: dg.DagsterInstan
     finally:
         client.close()
     live.publish([request("conflict", "conflict_resolution", str(task), str(page))])
-    subject, told = listener.answer("conflict", PATIENCE_S)
+    subject, reported = listener.answer("conflict", PATIENCE_S)
     assert subject == "data.sync.completed"
-    found = {(one["entity"], one["place"], one["difference"]): one["settled"] for one in told["data"]["differences"]}
+    found = {
+        (one["entity"], one["place"], one["difference"]): one["settled"] for one in reported["data"]["differences"]
+    }
     assert found[str(task), "qdrant", "missing"] is True
     live.wait_until_converged()
 
@@ -128,9 +130,9 @@ def test_validation_is_answered_on_both_of_its_subjects(live: Live, listener: Li
             request("data-validation", "data_validation", repair=False),
         ]
     )
-    subject, told = listener.answer("validate", PATIENCE_S)
-    assert subject == "data.validate.completed", told
-    assert told["data"]["counts"]["checked"] > 0
+    subject, reported = listener.answer("validate", PATIENCE_S)
+    assert subject == "data.validate.completed", reported
+    assert reported["data"]["counts"]["checked"] > 0
     assert listener.answer("data-validation", PATIENCE_S)[0] == "data.sync.completed"
 
 
@@ -146,11 +148,11 @@ def test_a_request_that_is_none_is_answered_with_the_reason_and_is_a_dead_letter
         "no-entity": ("vector.index.request", {"message_id": "no-entity", "data": {"entity_type": "task"}}),
     }
     live.publish(list(bad.values()))
-    told = {name: listener.answer(name, PATIENCE_S) for name in bad}
-    assert {name: subject for name, (subject, _) in told.items()} == {
+    reported = {name: listener.answer(name, PATIENCE_S) for name in bad}
+    assert {name: subject for name, (subject, _) in reported.items()} == {
         **dict.fromkeys(bad, "data.sync.failed"),
         "no-entity": "vector.index.failed",
     }
-    assert all(body["data"]["error"] for _, body in told.values())
+    assert all(body["data"]["error"] for _, body in reported.values())
     letters = {letter["data"]["requests"][0] for letter in listener.all("mcp_assets.dead_letter", len(bad), PATIENCE_S)}
     assert letters == set(bad)

@@ -68,7 +68,7 @@ def test_a_full_sync_request_joins_one_that_has_not_begun_to_compare(platform: P
     (second,) = answers(platform)
     assert second.result["backfill_id"] == first.result["backfill_id"]
     full_sync_requests.finish(platform, full_sync_of(platform, first), None)
-    assert {told["correlation_id"] for told in listener.all("data.sync.completed", 2)} == {"first", "second"}
+    assert {one["correlation_id"] for one in listener.all("data.sync.completed", 2)} == {"first", "second"}
 
 
 def test_a_full_sync_request_made_after_another_has_begun_to_compare_is_answered_by_one_of_its_own(
@@ -87,7 +87,11 @@ def test_a_full_sync_request_made_after_another_has_begun_to_compare_is_answered
     full_sync_requests.finish(platform, earlier, None)
     assert listener.one("data.sync.completed")["correlation_id"] == "first"
     full_sync_requests.finish(platform, full_sync_of(platform, second), None)
-    assert [told["correlation_id"] for told in listener.all("data.sync.completed", 3)] == ["first", "second", "third"]
+    assert [one["correlation_id"] for one in listener.all("data.sync.completed", 3)] == [
+        "first",
+        "second",
+        "third",
+    ]
 
 
 def test_a_request_that_joins_in_the_moment_the_full_sync_finishes_is_answered(
@@ -156,9 +160,9 @@ def test_a_request_with_an_empty_list_is_done_with_nothing(
 ) -> None:
     ask(platform, sync_type)
     answers(platform)
-    told = listener.one("data.sync.completed")["data"]
-    assert not any(told["counts"].values())
-    assert told["entities"] == []
+    reported = listener.one("data.sync.completed")["data"]
+    assert not any(reported["counts"].values())
+    assert reported["entities"] == []
     assert dead_letters(platform) == {}
 
 
@@ -170,8 +174,8 @@ def test_the_edges_in_an_answer_are_those_of_its_own_entities(platform: Platform
     answers(platform)
     own = rows(platform, "SELECT count(*) FROM public.relationships WHERE source_id = 'p1'")
     everything = rows(platform, "SELECT count(*) FROM public.relationships")
-    told = listener.one("data.sync.completed")["data"]["counts"]
-    assert [(told["edges_added"],)] == own
+    reported = listener.one("data.sync.completed")["data"]["counts"]
+    assert [(reported["edges_added"],)] == own
     assert everything > own
 
 
@@ -189,7 +193,7 @@ def test_the_counts_of_an_index_answer_are_those_of_the_entities_that_were_asked
     publish_waiting(platform)
     answer = listener.answer("i")[1]["data"]
     assert (answer["entities"], answer["counts"]["scanned"], answer["counts"]["embedded"]) == (["task:t0"], 1, 1)
-    (other,) = [told["data"] for told in listener.all("vector.index.completed", 2) if told["data"] != answer]
+    (other,) = [one["data"] for one in listener.all("vector.index.completed", 2) if one["data"] != answer]
     assert (len(other["entities"]), other["counts"]["embedded"], other["requests"]) == (4, 4, [])
 
 
@@ -209,11 +213,11 @@ def test_a_request_to_relink_is_answered_once_its_entity_is_linked_by_whichever_
 
     assert answer_relinked(platform) == 2
     publish_waiting(platform)
-    subject, told = listener.answer("r-1")
+    subject, reported = listener.answer("r-1")
     assert subject == "relationship.analyze.completed"
-    assert told["data"]["requests"] == ["r-1", "r-2"]
-    assert told["data"]["added"] == {"cross_reference": 1}
-    assert told["data"]["entities"] == [{"entity_type": "task", "entity_id": "t1", "edges": {"cross_reference": 1}}]
+    assert reported["data"]["requests"] == ["r-1", "r-2"]
+    assert reported["data"]["added"] == {"cross_reference": 1}
+    assert reported["data"]["entities"] == [{"entity_type": "task", "entity_id": "t1", "edges": {"cross_reference": 1}}]
     assert answer_relinked(platform) == 0
 
 
@@ -229,8 +233,8 @@ def test_an_edge_that_a_request_to_relink_removed_is_reported(platform: Platform
     list(link_until_done(platform))
     answer_relinked(platform)
     publish_waiting(platform)
-    told = listener.answer("r")[1]["data"]
-    assert (told["relinked"], told["added"], told["removed"]) == (1, {}, {"cross_reference": 1})
+    reported = listener.answer("r")[1]["data"]
+    assert (reported["relinked"], reported["added"], reported["removed"]) == (1, {}, {"cross_reference": 1})
 
 
 # Answers arrive.
@@ -259,9 +263,9 @@ def test_answers_that_wait_are_reported_by_status_and_forgotten_when_their_strea
         ask(platform, "incremental_sync", message_id=f"m{number}")
     take_in(platform)
     assert len(list(answer_requests(deaf, MessageKind.SYNC, "test"))) == 2
-    told = pending(platform)
-    assert told.answers == told.as_dict()["answers"] == 2
-    assert "answers: 2 wait in the outbox until NATS takes them" in told.lines()
+    reported = pending(platform)
+    assert reported.answers == reported.as_dict()["answers"] == 2
+    assert "answers: 2 wait in the outbox until NATS takes them" in reported.lines()
 
     with platform.postgres.transaction() as connection:
         connection.execute("UPDATE mcp_assets.outbox SET made_at = now() - interval '73 hours' WHERE id % 2 = 0")
@@ -303,14 +307,14 @@ def test_an_answer_published_again_after_a_kill_is_kept_by_the_stream_once(
         list(answer_requests(platform, MessageKind.SYNC, "test"))
     assert count_waiting(platform) == 1
     assert publish_waiting(platform) == 1
-    assert [told["correlation_id"] for told in kept(platform.settings)] == ["twice"]
+    assert [one["correlation_id"] for one in kept(platform.settings)] == ["twice"]
 
 
 def test_a_listener_that_was_away_reads_the_answers_from_the_stream(platform: Platform) -> None:
     ask(platform, "incremental_sync", message_id="while away")
     send(platform, ("mcp.task.created", b"not json"))
     answers(platform)
-    assert [told["correlation_id"] for told in kept(platform.settings)] == ["while away"]
+    assert [one["correlation_id"] for one in kept(platform.settings)] == ["while away"]
 
 
 def test_where_no_stream_may_be_made_results_are_published_without_a_stream(
@@ -332,7 +336,7 @@ def test_where_another_stream_takes_the_results_that_one_keeps_them(platform: Pl
     asyncio.run(make())
     ask(platform, "incremental_sync", message_id="theirs")
     answers(platform)
-    assert [told["correlation_id"] for told in kept(platform.settings, "THEIRS")] == ["theirs"]
+    assert [one["correlation_id"] for one in kept(platform.settings, "THEIRS")] == ["theirs"]
     assert listener.answer("theirs")[0] == "data.sync.completed"
 
 
@@ -349,7 +353,7 @@ def test_a_results_stream_that_is_deleted_is_made_again(platform: Platform) -> N
     ask(platform, "incremental_sync", message_id="second")
     answers(platform)
     publish_waiting(platform)
-    assert [told["correlation_id"] for told in kept(platform.settings)] == ["second"]
+    assert [one["correlation_id"] for one in kept(platform.settings)] == ["second"]
 
 
 @pytest.mark.tuning(Tuning(inbox=InboxTuning(results_at_once=3)))
@@ -358,7 +362,7 @@ def test_waiting_results_are_published_some_at_a_time_in_their_order(platform: P
         for number in range(8):
             outbox.keep(platform, connection, outbox.ResultMessage("data.sync.completed", {"number": number}))
     assert publish_waiting(platform) == 8
-    heard = [told["data"]["number"] for told in listener.all("data.sync.completed", 8)]
+    heard = [reported["data"]["number"] for reported in listener.all("data.sync.completed", 8)]
     assert sorted(heard) == list(range(8))
     assert [number // 3 for number in heard] == [0, 0, 0, 1, 1, 1, 2, 2]
 

@@ -41,7 +41,7 @@ def at_rest(platform: Platform, stub: OpenAIStub) -> Platform:
     return platform
 
 
-def told(platform: Platform, *ids: str, strategy: Strategy = Strategy.SOURCE) -> list[Difference]:
+def resolve_and_list(platform: Platform, *ids: str, strategy: Strategy = Strategy.SOURCE) -> list[Difference]:
     targets = [SyncTarget(*name.split(":")) if ":" in name else SyncTarget(None, name) for name in ids]
     return resolve_conflicts(platform, targets, strategy).differences
 
@@ -84,7 +84,7 @@ def damage(platform: Platform) -> None:
 
 
 def test_entities_at_rest_have_no_differences(at_rest: Platform, stub: OpenAIStub) -> None:
-    assert told(at_rest, *TEXTS, "page:p") == []
+    assert resolve_and_list(at_rest, *TEXTS, "page:p") == []
     assert stub.stats()["texts"] == 0
 
 
@@ -94,7 +94,7 @@ def test_every_fault_is_found_and_resolved_and_only_what_is_broken_is_embedded(
     before = edges(at_rest)
     damage(at_rest)
 
-    found = told(at_rest, *TEXTS, "page:p")
+    found = resolve_and_list(at_rest, *TEXTS, "page:p")
 
     assert kinds(found).items() >= {
         (("t0", "ledger"), "behind"),
@@ -110,16 +110,16 @@ def test_every_fault_is_found_and_resolved_and_only_what_is_broken_is_embedded(
     assert_points_are(at_rest, {**TEXTS, "t0": "another text"})
     assert stub.stats()["texts"] == 3
     assert [edge for edge in edges(at_rest) if edge[0] == "p"] == [edge for edge in before if edge[0] == "p"]
-    assert told(at_rest, *TEXTS, "page:p") == []
+    assert resolve_and_list(at_rest, *TEXTS, "page:p") == []
 
 
 def test_with_report_every_difference_is_reported_and_nothing_changes(at_rest: Platform, stub: OpenAIStub) -> None:
     damage(at_rest)
-    first = told(at_rest, *TEXTS, "page:p", strategy=Strategy.REPORT)
+    first = resolve_and_list(at_rest, *TEXTS, "page:p", strategy=Strategy.REPORT)
     assert first
     assert {one.decision for one in first} == {"reported, not settled"}
     assert not any(one.resolved for one in first)
-    assert told(at_rest, *TEXTS, "page:p", strategy=Strategy.REPORT) == first
+    assert resolve_and_list(at_rest, *TEXTS, "page:p", strategy=Strategy.REPORT) == first
     assert stub.stats()["texts"] == 0
 
 
@@ -129,7 +129,7 @@ def test_with_newest_what_was_written_after_the_source_row_is_left_and_both_time
     rows(at_rest, "UPDATE tasks SET title = 'older', updated_at = '2001-01-01T00:00Z' WHERE id = 't0' RETURNING 1")
     rows(at_rest, "UPDATE tasks SET title = 'newer', updated_at = '2999-01-01T00:00Z' WHERE id = 't1' RETURNING 1")
 
-    found = told(at_rest, "t0", "t1", strategy=Strategy.NEWEST)
+    found = resolve_and_list(at_rest, "t0", "t1", strategy=Strategy.NEWEST)
 
     left = [one for one in found if one.ref.id == "t0" and one.place.value != "edges"]
     assert left
@@ -144,7 +144,7 @@ def test_a_point_and_edges_of_an_entity_that_nothing_stands_behind_are_removed(a
     rows(at_rest, "DELETE FROM {schema}.entities WHERE entity_id = 't1' RETURNING 1")
     assert pid("t1") in {str(point_id(EntityRef("task", one))) for one in entity_points(at_rest)}
 
-    found = told(at_rest, "task:t1", "nobody")
+    found = resolve_and_list(at_rest, "task:t1", "nobody")
 
     assert kinds(found)["t1", "qdrant"] == "orphan"
     assert all(one.resolved for one in found), found
@@ -161,7 +161,7 @@ def test_an_entity_without_a_row_is_what_its_newest_event_says(at_rest: Platform
         client.delete("memory_nodes", [str(point_id(EntityRef("memory", "m")))], wait=True)
     finally:
         client.close()
-    (one, *rest) = told(at_rest, "memory:m")
+    (one, *rest) = resolve_and_list(at_rest, "memory:m")
     assert (one.what, one.resolved, [two for two in rest if not two.resolved]) == ("missing", True, [])
     assert entity_points(at_rest, "memory").keys() == {"m"}
     assert ledger(at_rest, "memory")["m"]["content"] == "second"
@@ -170,7 +170,7 @@ def test_an_entity_without_a_row_is_what_its_newest_event_says(at_rest: Platform
 def test_work_under_way_is_no_difference(at_rest: Platform) -> None:
     put_tasks(at_rest, {"t0": "another text"})
     send(at_rest, ("mcp.task.updated", {"taskId": "t0"}))
-    assert told(at_rest, "t0", strategy=Strategy.REPORT) == []
+    assert resolve_and_list(at_rest, "t0", strategy=Strategy.REPORT) == []
 
 
 def test_each_point_that_names_an_entity_and_should_not_be_is_found_and_removed(at_rest: Platform) -> None:
@@ -185,7 +185,7 @@ def test_each_point_that_names_an_entity_and_should_not_be_is_found_and_removed(
             [models.PointStruct(id=far, vector=cast(list[float], own.vector), payload=payload)],
             wait=True,
         )
-        (found,) = told(at_rest, "t1")
+        (found,) = resolve_and_list(at_rest, "t1")
         assert (found.what, found.resolved) == ("chunks", True)
         assert client.retrieve("kanban_tasks", [far]) == []
         assert len(client.retrieve("kanban_tasks", [pid("t1")])) == 1

@@ -1,4 +1,4 @@
-"""Dead letters: told on NATS at least once, replayed once their cause is mended, counted while it is not."""
+"""Dead letters: published on NATS at least once, replayed once their cause is mended, counted while it is not."""
 
 import base64
 from collections.abc import Callable, Iterator

@@ -33,13 +33,13 @@ class RobbedServer(NatsServer):
 
 
 def test_a_server_whose_port_is_taken_at_the_last_moment_moves_on_at_once_and_has_not_failed(tmp_path: Path) -> None:
-    told: list[PartStatus] = []
+    statuses: list[PartStatus] = []
 
     async def keep(server: RobbedServer) -> None:
         running = asyncio.Event()
 
         def publish(_: Part, status: PartStatus) -> None:
-            told.append(status)
+            statuses.append(status)
             if status.state == PartState.RUNNING:
                 running.set()
 
@@ -52,7 +52,7 @@ def test_a_server_whose_port_is_taken_at_the_last_moment_moves_on_at_once_and_ha
         server = RobbedServer(tmp_path / "nats", listeners, FAILED_STARTS + 1)
         asyncio.run(keep(server))
 
-    ran = next(status for status in told if status.state == PartState.RUNNING)
+    ran = next(status for status in statuses if status.state == PartState.RUNNING)
     assert len(server.taken) == FAILED_STARTS + 1
     assert ran.port not in server.taken
-    assert {status.restarts for status in told} == {0}
+    assert {status.restarts for status in statuses} == {0}

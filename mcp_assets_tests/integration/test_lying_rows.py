@@ -1,4 +1,4 @@
-"""Ledger rows that lie in a column though their hashes are intact: found, mended from the source row, or told of."""
+"""Ledger rows that lie in a column though their hashes are intact: found, mended from the source row, or reported."""
 
 import json
 from typing import Any

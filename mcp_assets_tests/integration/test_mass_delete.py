@@ -68,15 +68,15 @@ def test_what_is_new_or_changed_does_not_wait_behind_deletions_that_are_held_bac
     sync_all(platform)
     remove(platform, "tasks", *tasks(0, 40))
     put_tasks(platform, {**tasks(60, 160), "t50": "another title"})
-    told: list[Any] = []
+    progress: list[Any] = []
     with pytest.raises(MassDeletion, match="40 of 60 entities of the type task"):
-        told.extend(full_sync_requests.run_here(platform, ["task", "page"], force=False))
+        progress.extend(full_sync_requests.run_here(platform, ["task", "page"], force=False))
     assert living(platform) == set(tasks(0, 160))
     assert ledger(platform)["t50"]["title"] == "another title"
     assert living(platform, "page") == {"P"}, "another type goes on"
     assert len(entity_points(platform)) == 160
     assert not rows(platform, "SELECT FROM {schema}.relink_marks"), "and all of it is linked"
-    complete = {(news.entity_type, news.shard) for news in told if news.indexed}
+    complete = {(news.entity_type, news.shard) for news in progress if news.indexed}
     assert complete == {("page", shard) for shard in range(4)}, "a shard whose deletions wait is not complete"
 
 

@@ -62,10 +62,10 @@ def test_an_incremental_sync_brings_just_the_named_entities_up_to_date_from_thei
     assert answer.error is None
     assert_points_are(platform, {"t1": "one", "t2": "two"})
     assert stub.stats()["texts"] == 3
-    told = listener.one("data.sync.completed")
-    assert told["correlation_id"] == "m-1"
-    assert told["data"]["entities"] == ["task:t1", "task:t2", "page:p1"]
-    assert told["data"]["counts"]["embedded"] == 3
+    reported = listener.one("data.sync.completed")
+    assert reported["correlation_id"] == "m-1"
+    assert reported["data"]["entities"] == ["task:t1", "task:t2", "page:p1"]
+    assert reported["data"]["counts"]["embedded"] == 3
     assert rows(platform, "SELECT DISTINCT source_id, target_id FROM public.relationships WHERE source_id = 'p1'") == [
         ("p1", "t1")
     ]
@@ -109,10 +109,10 @@ def test_a_row_that_is_gone_ends_its_entity_and_a_refused_text_is_reported(
 
     answers(platform)
 
-    told = listener.one("data.sync.completed")["data"]
-    assert told["entities"] == ["task:t1"]
-    assert told["counts"]["deleted"] == 1
-    assert [one["entity"] for one in told["failed"]] == ["task:t2"]
+    reported = listener.one("data.sync.completed")["data"]
+    assert reported["entities"] == ["task:t1"]
+    assert reported["counts"]["deleted"] == 1
+    assert [one["entity"] for one in reported["failed"]] == ["task:t2"]
 
 
 def test_ids_that_do_not_fit_a_message_are_cut_off_with_a_count(platform: Platform, listener: Listener) -> None:
@@ -120,9 +120,9 @@ def test_ids_that_do_not_fit_a_message_are_cut_off_with_a_count(platform: Platfo
     put_tasks(platform, {"t1": "one"})
     ask(platform, "incremental_sync", "t1", *long)
     (answer,) = answers(platform)
-    told = listener.one("data.sync.completed")["data"]
+    reported = listener.one("data.sync.completed")["data"]
     assert len(answer.result["unknown"]) == 1_900
-    assert len(told["unknown"]) + told.get("omitted", {}).get("unknown", 0) == 1_900
+    assert len(reported["unknown"]) + reported.get("omitted", {}).get("unknown", 0) == 1_900
 
 
 def test_a_full_sync_is_asked_for_once_however_often_its_message_comes(platform: Platform, listener: Listener) -> None:
@@ -134,7 +134,11 @@ def test_a_full_sync_is_asked_for_once_however_often_its_message_comes(platform:
     assert sync.entity_types == ["task", "page", "memory"]
 
     full_sync_requests.finish(platform, sync, None)
-    assert [told["correlation_id"] for told in listener.all("data.sync.completed", 3)] == ["again", "again", "other"]
+    assert [one["correlation_id"] for one in listener.all("data.sync.completed", 3)] == [
+        "again",
+        "again",
+        "other",
+    ]
 
     ask(platform, "full_sync", message_id="again")
     answers(platform)
@@ -227,10 +231,10 @@ def test_a_validation_mends_what_it_finds_unless_its_request_says_not_to(
         (False, True, [EntityRef("task", "t1")]),
     ]
     assert calls[1]["entity_types"] == ["task"]
-    told = listener.one("data.validate.completed")
-    assert told["correlation_id"] == "v-1"
-    assert told["data"]["found"] == {"orphan_vector": 2}
-    assert told["data"]["examples"] == [
+    reported = listener.one("data.validate.completed")
+    assert reported["correlation_id"] == "v-1"
+    assert reported["data"]["found"] == {"orphan_vector": 2}
+    assert reported["data"]["examples"] == [
         {"kind": "orphan_vector", "entity": "task:t1", "detail": "the entity is not living"}
     ]
     assert listener.one("data.sync.completed")["data"]["sync_type"] == "data_validation"

@@ -206,8 +206,8 @@ def test_a_write_that_is_only_acknowledged_does_not_count_as_done(
 ) -> None:
     name = ensure_collection(platform.qdrant, "things", platform.embedder.profile).name
     answer = models.UpdateResult(operation_id=1, status=models.UpdateStatus.ACKNOWLEDGED)
-    told = models.InlineResponse2008(result=answer)
-    monkeypatch.setattr(SyncPointsApi, "upsert_points", lambda *_, **__: told)
+    answered = models.InlineResponse2008(result=answer)
+    monkeypatch.setattr(SyncPointsApi, "upsert_points", lambda *_, **__: answered)
     monkeypatch.setattr(QdrantClient, "delete", lambda *_, **__: answer)
     batch = models.InlineResponse20018(result=[answer])
     monkeypatch.setattr(SyncPointsApi, "batch_update", lambda *_, **__: batch)

@@ -412,10 +412,12 @@ def test_a_user_without_permission_to_read_a_stream_gets_the_name_of_the_permiss
         send_looks(admin, "a")
         platform = make_platform(nats_url=SecretStr(server.url.replace("//", "//app:b@")))
 
-        with pytest.raises(StoreRefused, match=r"NATS forbids this user.*(?i:permissions violation).*JS\.API") as told:
+        with pytest.raises(
+            StoreRefused, match=r"NATS forbids this user.*(?i:permissions violation).*JS\.API"
+        ) as refused:
             intake(platform, wait_s=0.5)
 
-        assert "app:b" not in str(told.value)
+        assert "app:b" not in str(refused.value)
         assert take_in(admin).accepted == 1
     finally:
         server.stop()

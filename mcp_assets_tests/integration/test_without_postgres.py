@@ -84,8 +84,8 @@ def test_status_without_postgresql_still_reports_which_other_stores_are_away(set
         "qdrant_url": f"http://127.0.0.1:{closed_port()}",
     }
     with looking(settings, **away) as platform:
-        told = [message.split(" at ")[0].split(" (")[0] for message in pending(platform).unavailable]
-    assert told == ["PostgreSQL does not answer", "NATS does not answer", "Qdrant does not answer"]
+        reported = [message.split(" at ")[0].split(" (")[0] for message in pending(platform).unavailable]
+    assert reported == ["PostgreSQL does not answer", "NATS does not answer", "Qdrant does not answer"]
 
 
 def test_a_search_without_postgresql_fails_with_that_reason_after_one_try(settings: Settings, frozen: Frozen) -> None:

@@ -193,17 +193,6 @@ def strengths_of(platform: Platform, entity_type: str, shard: int) -> dict[EdgeT
     return found
 
 
-def edge_counts(platform: Platform, refs: Sequence[EntityRef]) -> dict[EntityRef, dict[str, int]]:
-    """The number of our edges from each of `refs`, by type."""
-    found: dict[EntityRef, dict[str, int]] = {}
-    if refs:
-        with reading_edges(platform) as connection:
-            for key in platform.relationships.of_sources(connection, refs, tuple(EdgeType)):
-                counts = found.setdefault(key.source, {})
-                counts[key.type.value] = counts.get(key.type.value, 0) + 1
-    return found
-
-
 def _around(
     platform: Platform, connection: Connection, refs: Sequence[EntityRef], types: Collection[str], depth: int
 ) -> Iterator[Related]:

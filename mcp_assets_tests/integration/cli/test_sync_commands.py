@@ -66,8 +66,8 @@ def call(
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
-        told = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), told.out, told.err)
+        reported = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), reported.out, reported.err)
 
     yield called
     signal.signal(signal.SIGTERM, terminate)

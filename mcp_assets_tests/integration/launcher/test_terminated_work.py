@@ -1,4 +1,4 @@
-"""A terminated run of the platform's own: once it is told to be over, nothing of it is at work any more."""
+"""A terminated run of the platform's own: once it is reported as over, nothing of it is at work any more."""
 
 import os
 from collections.abc import Callable

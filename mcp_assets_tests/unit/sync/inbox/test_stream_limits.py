@@ -36,9 +36,9 @@ def words(**config: Any) -> tuple[str, str]:
     ],
 )
 def test_the_configuration_of_a_stream_is_reported_in_words(config: dict[str, Any], said: str) -> None:
-    told, blind = words(**config)
+    sentence, blind = words(**config)
 
-    assert said in told
+    assert said in sentence
     assert blind == ""
 
 
