@@ -76,7 +76,10 @@ class Platform:
         ids = {
             name: IdColumn(entity_type.source.table, entity_type.source.id)
             for name, entity_type in settings.entity_types.items()
-            if entity_type.source and settings.source_url(entity_type.source) is None
+            if entity_type.source
+            # An edge that others wrote does not name a composite key as this platform does.
+            and isinstance(entity_type.source.id, str)
+            and settings.source_url(entity_type.source) is None
         }
         return Postgres(
             settings.require_database_url(),

@@ -34,13 +34,14 @@ def _sentence(problem: Mapping[str, Any], by_variable: Mapping[str, FieldInfo]) 
     field = by_variable.get(variable)
     inside = ".".join(map(str, place[1:]))
     if problem["type"] == "extra_forbidden":
-        return f"{variable}: {inside} is no field of a mapping{_meant(field, place)}"
+        return f"{variable}: {inside} is no field of a mapping{meant(field and field.annotation, place)}"
     named = f"{variable}, {inside}" if inside else f"{variable}{_shown(variable, field)}"
-    return f"{named}: {_wanted(problem, variable)}"
+    an_object = _not_json(variable) or "give a JSON object, such as " + '{"task": {"source": {"table": "tasks"}}}'
+    return f"{named}: {wanted(problem, an_object)}"
 
 
-def _wanted(problem: Mapping[str, Any], variable: str) -> str:
-    """What the value has to be, in the imperative."""
+def wanted(problem: Mapping[str, Any], an_object: str) -> str:
+    """What the value has to be, in the imperative; `an_object`: the same for a value that has to have fields."""
     limits = problem.get("ctx", {})
     match problem["type"]:
         case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
@@ -62,13 +63,15 @@ def _wanted(problem: Mapping[str, Any], variable: str) -> str:
         case "missing":
             return "this field is missing"
         case "dict_type" | "model_type" | "model_attributes_type" | "mapping_type":
-            return _not_json(variable) or "give a JSON object, such as " + '{"task": {"source": {"table": "tasks"}}}'
+            return an_object
         case "string_type":
             return "give a text"
         case "tuple_type" | "list_type":
             return "give a list of texts"
         case "too_short":
             return "give at least one"
+        case "string_too_short":
+            return "it is empty"
         case "value_error":
             return str(limits["error"])
     message = str(problem["msg"])
@@ -96,18 +99,21 @@ def _value_of(variable: str) -> str:
     return os.environ.get(variable) or dotenv_values(".env").get(variable) or ""
 
 
-def _meant(field: FieldInfo | None, place: Sequence[int | str]) -> str:
-    """The fields that exist where `place` names another one, and the one that was probably meant."""
-    known = _fields_at(field, place)
+def meant(annotation: Any, place: Sequence[int | str]) -> str:
+    """The fields that exist where `place` names another one, and the one that was probably meant.
+
+    `annotation`: the type of the value that `place` begins with.
+    """
+    known = _fields_at(annotation, place)
     if not known:
         return ""
     near = get_close_matches(str(place[-1]), known, n=1)
     return f": did you mean {near[0]}?" if near else f": the fields are {', '.join(known)}"
 
 
-def _fields_at(field: FieldInfo | None, place: Sequence[int | str]) -> list[str]:
+def _fields_at(annotation: Any, place: Sequence[int | str]) -> list[str]:
     found: list[str] = []
-    for model in _models_in(field.annotation if field is not None else None):
+    for model in _models_in(annotation):
         # The mapping of a type is itself such a model, and so is the source table in it.
         depth = len([part for part in place[1:-1] if isinstance(part, str)])
         if depth == 2 and "source" in model.model_fields:

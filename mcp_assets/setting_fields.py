@@ -18,9 +18,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from mcp_assets.entities.registry import SourceTable
+from mcp_assets.entities.registry import Listed, SourceTable
 
 Provider = Literal["openai", "local"]
+SourcePreset = Literal["mcp", "cards"]
 
 
 def _matching(pattern: str, wanted: str) -> AfterValidator:
@@ -88,8 +89,10 @@ class TypeMapping(BaseModel):
 
     source: SourceTable | None = Field(default=None, description="Without one, the type lives by its events alone.")
     collection: str | None = Field(default=None, description="Qdrant collection; default cross_references.")
-    aliases: tuple[str, ...] = ()
-    id_keys: tuple[str, ...] = ()
+    aliases: Listed = Field(default=(), description="Further names of the type in subjects and bodies of messages.")
+    id_keys: Listed = Field(
+        default=(), description="Further keys of an event's body that hold its id, beside `<type>_id`."
+    )
 
 
 class SettingFields(BaseSettings):
@@ -226,15 +229,21 @@ class SettingFields(BaseSettings):
         description="Chunk points for texts over 8,000 characters.",
     )
 
-    source_preset: Literal["mcp", "cards"] = Field(
+    source_preset: SourcePreset = Field(
         default="mcp",
         validation_alias="MCP_ASSETS_SOURCE_PRESET",
         description="Shape of the source tables; see docs/how-to/own-tables.md.",
     )
+    sources_file: Path | None = Field(
+        default=None,
+        validation_alias="MCP_ASSETS_SOURCES_FILE",
+        description="YAML file that maps your tables; default `mcp_assets.yaml` in the working folder, if it is there; "
+        "docs/how-to/own-tables.md.",
+    )
     types: dict[Identifier, TypeMapping] | None = Field(
         default=None,
         validation_alias="MCP_ASSETS_TYPES",
-        description="JSON; entity types mapped by hand, in place of a preset.",
+        description="JSON; entity types mapped here, in place of a preset and of that file.",
     )
     source_database_url: DatabaseUrl = Field(
         default=None,

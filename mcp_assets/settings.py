@@ -3,19 +3,22 @@
 import os
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 from dotenv import dotenv_values
-from pydantic import SecretStr, ValidationError, model_validator
+from pydantic import PrivateAttr, SecretStr, ValidationError, model_validator
 
+from mcp_assets import mapping_file
 from mcp_assets.embedded import stack
 from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile, model_key, profile_for
 from mcp_assets.entities.chunks import ChunkSpec
 from mcp_assets.entities.entity_url import EntityUrl
 from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes, SourceTable
 from mcp_assets.graph import LinkForm
+from mcp_assets.mapping_file import MappingFile
 from mcp_assets.setting_errors import SettingsError, settings_error
-from mcp_assets.setting_fields import Provider, SettingFields
+from mcp_assets.setting_fields import Provider, SettingFields, TypeMapping
 from mcp_assets.stores.addresses import without_password
 
 _ENV = "env:"
@@ -28,17 +31,22 @@ DEFAULT_MODELS: Mapping[Provider, str] = {"openai": "text-embedding-ada-002", "l
 class Settings(SettingFields):
     """The settings, checked against one another, and what follows from them."""
 
+    _types_of_file: dict[str, TypeMapping] | None = PrivateAttr(default=None)
+    """The entity types as the mapping file has them; None: there is none."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.chunk_overlap * 2 > self.chunk_size:
             raise ValueError("MCP_ASSETS_CHUNK_OVERLAP must be at most half of MCP_ASSETS_CHUNK_SIZE")
         if self.types is not None and not self.types:
             raise ValueError("MCP_ASSETS_TYPES names no entity type: leave it unset to use the preset")
-        for name, mapping in (self.types or {}).items():
+        file = self._mapping_file()
+        for name, mapping in ((file.types if file is not None else self.types) or {}).items():
             address = mapping.source.database_url if mapping.source else None
             if address is not None and without_password(address) != address:
+                place = file.place("types", name, "source", "database_url") if file is not None else "MCP_ASSETS_TYPES"
                 raise ValueError(
-                    f"MCP_ASSETS_TYPES: the database_url of {name} holds a password: put the address into an "
+                    f"{place}: the database_url of {name} holds a password: put the address into an "
                     "environment variable of its own, and give `env:` and that variable's name"
                 )
         for template, name in self.link_forms.items():
@@ -51,6 +59,26 @@ class Settings(SettingFields):
             except ValueError as error:
                 raise ValueError(f"MCP_ASSETS_ENTITY_URL: {error}") from error
         return self
+
+    def _mapping_file(self) -> MappingFile | None:
+        """Read the mapping file, if there is one, and keep its types.
+
+        Raises:
+            SettingsError: it is wrong. ValueError: MCP_ASSETS_TYPES is set, too.
+        """
+        path = mapping_file.find(self.sources_file)
+        if path is None:
+            return None
+        if self.types is not None:
+            raise ValueError(
+                f"both MCP_ASSETS_TYPES and the mapping file {path} say what the entity types are: unset "
+                "MCP_ASSETS_TYPES, or remove the file (MCP_ASSETS_SOURCES_FILE names another one)"
+            )
+        # Absolute, so that processes in other folders, to which it is handed on, read the same file.
+        self.sources_file = path
+        file = MappingFile(path, self.source_preset, preset_is_set="source_preset" in self.model_fields_set)
+        self._types_of_file = file.types
+        return file
 
     @property
     def provider(self) -> Provider:
@@ -97,12 +125,19 @@ class Settings(SettingFields):
     @cached_property
     def entity_types(self) -> EntityTypes:
         """The registry: the preset's types, or those that the site mapped."""
-        if self.types is None:
+        types = self._types_of_file if self.types is None else self.types
+        if types is None:
             return SOURCE_PRESETS[self.source_preset]
         return EntityTypes(
             EntityType(name, mapping.source, mapping.collection, mapping.aliases, mapping.id_keys)
-            for name, mapping in self.types.items()
+            for name, mapping in types.items()
         )
+
+    @property
+    def maps_sample_tables(self) -> bool:
+        """An entity type is read from a table of the preset `mcp`, which this platform can make where it is absent."""
+        made = {one.source.table for one in SOURCE_PRESETS["mcp"].values() if one.source is not None}
+        return any(one.source is not None and one.source.table in made for one in self.entity_types.values())
 
     @property
     def chunks(self) -> ChunkSpec | None:
@@ -124,7 +159,7 @@ class Settings(SettingFields):
         if not found:
             raise SettingsError(
                 f"{variable} is not set, and the mapping of the source table {source.table} says that it holds the "
-                "address of its database: set it, or change the database_url in MCP_ASSETS_TYPES"
+                "address of its database: set it, or change the database_url in the mapping"
             )
         return found
 
@@ -146,22 +181,22 @@ class Settings(SettingFields):
         return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
-def read_settings() -> Settings:
-    """Settings from the environment and `.env`.
+def read_settings(*, sources_file: Path | None = None) -> Settings:
+    """Settings from the environment and `.env`. `sources_file`: a mapping file in place of the one that they name.
 
     Raises:
         SettingsError: one sentence for each variable at fault.
     """
     try:
-        return Settings()
+        return Settings() if sources_file is None else Settings(sources_file=sources_file)
     except ValidationError as error:
         # Without the cause: a traceback would show the values, and one of them may be a secret.
         raise settings_error(error, Settings.model_fields) from None
 
 
-def load_settings() -> Settings:
+def load_settings(*, sources_file: Path | None = None) -> Settings:
     """As `read_settings`; what is unset comes from the embedded stack, if one runs in the state folder."""
-    settings = read_settings()
+    settings = read_settings(sources_file=sources_file)
     addresses = stack.addresses(settings.state_dir)
     if addresses is None:
         return settings

@@ -36,7 +36,7 @@ def demo(
     settings = start_stack(quiet=False)
     platform = Platform(settings)
     try:
-        if settings.types is None and settings.source_preset == "mcp":
+        if settings.maps_sample_tables:
             create_source_tables(platform)
         with dagster_dev(
             dagster_environment(settings), settings.state_dir, port=port, log=settings.state_dir / "log" / "dagster.log"

@@ -131,7 +131,7 @@ def start_stack(*, quiet: bool) -> "Settings":
         stack.start(settings.state_dir, parts, on_progress=None if quiet else say_progress)
     with connected() as platform:
         resolved = platform.settings
-        if stack.Part.POSTGRES in parts and resolved.types is None and resolved.source_preset == "mcp":
+        if stack.Part.POSTGRES in parts and resolved.maps_sample_tables:
             create_source_tables(platform)
         if resolved.create_stream and len(resolved.streams) == 1:
             platform.nats.ensure_stream(resolved.streams[0])
@@ -149,6 +149,8 @@ def dagster_environment(settings: "Settings") -> dict[str, str]:
     environment = {
         **without_proxy(os.environ),
         "MCP_ASSETS_STATE_DIR": str(settings.state_dir.resolve()),
+        # Dagster's processes may have other working folders, in which they would not find the file by its name.
+        **({variable_of("sources_file"): str(settings.sources_file)} if settings.sources_file is not None else {}),
         "PYTHONUNBUFFERED": "1",
         # As `dagster dev` has it: errors of the definitions are shown without Dagster's own frames.
         "DAGSTER_IS_DEV_CLI": "1",

@@ -4,11 +4,40 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SHARED_COLLECTION = "cross_references"
 """The collection for types that are registered without a collection of their own."""
+
+
+def _columns(value: Any) -> Any:
+    """The value of a field that names one column, or several in order; a list of one is that column."""
+    columns = (value,) if isinstance(value, str) else value
+    if not isinstance(columns, list | tuple) or not columns:
+        raise ValueError("give a column, or a list of columns")
+    if any(not isinstance(column, str) or not column for column in columns):
+        raise ValueError("each column is a text (in YAML, put quotes around a name such as no, on or 1)")
+    if len(set(columns)) < len(columns):
+        raise ValueError("it names a column twice")
+    return columns[0] if len(columns) == 1 else tuple(columns)
+
+
+def _listed(value: Any) -> Any:
+    """The value of a field that is a list; a text alone is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _predicate(value: Any) -> Any:
+    """The value of a field that is an SQL predicate: YAML and JSON have their own true and false."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+Column = Annotated[str, Field(min_length=1)]
+Listed = Annotated[tuple[Column, ...], BeforeValidator(_listed)]
+Columns = Annotated[str | tuple[str, ...], BeforeValidator(_columns)]
+"""One column, or the columns of a composite key in order; see `composite_ids`."""
 
 
 class SourceTable(BaseModel):
@@ -16,19 +45,38 @@ class SourceTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    table: str = Field(description="Table or view, with its schema if that is not on the search path.")
+    table: Column = Field(description="Table or view, with its schema if that is not on the search path.")
     database_url: str | None = Field(
         default=None,
         description="Where the table is, if in a database of its own: `env:NAME` of the variable with the address.",
     )
-    id: str = "id"
-    title: str | None = "title"
-    content: tuple[str, ...] = Field(default=("content",), description="Text columns, joined by an empty line.")
-    metadata: Mapping[str, str] = Field(default_factory=dict, description="Metadata key -> column.")
-    metadata_json: str | None = Field(default=None, description="jsonb column whose keys are merged into the metadata.")
-    alive: str = Field(default="true", description="SQL predicate on the row: which rows are alive.")
-    created_at: str | None = "created_at"
-    updated_at: str | None = "updated_at"
+    id: Columns = Field(default="id", description="Column of the id; a list: the columns of a composite key, in order.")
+    title: Column | None = "title"
+    content: Listed = Field(default=("content",), description="Text columns, joined by an empty line.")
+    metadata: Mapping[str, Columns] = Field(
+        default_factory=dict,
+        description="Metadata key -> column; a list of columns: the id of another entity, as those of `id` make it.",
+    )
+    metadata_json: Column | None = Field(
+        default=None, description="jsonb column whose keys are merged into the metadata."
+    )
+    alive: Annotated[Column, BeforeValidator(_predicate)] = Field(
+        default="true", description="SQL predicate on the row: which rows are alive."
+    )
+    created_at: Column | None = "created_at"
+    updated_at: Column | None = "updated_at"
+
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        return (self.id,) if isinstance(self.id, str) else self.id
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that make title, text and metadata, each once, in the order in which they are hashed."""
+        mapped = [*([self.title] if self.title else []), *self.content]
+        for columns in self.metadata.values():
+            mapped += (columns,) if isinstance(columns, str) else columns
+        return tuple(dict.fromkeys([*mapped, *([self.metadata_json] if self.metadata_json else [])]))
 
     @property
     def digest(self) -> str:

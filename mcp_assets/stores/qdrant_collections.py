@@ -179,5 +179,5 @@ class QdrantCollections(QdrantConnection):
 def _named_vectors(collection: str) -> str:
     return (
         f"the collection {collection} has named vectors; mcp_assets writes to collections with one unnamed vector: "
-        "give the entity type another collection in MCP_ASSETS_TYPES"
+        "give the entity type another collection in the mapping (docs/how-to/own-tables.md)"
     )

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import sql
 
+from mcp_assets.entities.composite_ids import ESCAPES, SEPARATOR, join_id, split_id
 from mcp_assets.entities.refs import MAX_ID_BYTES, MAX_ID_LENGTH, SLOTS
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
@@ -28,10 +29,11 @@ class MappedTable:
         self.mapping = mapping
         self.database = database
         self.table = sql.Identifier(*mapping.table.split("."))
-        self.id = sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(mapping.id))
+        self.id = sql.SQL('{} COLLATE "C"').format(_as_id(mapping.id))
         # The predicate is the site's own setting, as trusted as the connection string beside it.
         self.alive = sql.SQL("({})").format(sql.SQL(mapping.alive))
-        self._id_type: str | None = None
+        self._column_types: dict[str, str] | None = None
+        self._id_types: tuple[str, ...] | None = None
         self._ids_are_unique: bool | None = None
 
     @contextmanager
@@ -64,7 +66,8 @@ class MappedTable:
         ) as error:
             raise StoreRefused(
                 f"the source table {self.mapping.table} cannot be read as it is mapped "
-                f"({error.diag.message_primary}): check MCP_ASSETS_SOURCE_PRESET or MCP_ASSETS_TYPES"
+                f"({error.diag.message_primary}): check the source mapping "
+                "(MCP_ASSETS_SOURCES_FILE, MCP_ASSETS_SOURCE_PRESET, MCP_ASSETS_TYPES)"
             ) from error
 
     def ids_are_unique(self, connection: Connection) -> bool:
@@ -72,52 +75,95 @@ class MappedTable:
         if self._ids_are_unique is None:
             row = self.run(
                 lambda: connection.execute(
-                    "SELECT EXISTS (SELECT FROM pg_index"
-                    " JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]"
-                    " WHERE indrelid = to_regclass(%s) AND attname = %s AND indisunique AND indisvalid"
-                    " AND indnkeyatts = 1 AND indpred IS NULL)",
-                    (self.table.as_string(connection), self.mapping.id),
+                    # An index over a part of the key keeps the whole keys apart, too.
+                    "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = to_regclass(%s)"
+                    " AND indisunique AND indisvalid AND indpred IS NULL AND ("
+                    "  SELECT bool_and(coalesce(attname = ANY(%s), false))"
+                    "  FROM unnest(indkey[0:indnkeyatts - 1]) AS keys (attnum)"
+                    "  LEFT JOIN pg_attribute ON attrelid = indrelid AND pg_attribute.attnum = keys.attnum))",
+                    (self.table.as_string(connection), list(self.mapping.id_columns)),
                 ).fetchone()
             )
             self._ids_are_unique = row is not None and bool(row[0])
         return self._ids_are_unique
 
-    def id_type(self, connection: Connection) -> str:
-        """The type of the id column, as PostgreSQL names it.
+    def id_types(self, connection: Connection) -> tuple[str, ...]:
+        """The types of the id columns, as PostgreSQL names them.
 
         Raises:
-            StoreRefused: the table or its id column is not there.
+            StoreRefused: the table or an id column is not there.
         """
-        if self._id_type is None:
-            row = self.run(
-                lambda: connection.execute(
-                    "SELECT format_type(atttypid, NULL) FROM pg_attribute"
-                    " WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped",
-                    (self.table.as_string(connection), self.mapping.id),
-                ).fetchone()
-            )
-            if row is None:
+        if self._id_types is None:
+            found = self.column_types(connection)
+            absent = next((column for column in self.mapping.id_columns if column not in found), None)
+            if absent is not None:
                 raise StoreRefused(
-                    f"the source table {self.mapping.table} with the id column {self.mapping.id} is not in the "
+                    f"the source table {self.mapping.table} with the id column {absent} is not in the "
                     "database: check DATABASE_URL (or MCP_ASSETS_SOURCE_DATABASE_URL) and the source mapping "
-                    "(MCP_ASSETS_SOURCE_PRESET, MCP_ASSETS_TYPES)"
+                    "(MCP_ASSETS_SOURCES_FILE, MCP_ASSETS_SOURCE_PRESET, MCP_ASSETS_TYPES)"
                 )
-            self._id_type = str(row[0])
-        return self._id_type
+            self._id_types = tuple(found[column] for column in self.mapping.id_columns)
+        return self._id_types
 
-    def castable(self, connection: Connection, ids: Iterable[str]) -> list[Any]:
-        """Those of `ids` that the id column can hold: PostgreSQL refuses a whole list because of one that it cannot."""
-        spell = SPELLING.get(self.id_type(connection))
-        return [entity_id for entity_id in ids if spell is None or spell(entity_id) is not None]
+    def column_types(self, connection: Connection) -> dict[str, str]:
+        """By column of the table, its type as PostgreSQL names it; empty if there is no such table."""
+        if not self._column_types:
+            self._column_types = self.run(
+                lambda: dict(
+                    connection.execute(
+                        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+                        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+                        (self.table.as_string(connection),),
+                    ).fetchall()
+                )
+            )
+        return self._column_types
+
+    def spelled(self, connection: Connection, entity_id: str) -> str | None:
+        """The id as the table prints it (a UUID in capitals becomes small); None if no row can have it."""
+        types = self.id_types(connection)
+        values = (entity_id,) if len(types) == 1 else split_id(entity_id, len(types))
+        if values is None:
+            return None
+        printed = [SPELLING.get(kind, str)(value) for kind, value in zip(types, values, strict=True)]
+        found = [value for value in printed if value is not None]
+        if len(found) < len(types):
+            return None
+        return found[0] if len(types) == 1 else join_id(found)
+
+    def parameters_of(self, connection: Connection, ids: Iterable[str]) -> dict[str, Any] | None:
+        """The parameters of `has_id_of`: those of `ids` that the id columns can hold; None if there are none.
+
+        PostgreSQL refuses a whole list because of one that it cannot hold.
+        """
+        spelled = [one for entity_id in ids if (one := self.spelled(connection, entity_id)) is not None]
+        if not spelled:
+            return None
+        columns = len(self.mapping.id_columns)
+        if columns == 1:
+            return {"id_0": spelled}
+        keys = [split_id(entity_id, columns) or () for entity_id in spelled]
+        return {f"id_{number}": list(values) for number, values in enumerate(zip(*keys, strict=True))}
 
     def has_id_of(self) -> sql.Composable:
-        """The predicate of rows whose id is in the parameter `ids`; `castable` has been called before."""
-        if self._id_type is not None and self._id_type in SPELLING:
+        """The predicate of rows whose id is in the parameters; `parameters_of` has been called before."""
+        compared, wanted = [], []
+        for number, column in enumerate(self.mapping.id_columns):
+            kind = self._id_types[number] if self._id_types is not None else None
+            name = sql.Identifier(column)
             # Compared in the column's own type, because an index does not serve a cast of the column.
-            return sql.SQL("{} = ANY(%(ids)s::text[]::{}[])").format(
-                sql.Identifier(self.mapping.id), sql.SQL(self._id_type)
+            known = kind is not None and kind in SPELLING
+            compared.append(name if known else sql.SQL("{}::text").format(name))
+            wanted.append(
+                sql.SQL("{}::text[]{}").format(
+                    sql.Placeholder(f"id_{number}"), sql.SQL(f"::{kind}[]") if known else sql.SQL("")
+                )
             )
-        return sql.SQL("{}::text = ANY(%(ids)s)").format(sql.Identifier(self.mapping.id))
+        if len(compared) == 1:
+            return sql.SQL("{} = ANY({})").format(compared[0], wanted[0])
+        return sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(
+            sql.SQL(", ").join(compared), sql.SQL(", ").join(wanted)
+        )
 
     def id_is_storable(self) -> sql.Composable:
         """The predicate of rows that can be entities: they have an id, and it is not too long."""
@@ -175,8 +221,10 @@ class MappedTable:
     def metadata(self) -> sql.Composable:
         named = sql.SQL("jsonb_build_object({})").format(
             sql.SQL(", ").join(
-                sql.SQL("{}, {}").format(sql.Literal(key), sql.Identifier(column))
-                for key, column in self.mapping.metadata.items()
+                sql.SQL("{}, {}").format(
+                    sql.Literal(key), sql.Identifier(columns) if isinstance(columns, str) else _as_id(columns)
+                )
+                for key, columns in self.mapping.metadata.items()
             )
         )
         if self.mapping.metadata_json is None:
@@ -188,15 +236,8 @@ class MappedTable:
 
     def hash(self) -> sql.Composable:
         """The hash of the mapped columns of a row, which the ledger keeps as `source_hash`."""
-        mapping = self.mapping
-        mapped = [
-            *([mapping.title] if mapping.title else []),
-            *mapping.content,
-            *mapping.metadata.values(),
-            *([mapping.metadata_json] if mapping.metadata_json else []),
-        ]
         # ROW keeps NULL apart from the empty string and each column apart from the next.
-        return sql.SQL("md5(ROW({})::text)").format(sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys(mapped))))
+        return sql.SQL("md5(ROW({})::text)").format(sql.SQL(", ").join(map(sql.Identifier, self.mapping.columns)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +265,19 @@ class ComparedSlots:
             prepared_by=sql.Literal(self.prepared_by),
             **parts,
         )
+
+
+def _as_id(columns: str | tuple[str, ...]) -> sql.Composable:
+    """The id in these columns, as `composite_ids.join_id` writes it if there are several; NULL if one is NULL."""
+    if isinstance(columns, str):
+        return sql.SQL("{}::text").format(sql.Identifier(columns))
+    written = []
+    for column in columns:
+        value: sql.Composable = sql.SQL("{}::text").format(sql.Identifier(column))
+        for character, escape in ESCAPES:
+            value = sql.SQL("replace({}, {}, {})").format(value, sql.Literal(character), sql.Literal(escape))
+        written.append(value)
+    return sql.SQL("({})").format(sql.SQL(f" || '{SEPARATOR}' || ").join(written))
 
 
 def slot_of_id(entity_id: sql.Composable) -> sql.Composable:

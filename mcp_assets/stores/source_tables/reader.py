@@ -13,7 +13,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import fetch_rows
 from mcp_assets.stores.source_tables import full_sync_diff, slot_comparison
 from mcp_assets.stores.source_tables.database import SourceDatabase
-from mcp_assets.stores.source_tables.ids import BEGINNING, MOST_FAULTS, SPELLING, IdFaults
+from mcp_assets.stores.source_tables.ids import BEGINNING, MOST_FAULTS, IdFaults
 from mcp_assets.stores.source_tables.mapping_sql import ComparedSlots, MappedTable
 from mcp_assets.stores.source_tables.rows import RowHash, SourceRow, read_metadata
 
@@ -122,12 +122,18 @@ class SourceReader:
     def updated_at(self, connection: Connection, ids: Iterable[str]) -> dict[str, datetime]:
         """By id, when the rows of those of `ids` that have one were last updated; empty if no column is mapped for it.
 
+        A table need not have the column that is the default of the mapping.
+
         Raises:
             StoreRefused, StoreUnavailable: as `read`.
         """
         column = self._table.mapping.updated_at
         if column is None:
             return {}
+        if "updated_at" not in self._table.mapping.model_fields_set:
+            with self._table.reading(connection) as reading:
+                if column not in self._table.column_types(reading):
+                    return {}
         rows = self._rows_of(
             connection,
             ids,
@@ -148,11 +154,11 @@ class SourceReader:
         """The rows of `ids`. The statement has the names of `MappedTable.fill` and of `parts`, is_alive and wanted."""
         table = self._table
         with table.reading(connection) as reading:
-            castable = table.castable(reading, ids)
-            if not castable:
+            parameters = table.parameters_of(reading, ids)
+            if parameters is None:
                 return []
             filled = table.fill(statement, is_alive=table.alive_with_parameters(), wanted=table.has_id_of(), **parts)
-            return table.run(lambda: fetch_rows(reading, filled, make, {"ids": castable}))
+            return table.run(lambda: fetch_rows(reading, filled, make, parameters))
 
     def canonical_ids(self, connection: Connection, ids: Iterable[str]) -> dict[str, str]:
         """By each of `ids`, the id as the table prints it: a UUID in capitals names the row of the same one in small.
@@ -161,8 +167,7 @@ class SourceReader:
             StoreRefused, StoreUnavailable: as `read`.
         """
         with self._table.reading(connection) as reading:
-            spell = SPELLING.get(self._table.id_type(reading))
-        return {entity_id: (spell and spell(entity_id)) or entity_id for entity_id in ids}
+            return {entity_id: self._table.spelled(reading, entity_id) or entity_id for entity_id in ids}
 
     def id_faults(self, connection: Connection, slots: tuple[int, int]) -> IdFaults:
         """The living rows of `slots` (half-open) that cannot be entities because of their ids.
