@@ -3,6 +3,8 @@
 import tempfile
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from mcp_assets.embedded import stack
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
@@ -17,7 +19,11 @@ def main() -> None:
         state_dir = Path(folder)
         addresses = stack.start(state_dir, [stack.Part.POSTGRES])
         try:
-            settings = Settings(_env_file=None, DATABASE_URL=addresses.database_url, MCP_ASSETS_STATE_DIR=state_dir)
+            settings = Settings(
+                _env_file=None,  # type: ignore[call-arg]
+                database_url=SecretStr(addresses.database_url or ""),
+                state_dir=state_dir,
+            )
             platform = Platform(settings)
             try:
                 TABLES.write_text(tables.page(platform))
