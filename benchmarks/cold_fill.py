@@ -38,6 +38,9 @@ REMOTE_DIMENSION = 256
 
 Batches = list[list[str]]
 
+_TEXTS_APART = 0.01
+"""Share of the texts by which fills may differ: equal texts are embedded once, or twice if both are in flight."""
+
 
 class Recorder:
     """An embedder that costs nothing and keeps what it is asked for: the prepared texts, in the platform's batches."""
@@ -150,7 +153,9 @@ def measure(stores: Bench, rounds: int) -> None:
                 f"remote: {remote_alone[-1].seconds:.1f} s alone, {remote_filled[-1].seconds:.1f} s full sync"
             )
     texts = recorded.result
-    assert all(run.result == texts for run in (*alone, *filled, *remote_alone, *remote_filled))
+    assert all(run.result == texts for run in (*alone, *remote_alone))
+    for run in (*filled, *remote_filled):
+        assert abs(run.result - texts) <= texts * _TEXTS_APART, f"{run.result} texts embedded, {texts} expected"
     report(
         ratio_local=statistics.median(a.seconds / f.seconds for a, f in zip(alone, filled, strict=True)),
         ratio_remote=statistics.median(texts / run.seconds / TEXTS_PER_S for run in remote_filled),
