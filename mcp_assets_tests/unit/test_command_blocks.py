@@ -19,7 +19,7 @@ def page(tmp_path: Path) -> Path:
 
 
 def test_what_one_block_exports_holds_for_the_next_also_inside_a_list(page: Path) -> None:
-    text = "```sh\nexport A=1\n```\n\n1. Then\n\n    ```sh\n    echo \"a is $A\"\n    ```\n"
+    text = '```sh\nexport A=1\n```\n\n1. Then\n\n    ```sh\n    echo "a is $A"\n    ```\n'
     assert run(page, text).stdout == "a is 1\n"
 
 
