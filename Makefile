@@ -4,35 +4,48 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check bench docs reference storm format constraints clean machine kills
+.PHONY: demo test check bench docs reference storm format constraints wheel clean machine kills
 
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
+PACKAGES = $(shell grep -c '^[a-z]' $(1))
+
+# What the platform needs, and no development tools: `make demo` is for people who look at it for the first time.
 $(VENV)/.installed: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; found = sys.version_info[:2]; (3, 11) <= found <= (3, 12) or sys.exit(\
+		"mcp_assets needs Python 3.11 or 3.12, and this is %d.%d: name another one, as in make demo PYTHON=python3.11" % found)'
+	@echo "Installing $(call PACKAGES,constraints.txt) packages into $(VENV): about 250 MB to download, 750 MB on disk."
+	@echo "That takes one to three minutes, and longer on a slow line. The next call starts at once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $@
+	$(PIP) --require-hashes --requirement constraints.txt
+	$(PIP) --quiet --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed constraints-dev.txt
+	@echo "Installing $(call PACKAGES,constraints-dev.txt) packages of development tools into $(VENV)."
+	$(PIP) --quiet --require-hashes --requirement constraints-dev.txt
+	@touch $@
 
 demo: $(VENV)/.installed  ## the whole platform on a laptop; ARGS=--once ends after the searches
 	$(BIN)/mcp-assets demo $(ARGS)
 
-test: $(VENV)/.installed  ## every test; ARGS are pytest's
+test: $(VENV)/.installed-dev  ## every test; ARGS are pytest's
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-machine: $(VENV)/.installed  ## 10,000 examples of the state machine of linking, which takes hours; failures stay in .hypothesis/machine
+machine: $(VENV)/.installed-dev  ## 10,000 examples of the state machine of linking, which takes hours; failures stay in .hypothesis/machine
 	MCP_ASSETS_TESTS_MACHINE_EXAMPLES=10000 $(BIN)/python -m pytest --hypothesis-seed=random \
 		mcp_assets_tests/integration/test_incremental_equals_rebuild.py $(ARGS)
 
-kills: $(VENV)/.installed  ## kill each work at each of its moments, not at one in so many; takes an hour or two
+kills: $(VENV)/.installed-dev  ## kill each work at each of its moments, not at one in so many; takes an hour or two
 	MCP_ASSETS_TESTS_MOMENTS=100000 $(BIN)/python -m pytest --timeout 0 \
 		mcp_assets_tests/integration/test_killed_anywhere.py mcp_assets_tests/integration/test_intake_killed.py $(ARGS)
 
-check: $(VENV)/.installed  ## lint, types, layers
+check: $(VENV)/.installed-dev  ## lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed  ## every benchmark, a JSON line each; takes most of an hour
+bench: $(VENV)/.installed-dev  ## every benchmark, a JSON line each; takes most of an hour
 	$(BIN)/python benchmarks/cold_fill.py
 	$(BIN)/python benchmarks/burst.py
 	$(BIN)/python benchmarks/freshness.py
@@ -42,22 +55,24 @@ bench: $(VENV)/.installed  ## every benchmark, a JSON line each; takes most of a
 	$(BIN)/python benchmarks/census.py
 	$(BIN)/python benchmarks/resync.py
 
-docs: $(VENV)/.installed  ## the documentation as a site, in site/; a broken link fails
+docs: $(VENV)/.installed-dev  ## the documentation as a site, in site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-reference: $(VENV)/.installed  ## write the reference pages that are made from the code, and .env.example
+reference: $(VENV)/.installed-dev  ## write the reference pages that are made from the code, and .env.example
 	$(BIN)/python -m mcp_assets_tests.reference
 
-storm: $(VENV)/.installed  ## 10,000 events under 216 kill -9, then 24 outages; takes an hour and a half
+storm: $(VENV)/.installed-dev  ## 10,000 events under 216 kill -9, then 24 outages; takes an hour and a half
 	$(BIN)/python benchmarks/storm.py --events 10000 --kills 216 --recoveries 11 --cells 24 $(ARGS)
 
-format: $(VENV)/.installed
+format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-constraints:  ## pin every dependency anew, by version and hash
-	$(BIN)/pip-compile --quiet --allow-unsafe --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--no-emit-trusted-host --no-annotate --no-header --all-extras --all-build-deps --output-file constraints.txt pyproject.toml
+constraints: $(VENV)/.installed-dev  ## pin every dependency anew, by version and hash: constraints.txt, constraints-dev.txt
+	$(BIN)/python -m mcp_assets_tests.constraints
+
+wheel: $(VENV)/.installed-dev  ## the package as a wheel, in dist/
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
 clean:  ## the virtual environment and the embedded stack's state
 	-$(BIN)/mcp-assets down

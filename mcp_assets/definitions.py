@@ -20,7 +20,7 @@ from mcp_assets.defs.jobs import (
     build_requests_job,
     build_tag_weights_job,
 )
-from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.defs.resources import PlatformResource, platform_of
 from mcp_assets.defs.schedules import (
     build_census_schedule,
     build_clean_up_schedule,
@@ -33,8 +33,15 @@ from mcp_assets.embedding.local import load_model
 from mcp_assets.settings import Settings, load_settings
 
 
-def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """All definitions for `settings`; a test overrides single resources and keeps the rest."""
+def build_defs(
+    settings: Settings,
+    resource_overrides: Mapping[str, Any] | None = None,
+    executor: dg.ExecutorDefinition | None = dg.in_process_executor,
+) -> dg.Definitions:
+    """All definitions for `settings`; a test overrides single resources and keeps the rest.
+
+    `executor`: of runs that belong to no job. The jobs have theirs.
+    """
     tag_weights = build_tag_weights_job()
     census = build_census_job()
     clean_up = build_clean_up_job(settings)
@@ -66,7 +73,7 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
             *(build_alert_sensors() if settings.alert_webhook else ()),
         ],
         resources={"platform": PlatformResource(), **(resource_overrides or {})},
-        executor=dg.in_process_executor,
+        executor=executor,
     )
 
 
@@ -74,7 +81,24 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
 def defs() -> dg.Definitions:
     """Dagster's entry, by the settings in the environment."""
     settings = load_settings()
-    if settings.provider == "local":
-        # The warm launcher forks each run from a process that has loaded this: then none loads the model for itself.
-        load_model()
+    _load_local_model(settings)
     return build_defs(settings)
+
+
+def component_defs(given: Mapping[str, Any]) -> dg.Definitions:
+    """The definitions for a component, by what its defs.yaml gives: values by field of the settings.
+
+    They set no executor, because that would be the executor of the whole project.
+
+    Raises:
+        SettingsError: a setting is wrong, or the environment says another value than the component.
+    """
+    settings = load_settings(given)
+    _load_local_model(settings)
+    return build_defs(settings, {"platform": platform_of(given)}, executor=None)
+
+
+def _load_local_model(settings: Settings) -> None:
+    """The warm launcher forks each run from a process that has loaded this: then none loads the model for itself."""
+    if settings.provider == "local":
+        load_model()

@@ -1,7 +1,8 @@
 """Platform: the settings and the clients of one process, made once on first use and shared by all that runs in it."""
 
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -238,31 +239,34 @@ class Platform:
 
 
 _lock = threading.Lock()
-_shared: Platform | None = None
+_shared: dict[str, Platform] = {}
+"""By the settings that were given to it."""
 
 
-def shared_platform() -> Platform:
+def shared_platform(given: Mapping[str, Any] | None = None) -> Platform:
     """This process's platform. Dagster rebuilds resources at each tick; connections should outlive that.
 
-    If the embedded stack was restarted at other addresses, the platform is made again for them.
+    `given`: as `load_settings` takes it; there is a platform for each. If the embedded stack was restarted at other
+    addresses, the platform is made again for them.
     """
-    global _shared
-    settings = load_settings()
+    settings = load_settings(given)
+    key = json.dumps(given, sort_keys=True)
     with _lock:
-        if _shared is None or _shared.settings != settings:
-            stale, _shared = _shared, Platform(settings)
-            if stale is not None:
-                stale.close()
-        return _shared
+        known = _shared.get(key)
+        if known is None or known.settings != settings:
+            _shared[key] = Platform(settings)
+            if known is not None:
+                known.close()
+        return _shared[key]
 
 
 def close_shared_platform() -> None:
-    """Close this process's platform, if one was made; the next `shared_platform` makes another."""
-    global _shared
+    """Close this process's platforms, if any were made; the next `shared_platform` makes another."""
     with _lock:
-        closing, _shared = _shared, None
-    if closing is not None:
-        closing.close()
+        closing = list(_shared.values())
+        _shared.clear()
+    for platform in closing:
+        platform.close()
 
 
 def make_embedder(settings: Settings) -> Embedder:

@@ -1,10 +1,10 @@
 """Settings: the one class that says where the stores are and how the platform works; read from the environment."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from dotenv import dotenv_values
 from pydantic import PrivateAttr, SecretStr, ValidationError, model_validator
@@ -17,6 +17,7 @@ from mcp_assets.entities.entity_url import EntityUrl
 from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes, SourceTable
 from mcp_assets.graph import LinkForm
 from mcp_assets.mapping_file import MappingFile
+from mcp_assets.project_component import component_settings
 from mcp_assets.setting_errors import SettingsError, settings_error
 from mcp_assets.setting_fields import Provider, SettingFields, TypeMapping
 from mcp_assets.stores.addresses import without_password
@@ -181,22 +182,52 @@ class Settings(SettingFields):
         return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
-def read_settings(*, sources_file: Path | None = None) -> Settings:
-    """Settings from the environment and `.env`. `sources_file`: a mapping file in place of the one that they name.
+def read_settings(given: Mapping[str, Any] | None = None, *, sources_file: Path | None = None) -> Settings:
+    """Settings from the environment, from `.env`, and from the component of the Dagster project in this folder.
+
+    `given`: values by field, in place of those of the component. `sources_file`: a mapping file in place of the one
+    that they name.
 
     Raises:
-        SettingsError: one sentence for each variable at fault.
+        SettingsError: one sentence for each variable at fault; or a value is given, and its variable says another one.
     """
+    fields = dict(component_settings() if given is None else given)
+    if sources_file is not None:
+        fields["sources_file"] = sources_file
+    settings = _made(fields)
+    _refuse_contradictions(fields, settings, but=() if sources_file is None else ("sources_file",))
+    return settings
+
+
+def _made(fields: Mapping[str, Any]) -> Settings:
     try:
-        return Settings() if sources_file is None else Settings(sources_file=sources_file)
+        return Settings(**{variable_of(field): value for field, value in fields.items()})
     except ValidationError as error:
         # Without the cause: a traceback would show the values, and one of them may be a secret.
         raise settings_error(error, Settings.model_fields) from None
 
 
-def load_settings(*, sources_file: Path | None = None) -> Settings:
+def _refuse_contradictions(fields: Mapping[str, Any], settings: Settings, but: Sequence[str]) -> None:
+    """Raises SettingsError if a variable says another value than the component.
+
+    One of them would win otherwise, and a process that has only one of them would work by other settings than the rest.
+    """
+    environment = {name.upper(): value for name, value in {**dotenv_values(".env"), **os.environ}.items()}
+    for field in fields:
+        variable = variable_of(field)
+        if field in but or not environment.get(variable):
+            continue
+        other = getattr(_made({name: value for name, value in fields.items() if name != field}), field)
+        if other != getattr(settings, field):
+            raise SettingsError(
+                f"{variable} is {other!r} in the environment, and the component's defs.yaml says {field}: "
+                f"{getattr(settings, field)!r}: take one of them away"
+            )
+
+
+def load_settings(given: Mapping[str, Any] | None = None, *, sources_file: Path | None = None) -> Settings:
     """As `read_settings`; what is unset comes from the embedded stack, if one runs in the state folder."""
-    settings = read_settings(sources_file=sources_file)
+    settings = read_settings(given, sources_file=sources_file)
     addresses = stack.addresses(settings.state_dir)
     if addresses is None:
         return settings

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from mcp_assets.cli import collections, consistency, dead_letters, demo, entities, graph, services, status, sync
+from mcp_assets.cli import collections, consistency, dead_letters, demo, entities, graph, init, services, status, sync
 from mcp_assets.cli.console import Exit, say_error, shown
 
 _START = "Start"
@@ -36,6 +36,7 @@ def _add(panel: str, command: Callable[..., Any], example: str) -> None:
 
 
 _add(_START, demo.demo, "mcp-assets demo --once")
+_add(_START, init.init, "mcp-assets init my-project")
 _add(_START, services.up, 'mcp-assets up && eval "$(mcp-assets env)"')
 _add(_START, services.down, "mcp-assets down")
 _add(_START, services.dev, "mcp-assets dev --port 3000")

@@ -7,21 +7,20 @@ module restarts the keeper. The kernel ends the keeper when this process dies in
 import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from mcp_assets.cli.dagster_ui import DagsterUi, UiRun, UiSilent, UiState
+from mcp_assets.cli.project import with_dagster_home, workspace_file
 from mcp_assets.processes.tree import Backoff, adopt_orphans, end_below, end_marked, reap_adopted, tied
 
 _PATIENCE_S = 15.0
@@ -36,15 +35,30 @@ _LOCK = "dev.lock"
 _ADDRESS = "dev.url"
 """File in the state folder with the address of the UI."""
 
-_CODE_LOCATION = """{ workspaceOrError {
-  __typename
-  ... on PythonError { message }
-  ... on Workspace { locationEntries { locationOrLoadError { __typename ... on PythonError { message } } } }
-} }"""
+_BOARD = "services.json"
+"""File of the keeper with what each service does; its name is that of `processes.dagster_services.BOARD`."""
+
+_LINES_OF_LOG = 15
+"""How many lines of the log an error shows: a Python error with its cause, on one screen."""
+
+USUAL_PORT = 3000
+"""Of the Dagster UI, as `dagster dev` has it."""
+
+_POLL_S = 0.3
+
+_POLL_RUNS_S = 1.0
+"""How often the UI is asked for the runs that are under way; each answer reads the storage of runs."""
+
+OnLook = Callable[[str, str, bool], None]
+"""As `embedded.stack.OnLook`: the name of a part, what it does, whether it is up."""
 
 
 class DagsterEnded(Exception):
     """Dagster's services do not run; the message says why, and holds the end of their log."""
+
+
+class NotLoaded(DagsterEnded):
+    """They run, and could not load the definitions; the message says why."""
 
 
 @dataclass
@@ -55,9 +69,16 @@ class DagsterDev:
     log: Path | None
     command: Sequence[str]
     environment: Mapping[str, str]
+    folder: Path
+    """Where the keeper writes what each service does."""
     _backoff: Backoff = field(default_factory=Backoff)
     _process: subprocess.Popen[bytes] | None = None
     _began: float = 0.0
+    _was_up: bool = False
+
+    @property
+    def ui(self) -> DagsterUi:
+        return DagsterUi(self.url)
 
     def start(self) -> None:
         with _output(self.log) as output:
@@ -82,7 +103,7 @@ class DagsterDev:
         if process is None or process.poll() is None:
             return
         delay = self._backoff.after(time.monotonic() - self._began)
-        if process.returncode > 0 and not self._backoff.was_steady:
+        if process.returncode > 0 and not self._was_up:
             raise DagsterEnded(f"Dagster's services could not be started{self._end_of_log()}")
         end_below(0)
         reap_adopted(())
@@ -104,7 +125,7 @@ class DagsterDev:
     def _end_of_log(self) -> str:
         if self.log is None:
             return ""
-        lines = self.log.read_text(errors="replace").splitlines()[-15:]
+        lines = self.log.read_text(errors="replace").splitlines()[-_LINES_OF_LOG:]
         return "\n".join([f"; the end of {self.log}:", *lines])
 
     def stay(self) -> None:
@@ -116,56 +137,70 @@ class DagsterDev:
         except KeyboardInterrupt:
             return
 
-    def wait_until_up(self, silence_s: float, *, on_wait: Callable[[float], None] = lambda _: None) -> None:
-        """Wait until the UI answers and has loaded the definitions; for as long as the services write to their log.
+    def wait_until_up(self, on_look: OnLook = lambda _name, _does, _up: None) -> UiState:
+        """Wait until the UI answers, the definitions are loaded and the daemon works; for as long as the keeper lives.
 
-        `on_wait` is called again and again with the seconds so far.
+        `on_look` is called again and again, for each service.
 
         Raises:
-            DagsterEnded: the services cannot be run, could not load them, or said nothing for `silence_s`.
+            DagsterEnded: the services cannot be run.
+            NotLoaded: they run, and could not load the definitions.
         """
-        began = changed_at = time.monotonic()
-        written = self._log_size()
-        while (now := time.monotonic()) - changed_at < silence_s:
-            on_wait(now - began)
+        began = time.time()
+        while True:
             self.check()
-            if (size := self._log_size()) != written:
-                written, changed_at = size, now
             try:
-                loaded = self._code_location()
-            except (urllib.error.URLError, TimeoutError, ConnectionError):
-                loaded = None
-            if loaded is not None:
-                if loaded["__typename"] == "PythonError":
-                    raise DagsterEnded(f"Dagster could not load mcp_assets.definitions: {loaded['message']}")
+                state = self.ui.state()
+            except UiSilent:
+                state = None
+            works = state is not None and state.heartbeat is not None and state.heartbeat > began
+            for name, does, is_serving in self._services():
+                if name == "webserver" and state is not None:
+                    on_look(name, f"answers at {self.url}", True)
+                elif name == "daemon" and works:
+                    on_look(name, "runs the sensors", True)
+                else:
+                    on_look(name, does, is_serving)
+            if state is not None and state.loaded and state.error is not None:
+                self._was_up = True
+                raise NotLoaded(f"Dagster could not load the definitions: {state.error.strip()}")
+            if state is not None and state.loaded and works:
+                self._was_up = True
+                return state
+            time.sleep(_POLL_S)
+
+    def wait_for_runs(self, on_look: OnLook = lambda _name, _does, _up: None) -> None:
+        """Wait until no run is under way, so that none is killed in the midst of its work.
+
+        Raises:
+            DagsterEnded: the services cannot be run.
+        """
+        waited: dict[str, UiRun] = {}
+        while True:
+            self.check()
+            try:
+                left = {run.run_id: run for run in self.ui.unfinished_runs()}
+            except UiSilent as error:
+                on_look("webserver", f"does not answer: {error}", False)
+                time.sleep(_POLL_RUNS_S)
+                continue
+            for run_id in waited.keys() - left.keys():
+                on_look(waited.pop(run_id).name, "has ended", True)
+            for run in left.values():
+                waits = run.status in ("queued", "not_started")
+                on_look(run.name, "waits for its start" if waits else "ends some seconds after its last work", False)
+            waited |= left
+            if not left:
                 return
-            time.sleep(0.3)
-        raise DagsterEnded(
-            f"the Dagster UI does not answer at {self.url}, and its log has not grown for {silence_s:.0f} s; "
-            f"see {self.log}"
-        )
+            time.sleep(_POLL_RUNS_S)
 
-    def _log_size(self) -> int:
+    def _services(self) -> list[tuple[str, str, bool]]:
+        """What each service does, by the keeper: its name, a sentence, and whether it serves."""
         try:
-            return self.log.stat().st_size if self.log is not None else 0
+            found = json.loads((self.folder / _BOARD).read_text())
         except FileNotFoundError:
-            return 0
-
-    def _code_location(self) -> dict[str, str] | None:
-        """What the UI says of the code location; None while it is loading."""
-        request = urllib.request.Request(  # noqa: S310  (loopback, http)
-            f"{self.url}/graphql",
-            data=json.dumps({"query": _CODE_LOCATION}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        # The UI is on this machine, which no proxy reaches.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=5) as response:
-            workspace = json.load(response)["data"]["workspaceOrError"]
-        if workspace["__typename"] == "PythonError":
-            return dict(workspace)
-        entries = [entry["locationOrLoadError"] for entry in workspace["locationEntries"]]
-        return dict(entries[0]) if entries and entries[0] else None
+            return [("Dagster", "reads its configuration", False)]
+        return [("Dagster", "has read its configuration", True), *((name, does, up) for name, does, up in found)]
 
 
 @contextmanager
@@ -173,13 +208,13 @@ def dagster_dev(
     environment: Mapping[str, str],
     state_dir: Path,
     *,
-    port: int = 3000,
+    port: int,
     host: str = "127.0.0.1",
     log: Path | None = None,
 ) -> Iterator[DagsterDev]:
-    """Dagster's services for this folder, the UI on `port` or the next free one; they end with the block, all of them.
+    """Dagster's services for this folder, the UI on `port`; they end with the block, all of them.
 
-    They write to `log`, or to this process's own output. Without DAGSTER_HOME, Dagster's home is in `state_dir`.
+    They write to `log`, or to this process's own output. DAGSTER_HOME and the workspace are those of `cli.project`.
 
     Raises:
         DagsterEnded: services of this `state_dir` run already. Two daemons would launch each run twice.
@@ -187,7 +222,8 @@ def dagster_dev(
     state_dir = state_dir.resolve()
     # If all stores are named in the settings, no other step has made the folder.
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    port = _free_port(port)
+    environment = with_dagster_home(environment, state_dir)
+    given = workspace_file()
     with _only_one(state_dir / _LOCK), tempfile.TemporaryDirectory(prefix="mcp-assets-dev") as folder:
         end_marked(_MARK, str(state_dir))
         if log is not None:
@@ -195,10 +231,14 @@ def dagster_dev(
             log.unlink(missing_ok=True)
         adopt_orphans()
         dev = DagsterDev(
-            f"http://127.0.0.1:{port}",
+            f"http://{_reached_at(host)}:{port}",
             log,
-            [sys.executable, "-m", "mcp_assets.processes.dagster_services", folder, host, str(port)],
-            _with_dagster_home(environment, state_dir) | {_MARK: str(state_dir)},
+            [
+                *(sys.executable, "-m", "mcp_assets.processes.dagster_services", folder, host, str(port)),
+                *([] if given is None else [str(given)]),
+            ],
+            {**environment, _MARK: str(state_dir)},
+            Path(folder),
         )
         try:
             (state_dir / _ADDRESS).write_text(dev.url)
@@ -240,22 +280,6 @@ def _only_one(lock: Path) -> Iterator[None]:
         yield
 
 
-def _with_dagster_home(environment: Mapping[str, str], state_dir: Path) -> dict[str, str]:
-    """`environment` with a DAGSTER_HOME that has this folder's dagster.yaml, as it is now."""
-    if environment.get("DAGSTER_HOME"):
-        return dict(environment)
-    home = state_dir / "dagster_home"
-    home.mkdir(mode=0o700, exist_ok=True)
-    configuration = Path("dagster.yaml")
-    if not configuration.exists():
-        raise DagsterEnded(
-            f"there is no dagster.yaml in {Path.cwd()}: start this in the project's folder, or set DAGSTER_HOME to the "
-            "folder that holds it"
-        )
-    shutil.copyfile(configuration, home / configuration.name)
-    return {**environment, "DAGSTER_HOME": str(home)}
-
-
 @contextmanager
 def _output(log: Path | None) -> Iterator[BinaryIO | None]:
     if log is None:
@@ -265,13 +289,41 @@ def _output(log: Path | None) -> Iterator[BinaryIO | None]:
         yield output
 
 
-def _free_port(preferred: int) -> int:
-    for port in (*range(preferred, preferred + 50), 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise DagsterEnded("no free port for the Dagster UI")
+def port_of_ui(wanted: int | None, host: str) -> tuple[int, str | None]:
+    """The port for the UI, and a sentence if it is not the usual one: `wanted`, or the usual one or the next free one.
+
+    Raises:
+        DagsterEnded: `wanted` is taken, or no port is free.
+    """
+    if wanted is not None:
+        reason = _why_taken(wanted, host)
+        if reason is not None:
+            raise DagsterEnded(
+                f"port {wanted} cannot be used for the Dagster UI ({reason}): give another one to --port, or leave "
+                "--port out to take the next free one"
+            )
+        return wanted, None
+    for port in range(USUAL_PORT, USUAL_PORT + 50):
+        if _why_taken(port, host) is None:
+            usual = port == USUAL_PORT
+            return port, None if usual else f"port {USUAL_PORT} is taken: the Dagster UI has {port}; --port chooses one"
+    raise DagsterEnded(f"no port from {USUAL_PORT} to {USUAL_PORT + 49} is free for the Dagster UI: give one to --port")
+
+
+def _reached_at(host: str) -> str:
+    """The name in the UI's address, for this machine, when it listens at `host`."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104  (compared, not bound)
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _why_taken(port: int, host: str) -> str | None:
+    """Why nothing can listen at this port now; None: something can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return None

@@ -3,6 +3,7 @@
 from mcp_assets.cli.console import Exit
 from mcp_assets.cli.dagster_dev import DagsterEnded
 from mcp_assets.cli.load_entities import LoadError
+from mcp_assets.cli.project import ProjectError
 from mcp_assets.embedded.state import StackError
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.setting_errors import SettingsError
@@ -11,6 +12,7 @@ from mcp_assets.sync.index.mass_delete import MassDeletion
 
 _CODES: dict[type[Exception], Exit] = {
     SettingsError: Exit.USAGE,
+    ProjectError: Exit.USAGE,
     TextRefused: Exit.USAGE,
     StoreUnavailable: Exit.UNAVAILABLE,
     EmbedderUnavailable: Exit.UNAVAILABLE,

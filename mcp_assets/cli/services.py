@@ -13,6 +13,7 @@ from rich.text import Text
 
 from mcp_assets.cli.connect import connected
 from mcp_assets.cli.console import Exit, Json, out, print_json, say, say_error, say_progress, shown
+from mcp_assets.cli.steps import Steps
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -29,7 +30,8 @@ class StoreName(StrEnum):
 
 def up(json: Json = False) -> None:
     """Start the embedded stack, all parts that no setting replaces, and make its tables."""
-    settings = start_stack(quiet=json)
+    with Steps(quiet=json) as steps:
+        settings = start_stack(steps)
     if json:
         print_json({"state_dir": str(settings.state_dir), **addresses_of(settings)})
         return
@@ -49,24 +51,40 @@ def down(json: Json = False) -> None:
         say("stopped" if stopped else "nothing was running")
 
 
+Port = Annotated[int | None, typer.Option(help="Port of the Dagster UI. [default: 3000, or the next free one]")]
+
+
 def dev(
-    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    port: Port = None,
     host: Annotated[str, typer.Option(help="Address the UI listens on; it has no password.")] = "127.0.0.1",
 ) -> None:
     """Start the stack and Dagster on it, until Ctrl-C. What dies is restarted. The stack stays up for the next time."""
-    from mcp_assets.cli.dagster_dev import DagsterEnded, dagster_dev
+    from mcp_assets.cli.dagster_dev import NotLoaded, dagster_dev, port_of_ui
 
-    settings = start_stack(quiet=False)
-    try:
-        with dagster_dev(dagster_environment(settings), settings.state_dir, port=port, host=host) as dagster:
-            dagster.stay()
-    except DagsterEnded as error:
-        say_error(str(error))
-        raise typer.Exit(Exit.FAILED) from error
+    chosen, notice = port_of_ui(port, host)
+    if notice:
+        say_progress(notice)
+    with Steps() as steps:
+        settings = start_stack(steps)
+    with (
+        dagster_dev(dagster_environment(settings), settings.state_dir, port=chosen, host=host) as dagster,
+        # Lines, because Dagster's services write to this terminal, too.
+        Steps(table=False) as steps,
+    ):
+        try:
+            dagster.wait_until_up(steps.look)
+        except NotLoaded as error:
+            # The keeper tries again, and the UI shows the error with its place.
+            say_error(error)
+        say(f"Dagster UI: {dagster.url}  (Ctrl-C ends Dagster; `mcp-assets down` ends the stack)")
+        dagster.stay()
 
 
 def env() -> None:
-    """Print the settings as shell exports. Secrets that came from the environment are left out."""
+    """Print what Dagster's own commands need as shell exports: the settings and DAGSTER_HOME.
+
+    Secrets that came from the environment are left out.
+    """
     from mcp_assets.settings import load_settings
 
     for name, value in exports(load_settings()).items():
@@ -114,7 +132,7 @@ def accept(
         say("`mcp-assets validate --repair` mends what the other one held differently")
 
 
-def start_stack(*, quiet: bool) -> "Settings":
+def start_stack(steps: Steps) -> "Settings":
     """The stack up, its source tables and the platform's schema made, and the settings that lead there."""
     from mcp_assets.cli.load_entities import create_source_tables
     from mcp_assets.embedded import stack
@@ -128,17 +146,24 @@ def start_stack(*, quiet: bool) -> "Settings":
     }
     parts = [part for part, url in replaced.items() if url is None]
     if parts:
-        stack.start(settings.state_dir, parts, on_progress=None if quiet else say_progress)
+        stack.start(settings.state_dir, parts, on_look=steps.look)
     with connected() as platform:
         resolved = platform.settings
+        steps.look("tables", "are being made", False)
         if stack.Part.POSTGRES in parts and resolved.maps_sample_tables:
             create_source_tables(platform)
         if resolved.create_stream and len(resolved.streams) == 1:
             platform.nats.ensure_stream(resolved.streams[0])
+        steps.look("tables", "and the stream are there", True)
     return resolved
 
 
 _SENSOR_TIMEOUT = "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS"
+
+_QUIET_WARNINGS = "ignore:Function:FutureWarning"
+"""Dagster says at each call of `dagster …` that the function of this command is superseded by `dg`. Both work."""
+
+_PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 def dagster_environment(settings: "Settings") -> dict[str, str]:
@@ -152,6 +177,7 @@ def dagster_environment(settings: "Settings") -> dict[str, str]:
         # Dagster's processes may have other working folders, in which they would not find the file by its name.
         **({variable_of("sources_file"): str(settings.sources_file)} if settings.sources_file is not None else {}),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": _with_quiet_warnings(),
         # As `dagster dev` has it: errors of the definitions are shown without Dagster's own frames.
         "DAGSTER_IS_DEV_CLI": "1",
         "DAGSTER_verbose": "",
@@ -162,8 +188,35 @@ def dagster_environment(settings: "Settings") -> dict[str, str]:
     return environment
 
 
+def _with_quiet_warnings() -> str:
+    """PYTHONWARNINGS of this process, and before it the filter for what concerns nobody who uses Dagster's commands.
+
+    The last filter that matches counts, so that those of the user win.
+    """
+    own = [text for text in os.environ.get("PYTHONWARNINGS", "").split(",") if text and text != _QUIET_WARNINGS]
+    return ",".join([_QUIET_WARNINGS, *own])
+
+
 def exports(settings: "Settings") -> Mapping[str, str]:
-    """What is set, as environment variables: service addresses, and whatever differs from the default."""
+    """Environment variables for Dagster's commands: service addresses, what differs from the default, DAGSTER_HOME."""
+    from mcp_assets.cli.project import dagster_home
+    from mcp_assets.loopback import without_proxy
+    from mcp_assets.settings import variable_of
+
+    values = _settings_of(settings)
+    values[variable_of("state_dir")] = str(Path(settings.state_dir).resolve())
+    home = dagster_home(os.environ, settings.state_dir)
+    if home is not None:
+        values["DAGSTER_HOME"] = str(home)
+    values["PYTHONWARNINGS"] = _with_quiet_warnings()
+    if any(os.environ.get(variable) for variable in _PROXY_VARIABLES):
+        changed = without_proxy(os.environ)
+        values |= {variable: changed[variable] for variable in ("NO_PROXY", "no_proxy")}
+    return values
+
+
+def _settings_of(settings: "Settings") -> dict[str, str]:
+    """The settings that differ from their defaults. Secrets, and addresses with passwords, are left out."""
     from pydantic import SecretStr
 
     from mcp_assets.settings import Settings, variable_of
@@ -174,13 +227,13 @@ def exports(settings: "Settings") -> Mapping[str, str]:
         value = getattr(settings, field)
         if field.endswith("api_key") or value is None or value == Settings.model_fields[field].default:
             continue
-        if field == "state_dir":
-            values[variable_of(field)] = str(Path(value).resolve())
-        elif field.endswith("_url"):
+        if field.endswith("_url"):
             url = value.get_secret_value() if isinstance(value, SecretStr) else value
             # An address with a password comes from the environment or a .env file, and need not be exported.
             if "***" not in without_password(url):
                 values[variable_of(field)] = url
+        elif isinstance(value, SecretStr):
+            continue
         elif isinstance(value, tuple | dict):
             values[variable_of(field)] = settings.model_dump_json(include={field}).split(":", 1)[1][:-1]
         else:

@@ -1,7 +1,9 @@
 """Resources: how assets and sensors reach the platform. Clients live as long as the process, not as a resource."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -14,6 +16,46 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def get(self) -> Platform:
         return shared_platform()
+
+
+_NAME = "platform"
+"""Under which assets and jobs ask for the resource."""
+
+
+def platform_of(given: Mapping[str, Any]) -> PlatformResource:
+    """The resource for settings that the component's defs.yaml gives: `given`, by field.
+
+    A process that works on a run evaluates the definitions before, and so has its settings from the same file. If that
+    file has changed since the definitions were loaded that launched the run, the run fails: a partition, for example,
+    would mean other entities than the UI shows for it. What was given is in the description of the resource, which
+    Dagster keeps with each run.
+    """
+
+    class Given(PlatformResource):
+        def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+            launched = _description_at_launch(context)
+            if launched is not None and launched != Given.__doc__:
+                raise dg.Failure(
+                    f"the definitions that launched this run had other settings ({launched}) than defs.yaml has now "
+                    f"({Given.__doc__}): reload the code location, and launch the run again",
+                    allow_retries=False,
+                )
+
+        def get(self) -> Platform:
+            return shared_platform(given)
+
+    Given.__doc__ = f"mcp_assets, with these settings from defs.yaml: {json.dumps(given, sort_keys=True)}"
+    return Given()
+
+
+def _description_at_launch(context: dg.InitResourceContext) -> str | None:
+    """The description that the resource had in the definitions that launched the run; None outside a run."""
+    run = context.run
+    if run is None or run.job_snapshot_id is None or context.instance is None:
+        return None
+    snapshot = context.instance.get_job_snapshot(run.job_snapshot_id)
+    resources = (one for mode in snapshot.mode_def_snaps for one in mode.resource_def_snaps)
+    return next((one.description for one in resources if one.name == _NAME), None)
 
 
 @contextmanager

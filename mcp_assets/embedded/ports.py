@@ -36,8 +36,14 @@ def listens(pid: int, port: int) -> bool:
 class LoopbackPort:
     """The port of one server. `number` is the port to use; call `choose` before each start of the server."""
 
-    def __init__(self, usual: int, remembered: int | None, *, searched: int = SEARCHED) -> None:
-        """`searched`: how many ports from `usual` upwards are tried."""
+    def __init__(self, usual: int, remembered: int | None, instead: str, *, searched: int = SEARCHED) -> None:
+        """`instead`: the setting that names a server to use in place of this one, for the sentence about a taken port.
+
+        `searched`: how many ports from `usual` upwards are tried.
+        """
+        self.notice: str | None = None
+        """A sentence, once another program was found on the port and the server has moved."""
+        self._instead = instead
         self._usual = usual
         self._searched = searched
         self._announced = False
@@ -58,10 +64,16 @@ class LoopbackPort:
         end = self._usual + self._searched
         for candidate in range(self._usual, end):
             if is_free(candidate):
+                if self.notice is None:
+                    taken = f"port {self.number} is taken"
+                    self.notice = f"{taken}; to use a server that runs already, set {self._instead}"
                 self.number = candidate
                 self._refusals = 0
                 return
-        raise OSError(f"no loopback port from {self._usual} to {end - 1} is free: free one of them")
+        raise OSError(
+            f"no loopback port from {self._usual} to {end - 1} is free: free one of them, or name a "
+            f"server that runs already in {self._instead}"
+        )
 
     def was_lost(self) -> bool:
         """Whether the server, which has just ended, found its port taken, and no client knows that port yet.

@@ -10,13 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from mcp_assets.embedded.state import (
-    PREPARING,
     SUPERVISOR_MODULE,
     Part,
     PartState,
@@ -45,12 +44,13 @@ __all__ = [
 FAILED_STARTS = 4
 """A part that never answered and was started this often is reported at once: waiting longer does not help it."""
 
-SILENCE_S = 60.0
-"""A part that starts, and whose state and log do not change for this long, is given up."""
+OnLook = Callable[[str, str, bool], None]
+"""Called at each look at a part that is waited for: with its name, what it does, and whether it is up."""
 
 _POLL_S = 0.05
 
-_SAY_EVERY_S = 5.0
+_LINES_OF_LOG = 5
+"""How many lines of the supervisor's log an error shows: its last words, which one screen holds."""
 
 
 @dataclass(frozen=True)
@@ -64,31 +64,24 @@ class StackAddresses:
 
 
 def start(
-    state_dir: Path,
-    parts: Collection[Part],
-    *,
-    silence_s: float = SILENCE_S,
-    on_progress: Callable[[str], None] | None = None,
+    state_dir: Path, parts: Collection[Part], *, on_look: OnLook = lambda _name, _does, _up: None
 ) -> StackAddresses:
     """Make sure that `parts` run, and answer, in `state_dir`; the addresses of all parts that run there.
 
     Does nothing if they do already; parts that are missing are added to a stack that runs. Ports and data are those of
-    the run before. `on_progress` gets a line each time a part changes its state, and each five seconds what is waited
-    for. However long a part takes, it is waited for while it makes its files or writes to its log.
-    Raises StackError when a part that does not answer says nothing for `silence_s`, or keeps failing; a stack that this
-    call started is ended again first.
+    the run before. A part is waited for as long as its process lives, because a busy machine is slow, and no bound on
+    the time could tell that from a fault. `on_look` is called many times a second meanwhile.
+    Raises StackError when the process of a part ends at each start; a stack that this call started is ended first.
     """
     wanted = frozenset(parts)
     if not wanted:
         raise ValueError("no parts to start: name at least one of " + ", ".join(Part))
     state = StateDir(state_dir)
     state.make()
-    tell = on_progress or (lambda _: None)
-    other = _Reminder(tell, "waiting for another process that starts or stops this stack")
-    with state.starting_or_stopping(other.remind):
+    with state.starting_or_stopping(lambda: on_look("stack", "another process starts or stops it", False)):
         if state.supervisor_pid() is not None:
             state.want(wanted | state.wanted())
-            found = _wait_until_running(state, wanted, silence_s, tell)
+            found = _wait_until_running(state, wanted, on_look)
             if found is not None:
                 return found
         # No supervisor lives, or it was just ending.
@@ -96,12 +89,12 @@ def start(
         key_of(state.path)
         try:
             _launch(state)
-            found = _wait_until_running(state, wanted, silence_s, tell)
+            found = _wait_until_running(state, wanted, on_look)
         except BaseException:
             _end(state, time.monotonic() + 30)
             raise
         if found is None:
-            raise StackError(f"the supervisor of {state.path} ended at once: see {state.supervisor_log}")
+            raise StackError(f"the supervisor of {state.path} ended at once{_end_of(state.supervisor_log)}")
         return found
 
 
@@ -177,85 +170,41 @@ def _launch(state: StateDir) -> None:
         raise StackError(f"the supervisor of {state.path} did not start: {launch.stderr.strip()}")
 
 
-@dataclass
-class _Reminder:
-    """Reports what is waited for, with the seconds so far: after some seconds, and then from time to time."""
-
-    say: Callable[[str], None]
-    what: str
-    _began: float = field(default_factory=lambda: time.monotonic())
-    _said: int = 0
-
-    def remind(self) -> None:
-        waited_s = time.monotonic() - self._began
-        if waited_s >= (self._said + 1) * _SAY_EVERY_S:
-            self._said = int(waited_s // _SAY_EVERY_S)
-            self.say(f"{self.what}, {waited_s:.0f} s so far")
-
-
-class _Waiting:
-    """A part that is waited for: what its state and log say, and since when they have not changed."""
-
-    def __init__(self, part: Part, log: Path, say: Callable[[str], None]) -> None:
-        self._part = part
-        self._log = log
-        self._say = say
-        self._line: str | None = None
-        self._seen: tuple[PartStatus, tuple[int, int]] | None = None
-        self._changed_at = time.monotonic()
-        self._reminder: _Reminder | None = None
-
-    def look(self, known: PartStatus) -> None:
-        line = _progress(self._part, known)
-        if known.state != PartState.DOWN and line != self._line:
-            self._line = line
-            self._reminder = _Reminder(self._say, line)
-            self._say(line)
-        elif self._reminder is not None and known.state != PartState.RUNNING:
-            self._reminder.remind()
-        seen = (known, _size_and_time(self._log))
-        # The program that makes the files ends by itself, and is silent while it writes much.
-        if seen != self._seen or known.detail == PREPARING:
-            self._seen = seen
-            self._changed_at = time.monotonic()
-
-    def raise_if_hopeless(self, known: PartStatus, silence_s: float) -> None:
-        silent = time.monotonic() - self._changed_at > silence_s
-        if silent or (known.address is None and known.restarts >= FAILED_STARTS):
-            reason = known.detail or f"it does not answer, and has said nothing for {silence_s:.0f} s"
-            raise StackError(f"the embedded {self._part} did not start: {reason} (its log: {self._log})")
-
-
-def _size_and_time(log: Path) -> tuple[int, int]:
-    try:
-        found = log.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
-
-
-def _wait_until_running(
-    state: StateDir, wanted: frozenset[Part], silence_s: float, on_progress: Callable[[str], None]
-) -> StackAddresses | None:
+def _wait_until_running(state: StateDir, wanted: frozenset[Part], on_look: OnLook) -> StackAddresses | None:
     """None when no supervisor lives any more."""
-    waiting = {part: _Waiting(part, state.log_of(part), on_progress) for part in sorted(wanted)}
+    in_order = [part for part in Part if part in wanted]
     while True:
         now = status(state.path)
         if now.supervisor_pid is None:
             return None
-        for part, one in waiting.items():
-            one.look(now.parts[part])
+        for part in in_order:
+            known = now.parts[part]
+            on_look(part, _does(known), known.state == PartState.RUNNING)
+            _raise_if_failing(part, known, state.log_of(part))
         if all(now.parts[part].state == PartState.RUNNING for part in wanted):
             return _addresses(now)
-        for part, one in waiting.items():
-            if now.parts[part].state != PartState.RUNNING:
-                one.raise_if_hopeless(now.parts[part], silence_s)
         time.sleep(_POLL_S)
 
 
-def _progress(part: Part, known: PartStatus) -> str:
-    extra = known.address if known.state == PartState.RUNNING else known.detail
-    return f"{part}: {known.state}" + (f" ({extra})" if extra else "")
+def _does(known: PartStatus) -> str:
+    """Such as `starting (making its files, at the first start)`. The supervisor has not come to a part that is down."""
+    state = PartState.STARTING if known.state == PartState.DOWN else known.state
+    told = [text for text in (known.address if state == PartState.RUNNING else None, known.detail) if text]
+    return f"{state} ({'; '.join(told)})" if told else str(state)
+
+
+def _raise_if_failing(part: Part, known: PartStatus, log: Path) -> None:
+    if known.state != PartState.RUNNING and known.address is None and known.restarts >= FAILED_STARTS:
+        raise StackError(f"the embedded {part} did not start: {known.detail} (its log: {log})")
+
+
+def _end_of(log: Path) -> str:
+    """The last lines of `log`, to be put behind a sentence."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()[-_LINES_OF_LOG:]
+    except FileNotFoundError:
+        lines = []
+    return "\n".join([f"; the end of {log}:", *lines]) if lines else f"; its log {log} is empty"
 
 
 def _end(state: StateDir, deadline: float) -> bool:

@@ -45,7 +45,7 @@ PREPARING = "making its files, at the first start"
 
 
 class PartStatus(BaseModel):
-    """What one part does. `since` is when it came to `state`; `detail` says why it is not (yet) running."""
+    """What one part does. `since` is when it came to `state`; `detail` says why it does not run, or runs elsewhere."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -167,7 +167,12 @@ class Keeper:
                 end = asyncio.ensure_future(process.wait())
                 while not end.done():
                     if await self._server.answers(process.pid):
-                        self._tell(PartState.RUNNING, pid=process.pid, address=self._server.address)
+                        self._tell(
+                            PartState.RUNNING,
+                            pid=process.pid,
+                            address=self._server.address,
+                            detail=self._server.notice,
+                        )
                         log.info("%s: process %d answers at %s", self._part, process.pid, self._server.address)
                         break
                     await asyncio.wait({end}, timeout=0.05)

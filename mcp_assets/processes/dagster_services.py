@@ -1,6 +1,8 @@
 """The keeper of `mcp-assets dev`: runs Dagster's code servers, webserver and daemon, and restarts each that dies.
 
-`python -m mcp_assets.processes.dagster_services FOLDER HOST PORT`, started by `mcp_assets.cli.dagster_dev`.
+`python -m mcp_assets.processes.dagster_services FOLDER HOST PORT [WORKSPACE]`, started by `mcp_assets.cli.dagster_dev`,
+which reads in the file `services.json` of FOLDER what each service does. WORKSPACE: the file that says what is loaded,
+in place of what workspace.yaml or pyproject.toml of the working folder say.
 `dagster dev` ends all services when one of them ends, does not notice the death of the process that has the definitions
 loaded, and leaves its services behind when it is killed itself. In production systemd or an orchestrator does this.
 
@@ -18,9 +20,10 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -64,6 +67,10 @@ PATIENCE_S = 3.0
 _POLL_S = 0.05
 
 
+BOARD = "services.json"
+"""File in the keeper's folder: a list of what each service does, as name, sentence, and whether it answers."""
+
+
 class ServiceFailed(Exception):
     """A service that has never run steadily failed again and again; the message names it."""
 
@@ -79,6 +86,10 @@ class Service:
     pid: int | None = None
     loaded: set[psutil.Process] = field(default_factory=set)
     """The processes, below a code server, that have the definitions loaded."""
+    does: str = "waits for the code server"
+    is_serving: bool = False
+    on_change: Callable[[], None] = lambda: None
+    """Called when `does` or `is_serving` has changed."""
 
     async def keep(self) -> None:
         """Run until cancelled, started again after each end. Raises ServiceFailed."""
@@ -86,6 +97,7 @@ class Service:
             if self.socket is not None:
                 self.socket.unlink(missing_ok=True)
             began = time.monotonic()
+            self._tell("loads Dagster" if self.socket is None else "loads the definitions")
             process = await asyncio.create_subprocess_exec(
                 *tied(self.command, signal.SIGKILL), stdin=asyncio.subprocess.DEVNULL
             )
@@ -98,7 +110,12 @@ class Service:
             if code >= 0 and not self.backoff.was_steady and self.backoff.failures >= FAILED_STARTS:
                 raise ServiceFailed(f"the {self.name} {reason} at each of {self.backoff.failures} starts")
             log.warning("the %s %s; next start in %.1f s", self.name, reason, delay)
+            self._tell(f"{reason}; starts again in {delay:.1f} s")
             await asyncio.sleep(delay)
+
+    def _tell(self, does: str, *, is_serving: bool = False) -> None:
+        self.does, self.is_serving = does, is_serving
+        self.on_change()
 
     async def wait_until_serving(self) -> None:
         """Wait until a connection is taken: a code server listens once it has loaded the definitions, or failed to."""
@@ -109,6 +126,7 @@ class Service:
                 await asyncio.sleep(_POLL_S)
                 continue
             writer.close()
+            self._tell("has loaded the definitions", is_serving=True)
             return
 
     async def restart_when_not_loaded(self) -> None:
@@ -176,12 +194,13 @@ def _serves_definitions(process: psutil.Process) -> bool:
     return any(pair == ("api", "grpc") for pair in itertools.pairwise(words))
 
 
-def services_of(folder: Path, host: str, port: int) -> tuple[list[Service], list[Service]]:
+def services_of(folder: Path, host: str, port: int, given: Path | None) -> tuple[list[Service], list[Service]]:
     """The code servers of this folder's workspace, and the services that ask them. Writes their workspace to `folder`.
 
+    `given`: the workspace file that counts, whatever the working folder has.
     Raises whatever Dagster does about a workspace or an instance that it cannot read.
     """
-    target = workspace_opts_to_load_target(WorkspaceOpts())
+    target = workspace_opts_to_load_target(WorkspaceOpts(workspace=[str(given)]) if given else WorkspaceOpts())
     # Opened once before several processes open it at the same time: the first one makes the tables.
     with get_instance_for_cli() as instance:
         instance_ref = serialize_value(instance.get_ref())
@@ -225,9 +244,22 @@ def services_of(folder: Path, host: str, port: int) -> tuple[list[Service], list
     ]
 
 
-async def keep(code_servers: Sequence[Service], others: Sequence[Service], stop: asyncio.Event) -> None:
-    """Run all services until `stop`. Raises ServiceFailed."""
+def _tell_all(services: Sequence[Service], file: Path) -> None:
+    """Write what each service does, for the process that waits for all of them."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps([(one.name, one.does, one.is_serving) for one in services]))
+    fresh.replace(file)
+
+
+async def keep(
+    code_servers: Sequence[Service], others: Sequence[Service], stop: asyncio.Event, *, folder: Path
+) -> None:
+    """Run all services until `stop`; what each does is in a file of `folder`. Raises ServiceFailed."""
     everything = [*code_servers, *others]
+    tell_all = partial(_tell_all, everything, folder / BOARD)
+    for service in everything:
+        service.on_change = tell_all
+    tell_all()
     running: list[asyncio.Task[None]] = []
 
     async def start() -> None:
@@ -254,14 +286,14 @@ async def keep(code_servers: Sequence[Service], others: Sequence[Service], stop:
             task.cancel()
 
 
-async def _main(folder: Path, host: str, port: int) -> int:
+async def _main(folder: Path, host: str, port: int, workspace: Path | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    code_servers, others = services_of(folder, host, port)
+    code_servers, others = services_of(folder, host, port, workspace)
     try:
-        await keep(code_servers, others, stop)
+        await keep(code_servers, others, stop, folder=folder)
     except ServiceFailed as error:
         log.error("%s: see its output above", error)  # noqa: TRY400
         return GAVE_UP
@@ -273,11 +305,11 @@ async def _main(folder: Path, host: str, port: int) -> int:
 def main() -> int:
     """Keep the services of the workspace in this folder until SIGTERM."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    folder, host, port = sys.argv[1:]
+    folder, host, port, *workspace = sys.argv[1:]
     starter = os.getppid()
     adopt_orphans()
     try:
-        return asyncio.run(_main(Path(folder), host, int(port)))
+        return asyncio.run(_main(Path(folder), host, int(port), Path(workspace[0]) if workspace else None))
     finally:
         if os.getppid() != starter:  # which would remove it otherwise
             shutil.rmtree(folder, ignore_errors=True)

@@ -445,10 +445,10 @@ def test_a_server_that_refuses_to_start_is_reported_in_its_own_words(own_dir: Pa
 
 
 def test_progress_is_reported_from_the_making_of_the_cluster_to_the_address(own_dir: Path) -> None:
-    lines: list[str] = []
-    addresses = stack.start(own_dir, {Part.POSTGRES}, on_progress=lines.append)
-    assert lines[-1] == f"postgres: running ({addresses.database_url})"
-    assert any("at the first start" in line for line in lines)
+    looks: list[tuple[str, str, bool]] = []
+    addresses = stack.start(own_dir, {Part.POSTGRES}, on_look=lambda *look: looks.append(look))
+    assert looks[-1] == ("postgres", f"running ({addresses.database_url})", True)
+    assert ("postgres", "starting (making its files, at the first start)", False) in looks
 
 
 def test_a_stack_ends_when_its_state_directory_is_removed(own_dir: Path) -> None:

@@ -30,7 +30,7 @@ def page() -> str:
 def env_example() -> str:
     """Every setting as a line of a `.env` file, commented out, with its default."""
     lines = [
-        "# Copy this file to .env, and remove the mark of comment from the settings that you change.",
+        "# Settings, as a file .env has them. Remove the mark of comment from those that you change.",
         "# A setting that is unset has the default that stands here. DATABASE_URL, NATS_URL and QDRANT_URL each",
         "# replace an embedded store. OPENAI_API_KEY or OPENAI_BASE_URL replaces the local embedding model.",
     ]

@@ -8,6 +8,9 @@ from typing import NamedTuple, Protocol
 
 import psutil
 
+ANSWER_TIMEOUT_S = 10
+"""Seconds for one question whether a server answers. It is asked again for as long as its process lives."""
+
 
 class User(NamedTuple):
     """The operating system user that a server runs as when the supervisor is root."""
@@ -48,6 +51,10 @@ class Server(Protocol):
     @property
     def port(self) -> int | None:
         """The loopback port it listens on, if any."""
+
+    @property
+    def notice(self) -> str | None:
+        """A sentence for the person who starts the stack, such as that the usual port was taken."""
 
     def preparation(self) -> Command | None:
         """What has to run to its end, successfully, before the server can start; None: nothing (more).

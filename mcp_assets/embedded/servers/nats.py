@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from mcp_assets.embedded.ports import LOOPBACK, LoopbackPort, listens
-from mcp_assets.embedded.servers.base import Command, PreparationError
+from mcp_assets.embedded.servers.base import ANSWER_TIMEOUT_S, Command, PreparationError
 from mcp_assets.embedded.state import key_of
 
 USUAL_PORT = 4222
@@ -29,7 +29,7 @@ class NatsServer:
 
     def __init__(self, directory: Path, remembered_port: int | None) -> None:
         self._directory = directory
-        self._port = LoopbackPort(USUAL_PORT, remembered_port)
+        self._port = LoopbackPort(USUAL_PORT, remembered_port, "NATS_URL")
 
     @property
     def address(self) -> str:
@@ -38,6 +38,10 @@ class NatsServer:
     @property
     def port(self) -> int:
         return self._port.number
+
+    @property
+    def notice(self) -> str | None:
+        return self._port.notice
 
     def preparation(self) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
@@ -72,7 +76,7 @@ class NatsServer:
         if not listens(pid, self.port):
             return False
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
                 try:
                     info = json.loads((await reader.readline()).removeprefix(b"INFO "))

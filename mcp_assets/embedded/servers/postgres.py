@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from mcp_assets.embedded.servers.base import Command, PreparationError, User
+from mcp_assets.embedded.servers.base import ANSWER_TIMEOUT_S, Command, PreparationError, User
 
 DATABASE = "mcp"
 
@@ -65,6 +65,8 @@ class PostgresServer:
     """Fast shutdown: rolls back open transactions, disconnects clients, writes a checkpoint."""
 
     port = None
+
+    notice = None
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -136,7 +138,7 @@ class PostgresServer:
                 port=PORT,
                 user=ROLE,
                 dbname="postgres",
-                connect_timeout=2,
+                connect_timeout=ANSWER_TIMEOUT_S,
                 autocommit=True,
             )
             async with connection:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from mcp_assets.embedded.ports import LOOPBACK, LoopbackPort, listens
-from mcp_assets.embedded.servers.base import Command
+from mcp_assets.embedded.servers.base import ANSWER_TIMEOUT_S, Command
 from mcp_assets.embedded.state import key_of
 
 USUAL_PORT = 6333
@@ -23,7 +23,7 @@ class QdrantServer:
 
     def __init__(self, directory: Path, remembered_port: int | None) -> None:
         self._directory = directory
-        self._port = LoopbackPort(USUAL_PORT, remembered_port)
+        self._port = LoopbackPort(USUAL_PORT, remembered_port, "QDRANT_URL")
 
     @property
     def address(self) -> str:
@@ -32,6 +32,10 @@ class QdrantServer:
     @property
     def port(self) -> int:
         return self._port.number
+
+    @property
+    def notice(self) -> str | None:
+        return self._port.notice
 
     def preparation(self) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
@@ -64,7 +68,7 @@ class QdrantServer:
         if not listens(pid, self.port):
             return False
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
                 try:
                     writer.write(f"GET /readyz HTTP/1.1\r\nHost: {LOOPBACK}\r\nConnection: close\r\n\r\n".encode())

@@ -27,26 +27,26 @@ def free() -> int:
 
 
 def test_the_usual_port_is_used_while_it_is_free(free: int) -> None:
-    port = LoopbackPort(free, remembered=None)
+    port = LoopbackPort(free, None, "NATS_URL")
     port.choose()
     assert port.number == free
 
 
 def test_the_remembered_port_comes_before_the_usual_one(free: int) -> None:
-    port = LoopbackPort(free, remembered=free + 2)
+    port = LoopbackPort(free, free + 2, "NATS_URL")
     port.choose()
     assert port.number == free + 2
 
 
 def test_the_next_free_port_is_used_when_others_are_taken(free: int) -> None:
-    port = LoopbackPort(free, remembered=free + 1)
+    port = LoopbackPort(free, free + 1, "NATS_URL")
     with taken(free, free + 1):
         port.choose()
     assert port.number == free + 2
 
 
 def test_a_port_that_clients_know_is_waited_for_and_given_up_only_when_it_stays_taken(free: int) -> None:
-    port = LoopbackPort(free, remembered=None)
+    port = LoopbackPort(free, None, "NATS_URL")
     port.choose()
     port.announce()
     with taken(free):
@@ -58,7 +58,7 @@ def test_a_port_that_clients_know_is_waited_for_and_given_up_only_when_it_stays_
 
 
 def test_a_port_that_another_process_took_before_the_server_was_lost_unless_clients_know_it(free: int) -> None:
-    port = LoopbackPort(free, remembered=None)
+    port = LoopbackPort(free, None, "NATS_URL")
     port.choose()
     assert not port.was_lost()
     with taken(free):
@@ -72,4 +72,4 @@ def test_a_port_that_another_process_took_before_the_server_was_lost_unless_clie
 
 def test_an_error_names_the_ports_when_none_is_free(free: int) -> None:
     with taken(free, free + 1), pytest.raises(OSError, match=f"{free} to {free + 1}"):
-        LoopbackPort(free, remembered=None, searched=2).choose()
+        LoopbackPort(free, None, "NATS_URL", searched=2).choose()

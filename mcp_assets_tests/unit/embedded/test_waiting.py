@@ -1,71 +1,65 @@
-"""How long a part of the embedded stack is waited for, and what is said meanwhile."""
+"""How long a part of the embedded stack is waited for, and what is said of it meanwhile."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mcp_assets.embedded import stack
-from mcp_assets.embedded.stack import FAILED_STARTS, SILENCE_S, StackError, _Waiting
-from mcp_assets.embedded.state import PREPARING, Part, PartState, PartStatus
+from mcp_assets.embedded.stack import FAILED_STARTS, StackError
+from mcp_assets.embedded.state import PREPARING, Part, PartState, PartStatus, StackStatus, StateDir
 
-STARTING = PartStatus(state=PartState.STARTING)
+Look = tuple[str, str, bool]
 
+Wait = Callable[..., tuple[list[Look], stack.StackAddresses | None]]
 
-class Clock:
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
+ADDRESS = "nats://127.0.0.1:4222"
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(stack, "time", made)
-    return made
+def wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wait:
+    """Waits for NATS, of which one status after the other is published; None: the supervisor has died."""
+
+    def waited(*statuses: PartStatus | None) -> tuple[list[Look], stack.StackAddresses | None]:
+        left = list(statuses)
+
+        def status(_: Path) -> StackStatus:
+            known = left.pop(0)
+            return StackStatus() if known is None else StackStatus(supervisor_pid=os.getpid(), parts={Part.NATS: known})
+
+        monkeypatch.setattr(stack, "status", status)
+        monkeypatch.setattr(
+            stack, "_addresses", lambda now: stack.StackAddresses(None, now.parts[Part.NATS].address, None)
+        )
+        monkeypatch.setattr(stack, "_POLL_S", 0)
+        looks: list[Look] = []
+        found = stack._wait_until_running(StateDir(tmp_path), frozenset({Part.NATS}), lambda *look: looks.append(look))
+        assert left == []
+        return looks, found
+
+    return waited
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "nats.log"
+def test_a_part_that_is_only_slow_is_waited_for_and_each_look_says_what_it_does(wait: Wait) -> None:
+    making = PartStatus(state=PartState.STARTING, detail=PREPARING)
+    looks, found = wait(
+        PartStatus(),
+        *(making for _ in range(1000)),
+        PartStatus(state=PartState.RUNNING, address=ADDRESS, detail="port 4221 is taken"),
+    )
+    assert looks[:2] == [("nats", "starting", False), ("nats", f"starting ({PREPARING})", False)]
+    assert looks[-1] == ("nats", f"running ({ADDRESS}; port 4221 is taken)", True)
+    assert found is not None
+    assert found.nats_url == ADDRESS
 
 
-def look(waiting: _Waiting, known: PartStatus) -> None:
-    waiting.look(known)
-    waiting.raise_if_hopeless(known, SILENCE_S)
-
-
-def test_a_part_that_makes_its_files_is_waited_for_however_long_that_takes(clock: Clock, log: Path) -> None:
-    said: list[str] = []
-    waiting = _Waiting(Part.POSTGRES, log, said.append)
-    while clock.now < 20 * SILENCE_S:
-        look(waiting, PartStatus(state=PartState.STARTING, detail=PREPARING))
-        clock.now += 1
-    assert said[:3] == [
-        f"postgres: starting ({PREPARING})",
-        f"postgres: starting ({PREPARING}), 5 s so far",
-        f"postgres: starting ({PREPARING}), 10 s so far",
-    ]
-
-
-def test_a_part_that_writes_to_its_log_is_waited_for_and_one_that_is_silent_is_given_up(
-    clock: Clock, log: Path
-) -> None:
-    waiting = _Waiting(Part.NATS, log, lambda _: None)
-    for line in range(10):
-        with log.open("a") as file:
-            file.write(f"restored {line} streams\n")
-        look(waiting, STARTING)
-        clock.now += SILENCE_S - 1
-        look(waiting, STARTING)
-    clock.now += 2
-    with pytest.raises(StackError, match="embedded nats did not start: it does not answer, and has said nothing"):
-        look(waiting, STARTING)
-
-
-def test_a_part_that_keeps_failing_is_given_up_at_once_with_its_last_words(clock: Clock, log: Path) -> None:
-    waiting = _Waiting(Part.NATS, log, lambda _: None)
+def test_a_part_whose_process_ends_at_each_start_is_given_up_at_once_with_its_last_words(wait: Wait) -> None:
     last = PartStatus(state=PartState.RESTARTING, detail="ended with code 1: no space", restarts=FAILED_STARTS)
-    with pytest.raises(StackError, match="no space"):
-        look(waiting, last)
-    assert clock.now == 0
+    with pytest.raises(StackError, match=r"embedded nats did not start: .*no space.*nats\.log"):
+        wait(PartStatus(state=PartState.STARTING), last)
+
+
+def test_the_wait_ends_when_the_supervisor_dies(wait: Wait) -> None:
+    _, found = wait(PartStatus(state=PartState.STARTING), None)
+    assert found is None

@@ -1,0 +1,40 @@
+"""What is pinned: by version and hash, without an address, and development tools apart."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mcp_assets_tests.constraints import DEVELOPMENT, ROOT, RUNTIME, added, entries
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=~! ]", requirement)[0].lower() for requirement in requirements}
+
+
+def test_the_demo_installs_no_development_tool() -> None:
+    runtime = entries(RUNTIME.read_text()).keys()
+    assert names(PROJECT["dependencies"]) <= runtime
+    assert names(PROJECT["optional-dependencies"]["dev"]) & runtime == set()
+
+
+def test_development_tools_are_pinned_beside_what_the_platform_needs() -> None:
+    runtime, development = entries(RUNTIME.read_text()).keys(), entries(DEVELOPMENT.read_text()).keys()
+    wanted = {name for extra in PROJECT["optional-dependencies"].values() for name in names(extra)}
+    assert wanted - {"mcp-assets"} <= runtime | development
+    assert runtime & development == set()
+
+
+@pytest.mark.parametrize("file", [RUNTIME, DEVELOPMENT], ids=lambda file: file.name)
+def test_each_pin_has_a_version_and_hashes_and_no_address(file: Path) -> None:
+    for lines in entries(file.read_text()).values():
+        assert re.fullmatch(r"\S+==\S+ \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+", lines), lines
+    assert "://" not in file.read_text()
+
+
+def test_a_version_that_development_would_change_is_an_error() -> None:
+    with pytest.raises(ValueError, match="numpy"):
+        added({"numpy": "numpy==2\n"}, {"numpy": "numpy==1\n"})
