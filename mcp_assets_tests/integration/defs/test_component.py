@@ -7,16 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
 import psycopg
 import pytest
-from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.test_utils import create_run_for_test, instance_for_test
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
+from dagster._core.workspace.load_target import ModuleTarget
 from dagster.components.core.component_tree import ComponentTreeException
 
 from mcp_assets.components import McpAssetsComponent
@@ -143,14 +142,16 @@ class Launcher:
         self.log = ""
         """What the last run has logged."""
 
+    @cached_property
+    def _workspace(self) -> WorkspaceRequestContext:
+        """The definitions as a code server has loaded them at the first launch."""
+        code_server = ModuleTarget("shop.definitions", None, str(Path("src").resolve()), "shop")
+        process = self._stack.enter_context(WorkspaceProcessContext(self._instance, code_server))
+        return process.create_request_context()
+
     def launch(self, *, then: Callable[[], None] = lambda: None) -> dg.DagsterRun:
         """The run, once it has ended. `then` comes between the making of the run and its start."""
-        target = LoadableTargetOrigin(
-            executable_path=sys.executable, module_name="shop.definitions", working_directory=str(Path("src").resolve())
-        )
-        load = InProcessWorkspaceLoadTarget(InProcessCodeLocationOrigin(target, location_name="shop"))
-        process = self._stack.enter_context(WorkspaceProcessContext(self._instance, load))
-        workspace = process.create_request_context()
+        workspace = self._workspace
         (repository,) = workspace.get_code_location("shop").get_repositories().values()
         job = repository.get_full_job("refresh_tag_weights")
         run = create_run_for_test(
@@ -184,7 +185,7 @@ def launcher(
         instance.run_launcher.dispose()
 
 
-def test_a_run_in_a_process_of_its_own_works_by_defs_yaml(
+def test_a_run_in_a_process_of_its_own_has_the_settings_of_the_definitions_that_launched_it_or_fails(
     project: Project, launcher: Launcher, settings: Settings
 ) -> None:
     project.say(schema_name="shop")
@@ -192,15 +193,10 @@ def test_a_run_in_a_process_of_its_own_works_by_defs_yaml(
     assert launcher.launch().is_success, launcher.log
     assert schemas(settings) - before == {"shop"}
 
-
-def test_a_run_that_was_launched_by_definitions_with_other_settings_fails_before_it_works(
-    project: Project, launcher: Launcher, settings: Settings
-) -> None:
-    project.say(schema_name="shop")
-    run = launcher.launch(then=lambda: project.say(schema_name="shop", shards=9))
-    assert run.status is dg.DagsterRunStatus.FAILURE
+    changed = launcher.launch(then=lambda: project.say(schema_name="other"))
+    assert changed.status is dg.DagsterRunStatus.FAILURE
     assert "reload the code location" in launcher.log
-    assert "shop" not in schemas(settings)
+    assert "other" not in schemas(settings)
 
 
 def dg_answers(project: Project, *words: str) -> str:
