@@ -20,6 +20,7 @@ from mcp_assets.defs.jobs import (
     build_requests_job,
     build_tag_weights_job,
 )
+from mcp_assets.defs.plan import build_plan_job
 from mcp_assets.defs.resources import PlatformResource, platform_of
 from mcp_assets.defs.schedules import (
     build_census_schedule,
@@ -58,6 +59,7 @@ def build_defs(
             build_requests_job(),
             build_dead_letters_job(),
             build_reconcile_job(),
+            build_plan_job(),
             clean_up,
         ],
         schedules=[

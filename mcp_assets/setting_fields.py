@@ -138,6 +138,11 @@ class SettingFields(BaseSettings):
         validation_alias="EMBEDDING_DIMENSION",
         description="Needed only for a model that mcp_assets does not know.",
     )
+    embedding_price: NonNegativeFloat | None = Field(
+        default=None,
+        validation_alias="EMBEDDING_PRICE",
+        description="US dollars a million tokens, for `mcp-assets plan`; default: the model's list price, if known.",
+    )
     embedding_concurrency: PositiveInt = Field(
         default=8, validation_alias="EMBEDDING_CONCURRENCY", description="Requests to the provider at once."
     )

@@ -14,7 +14,20 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from mcp_assets.cli import collections, consistency, dead_letters, demo, entities, graph, init, services, status, sync
+from mcp_assets.cli import (
+    collections,
+    consistency,
+    dead_letters,
+    demo,
+    entities,
+    graph,
+    init,
+    plan,
+    services,
+    sources,
+    status,
+    sync,
+)
 from mcp_assets.cli.console import Exit, say_error, shown
 
 _START = "Start"
@@ -41,9 +54,11 @@ _add(_START, services.up, 'mcp-assets up && eval "$(mcp-assets env)"')
 _add(_START, services.down, "mcp-assets down")
 _add(_START, services.dev, "mcp-assets dev --port 3000")
 _add(_START, services.env, 'eval "$(mcp-assets env)"')
+app.add_typer(sources.sources, rich_help_panel=_START)
 _add(_WORK, entities.load, "mcp-assets load entities.jsonl.gz --publish")
 _add(_WORK, entities.publish, """mcp-assets publish mcp.task.updated '{"entity_id": "7"}'""")
 _add(_WORK, sync.sync, "mcp-assets sync --full --watch")
+_add(_LOOK, plan.plan, "mcp-assets plan --model text-embedding-3-small")
 _add(_LOOK, entities.search, 'mcp-assets search "how do we renew certificates" --type page')
 _add(_LOOK, graph.related, "mcp-assets related task:7 --depth 2")
 _add(_LOOK, status.status, "mcp-assets status --json")

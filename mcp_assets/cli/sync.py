@@ -1,5 +1,6 @@
 """The command `sync`: bring all or single entities to the state of their source rows."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,10 @@ def sync(
     here: Annotated[
         bool, typer.Option("--here", help="With --full: in this process, though a Dagster daemon runs.")
     ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="With --full: say what would be done, and do nothing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="With --full --force: do not show the plan and ask.")
+    ] = False,
     allow_mass_delete: Annotated[
         bool,
         typer.Option(
@@ -50,8 +55,12 @@ def sync(
     """
     if full == bool(ids):
         raise typer.BadParameter("name entities, or say --full")
-    if not full and (types or watch or here or allow_mass_delete):
-        raise typer.BadParameter("--type, --watch, --here and --allow-mass-delete go with --full")
+    if not full and (types or watch or here or allow_mass_delete or plan):
+        raise typer.BadParameter("--type, --watch, --here, --plan and --allow-mass-delete go with --full")
+    if full and force and not (plan or yes) and (json or not sys.stdin.isatty()):
+        raise typer.BadParameter(
+            "--force embeds every text again, and here nobody can be asked: say --yes, or look at --plan first"
+        )
     from mcp_assets.sync.requests import full_sync_requests
 
     with connected() as platform:
@@ -59,6 +68,10 @@ def sync(
             _named(platform, ids or [], force=force, json=json)
             return
         named = types_named(platform, types or ())
+        if (plan or (force and not yes)) and not _goes_on(
+            platform, named, plan_alone=plan, json=json, force=force, allow_mass_delete=allow_mass_delete
+        ):
+            return
         # A mass deletion is done in this process, because the person at the command decides on it, not a daemon.
         if here or allow_mass_delete or not full_sync_requests.is_served(platform):
             if not (here or allow_mass_delete or json):
@@ -66,6 +79,22 @@ def sync(
             _full_here(platform, named, force=force, allow_mass_delete=allow_mass_delete, watch=watch, json=json)
         else:
             _full(platform, named, force=force, watch=watch, json=json)
+
+
+def _goes_on(platform: "Platform", types: list[str], *, plan_alone: bool, json: bool, **how: bool) -> bool:
+    """Show the plan, and ask whether to go on; with `plan_alone` nobody is asked, and it does not go on."""
+    from mcp_assets.cli.plan import as_json, make, show
+
+    every = range(platform.settings.shards)
+    made = make(platform, dict.fromkeys(types, every), **how)
+    if plan_alone and json:
+        print_json(as_json(made))
+    else:
+        show(made)
+    if plan_alone:
+        return False
+    typer.confirm("Embed all of that again?", abort=True, err=True)
+    return True
 
 
 def _named(platform: "Platform", ids: list[str], *, force: bool, json: bool) -> None:

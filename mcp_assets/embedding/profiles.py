@@ -31,6 +31,8 @@ class ModelProfile:
     dimension_requested: bool = False
     text_prefix: str = ""
     query_prefix: str = ""
+    usd_per_million_tokens: float | None = None
+    """The provider's list price when this was written; None: not known. EMBEDDING_PRICE overrides it."""
 
     @property
     def slug(self) -> str:
@@ -38,8 +40,10 @@ class ModelProfile:
         return re.sub(r"[^a-z0-9_]+", "-", self.name.lower()).strip("-")
 
 
-def _openai(name: str, dimension: int, threshold: float) -> ModelProfile:
-    return ModelProfile(name, dimension, "Cosine", threshold, 8191, 2048, 300_000)
+def _openai(name: str, dimension: int, threshold: float, usd_per_million_tokens: float) -> ModelProfile:
+    return ModelProfile(
+        name, dimension, "Cosine", threshold, 8191, 2048, 300_000, usd_per_million_tokens=usd_per_million_tokens
+    )
 
 
 def _open(
@@ -59,7 +63,7 @@ def _open(
     )
 
 
-WORDLLAMA = ModelProfile("wordllama", 256, "Cosine", 0.45, 1_000_000, 4096, 1_000_000_000)
+WORDLLAMA = ModelProfile("wordllama", 256, "Cosine", 0.45, 1_000_000, 4096, 1_000_000_000, usd_per_million_tokens=0.0)
 """It pools token vectors, and so has no limit of its own. It runs in this process, not behind HTTP."""
 
 # The prefixes of texts and of queries with which a family of models was trained.
@@ -71,9 +75,9 @@ _KNOWN = {
     profile.name: profile
     for profile in (
         WORDLLAMA,
-        _openai("text-embedding-ada-002", 1536, 0.7),
-        _openai("text-embedding-3-small", 1536, 0.5),
-        _openai("text-embedding-3-large", 3072, 0.5),
+        _openai("text-embedding-ada-002", 1536, 0.7, 0.10),
+        _openai("text-embedding-3-small", 1536, 0.5, 0.02),
+        _openai("text-embedding-3-large", 3072, 0.5, 0.13),
         _open("all-minilm-l6-v2", 384, 0.45, 256),
         _open("all-minilm", 384, 0.45, 256),  # as Ollama names it
         _open("all-mpnet-base-v2", 768, 0.45, 384),

@@ -102,6 +102,20 @@ class SourceReader:
             found[mapped.id] = row
         return found
 
+    def some_ids(self, connection: Connection, limit: int) -> list[str]:
+        """The ids of some living rows that can be entities, at most `limit`.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`.
+        """
+        table = self._table
+        with table.reading(connection) as reading:
+            table.id_types(reading)
+            statement = table.fill(
+                "SELECT {id} FROM {table} WHERE {alive} AND {storable} LIMIT {limit}", limit=sql.Literal(limit)
+            )
+            return [row[0] for row in table.run(lambda: reading.execute(statement).fetchall())]
+
     def hashes(self, connection: Connection, ids: Iterable[str]) -> dict[str, RowHash]:
         """By id, for those of `ids` that have a row: whether it is alive, and its hash.
 

@@ -218,7 +218,32 @@ def _make_serving_collection(platform: Platform, alias: str) -> WriteTarget:
     return target
 
 
+def recognise(platform: Platform, alias: str, aliases: Mapping[str, str]) -> WriteTarget | None:
+    """The collection behind `alias`, or of that plain name; None if there is none. It is only read.
+
+    `aliases`: where all aliases lead.
+
+    Raises:
+        CollectionNotOurs: another program's collection bears the name.
+        CollectionMismatch: as `serving_collections`.
+    """
+    made = _made_for(platform, alias, aliases)
+    if made is None:
+        return None
+    check_ours(platform, made, _dimensions(platform))
+    return _target_of(platform, made)
+
+
 def _serving_target(platform: Platform, alias: str, aliases: Mapping[str, str]) -> WriteTarget | None:
+    """As `recognise`; the collection is prepared for this version, if it is not yet."""
+    made = _made_for(platform, alias, aliases)
+    if made is None:
+        return None
+    _ensure_prepared(platform, made)
+    return _target_of(platform, made)
+
+
+def _made_for(platform: Platform, alias: str, aliases: Mapping[str, str]) -> MadeFor | None:
     qdrant = platform.qdrant
     name = aliases.get(alias)
     if name is None:
@@ -226,8 +251,12 @@ def _serving_target(platform: Platform, alias: str, aliases: Mapping[str, str]) 
             return None
         # The name may be an alias that was made after `aliases` was read.
         name = qdrant.alias_target(alias) or alias
-    made = qdrant.made_for(alias, name)
-    _ensure_prepared(platform, made)
+    return qdrant.made_for(alias, name)
+
+
+def _target_of(platform: Platform, made: MadeFor) -> WriteTarget:
+    """The collection with the model that it was made for."""
+    qdrant, alias, name = platform.qdrant, made.alias, made.name
     embedder = next(
         (one for one in configured_embedders(platform) if physical_name(alias, one.profile) == name),
         None,
@@ -256,7 +285,7 @@ def _ensure_prepared(platform: Platform, made: MadeFor) -> None:
     """
     if made.is_prepared:
         return
-    check_ours(platform, made, {one.profile.dimension for one in configured_embedders(platform)})
+    check_ours(platform, made, _dimensions(platform))
     qdrant = platform.qdrant
     with exclusive(platform):
         indexes = qdrant.made_for(made.alias, made.name).indexes
@@ -265,6 +294,10 @@ def _ensure_prepared(platform: Platform, made: MadeFor) -> None:
         rename_payload_keys(platform, made.name)
         qdrant.drop_indexes(made.name, sorted(indexes & FORMER_KEYS.keys()))
         qdrant.create_indexes(made.name)
+
+
+def _dimensions(platform: Platform) -> set[int]:
+    return {one.profile.dimension for one in configured_embedders(platform)}
 
 
 def configured_embedders(platform: Platform) -> list[Embedder]:

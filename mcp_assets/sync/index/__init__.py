@@ -5,7 +5,8 @@ Belongs here: the ledger, the indexer and its steps, comparison of all source ro
 vectors that are paid and not yet written, and records of outages. Does not: which collection is written
 (`collections`), edges (`link`).
 
-Writes: `entities`, `embedded`, `rechecks`, `sweeps`, `sweep_findings`, `unwritten_vectors`, `provider_outages`,
+Writes: `entities`, `embedded`, `rechecks`, `sweeps`, `sweep_findings`, `unwritten_vectors`, `embedding_rates`,
+`provider_outages`,
 `dead_letters`; marks entities in `relink_marks`. Locks: rows of `entities`, in the order of their ids; one advisory
 lock a type for the sweep.
 """

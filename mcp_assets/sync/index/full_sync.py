@@ -49,7 +49,9 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class _ShardBatch:
+class ShardBatch:
+    """Entities of one shard that are processed together."""
+
     shard: int
     wanted: Sequence[Wanted]
 
@@ -84,7 +86,7 @@ def full_sync(
         building = building_collection(platform, entity_type)
     with platform.postgres.session() as session:
         started_at = _now(session)
-        _find_differing(platform, session, entity_type, slots, stages, building, force=force)
+        find_differing(platform, session, entity_type, slots, stages, building, force=force)
         faulty = _report_id_faults(platform, session, entity_type, slots) if stages.ledger else 0
         held = None if allow_mass_delete else hold_back_vanished(platform, session, entity_type, slots)
         shards_done = _Shards(platform, entity_type, shards, _count_by_shard(session, total), faulty, held)
@@ -92,10 +94,10 @@ def full_sync(
             # Before the last shard is reported as complete, because a retry of a run that fails here begins with it.
             shards_done.before_last = partial(finish_model_change, platform, started_at)
 
-        def work(batch: _ShardBatch) -> BatchReport:
+        def work(batch: ShardBatch) -> BatchReport:
             return index_until_current(platform, indexer, batch.wanted, force=force, embed=stages.embeddings)
 
-        batches = _batches(session, platform.settings.batch_size, total)
+        batches = batches_of(session, platform.settings.batch_size, total)
         yield from shards_done.completed()
         with closing(
             overlapped(batches, work, in_flight=platform.embedder.concurrency + 1, give_up=indexer.give_up)
@@ -103,6 +105,7 @@ def full_sync(
             for batch, report in worked:
                 yield shards_done.add(batch, report)
                 yield from shards_done.completed()
+    indexer.meter.record(platform)
     if held is not None:
         raise MassDeletion(held.sentence, held.shards)
     if stages == Stages() and list(shards) == list(range(total)):
@@ -137,7 +140,7 @@ class _Shards:
         self.before_last: Callable[[], object] | None = None
         """Called before the last shard is reported as complete."""
 
-    def add(self, batch: _ShardBatch, report: BatchReport) -> Progress:
+    def add(self, batch: ShardBatch, report: BatchReport) -> Progress:
         """Count a batch that is done."""
         counts = Counts()
         for part in report.shards.values():
@@ -179,25 +182,25 @@ def count_differing(platform: Platform) -> int:
         total = 0
         for entity_type in platform.settings.entity_types:
             building = building_collection(platform, entity_type)
-            _find_differing(platform, session, entity_type, (0, SLOTS), Stages(), building, force=False)
+            find_differing(platform, session, entity_type, (0, SLOTS), Stages(), building, force=False)
             row = session.execute("SELECT count(*) FROM differing").fetchone()
             total += row[0] if row else 0
         return total
 
 
-def _find_differing(
+def find_differing(
     platform: Platform,
     session: Connection,
     entity_type: str,
     slots: tuple[int, int],
     stages: Stages,
-    building: str | None,
+    lacking_in: str | None,
     *,
     force: bool,
 ) -> None:
     """Make the temporary table `differing(n, entity_id, slot, bytes)`, so that no transaction is open while it is read.
 
-    `building`: the collection that is being built for another model; entities that it lacks differ, too.
+    `lacking_in`: a collection, such as the one that is built for another model; entities that it lacks differ, too.
     """
     reader = platform.source(entity_type)
     session.execute("DROP TABLE IF EXISTS differing")
@@ -214,14 +217,14 @@ def _find_differing(
                 "prepared_by": platform.prepared_by(entity_type),
             },
         )
-    if building is not None:
+    if lacking_in is not None:
         session.execute(
             platform.postgres.query("add_lacking"),
             {
                 "entity_type": entity_type,
                 "low": slots[0],
                 "high": slots[1],
-                "collection": building,
+                "collection": lacking_in,
                 "no_text": NO_TEXT_HASH,
             },
         )
@@ -235,7 +238,7 @@ def _count_by_shard(session: Connection, shards: int) -> dict[int, int]:
     return dict(rows.fetchall())
 
 
-def _batches(session: Connection, size: int, shards: int) -> Iterator[_ShardBatch]:
+def batches_of(session: Connection, size: int, shards: int) -> Iterator[ShardBatch]:
     """The entities that differ, in batches of one shard each, in the order of shards.
 
     Batches of long texts are smaller, because one thread holds a batch in memory, embeds and commits it.
@@ -245,13 +248,13 @@ def _batches(session: Connection, size: int, shards: int) -> Iterator[_ShardBatc
     for row in _differing(session):
         own_shard = shard_of(row.slot, shards)
         if batch and (own_shard != shard or len(batch) == size or volume + row.bytes > CHARACTERS_AT_ONCE):
-            yield _ShardBatch(shard, batch)
+            yield ShardBatch(shard, batch)
             batch, volume = [], 0
         shard = own_shard
         volume += row.bytes
         batch.append(Wanted(row.entity_id))
     if batch:
-        yield _ShardBatch(shard, batch)
+        yield ShardBatch(shard, batch)
 
 
 class _Differing(NamedTuple):

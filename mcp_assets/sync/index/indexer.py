@@ -10,21 +10,20 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from mcp_assets.embedding.protocol import Embedder, Refusal
-from mcp_assets.entities.text import LONGEST_TEXT
+from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying, waiting
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.collections.serving import WriteTargets, write_targets
 from mcp_assets.sync.collections.verify import mark_lacking
 from mcp_assets.sync.index import paid_vectors
 from mcp_assets.sync.index.batch_report import BatchReport, Counts
+from mcp_assets.sync.index.embedding_rate import EmbeddingMeter
 from mcp_assets.sync.index.ledger import Applied, Dirty, Wanted, apply
 from mcp_assets.sync.index.plan_embedder import PlanEmbedder
 from mcp_assets.sync.index.point_writer import PointWriter
 from mcp_assets.sync.index.provider_outage import model_key
-from mcp_assets.sync.index.write_plan import Destination, WritePlan
+from mcp_assets.sync.index.write_plan import Destination, WritePlan, plan_writes
 
 notices = logging.getLogger("mcp_assets.notices")
 """Lines for a person who watches a run: dagster.yaml has them shown in the UI. They are few."""
@@ -51,6 +50,11 @@ class Indexer:
         self._abandoned = threading.Event()
         self._embedder = PlanEmbedder(platform, self._abandoned)
         self._writer = PointWriter(platform, entity_type, self._forget_targets)
+
+    @property
+    def meter(self) -> EmbeddingMeter:
+        """What was embedded so far."""
+        return self._embedder.meter
 
     def stop(self) -> None:
         """Have the batches end that wait for a store; the vectors that they have paid for are kept."""
@@ -150,29 +154,7 @@ class Indexer:
     def _plan(self, dirty: Sequence[Dirty], destination: Destination, force: bool) -> list[WritePlan]:
         with self._platform.postgres.transaction() as connection:
             recorded = self._writer.read_recorded(connection, [entity.id for entity in dirty], destination.collection)
-            plans = [WritePlan(entity, recorded.get(entity.id), force) for entity in dirty]
-            self._take_kept(connection, [plan for plan in plans if plan.embeds and not force], destination.embedder)
-        for plan in plans:
-            entity = plan.dirty
-            if len(entity.content) > LONGEST_TEXT:
-                plan.refusal = Refusal(
-                    "text_too_long",
-                    f"the text has {len(entity.content):,} characters; at most {LONGEST_TEXT:,} can be indexed: "
-                    "split the entity",
-                )
-        return plans
-
-    def _take_kept(self, connection: Connection, plans: Sequence[WritePlan], embedder: Embedder) -> None:
-        """Give `plans` the vectors that an earlier run has paid for and could not write."""
-        if not plans:
-            return
-        profile = embedder.profile
-        hashes = [plan.text_hash for plan in plans]
-        found = paid_vectors.kept(self._platform, connection, model_key(profile), profile.dimension, hashes)
-        for plan in plans:
-            vectors = found.get(plan.text_hash)
-            if vectors is not None and len(vectors.rows) == plan.point_count:
-                plan.vectors, plan.vectors_kept = vectors, True
+            return plan_writes(self._platform, connection, dirty, recorded, destination.embedder.profile, force=force)
 
     def _write(self, plans: Sequence[WritePlan], destination: Destination, report: BatchReport) -> None:
         """Write `plans`. If a store is away, PostgreSQL keeps the paid vectors, and the batch waits for the store.

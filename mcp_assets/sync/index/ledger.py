@@ -1,8 +1,9 @@
 """Ledger: brings rows of `entities` to the truth, and returns the entities whose points are not up to date yet."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mcp_assets.embedding.protocol import Refusal
@@ -65,9 +66,10 @@ class Applied:
 class _Texts:
     """Prepares texts for `apply`: short ones at once, long ones between two transactions, when no row is locked."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, *, room: float = _CUT_UNDER_LOCK) -> None:
+        """`room`: characters of long texts that are cut before others are put off."""
         self._chunks = platform.settings.chunks
-        self._room = _CUT_UNDER_LOCK
+        self._room = room
         self._put_off: dict[str, tuple[str | None, str]] = {}
         self._prepared: dict[str, tuple[tuple[str | None, str], Prepared]] = {}
 
@@ -140,6 +142,53 @@ def _apply_once(
     again = _write(platform, connection, entity_type, changes)
     result.dirty += [dirty for entity_id, dirty in changes.dirty.items() if entity_id not in again]
     return again
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What `apply` would make of one entity."""
+
+    state: Dirty
+    is_dirty: bool
+    """The entity would be indexed; otherwise its ledger row alone is written, or nothing."""
+    is_marked: bool
+    """The entity would be linked again."""
+
+
+def foresee(
+    platform: Platform, connection: Connection, entity_type: str, wanted: Iterable[Wanted], *, force: bool
+) -> tuple[list[Foreseen], Applied]:
+    """What `apply` would do now, by the same rules. It writes nothing and locks no row.
+
+    Returns every entity that has a state, also where nothing is to be done for it, because a collection may lack it;
+    and, of `Applied`, the entities that could not be stored or are unknown.
+
+    Raises:
+        StoreUnavailable, StoreRefused: the truth could not be read.
+    """
+    entities = {entity.id: entity for entity in wanted}
+    ids = sorted(entities)
+    current = dict(
+        platform.postgres.rows(connection, "read_entities", by_id(LedgerRow), {"entity_type": entity_type, "ids": ids})
+    )
+    reader = platform.source(entity_type)
+    sources = reader.read(connection, ids) if reader is not None else {}
+    refused = Applied()
+    texts = _Texts(platform, room=math.inf)
+    changes = _RowChanges(platform.prepared_by(entity_type), reader is not None, force, refused, texts)
+    for entity_id in ids:
+        row = current.get(entity_id)
+        # As if it were dirty, so that its state is prepared in any case.
+        changes.add(entities[entity_id], row and replace(row, dirty=True), sources.get(entity_id))
+    marked = {record["entity_id"] for record in changes.inserts}
+    marked |= {record["entity_id"] for record in changes.updates if record["relink"]}
+    found = []
+    for entity_id, state in changes.dirty.items():
+        row = current.get(entity_id)
+        changed = row is None or (row.state_hash, row.deleted) != (state.state_hash, state.deleted)
+        is_dirty = changed or (row is not None and row.dirty) or (force and not state.deleted)
+        found.append(Foreseen(state, is_dirty, entity_id in marked))
+    return found, refused
 
 
 @dataclass(slots=True)

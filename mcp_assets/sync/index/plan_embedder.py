@@ -14,6 +14,7 @@ from mcp_assets.embedding.protocol import Embedder, EmbedderClosed, EmbedderUnav
 from mcp_assets.embedding.vectors import unit, vector_checks
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.sync.index.embedding_rate import EmbeddingMeter
 from mcp_assets.sync.index.paid_vectors import Outcome, RecentVectors, VectorKey, Vectors
 from mcp_assets.sync.index.provider_outage import model_key, provider_answers, provider_refuses
 from mcp_assets.sync.index.write_plan import WritePlan
@@ -33,6 +34,7 @@ class PlanEmbedder:
         self._platform = platform
         self._abandoned = abandoned
         self._recent = RecentVectors()
+        self.meter = EmbeddingMeter()
         self._answer_recorded_at: dict[str, float] = {}
 
     def embed(self, plans: Sequence[WritePlan], embedder: Embedder) -> int | None:
@@ -102,6 +104,7 @@ class PlanEmbedder:
 
     def _ask(self, embedder: Embedder, texts: Sequence[str]) -> EmbeddingResult:
         """The outcomes of `texts`. An outage of the provider, or its end, is recorded."""
+        began_at = time.monotonic()
         try:
             result = embedder.embed(texts, stopping=self._abandoned)
         except EmbedderClosed:
@@ -112,6 +115,8 @@ class PlanEmbedder:
             except StoreUnavailable as unavailable:
                 error.add_note(f"and it could not be put on record: {unavailable}")
             raise
+        size = sum(len(text) if text.isascii() else len(text.encode(errors="surrogatepass")) for text in texts)
+        self.meter.add(embedder.profile, began_at, len(texts), size, result.tokens)
         now = time.monotonic()
         model = embedder.profile.name
         if now - self._answer_recorded_at.get(model, -math.inf) > _ANSWERS_RECORDED_EVERY_S and any(

@@ -5,14 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.embedding.protocol import Embedder, Refusal
 from mcp_assets.entities.points import chunk_id, payload, point_id
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.entities.text import LONGEST_TEXT
+from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant_collections import Collection
 from mcp_assets.stores.qdrant_points import Point
 from mcp_assets.sync.collections.serving import WriteTarget, WriteTargets
+from mcp_assets.sync.index import paid_vectors
 from mcp_assets.sync.index.ledger import Dirty
 from mcp_assets.sync.index.paid_vectors import Vectors
+from mcp_assets.sync.index.provider_outage import model_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,38 @@ class WritePlan:
         if self.vectors is not None:
             return self.vectors.checks
         return self.recorded.vector_checks if self.recorded is not None else ()
+
+
+def plan_writes(
+    platform: Platform,
+    connection: Connection,
+    dirty: Sequence[Dirty],
+    recorded: Mapping[str, EmbeddedRow],
+    profile: ModelProfile,
+    *,
+    force: bool,
+) -> list[WritePlan]:
+    """What a collection needs of `dirty`, with the vectors that an earlier run has paid for and could not write.
+
+    `recorded`: what it holds, by entity. `profile`: its model.
+    """
+    plans = [WritePlan(entity, recorded.get(entity.id), force) for entity in dirty]
+    embedding = [plan for plan in plans if plan.embeds and not force]
+    if embedding:
+        hashes = [plan.text_hash for plan in embedding]
+        kept = paid_vectors.kept(platform, connection, model_key(profile), profile.dimension, hashes)
+        for plan in embedding:
+            vectors = kept.get(plan.text_hash)
+            if vectors is not None and len(vectors.rows) == plan.point_count:
+                plan.vectors, plan.vectors_kept = vectors, True
+    for plan in plans:
+        length = len(plan.dirty.content)
+        if length > LONGEST_TEXT:
+            plan.refusal = Refusal(
+                "text_too_long",
+                f"the text has {length:,} characters; at most {LONGEST_TEXT:,} can be indexed: split the entity",
+            )
+    return plans
 
 
 @dataclass(slots=True)

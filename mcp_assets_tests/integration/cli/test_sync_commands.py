@@ -106,7 +106,7 @@ def test_a_full_sync_without_a_daemon_is_done_at_once_with_a_bar_for_each_partit
     assert "memory-00" in done.stderr
     assert_points_are(platform, {f"t{number}": f"text {number}" for number in range(30)})
     assert json.loads(call("sync", "--full", "--json").stdout)["counts"]["embedded"] == 0
-    forced = json.loads(call("sync", "--full", "--force", "--type", "task", "--json").stdout)
+    forced = json.loads(call("sync", "--full", "--force", "--yes", "--type", "task", "--json").stdout)
     assert forced["counts"]["embedded"] == 30
 
 
@@ -137,7 +137,7 @@ def test_with_a_daemon_a_full_sync_is_its_backfill_and_is_watched_to_its_end(
 ) -> None:
     full_sync_requests.sensor_lives(platform)
     watching = subprocess.Popen(
-        [sys.executable, "-m", "mcp_assets.cli", "sync", "--full", "--force", "--watch"],
+        [sys.executable, "-m", "mcp_assets.cli", "sync", "--full", "--force", "--yes", "--watch"],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -145,8 +145,8 @@ def test_dg_checks_and_lists_the_definitions_without_stack_or_settings(bare_envi
     definitions = json.loads(listed.stdout)
     assert {"entities", "embeddings", "source/tasks"} <= {asset["asset_key"] for asset in definitions["assets"]}
     assert [job["name"] for job in definitions["jobs"]] == [
-        *("census", "checks", "clean_up", "dead_letters", "index", "reconcile", "refresh_tag_weights", "relate"),
-        *("repair", "requests"),
+        *("census", "checks", "clean_up", "dead_letters", "index", "plan", "reconcile", "refresh_tag_weights"),
+        *("relate", "repair", "requests"),
     ]
     assert [sensor["name"] for sensor in definitions["sensors"]] == [
         *("relationship_sensor", "sync_sensor", "vector_index_sensor"),

@@ -7,6 +7,13 @@ WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 ORDER BY entity_id
 FOR NO KEY UPDATE
 
+-- name: read_entities
+-- Ledger rows as `lock_entities` returns them, not locked.
+SELECT entity_id, origin, title, content, metadata, source_hash, prepared_by, text_hash, state_hash, event_order,
+       deleted_at IS NOT NULL AS deleted, dirty, changes
+FROM {schema}.entities
+WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
+
 -- name: insert_entities
 -- Inserts ledger rows, and returns the ids of those that were not there. Texts travel in binary: in an array's text
 -- form, each quote in them is escaped, in Python.
