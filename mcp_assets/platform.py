@@ -133,6 +133,10 @@ class Platform:
                 silent[store] = str(error)
         return silent
 
+    def qdrant_version(self) -> str:
+        """The version of the Qdrant that answers, such as 1.19.0."""
+        return self._qdrant_identity.version()
+
     def accept_qdrant(self) -> str:
         """Record the Qdrant that answers as this platform's, and return its mark."""
         return self.marks.accept_qdrant(self._qdrant_identity.read(), self._qdrant_identity)

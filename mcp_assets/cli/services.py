@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from mcp_assets.settings import Settings
+    from mcp_assets.sync.views.doctor import Diagnosis
 
 
 class StoreName(StrEnum):
@@ -94,17 +96,40 @@ def env() -> None:
 
 def doctor(json: Json = False) -> None:
     """Check each dependency: what is wrong with it and what to do. Exits with 1 if anything is."""
-    from mcp_assets.sync.views.doctor import diagnose
+    from mcp_assets.sync.views.doctor import diagnose, failures
 
     findings = diagnose()
+    failed = failures(findings)
     if json:
-        print_json([{"name": f.name, "ok": f.ok, "message": f.message} for f in findings])
+        print_json([{"name": f.name, "ok": f.ok, "state": f.state, "message": f.message} for f in findings])
     else:
         for finding in findings:
-            mark = ("ok  ", "green") if finding.ok else ("bad ", "red")
-            out.print(Text.assemble(mark, (finding.name, "bold"), ": ", shown(finding.message)), soft_wrap=True)
-    if not all(finding.ok for finding in findings):
+            _show_finding(finding)
+        say(f"{failed} of {len(findings)} checks failed" if failed else "all is well")
+    if failed:
         raise typer.Exit(Exit.FAILED)
+
+
+_STATE_STYLES = {"ok": "green", "bad": "bold red", "not tried": "yellow"}
+
+_INDENT = 4
+"""Columns before a message that goes on in the next line."""
+
+
+def _show_finding(finding: "Diagnosis") -> None:
+    """A line, wrapped on a terminal below its name; in a pipe state, name and message between tabs."""
+    message = shown(finding.message)
+    if not out.is_terminal:
+        out.file.write(f"{finding.state}\t{finding.name}\t{' '.join(message.split())}\n")
+        return
+    head = f"{finding.state}  {finding.name}: "
+    lines = textwrap.wrap(
+        head + message, out.width, subsequent_indent=" " * _INDENT, break_long_words=False, break_on_hyphens=False
+    )
+    text = Text("\n".join(lines))
+    text.stylize(_STATE_STYLES[finding.state], 0, len(finding.state))
+    text.stylize("bold", len(finding.state) + 2, len(head) - 2)
+    out.print(text, soft_wrap=True)
 
 
 def accept(

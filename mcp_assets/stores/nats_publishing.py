@@ -24,6 +24,9 @@ _DAY_S = 86_400.0
 _KEPT_AGAIN_S = 60.0
 """How often a subject that no stream kept is looked up again."""
 
+_NO_STREAM = "mcp_assets_none"
+"""The name of a stream that does not exist."""
+
 _ANNOUNCE_WAIT_S = 1.0
 """How long an announcement waits for a lost connection. It is short because announcements are kept and sent later."""
 
@@ -86,6 +89,32 @@ class NatsPublisher(NatsConnection):
             StoreUnavailable, StoreRefused: some may be published. Announced again, a stream keeps each of them once.
         """
         self._run(self._announce(announcements), self._timeout_s * 3)
+
+    def round_trip(self, subject: str) -> float:
+        """Publish a message that no stream stores and receive it. Returns the seconds that it took.
+
+        Raises:
+            StoreRefused: the user may not publish there, or not subscribe. StoreUnavailable: it did not come back.
+        """
+        return self._run(self._round_trip(subject), self._timeout_s * 2)
+
+    async def _round_trip(self, subject: str) -> float:
+        client = await self._connected()
+        # A stream that takes every subject refuses a message that expects to go to another stream.
+        header = {api.Header.EXPECTED_STREAM.value: _NO_STREAM}
+        subscription = await client.subscribe(subject)
+        try:
+            began = time.monotonic()
+            await client.publish(subject, b"", headers=header)
+            await self._denials.unless_denied(subject, subscription.next_msg(timeout=self._timeout_s))
+            return time.monotonic() - began
+        except StoreRefused as error:
+            raise StoreRefused(
+                f"NATS forbids this user to publish on {subject} or to subscribe to it: let it publish its results "
+                f"({', '.join(self._results.subjects if self._results else ())}) and on mcp_assets.>"
+            ) from error
+        finally:
+            await subscription.unsubscribe()
 
     async def _publish(self, batch: Sequence[tuple[str, bytes]]) -> int:
         js = await self._jetstream()

@@ -60,6 +60,17 @@ class IdentityReader:
             except httpx.HTTPError as error:
                 raise self._silent(error) from error
 
+    def version(self) -> str:
+        """The version that the server says it has, such as 1.19.0.
+
+        Raises:
+            StoreUnavailable: it does not answer, or is not Qdrant.
+        """
+        said = _object(self._get("/")).get("version")
+        if not isinstance(said, str):
+            raise self._unlike_qdrant("/")
+        return said
+
     def may_be_marked(self, name: str) -> bool:
         """Only this platform gives such names; a plain name may be that of another program's collection."""
         return any(name.startswith(f"{alias}__") for alias in self._aliases)

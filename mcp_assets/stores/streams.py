@@ -58,6 +58,8 @@ class StreamTraits:
     sources: tuple[str, ...] = ()
     message_ttl: bool = False
     """A message may carry its own time to live."""
+    subjects: tuple[str, ...] = ()
+    """That it takes; a mirror takes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,16 @@ class Read:
 def covers(subjects: Sequence[str], subject: str) -> bool:
     """Whether each subject that `subject` (a subject, or a pattern) stands for is one of `subjects`."""
     tokens = subject.split(".")
-    return ">" not in tokens and any(
-        len(tokens) == len(ours) and all(own in ("*", token) for own, token in zip(ours, tokens, strict=True))
-        for ours in (pattern.split(".") for pattern in subjects)
+    return any(_covers(pattern.split("."), tokens) for pattern in subjects)
+
+
+def _covers(pattern: Sequence[str], tokens: Sequence[str]) -> bool:
+    if pattern[-1] == ">":
+        pattern, tokens = pattern[:-1], tokens[: len(pattern) - 1] if len(tokens) >= len(pattern) else ()
+    return (
+        len(tokens) == len(pattern)
+        and ">" not in tokens
+        and all(own in ("*", token) for own, token in zip(pattern, tokens, strict=True))
     )
 
 
@@ -126,6 +135,7 @@ def state_of(name: str, info: Mapping[str, Any], subjects: Sequence[str], create
             filtered_mirror=bool(mirror and (mirror.get("filter_subject") or mirror.get("subject_transforms"))),
             sources=tuple(source.get("name", "") for source in sources),
             message_ttl=bool(config.get("allow_msg_ttl")),
+            subjects=tuple(listed),
         ),
     )
 

@@ -19,7 +19,7 @@ from mcp_assets.sync.consistency.checks import evaluate
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.index.full_sync import count_differing
 from mcp_assets.sync.index.sweep import sweep_slice
-from mcp_assets.sync.views.doctor import _source_tables
+from mcp_assets.sync.views.doctor import _source
 from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -86,8 +86,10 @@ def test_rows_without_an_id_with_one_that_repeats_or_is_too_long_are_named_and_s
 
 def test_doctor_and_census_name_them_and_a_sweep_starts_no_runs_for_them(view: Platform) -> None:
     sync_all(view)
-    with pytest.raises(StoreRefused, match="ids of source rows cannot be those of entities: task:"):
-        _source_tables(view)
+    with pytest.raises(
+        StoreRefused, match=r"2 rows of the source table have no id.*; it is mapped in MCP_ASSETS_TYPES"
+    ):
+        _source(view, "task")
     found = validate(view, entity_types=["task"]).found
     assert sum(count for kind, count in found.items() if str(kind) == "unusable_source_row") == 3
     assert "3 unusable_source_row" in evaluate(view, "ledger_matches_source").summary

@@ -18,7 +18,7 @@ from mcp_assets.sync.consistency.drift import Severity
 from mcp_assets.sync.inbox import intake as intake_module
 from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.inbox.intake import intake
-from mcp_assets.sync.views.doctor import _nats
+from mcp_assets.sync.views.doctor import _streams
 from mcp_assets.sync.views.pending import pending
 from mcp_assets_tests.nats_servers import Server, on_jetstream
 from mcp_assets_tests.observing import (
@@ -314,7 +314,7 @@ def test_a_stream_filled_with_a_part_of_another_asks_for_no_full_sync(site: Call
     found = evaluate(platform, "intake_is_current")
     assert (found.passed, found.severity) == (False, Severity.WARNING)
     assert "a loss of messages may go unnoticed on stream COPY" in found.summary
-    assert "a loss of messages may go unnoticed" in _nats(platform)
+    assert "a loss of messages may go unnoticed" in _streams(platform)
 
 
 def wait_for(platform: Platform, stream: str, seq: int) -> None:
@@ -357,7 +357,7 @@ def test_what_another_consumer_of_a_work_queue_takes_first_is_noticed(site: Call
 
     assert done.gap == "messages 2 to 2 were discarded before they were read"
     assert inbox(platform) == ["a", "left"]
-    assert "work queue" in _nats(platform)
+    assert "work queue" in _streams(platform)
 
 
 def test_what_an_interest_stream_never_stored_is_noticed(site: Callable[..., Platform]) -> None:
@@ -366,7 +366,7 @@ def test_what_an_interest_stream_never_stored_is_noticed(site: Callable[..., Pla
     send_looks(platform, "nobody waits for it")
 
     assert "discarded before they were read" in (take_in(platform).gap or "")
-    assert "some consumer waits" in _nats(platform)
+    assert "some consumer waits" in _streams(platform)
 
 
 # Absent and forbidden.
@@ -392,7 +392,7 @@ def test_a_missing_stream_does_not_stop_those_named_after_it_and_the_check_fails
     assert waiting.unread == {"AAA": None, "BBB": 0}
     assert not waiting.idle
     with pytest.raises(StoreRefused, match=r"no stream AAA.*stream BBB holds"):
-        _nats(platform)
+        _streams(platform)
 
 
 @pytest.mark.parametrize("forbidden", ["$JS.API.CONSUMER.>", "$JS.API.STREAM.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>"])

@@ -292,8 +292,9 @@ def test_doctor_names_each_service_that_is_silent_by_its_setting_and_without_its
         QDRANT_URL=f"http://someone:pa55word@{DEAD}",
         OPENAI_BASE_URL=f"http://{DEAD}/v1",
     )
-    silent = {"postgres", "source tables", "relationships", "nats", "qdrant", "collections", "embedder"}
-    assert wrong(found) == silent
+    not_tried = {name for name in found if name not in ("settings", "postgres", "nats", "qdrant", "embedder")}
+    assert wrong(found) == {"postgres", "nats", "qdrant", "embedder", *not_tried}
+    assert {found[name][1] for name in not_tried} == {"it needs postgres", "it needs collections"}
     assert "DATABASE_URL" in found["postgres"][1]
     assert "NATS_URL" in found["nats"][1]
     assert "QDRANT_URL" in found["qdrant"][1]
@@ -303,16 +304,16 @@ def test_doctor_names_each_service_that_is_silent_by_its_setting_and_without_its
 
 def test_doctor_names_a_source_table_that_is_not_there(place: Place) -> None:
     found = findings(place, 1, MCP_ASSETS_SOURCE_PRESET="cards")
-    assert wrong(found) == {"source tables"}
-    assert "cards" in found["source tables"][1]
-    assert "MCP_ASSETS_SOURCE_PRESET" in found["source tables"][1]
+    assert wrong(found) == {"source task", "source page", "source memory"}
+    assert "cards" in found["source task"][1]
+    assert "MCP_ASSETS_SOURCE_PRESET" in found["source task"][1]
 
 
 def test_doctor_names_a_collection_that_was_made_for_another_model(place: Place) -> None:
     assert place.answer("load", "-", stdin=line("memory", "m1", "something")) == {"loaded": 1, "published": 0}
     index(place, "memory")
     found = findings(place, 1, EMBEDDING_MODEL="another-stub")
-    assert wrong(found) == {"collections"}
+    assert wrong(found) == {"collections", "search"}
     assert "another-stub" in found["collections"][1]
 
 

@@ -13,6 +13,9 @@ COMMANDS = {
     "related": ["related", "task:7"],
     "status": ["status"],
     "doctor": ["doctor"],
+    "plan": ["plan"],
+    "sources init": ["sources", "init", "--output", "-"],
+    "sources preview": ["sources", "preview", "task"],
     "env": ["env"],
     "publish": ["publish", "mcp.task.updated", '{"entity_id": "7"}'],
     "load": ["load", "no-such-file.jsonl"],
@@ -38,6 +41,10 @@ WRONG_SETTINGS = {
     "a field that a mapping does not have": (
         {"MCP_ASSETS_TYPES": '{"task": {"source": {"table": "tasks", "alve": "true"}}}'},
         "did you mean alive?",
+    ),
+    "a mapping file that is absent": (
+        {"MCP_ASSETS_SOURCES_FILE": "/no/such/[/x].yaml"},
+        "the mapping file /no/such/[/x].yaml cannot be read",
     ),
     "no address of a database": ({"DATABASE_URL": "db:5432"}, "DATABASE_URL"),
     "no address of NATS": ({"NATS_URL": "localhost"}, "NATS_URL"),
@@ -86,12 +93,14 @@ def assert_is_a_sentence(done: Done) -> None:
 
 
 @pytest.mark.parametrize("wrong", WRONG_SETTINGS)
-@pytest.mark.parametrize("command", ["search", "status", "doctor", "sync --full", "graph export", "dlq list"])
+@pytest.mark.parametrize(
+    "command", ["search", "status", "doctor", "plan", "sources preview", "sync --full", "graph export", "dlq list"]
+)
 def test_a_wrong_setting_is_named_with_what_to_give(command: str, wrong: str, place: Place) -> None:
     changed, named = WRONG_SETTINGS[wrong]
     done = place.run(*COMMANDS[command], given=changed)
     assert_is_a_sentence(done)
-    if "EMBEDDING" not in named or command in ("search", "doctor", "sync --full"):
+    if "EMBEDDING" not in named or command in ("search", "doctor", "plan", "sync --full"):
         assert named in done.stdout + done.stderr
         assert done.code != 0
 
@@ -142,6 +151,20 @@ BAD_ARGUMENTS = [
     ["sync"],
     ["sync", "[/x]"],
     ["sync", "--full", "--type", "[/x]"],
+    ["sync", "--full", "--force"],
+    ["sync", "task:1", "--plan"],
+    ["plan", "--type", "[/x]"],
+    ["plan", "--partition", "[/x]"],
+    ["plan", "--partition", "task-99"],
+    ["plan", "--model", "[/x]"],
+    ["plan", "--model", "text-embedding-3-small", "--dimension", "5000"],
+    ["plan", "--dimension", "5"],
+    ["sources"],
+    ["sources", "init", "--output", "/no/such/folder/[/x].yaml"],
+    ["sources", "init", "--output", "/"],
+    ["sources", "preview", "[/x]"],
+    ["sources", "preview", "task", "[/x]"],
+    ["sources", "preview", "task", "--limit", "0"],
     ["validate", "--type", "[/x]"],
     ["validate", "--export", "report.xls"],
     ["validate", "--type", "task", "--export", "/no/such/folder/report.csv"],

@@ -78,3 +78,19 @@ def test_too_many_missing_messages_among_foreign_ones_are_a_reason_why_a_loss_ma
 )
 def test_a_pattern_is_ours_if_all_that_it_stands_for_is(subject: str, ours: bool) -> None:
     assert covers(OURS, subject) == ours
+
+
+@pytest.mark.parametrize(
+    ("taken", "subject", "is_taken"),
+    [
+        ("mcp.>", "mcp.*.created", True),
+        ("mcp.>", "mcp", False),
+        ("mcp.>", "mcp.a.>", True),
+        ("mcp.a.>", "mcp.>", False),
+        (">", "vector.index.request", True),
+        ("mcp.*.*", "mcp.*.created", True),
+        ("mcp.*.created", "mcp.*.*", False),
+    ],
+)
+def test_a_pattern_of_a_stream_covers_what_it_takes(taken: str, subject: str, is_taken: bool) -> None:
+    assert covers([taken], subject) == is_taken
