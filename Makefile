@@ -3,8 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+LOOK ?= look
 
-.PHONY: demo test check bench docs reference storm format constraints wheel clean machine kills
+.PHONY: demo test check bench look docs reference storm format constraints wheel clean machine kills
 
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 PACKAGES = $(shell grep -c '^[a-z]' $(1))
@@ -60,6 +61,9 @@ docs: $(VENV)/.installed-dev  ## the documentation as a site, in site/; a broken
 
 reference: $(VENV)/.installed-dev  ## write the reference pages that are made from the code, and .env.example
 	$(BIN)/python -m mcp_assets_tests.reference
+
+look: $(VENV)/.installed-dev  ## a picture of each page of the Dagster UI, in look/; needs Chromium. LOOK is another folder
+	$(BIN)/python -m mcp_assets_tests.look $(LOOK) $(ARGS)
 
 storm: $(VENV)/.installed-dev  ## 10,000 events under 216 kill -9, then 24 outages; takes an hour and a half
 	$(BIN)/python benchmarks/storm.py --events 10000 --kills 216 --recoveries 11 --cells 24 $(ARGS)

@@ -21,6 +21,7 @@ from mcp_assets.defs.jobs import (
     build_tag_weights_job,
 )
 from mcp_assets.defs.plan import build_plan_job
+from mcp_assets.defs.observations import build_observation_sensor
 from mcp_assets.defs.resources import PlatformResource, platform_of
 from mcp_assets.defs.schedules import (
     build_census_schedule,
@@ -29,7 +30,7 @@ from mcp_assets.defs.schedules import (
     build_tag_weights_schedule,
 )
 from mcp_assets.defs.sensors import build_relationship_sensor, build_sync_sensor, build_vector_index_sensor
-from mcp_assets.defs.sources import external_assets
+from mcp_assets.defs.sources import build_sources
 from mcp_assets.embedding.local import load_model
 from mcp_assets.settings import Settings, load_settings
 
@@ -47,7 +48,7 @@ def build_defs(
     census = build_census_job()
     clean_up = build_clean_up_job(settings)
     return dg.Definitions(
-        assets=[*external_assets(settings), build_index_assets(settings), build_census_asset(settings)],
+        assets=[build_sources(settings), build_index_assets(settings), build_census_asset(settings)],
         asset_checks=[build_checks()],
         jobs=[
             build_index_job(),
@@ -63,16 +64,17 @@ def build_defs(
             clean_up,
         ],
         schedules=[
-            build_tag_weights_schedule(tag_weights),
+            build_tag_weights_schedule(settings, tag_weights),
             build_census_schedule(settings, census),
             build_reconcile_schedule(settings),
             build_clean_up_schedule(settings, clean_up),
         ],
         sensors=[
-            build_vector_index_sensor(),
-            build_relationship_sensor(),
-            build_sync_sensor(),
-            *(build_alert_sensors() if settings.alert_webhook else ()),
+            build_vector_index_sensor(settings),
+            build_relationship_sensor(settings),
+            build_sync_sensor(settings),
+            build_observation_sensor(settings),
+            *(build_alert_sensors(settings) if settings.alert_webhook else ()),
         ],
         resources={"platform": PlatformResource(), **(resource_overrides or {})},
         executor=executor,

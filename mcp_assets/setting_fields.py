@@ -359,20 +359,45 @@ class SettingFields(BaseSettings):
         validation_alias="MCP_ASSETS_CLEAN_UP_CRON",
         description="When old runs are deleted, as cron has it, UTC.",
     )
+    tag_weights_cron: CronSchedule = Field(
+        default="17 3 * * *",
+        validation_alias="MCP_ASSETS_TAG_WEIGHTS_CRON",
+        description="When the weights of tags are counted anew, as cron has it, UTC.",
+    )
+    observe_every_s: PositiveInt = Field(
+        default=300,
+        validation_alias="MCP_ASSETS_OBSERVE_EVERY_S",
+        description="Seconds between two looks at source tables and streams, whose figures Dagster plots.",
+    )
     keep_runs_days: PositiveFloat = Field(
         default=30.0,
         validation_alias="MCP_ASSETS_KEEP_RUNS_DAYS",
-        description="Days after which a finished run is deleted, with its events.",
+        description="Days after which a finished run is deleted, with its events; so are observations of sources.",
     )
     alert_webhook: WebhookUrl = Field(
         default=None,
         validation_alias="MCP_ASSETS_ALERT_WEBHOOK",
         description="Address to which failed runs and checks are posted, as Slack takes them; docs/how-to/alerts.md.",
     )
+    alert_warnings: bool = Field(
+        default=True,
+        validation_alias="MCP_ASSETS_ALERT_WARNINGS",
+        description="Post checks that only warn, too; the post says which is a warning and which an error.",
+    )
+    alert_every_s: PositiveInt = Field(
+        default=15,
+        validation_alias="MCP_ASSETS_ALERT_EVERY_S",
+        description="Seconds between two looks for something to post to that webhook.",
+    )
     dagster_url: HttpUrl = Field(
         default=None,
         validation_alias="MCP_ASSETS_DAGSTER_URL",
         description="Where people reach the Dagster UI; posts to that webhook link to it.",
+    )
+    docs_url: HttpUrl = Field(
+        default=None,
+        validation_alias="MCP_ASSETS_DOCS_URL",
+        description="Where these pages are served, if they are; assets in the Dagster UI link to theirs.",
     )
     state_dir: Path = Field(
         default=Path(".mcp"),

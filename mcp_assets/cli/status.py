@@ -95,6 +95,7 @@ def read_status(platform: "Platform") -> Status:
     from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
     from mcp_assets.sync.requests.full_sync_requests import sensor_age_s
     from mcp_assets.sync.views.pending import Pending, pending
+    from mcp_assets.sync.views.totals import edges_about
 
     ui = address_of_ui(platform.settings.state_dir)
     try:
@@ -108,7 +109,7 @@ def read_status(platform: "Platform") -> Status:
             waiting,
             DagsterStatus(ui, sensor_age_s(platform)),
             _types(waiting, _collections(platform)),
-            _edges(platform),
+            edges_about(platform),
             _census(platform),
             _full_sync(platform),
         )
@@ -119,21 +120,16 @@ def read_status(platform: "Platform") -> Status:
 
 def _collections(platform: "Platform") -> dict[str, tuple[str, str, int]]:
     """By entity type, the collection in service: its name, its model and the number of its points."""
-    from mcp_assets.sync.collections.serving import serving_and_foreign
+    from mcp_assets.sync.views.totals import collection_totals
 
-    served, _ = serving_and_foreign(platform)
-    counted = {
-        alias: (
-            target.collection.name,
-            f"{target.profile.name}, {target.profile.dimension} dimensions",
-            platform.qdrant.count(target.collection.name),
-        )
-        for alias, target in served.items()
+    totals = {
+        alias: (total.name, f"{total.model}, {total.dimension} dimensions", total.points)
+        for alias, total in collection_totals(platform).items()
     }
     return {
-        name: counted[entity_type.collection_name]
+        name: totals[entity_type.collection_name]
         for name, entity_type in platform.settings.entity_types.items()
-        if entity_type.collection_name in counted
+        if entity_type.collection_name in totals
     }
 
 
@@ -142,11 +138,6 @@ def _types(waiting: "Pending", collections: Mapping[str, tuple[str, str, int]]) 
         TypeStatus(name, living, dirty, *collections.get(name, ()))
         for name, (living, dirty) in waiting.entities.items()
     ]
-
-
-def _edges(platform: "Platform") -> int:
-    with platform.postgres.transaction() as connection:
-        return platform.relationships.count_about(connection)
 
 
 def _census(platform: "Platform") -> CensusStatus | None:

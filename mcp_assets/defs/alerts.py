@@ -10,15 +10,13 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
-from mcp_assets.defs.keys import CENSUS
+from mcp_assets.defs.asset_checks import check_key
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
+from mcp_assets.settings import Settings
 from mcp_assets.stores.webhook import post
 from mcp_assets.sync.consistency.checks import CHECKS
-
-_EVERY_S = 15
-"""Seconds between two ticks: a person notices no difference, and each costs a query."""
 
 _EVENTS_A_TICK = 200
 """Events that one tick reads. Those behind them are read by the next."""
@@ -30,23 +28,25 @@ _REASON_CHARACTERS = 300
 """Characters of an error that a post has: its first sentences, without the stack."""
 
 
-def build_alert_sensors() -> list[dg.SensorDefinition]:
+def build_alert_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     """The two sensors. They are on by default, because to set the address of the webhook means to want them."""
 
     @dg.sensor(
         name="run_failure_alert_sensor",
-        minimum_interval_seconds=_EVERY_S,
+        minimum_interval_seconds=settings.alert_every_s,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Posts to the webhook in MCP_ASSETS_ALERT_WEBHOOK which runs have failed, and why.",
+        description="Posts to the webhook in MCP_ASSETS_ALERT_WEBHOOK which runs have failed, and why. Starts no run.",
     )
     def run_failure_alert_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SkipReason:
         return _alert_of_runs(context, platform.get())
 
     @dg.sensor(
         name="check_alert_sensor",
-        minimum_interval_seconds=_EVERY_S,
+        minimum_interval_seconds=settings.alert_every_s,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Posts to the webhook in MCP_ASSETS_ALERT_WEBHOOK which asset checks begin or cease to fail.",
+        description="Posts to the webhook in MCP_ASSETS_ALERT_WEBHOOK which asset checks begin or cease to fail: "
+        + ("errors, and apart from them warnings" if settings.alert_warnings else "errors alone")
+        + " (MCP_ASSETS_ALERT_WARNINGS). Starts no run.",
     )
     def check_alert_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SkipReason:
         return _alert_of_checks(context, platform.get())
@@ -77,7 +77,7 @@ def _alert_of_runs(context: dg.SensorEvaluationContext, platform: Platform) -> d
     if len(ours) > _NAMED:
         lines.append(f"• and {len(ours) - _NAMED} more")
     if lines:
-        _post(platform, "\n".join([f"mcp_assets: {len(ours)} failed run(s)", *lines]))
+        _post(platform, "\n".join([f"mcp_assets ERROR: {len(ours)} failed run(s)", *lines]))
     context.update_cursor(str(failures[-1].storage_id))
     return dg.SkipReason(f"{len(ours)} failed runs were posted")
 
@@ -116,22 +116,57 @@ def _reason(instance: dg.DagsterInstance, run_id: str) -> str:
     return "see its log"
 
 
+_WORDS = {dg.AssetCheckSeverity.ERROR: "error", dg.AssetCheckSeverity.WARN: "warning"}
+
+
 def _alert_of_checks(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
-    known = set(json.loads(context.cursor)) if context.cursor is not None else set()
+    # By check, the word of the severity with which it fails, as it was posted last.
+    known: dict[str, str] = json.loads(context.cursor) if context.cursor is not None else {}
     last = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(
-        [dg.AssetCheckKey(CENSUS, name) for name in CHECKS]
+        [check_key(name) for name in CHECKS]
     )
     evaluations = [evaluation for record in last.values() if (evaluation := _evaluation(record)) is not None]
-    began = [one for one in evaluations if not one.passed and one.check_name not in known]
-    ceased = [one for one in evaluations if one.passed and one.check_name in known]
-    if not began and not ceased:
+    failing = dict(known)
+    lines: dict[str, list[str]] = {"error": [], "warning": [], "mended": []}
+    for one in evaluations:
+        word = None if one.passed else _WORDS[one.severity]
+        if word == "warning" and not platform.settings.alert_warnings:
+            # A check that was an error and only warns now is no error any more.
+            word = None
+        if word == known.get(one.check_name):
+            continue
+        if word is None:
+            lines["mended"].append(one.check_name)
+            del failing[one.check_name]
+        else:
+            lines[word].append(f"{one.check_name}: {one.description}")
+            failing[one.check_name] = word
+    if not any(lines.values()):
         return dg.SkipReason(f"{len(known)} checks fail, as before")
-    lines = [f"• {one.check_name} fails ({one.severity.value.lower()}): {one.description}" for one in began]
-    lines += [f"• {one.check_name} passes again" for one in ceased]
-    _post(platform, "\n".join(["mcp_assets: checks", *lines]))
-    failing = (known | {one.check_name for one in began}) - {one.check_name for one in ceased}
-    context.update_cursor(json.dumps(sorted(failing)))
-    return dg.SkipReason(f"{len(began)} checks began to fail, {len(ceased)} pass again")
+    _post(
+        platform,
+        "\n".join(
+            [
+                *_paragraph("ERROR", "check fails", "checks fail", lines["error"]),
+                *_paragraph("warning", "check warns", "checks warn", lines["warning"]),
+                *_paragraph("mended", "check fails no more", "checks fail no more", lines["mended"]),
+            ]
+        ),
+    )
+    context.update_cursor(json.dumps(failing))
+    return dg.SkipReason(
+        f"posted: {len(lines['error'])} errors and {len(lines['warning'])} warnings that are new, "
+        f"{len(lines['mended'])} checks that fail no more"
+    )
+
+
+def _paragraph(kind: str, one: str, many: str, lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    return [
+        f"mcp_assets {kind}: {len(lines)} {one if len(lines) == 1 else many}",
+        *(f"• {line}" for line in sorted(lines)),
+    ]
 
 
 def _evaluation(record: AssetCheckExecutionRecord) -> dg.AssetCheckEvaluation | None:

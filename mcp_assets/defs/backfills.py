@@ -26,28 +26,35 @@ _REASON = 1_000
 """Characters of an error that an answer shows: enough for its sentence, without a long traceback."""
 
 
-def follow_full_syncs(platform: Platform, instance: dg.DagsterInstance, graph: BaseAssetGraph[Any]) -> None:
+def follow_full_syncs(platform: Platform, instance: dg.DagsterInstance, graph: BaseAssetGraph[Any]) -> list[str]:
     """Start the backfills of full syncs that were asked for, and have those answered that have come to their end.
 
     A full sync that was asked for while another of the same types compares is started once the other one has ended.
+    Returns what was done, in words.
     """
+    done: list[str] = []
     started: set[str] = set()
     for sync in full_sync_requests.unfinished(platform):
         backfill = instance.get_backfill(sync.id)
         if backfill is None and sync.started:
             full_sync_requests.finish(platform, sync, "its backfill is gone from Dagster's storage: ask for it again")
+            done.append(f"full sync {sync.id}: its backfill is gone")
             continue
         if backfill is None and started.intersection(sync.entity_types):
             continue
         if backfill is None:
             instance.add_backfill(_backfill(platform.settings, instance, graph, sync))
             full_sync_requests.started(platform, sync.id)
+            done.append(f"full sync {sync.id} of {', '.join(sync.entity_types)} started")
         elif not sync.started:
             full_sync_requests.started(platform, sync.id)
         elif backfill.status in BULK_ACTION_TERMINAL_STATUSES:
-            full_sync_requests.finish(platform, sync, _failure(instance, backfill))
+            failure = _failure(instance, backfill)
+            full_sync_requests.finish(platform, sync, failure)
+            done.append(f"full sync {sync.id} {'is done' if failure is None else 'failed'}")
             continue
         started.update(sync.entity_types)
+    return done
 
 
 def _backfill(

@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from threading import RLock
 
 import dagster as dg
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 from mcp_assets.defs.keys import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.metadata import edges_metadata, embeddings_metadata, ledger_metadata
-from mcp_assets.defs.partitions import partition_key
+from mcp_assets.defs.partitions import partition_key, shard_of_key
+from mcp_assets.defs.totals import Totals
+from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.sync.index.batch_report import Counts
@@ -35,6 +38,16 @@ def provenance_tags(assets: dg.AssetsDefinition, asset: dg.AssetKey, version: st
     return tags
 
 
+def made(asset: dg.AssetKey) -> dg.MaterializeResult[None]:
+    """The output of an asset whose partitions the run has materialized itself. It logs no materialization of its own.
+
+    Without an output, Dagster skips the steps behind it: the checks of the asset, and the census. An ordinary output
+    would materialize each partition of the run's range once more.
+    """
+    # Dagster logs nothing for an output with this entry, which it puts on outputs whose code has logged for itself.
+    return dg.MaterializeResult(asset_key=asset, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
+
+
 class EventLog:
     """What a run reports to Dagster: after the commit, and merged to one event a partition in `events_every_s`."""
 
@@ -43,6 +56,8 @@ class EventLog:
         self._platform = platform
         self._shards = platform.settings.shards
         self._progress_writer = ProgressWriter(platform, context.run.tags.get("dagster/backfill"))
+        self._totals = Totals(platform)
+        self._answered = self._answered_requests()
         self._pending: dict[str, Counts] = {}
         self._pending_links: dict[str, LinkCounts] = {}
         self._progress: dict[str, Counts] = {}
@@ -134,21 +149,41 @@ class EventLog:
 
     def _materialize(self, key: str, counts: Counts, seconds: float) -> None:
         version = datetime.now(UTC).isoformat(timespec="milliseconds")
-        for asset, metadata in (
-            (ENTITIES, ledger_metadata(counts)),
-            (EMBEDDINGS, embeddings_metadata(counts, seconds)),
-        ):
-            if self.selects(asset):
-                tags = provenance_tags(self._context.assets_def, asset, version)
-                self._context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=metadata, tags=tags))
+        entity_type, shard = shard_of_key(key)
+        for asset in (ENTITIES, EMBEDDINGS):
+            if not self.selects(asset):
+                continue
+            if asset == ENTITIES:
+                metadata = {**self._totals.of_entities(entity_type, shard), **ledger_metadata(counts)}
+            else:
+                figures = embeddings_metadata(counts, seconds, self._new_calls())
+                metadata = {**self._totals.of_embeddings(entity_type), **figures}
+            tags = provenance_tags(self._context.assets_def, asset, version)
+            self._context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=metadata, tags=tags))
 
     def _materialize_links(
         self, key: str, counts: LinkCounts, strengths: Mapping[EdgeType, Sequence[int]] | None = None
     ) -> None:
         tags = provenance_tags(self._context.assets_def, EDGES, datetime.now(UTC).isoformat(timespec="milliseconds"))
-        self._context.log_event(
-            dg.AssetMaterialization(EDGES, partition=key, metadata=edges_metadata(counts, strengths), tags=tags)
-        )
+        metadata = {**self._totals.of_edges(), **edges_metadata(counts, strengths)}
+        self._context.log_event(dg.AssetMaterialization(EDGES, partition=key, metadata=metadata, tags=tags))
+
+    def _new_calls(self) -> int | None:
+        """Requests that the provider has answered since this was last asked; None: the model is local.
+
+        A request carries texts of several partitions, so that only their sum over all materializations is exact.
+        """
+        answered = self._answered_requests()
+        if answered is None or self._answered is None:
+            return None
+        calls, self._answered = answered - self._answered, answered
+        return calls
+
+    def _answered_requests(self) -> int | None:
+        if self._platform.settings.provider != "openai" or not self.selects(EMBEDDINGS):
+            return None
+        embedder = self._platform.embedder
+        return embedder.answered if isinstance(embedder, OpenAICompatibleEmbedder) else None
 
     def _key(self, entity_type: str, shard: int) -> str:
         return partition_key(entity_type, shard, self._shards)

@@ -8,6 +8,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
+from mcp_assets.defs.asset_checks import every_check
 from mcp_assets.defs.keys import (
     CENSUS,
     CENSUS_JOB,
@@ -23,9 +24,10 @@ from mcp_assets.defs.keys import (
     REPAIR_JOB,
     REQUESTS_JOB,
     TAG_WEIGHTS_JOB,
+    key_of,
 )
 from mcp_assets.defs.metadata import drift_table
-from mcp_assets.defs.old_runs import delete_runs
+from mcp_assets.defs.old_runs import delete_observations, delete_runs
 from mcp_assets.defs.request_report import RequestReport, answer_line
 from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.events import MessageKind
@@ -38,15 +40,22 @@ from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.dead_letters import Selection, purge, replay
 from mcp_assets.sync.requests.sync_requests import answer_requests
+from mcp_assets.sync.views.sources import sources_of
+
+
+def _indexed_assets() -> dg.AssetSelection:
+    """The assets of the index without their checks, which judge by a census: the schedule takes one each hour."""
+    return dg.AssetSelection.assets(ENTITIES, EMBEDDINGS, EDGES).without_checks()
 
 
 def build_index_job() -> UnresolvedAssetJobDefinition:
     """All three assets over a range of partitions. The sensor asks for it, and a person may launch it."""
     return dg.define_asset_job(
         INDEX_JOB,
-        selection=dg.AssetSelection.assets(ENTITIES, EMBEDDINGS, EDGES),
+        selection=_indexed_assets(),
         executor_def=dg.in_process_executor,
-        description="Bring ledger, embeddings and edges of the chosen partitions to what the source of truth says.",
+        description="Bring ledger, embeddings and edges of the chosen partitions to what the source of truth says. "
+        "Launched by a person it needs partitions: choose them in the launchpad, or launch a backfill.",
     )
 
 
@@ -54,9 +63,10 @@ def build_relate_job() -> UnresolvedAssetJobDefinition:
     """The same assets, for requests to re-link: `relationship_sensor` asks for it."""
     return dg.define_asset_job(
         RELATE_JOB,
-        selection=dg.AssetSelection.assets(ENTITIES, EMBEDDINGS, EDGES),
+        selection=_indexed_assets(),
         executor_def=dg.in_process_executor,
-        description="Re-link the entities that relationship requests name, and all others that are marked.",
+        description="Re-link the entities that relationship requests name, and all others that are marked. "
+        "`relationship_sensor` asks for it; to link by hand, materialize `relationship_edges`.",
     )
 
 
@@ -92,33 +102,40 @@ def build_census_job() -> UnresolvedAssetJobDefinition:
     """The census of a range of partitions, and then the checks."""
     return dg.define_asset_job(
         CENSUS_JOB,
-        selection=dg.AssetSelection.assets(CENSUS) | dg.AssetSelection.checks_for_assets(CENSUS),
+        selection=dg.AssetSelection.assets(CENSUS) | every_check(),
         executor_def=dg.in_process_executor,
-        description="Compare the stores of the chosen partitions, and check what was found.",
+        description="Compare the stores of the chosen partitions, of all if none is chosen, and evaluate all checks.",
     )
 
 
 def build_checks_job() -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         CHECKS_JOB,
-        selection=dg.AssetSelection.checks_for_assets(CENSUS),
+        selection=every_check(),
         executor_def=dg.in_process_executor,
         description="All checks by themselves; a census is taken only where the last one is old.",
     )
 
 
 class RepairConfig(dg.Config):
-    """What is repaired: all types where `types` is empty. `deep`: all texts and edges are compared, not a sample.
+    """What is repaired, and what may be removed."""
 
-    `allow_mass_delete`: deletions are done however many they are. `foreign`: points that other programs wrote are
-    removed too. `foreign_edges`: so are their rows of `relationships` that lack a living end.
-    """
-
-    types: list[str] = Field(default=[])
-    deep: bool = False
-    allow_mass_delete: bool = False
-    foreign: bool = False
-    foreign_edges: bool = False
+    types: list[str] = Field(default=[], description="Entity types, such as task; all of them if the list is empty.")
+    deep: bool = Field(
+        default=False, description="Compare every text and edge, not only those of a sample. It takes longer."
+    )
+    allow_mass_delete: bool = Field(
+        default=False,
+        description="Delete what is gone from the source tables however much it is. Otherwise it is left, and the run "
+        "fails, if it is more than MCP_ASSETS_MASS_DELETE_SHARE of an entity type.",
+    )
+    foreign: bool = Field(
+        default=False, description="Remove points that other programs wrote into the platform's collections, too."
+    )
+    foreign_edges: bool = Field(
+        default=False,
+        description="Remove rows of the edge table that other programs wrote and that lack a living end, too.",
+    )
 
 
 def build_repair_job() -> dg.JobDefinition:
@@ -155,15 +172,24 @@ def build_repair_job() -> dg.JobDefinition:
     return _job_of(
         mend,
         REPAIR_JOB,
-        "Find what is wrong in the stores and repair exactly that; types, deep, allow_mass_delete, foreign, "
-        "foreign_edges.",
+        "Find what is wrong in the stores and repair exactly that. The run fails if drift is left.",
     )
+
+
+class RequestKind(Enum):
+    """The kinds of messages that are requests."""
+
+    SYNC = MessageKind.SYNC
+    VALIDATE = MessageKind.VALIDATE
 
 
 class RequestsConfig(dg.Config):
     """Which kind of requests a run answers."""
 
-    kind: MessageKind = MessageKind.SYNC
+    kind: RequestKind = Field(
+        default=RequestKind.SYNC,
+        description="SYNC: requests of the subject data.sync.request. VALIDATE: of data.validate.request.",
+    )
 
 
 def build_requests_job() -> dg.JobDefinition:
@@ -174,7 +200,7 @@ def build_requests_job() -> dg.JobDefinition:
         report = RequestReport()
         with (
             embedding_until_interrupted(platform.get()) as opened,
-            closing(answer_requests(opened, config.kind, context.run_id)) as answers,
+            closing(answer_requests(opened, config.kind.value, context.run_id)) as answers,
         ):
             for answer in answers:
                 context.log.info(answer_line(answer))
@@ -200,12 +226,16 @@ class Action(Enum):
 class DeadLettersConfig(dg.Config):
     """Filters of dead letters. An empty filter selects all; a purge without any filter needs `everything`."""
 
-    action: Action = Action.REPLAY
-    ids: list[int] = Field(default_factory=list)
-    entity_type: str = ""
-    stage: str = ""
-    kind: str = ""
-    everything: bool = False
+    action: Action = Field(
+        default=Action.REPLAY, description="REPLAY: process them again. PURGE: delete them, for ever."
+    )
+    ids: list[int] = Field(default=[], description="Ids, as `mcp-assets dlq list` shows them; empty: any.")
+    entity_type: str = Field(default="", description="Entity type, such as task; empty: any.")
+    stage: str = Field(
+        default="", description="Where they failed: intake, request, apply, embed or upsert; empty: any."
+    )
+    kind: str = Field(default="", description="Kind of the error, such as input_too_long; empty: any.")
+    everything: bool = Field(default=False, description="Confirm that a purge without any filter deletes all of them.")
 
 
 def build_dead_letters_job() -> dg.JobDefinition:
@@ -229,7 +259,7 @@ def build_reconcile_job() -> UnresolvedAssetJobDefinition:
     """All three assets of all partitions. `nightly_reconcile` launches it."""
     return dg.define_asset_job(
         RECONCILE_JOB,
-        selection=dg.AssetSelection.assets(ENTITIES, EMBEDDINGS, EDGES),
+        selection=_indexed_assets(),
         executor_def=dg.in_process_executor,
         description="A full sync of everything: what differs from the source tables is brought up to date.",
     )
@@ -242,6 +272,7 @@ def build_clean_up_job(settings: Settings) -> dg.JobDefinition:
     def work(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
         before = datetime.now(UTC) - timedelta(days=settings.keep_runs_days)
         deleted = delete_runs(context.instance, before)
+        observations = delete_observations(context.instance, list(map(key_of, sources_of(settings))), before)
         opened = platform.get()
         forgotten = full_sync_requests.forget_old(opened, settings.keep_runs_days)
         unpublished = outbox.forget_old(opened, settings.results_days)
@@ -251,11 +282,18 @@ def build_clean_up_job(settings: Settings) -> dg.JobDefinition:
                 "(MCP_ASSETS_RESULTS_DAYS) and are deleted: the senders of their requests got no answer"
             )
         context.add_output_metadata(
-            {"runs_deleted": deleted, "full_syncs_forgotten": forgotten, "results_forgotten": unpublished}
+            {
+                "runs_deleted": deleted,
+                "observations_deleted": observations,
+                "full_syncs_forgotten": forgotten,
+                "results_forgotten": unpublished,
+            }
         )
 
     return _job_of(
-        work, CLEAN_UP_JOB, f"Delete finished runs older than {settings.keep_runs_days:g} days, with their events."
+        work,
+        CLEAN_UP_JOB,
+        f"Delete finished runs older than {settings.keep_runs_days:g} days, with their events, and old observations.",
     )
 
 

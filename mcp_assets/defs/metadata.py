@@ -1,11 +1,9 @@
 """Metadata: the figures, tables and plots that a materialization shows in the UI."""
 
-import base64
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from mcp_assets.defs.plots import strengths_png
 from mcp_assets.graph import EdgeType
 from mcp_assets.sync.consistency.checks import CheckOutcome
 from mcp_assets.sync.consistency.drift import Drift, DriftKind
@@ -13,9 +11,12 @@ from mcp_assets.sync.consistency.stored_censuses import Census
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.link.counts import LinkCounts
 
+CHANGES = frozenset({"changed", "deleted", "embedded", "payloads_updated", "added", "removed"})
+"""Figures of materializations that count changes: if all are 0, the run has left the partition as it was."""
+
 
 def ledger_metadata(counts: Counts) -> Mapping[str, int | float]:
-    """Of `entities`: numbers, so that Dagster plots them over time."""
+    """Of `entities`, what a run did in a partition: numbers, so that Dagster plots them over time."""
     changed = counts.embedded + counts.updated + counts.empty
     return {
         "scanned": counts.scanned,
@@ -26,8 +27,12 @@ def ledger_metadata(counts: Counts) -> Mapping[str, int | float]:
     }
 
 
-def embeddings_metadata(counts: Counts, seconds: float) -> Mapping[str, int | float]:
-    """Of `embeddings`; `seconds`: time in which `counts.texts` were embedded and written."""
+def embeddings_metadata(counts: Counts, seconds: float, calls: int | None = None) -> Mapping[str, int | float]:
+    """Of `embeddings`, what a run did; `seconds`: time in which `counts.texts` were embedded and written.
+
+    `calls`: requests that the provider answered; None: the model is local. Calls and tokens have the names that
+    Dagster's integration of OpenAI gives them, so that Dagster's Insights adds them up.
+    """
     entries: dict[str, int | float] = {
         "scanned": counts.scanned,
         "embedded": counts.embedded,
@@ -38,8 +43,10 @@ def embeddings_metadata(counts: Counts, seconds: float) -> Mapping[str, int | fl
         "failed": counts.failed,
         "texts_per_s": round(counts.texts / seconds, 1) if seconds > 0 else 0.0,
     }
+    if calls is not None:
+        entries["openai.calls"] = calls
     if counts.tokens is not None:
-        entries["tokens"] = counts.tokens
+        entries["openai.total_tokens"] = entries["openai.prompt_tokens"] = counts.tokens
     return entries
 
 
@@ -54,9 +61,7 @@ def edges_metadata(
     entries: dict[str, dg.MetadataValue] = {}
     plotted = counts.strengths if strengths is None else strengths
     if plotted:
-        picture = base64.b64encode(strengths_png(plotted)).decode()
-        name = "strengths_of_changes" if strengths is None else "strengths"
-        entries[name] = dg.MetadataValue.md(f"![edges by strength](data:image/png;base64,{picture})")
+        entries["strengths_of_changes" if strengths is None else "strengths"] = strengths_table(plotted)
     if counts.strongest:
         entries["strongest_new_edges"] = dg.MetadataValue.table(
             [
@@ -74,12 +79,38 @@ def edges_metadata(
         )
     if strengths is not None:
         entries["edges"] = dg.MetadataValue.int(sum(sum(bins) for bins in strengths.values()))
+        entries |= {
+            f"edges/{edge_type}": dg.MetadataValue.int(sum(strengths[edge_type])) for edge_type in sorted(strengths)
+        }
     entries["relinked"] = dg.MetadataValue.int(counts.relinked)
     changes = {"added": counts.added, "changed": counts.changed, "removed": counts.removed}
     entries |= {name: dg.MetadataValue.int(by_type.total()) for name, by_type in changes.items()}
     for name, by_type in changes.items():
         entries |= {f"{name}/{edge_type}": dg.MetadataValue.int(by_type[edge_type]) for edge_type in sorted(by_type)}
     return entries
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def strengths_table(strengths: Mapping[EdgeType, Sequence[int]]) -> dg.MetadataValue:
+    """A plot of the edges by strength: for each type a row of bars, one a bin from 0 to 1; a dot is an empty bin.
+
+    Markdown of less than a thousand characters, because the UI hides anything longer, as any picture is, behind a link.
+    """
+    rows = ["| edge type | edges | strength 0 to 1 |", "|---|--:|---|"]
+    for edge_type in EdgeType:
+        bins = strengths.get(edge_type)
+        if bins is not None and any(bins):
+            # No break inside the name, which would make each row two lines high.
+            name = edge_type.value.replace("_", "\N{NO-BREAK SPACE}")
+            rows.append(f"| {name} | {sum(bins)} | `{_bars(bins)}` |")
+    return dg.MetadataValue.md("\n".join(rows))
+
+
+def _bars(bins: Sequence[int]) -> str:
+    most = max(bins)
+    return "".join(_BARS[(count * len(_BARS) - 1) // most] if count else "·" for count in bins)
 
 
 OFFENDERS_SHOWN = 20

@@ -40,12 +40,23 @@ def whole_type(settings: Settings, entity_type: str) -> tuple[str, str]:
     )
 
 
+def every_partition(settings: Settings) -> dict[str, str]:
+    """The tags of a run of all partitions."""
+    keys = partitions_of(settings).get_partition_keys()
+    return {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
+
+
+def shard_of_key(key: str) -> tuple[str, int]:
+    """Entity type and shard of a partition."""
+    entity_type, _, shard = key.rpartition("-")
+    return entity_type, int(shard)
+
+
 def ranges_of(keys: Sequence[str]) -> list[ShardRange]:
     """The partitions of a run as one range a type, in the order in which they were given."""
-    named = [key.rpartition("-") for key in keys]
     return [
-        ShardRange(entity_type, tuple(int(shard) for _, _, shard in group))
-        for entity_type, group in groupby(named, key=lambda parts: parts[0])
+        ShardRange(entity_type, tuple(shard for _, shard in group))
+        for entity_type, group in groupby(map(shard_of_key, keys), key=lambda parts: parts[0])
     ]
 
 

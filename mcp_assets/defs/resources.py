@@ -7,12 +7,31 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 
+from mcp_assets.defs.keys import CENSUS, CENSUS_JOB
+from mcp_assets.defs.partitions import every_partition
 from mcp_assets.platform import Platform, shared_platform
 
 
 class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The process's platform, by the settings in the environment. Tests put their own in its place."""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Give a run of the census that names no partition all of them, before Dagster asks for its partitions.
+
+        Dagster fails such a run before any code of the asset begins, once an asset that it depends on is materialized.
+        """
+        run = context.run
+        if run is None or run.tags.keys() & {PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG}:
+            return
+        if run.job_name == CENSUS_JOB or CENSUS in (run.asset_selection or ()):
+            every = every_partition(self.get().settings)
+            assert context.instance is not None  # noqa: S101  (a run has an instance)
+            # In the storage for the UI, and in the run that the steps are given, whose tags are a dict.
+            context.instance.add_run_tags(run.run_id, every)
+            assert isinstance(run.tags, dict)  # noqa: S101
+            run.tags.update(every)
 
     def get(self) -> Platform:
         return shared_platform()

@@ -1,42 +1,36 @@
 """Schedules: jobs that run at a time of day. All are on from the start; their times are settings."""
 
-from collections.abc import Sequence
-
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mcp_assets.defs.keys import EDGES, EMBEDDINGS, ENTITIES, RECONCILE_JOB
-from mcp_assets.defs.partitions import partitions_of, whole_type
+from mcp_assets.defs.partitions import every_partition
 from mcp_assets.settings import Settings
 
 
-def build_tag_weights_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
+def build_tag_weights_schedule(settings: Settings, job: dg.JobDefinition) -> dg.ScheduleDefinition:
     """Nightly is often enough, because a weight changes with the logarithm of a tag's holders."""
     return dg.ScheduleDefinition(
         name="nightly_tag_weights",
         job=job,
-        cron_schedule="17 3 * * *",
+        cron_schedule=settings.tag_weights_cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Counts the holders of each tag, by which topical edges are weighed, and has entities linked again "
+        "whose tags have another weight. MCP_ASSETS_TAG_WEIGHTS_CRON sets the time.",
     )
 
 
 def build_census_schedule(settings: Settings, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
-    keys: Sequence[str] = partitions_of(settings).get_partition_keys()
-
     @dg.schedule(
         name="hourly_census",
         job=job,
         cron_schedule=settings.census_cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="The census of everything, and the checks.",
+        description="Takes the census of all partitions, and evaluates the checks of all assets by it. "
+        "MCP_ASSETS_CENSUS_CRON sets the time.",
     )
     def hourly_census() -> dg.RunRequest:
-        return dg.RunRequest(
-            tags={
-                "dagster/asset_partition_range_start": keys[0],
-                "dagster/asset_partition_range_end": keys[-1],
-            }
-        )
+        return dg.RunRequest(tags=every_partition(settings))
 
     return hourly_census
 
@@ -49,16 +43,12 @@ def build_reconcile_schedule(settings: Settings) -> dg.ScheduleDefinition:
         job_name=RECONCILE_JOB,
         cron_schedule=settings.reconcile_cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="A full sync of everything each night.",
+        description="A full sync of all partitions, which finds each row that was written without an event. Where "
+        "nothing has changed it is cheap. MCP_ASSETS_RECONCILE_CRON sets the time.",
     )
     def nightly_reconcile() -> dg.RunRequest:
-        types = list(settings.entity_types)
         return dg.RunRequest(
-            tags={
-                "dagster/asset_partition_range_start": whole_type(settings, types[0])[0],
-                "dagster/asset_partition_range_end": whole_type(settings, types[-1])[1],
-                "dagster/max_retries": "2",
-            },
+            tags={**every_partition(settings), "dagster/max_retries": "2"},
             asset_selection=[ENTITIES, EMBEDDINGS, EDGES],
             asset_check_keys=[],
         )
@@ -72,4 +62,6 @@ def build_clean_up_schedule(settings: Settings, job: dg.JobDefinition) -> dg.Sch
         job=job,
         cron_schedule=settings.clean_up_cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Deletes runs and observations older than {settings.keep_runs_days:g} days "
+        "(MCP_ASSETS_KEEP_RUNS_DAYS). MCP_ASSETS_CLEAN_UP_CRON sets the time.",
     )

@@ -1,7 +1,8 @@
 """Sensors: wait on the stream inside the tick, and ask for a drain of each entity type that has pending work."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -9,9 +10,8 @@ from dagster import DagsterRunStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from dagster_warm_launcher import PROMPT_TAG
-from mcp_assets.defs.assets import IndexConfig, Mode
 from mcp_assets.defs.backfills import follow_full_syncs
-from mcp_assets.defs.jobs import RequestsConfig
+from mcp_assets.defs.jobs import RequestKind, RequestsConfig
 from mcp_assets.defs.keys import (
     DRAIN_TAG,
     EDGES,
@@ -19,6 +19,7 @@ from mcp_assets.defs.keys import (
     ENTITIES,
     FULL_SYNC_TAG,
     INDEX_JOB,
+    REASON_TAG,
     RELATE_JOB,
     REQUESTS_JOB,
     REQUESTS_TAG,
@@ -43,7 +44,7 @@ from mcp_assets.sync.inbox.drain_requests import (
     undrained,
     wanted_full_syncs,
 )
-from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.inbox.intake import IntakeReport, intake
 from mcp_assets.sync.index.event_rechecks import Rechecks
 from mcp_assets.sync.index.provider_outage import let_through
 from mcp_assets.sync.index.store_outage import QdrantProbe
@@ -74,7 +75,16 @@ _GATHERING_S = 0.5
 _FORGOTTEN_S = 300.0
 
 
-def build_vector_index_sensor() -> dg.SensorDefinition:
+def waits_in_its_tick(settings: Settings) -> str:
+    """Why a tick of these sensors is so long."""
+    return (
+        f"A tick lasts up to {settings.sensor_tick_s:g} s (MCP_ASSETS_SENSOR_TICK_S), because it waits for messages: "
+        "what comes is taken in at once, and not at the next tick. So a long tick means that there was nothing to do. "
+        "What a tick took in and asked for stands in its cursor, and why a run was asked for in the tags of the run."
+    )
+
+
+def build_vector_index_sensor(settings: Settings) -> dg.SensorDefinition:
     """The sensor that takes in events and asks for runs that index them. It is on by default."""
 
     @dg.sensor(
@@ -82,17 +92,16 @@ def build_vector_index_sensor() -> dg.SensorDefinition:
         job_name=INDEX_JOB,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Takes in events from NATS and asks for one drain for each entity type with pending work.",
+        description="Takes in messages from NATS. Asks for a drain of each entity type with waiting events, and for a "
+        f"full sync of each type that lost events. {waits_in_its_tick(settings)}",
     )
-    def vector_index_sensor(
-        context: dg.SensorEvaluationContext, platform: PlatformResource
-    ) -> dg.SensorResult | dg.SkipReason:
+    def vector_index_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
         return tick(platform.get(), context.instance, _requests)
 
     return vector_index_sensor
 
 
-def build_relationship_sensor() -> dg.SensorDefinition:
+def build_relationship_sensor(settings: Settings) -> dg.SensorDefinition:
     """The sensor that asks for runs that re-link entities, on request or because a linker left marks behind."""
 
     @dg.sensor(
@@ -100,11 +109,10 @@ def build_relationship_sensor() -> dg.SensorDefinition:
         job_name=RELATE_JOB,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Takes in events from NATS and asks for runs where relationship requests or unlinked changes wait.",
+        description="Takes in messages from NATS. Asks for a run where requests to link entities again wait, or where "
+        f"entities are left unlinked by a run that died. {waits_in_its_tick(settings)}",
     )
-    def relationship_sensor(
-        context: dg.SensorEvaluationContext, platform: PlatformResource
-    ) -> dg.SensorResult | dg.SkipReason:
+    def relationship_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
         return tick(platform.get(), context.instance, _relate_requests)
 
     return relationship_sensor
@@ -114,28 +122,29 @@ def tick(
     platform: Platform,
     instance: dg.DagsterInstance,
     look: Callable[[Platform, dg.DagsterInstance], list[dg.RunRequest]],
-) -> dg.SensorResult | dg.SkipReason:
+) -> dg.SensorResult:
     """Take in messages, and the rechecks that are due, until `look` finds runs to ask for, or the tick is over."""
     settings = platform.settings
     deadline = time.monotonic() + settings.sensor_tick_s
     rechecks, sweeper = platform.companion(Rechecks), platform.companion(Sweeper)
-    taken = 0
-    unread: tuple[str, ...] = ()
+    taken = IntakeReport()
     while True:
         sweeper.keep()
         retrying(settings)(rechecks.take_due)
         requests = look(platform, instance)
         if requests:
-            return dg.SensorResult(run_requests=requests)
+            # Beside runs, Dagster shows no text of a tick but its cursor.
+            asked = ", ".join(request.tags[REASON_TAG] for request in requests)
+            return dg.SensorResult(run_requests=requests, cursor=f"{_taken(taken)}; asked for: {asked}")
         left = deadline - time.monotonic()
         if left <= 0:
-            return dg.SkipReason(_skip_reason(platform, taken, unread))
+            return dg.SensorResult(skip_reason=_skip_reason(platform, taken), cursor=_taken(taken))
         wait_s = min(_LOOK_EVERY_S, left)
         gathered_at = None
         while True:
             news = retrying(settings)(intake, platform, wait_s=wait_s)
-            taken += news.accepted + news.rejected
-            unread = news.unread
+            # A stream that could not be read for a moment, and is read again, is not worth a word.
+            taken = replace(taken, unread=()) + news
             now = time.monotonic()
             gathered_at = gathered_at or now + _GATHERING_S
             if news.more and news.accepted:
@@ -147,21 +156,39 @@ def tick(
             wait_s = _STRAGGLERS_S
 
 
-def _skip_reason(platform: Platform, taken: int, unread: Sequence[str]) -> str:
+def _taken(report: IntakeReport) -> str:
+    """What a tick has taken in, in words."""
+    messages = report.accepted + report.rejected
+    if not messages:
+        return "no message taken in"
+    words = f"{messages} message{'s' if messages > 1 else ''} taken in"
+    if report.rejected:
+        words += f", {report.rejected} of them unreadable (see `mcp-assets dlq list`)"
+    return f"{words}; {report.gap}" if report.gap else words
+
+
+def _skip_reason(platform: Platform, taken: IntakeReport) -> str:
     silence = platform.companion(QdrantProbe).silence()
     waits = f"no run is asked for until Qdrant answers: {silence}" if silence else "nothing waits for a run"
-    return "; ".join([f"{taken} messages taken in", waits, *(f"not read: stream {reason}" for reason in unread)])
+    return "; ".join([_taken(taken), waits, *(f"not read: stream {reason}" for reason in taken.unread)])
 
 
 def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """A drain of each type whose requests no run drains, and one drain for marks that no run has processed in time."""
     waiting = pending_types(platform, MessageKind.RELATE)
+    what = "requests to link entities of {} again wait"
     if not waiting:
         age_s = oldest_link_s(platform) or 0.0
         if age_s > _FORGOTTEN_S or (age_s > platform.tuning.defs.marks_left_s and not _linking(instance)):
             waiting = dict.fromkeys(list(platform.settings.entity_types)[:1], age_s)
+            what = "changed entities of any type are left unlinked"
     return [
-        _request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type})
+        _request(
+            platform.settings,
+            entity_type,
+            {DRAIN_TAG: entity_type},
+            f"{what.format(entity_type)}, the oldest for {waiting[entity_type]:.1f} s",
+        )
         for entity_type in _undrained(platform, instance, waiting)
     ]
 
@@ -172,17 +199,25 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
     Both of one type may run at once, so that the type's events do not wait for a full sync that fails again and again.
     """
     # Drains first: while the provider refuses, one run is let through as a try. A full sync may fail before it asks.
-    drained = _undrained(platform, instance, pending_types(platform, MessageKind.ENTITY))
-    synced = _due_full_syncs(platform, instance)
+    waiting = pending_types(platform, MessageKind.ENTITY)
+    drained = _undrained(platform, instance, waiting)
+    lost = wanted_full_syncs(platform)
+    synced = _due_full_syncs(platform, instance, lost)
+    settings = platform.settings
     return [
-        *(_request(platform.settings, entity_type, Mode.FULL, {FULL_SYNC_TAG: entity_type}) for entity_type in synced),
-        *(_request(platform.settings, entity_type, Mode.DRAIN, {DRAIN_TAG: entity_type}) for entity_type in drained),
+        *(
+            _request(settings, name, {FULL_SYNC_TAG: name}, f"events of {name} were lost: {lost[name]}")
+            for name in synced
+        ),
+        *(
+            _request(settings, name, {DRAIN_TAG: name}, f"events of {name} wait, the oldest for {waiting[name]:.1f} s")
+            for name in drained
+        ),
     ]
 
 
-def _due_full_syncs(platform: Platform, instance: dg.DagsterInstance) -> list[str]:
-    """Types that lost events and have no full sync under way, except those whose last full syncs have just failed."""
-    lost = wanted_full_syncs(platform)
+def _due_full_syncs(platform: Platform, instance: dg.DagsterInstance, lost: Collection[str]) -> list[str]:
+    """Those of `lost` that have no full sync under way, except those whose last full syncs have just failed."""
     if not lost:
         return []
     syncing = {run.entity_type for run in unfinished_runs(instance, FULL_SYNC_TAG)}
@@ -251,12 +286,12 @@ def unfinished_runs(instance: dg.DagsterInstance, tag: str) -> Sequence[DrainRun
     ]
 
 
-def _request(settings: Settings, entity_type: str, mode: Mode, tags: dict[str, str]) -> dg.RunRequest:
+def _request(settings: Settings, entity_type: str, tags: Mapping[str, str], reason: str) -> dg.RunRequest:
     first, last = whole_type(settings, entity_type)
     return dg.RunRequest(
-        run_config=dg.RunConfig(ops={"index_entities": IndexConfig(mode=mode)}),
         tags={
             **tags,
+            REASON_TAG: reason,
             PROMPT_TAG: "true",
             "dagster/asset_partition_range_start": first,
             "dagster/asset_partition_range_end": last,
@@ -266,7 +301,7 @@ def _request(settings: Settings, entity_type: str, mode: Mode, tags: dict[str, s
     )
 
 
-def build_sync_sensor() -> dg.SensorDefinition:
+def build_sync_sensor(settings: Settings) -> dg.SensorDefinition:
     """The sensor that asks for runs that answer sync and validate requests. It is on by default."""
 
     @dg.sensor(
@@ -274,22 +309,33 @@ def build_sync_sensor() -> dg.SensorDefinition:
         job_name=REQUESTS_JOB,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Takes in messages from NATS, has requests answered, and starts and follows full syncs.",
+        description="Takes in messages from NATS. Asks for runs that answer sync and validate requests, and starts and "
+        f"follows full syncs. {waits_in_its_tick(settings)}",
     )
-    def sync_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
+    def sync_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
         repository = context.repository_def
         if repository is None:
             raise dg.DagsterInvariantViolationError("sync_sensor needs the repository that contains it")
         graph = repository.asset_graph
 
+        followed: list[str] = []
+
         def look(opened: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
             full_sync_requests.sensor_lives(opened)
-            follow_full_syncs(opened, instance, graph)
+            followed.extend(follow_full_syncs(opened, instance, graph))
             answer_relinked(opened)
             announce_dead_letters(opened)
             return _request_runs(opened, instance)
 
-        return tick(platform.get(), context.instance, look)
+        done = tick(platform.get(), context.instance, look)
+        if not followed:
+            return done
+        words = "; ".join(followed)
+        return dg.SensorResult(
+            run_requests=done.run_requests,
+            skip_reason=f"{words}; {done.skip_reason.skip_message}" if done.skip_reason is not None else None,
+            cursor=f"{words}; {done.cursor}",
+        )
 
     return sync_sensor
 
@@ -302,8 +348,8 @@ def _request_runs(platform: Platform, instance: dg.DagsterInstance) -> list[dg.R
     free = undrained(kinds, unfinished_runs(instance, REQUESTS_TAG), heartbeats(platform), platform.tuning.inbox)
     return [
         dg.RunRequest(
-            run_config=dg.RunConfig(ops={"answer": RequestsConfig(kind=kinds[name])}),
-            tags={REQUESTS_TAG: name, PROMPT_TAG: "true"},
+            run_config=dg.RunConfig(ops={"answer": RequestsConfig(kind=RequestKind(kinds[name]))}),
+            tags={REQUESTS_TAG: name, REASON_TAG: f"{kinds[name].value} requests wait", PROMPT_TAG: "true"},
         )
         for name in free
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from threading import Event
+from threading import Event, Lock
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -113,6 +113,9 @@ class EmbeddingRequests:
         self._retry_delay_s = retry_delay_s
         self._timeout_s = timeout_s
         self._closed = closed
+        self._counting = Lock()
+        self.answered = 0
+        """Requests that the server has answered with vectors so far."""
         self._retrying = Retrying(
             stop=stop_after_attempt(attempts),
             retry=retry_if_exception(is_transient),
@@ -169,6 +172,8 @@ class EmbeddingRequests:
                     f"{self.server} gave an answer of which no use can be made: {self._scrubbed(str(error))}",
                 )
             )
+        with self._counting:
+            self.answered += 1
         return RequestAnswer([self._checked(embedding) for embedding in embeddings], tokens)
 
     def _send(self, inputs: list[str]) -> Callable[[], CreateEmbeddingResponse]:

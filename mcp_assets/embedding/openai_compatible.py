@@ -88,6 +88,11 @@ class OpenAICompatibleEmbedder:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.profile.name!r}, {self._requests.server!r})"
 
+    @property
+    def answered(self) -> int:
+        """Requests that the provider has answered with vectors so far."""
+        return self._requests.answered
+
     def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
         refusals = [refusal_before_sending(text) for text in texts]
         to_send = [text for text, refusal in zip(texts, refusals, strict=True) if refusal is None]

@@ -11,7 +11,7 @@ EDGE_COLOURS: Mapping[EdgeType, str] = {
     EdgeType.CONCEPTUAL_HIERARCHY: "#d62728",
     EdgeType.CROSS_REFERENCE: "#9467bd",
 }
-"""The first five of matplotlib's colours for categories: far apart in hue, legible on a light and on a dark ground."""
+"""Far apart in hue, legible on a light and on a dark ground."""
 
 OTHER_COLOUR = "#7f7f7f"
 """The grey of the same colours, for edge types that other programs write."""

@@ -1,7 +1,6 @@
 """The HTML page in Chromium: it draws, opens with the entity of its address, and reports no error."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from urllib.parse import quote
@@ -11,8 +10,8 @@ import pytest
 from mcp_assets.entities.entity_url import EntityUrl
 from mcp_assets.sync.views.graph import ExportedEdge
 from mcp_assets.sync.views.html_page import html_page_of
+from mcp_assets_tests.look.browser import CHROMIUM
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><script>document.title = 'broken into'</script><img src=x onerror=alert(1)>"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

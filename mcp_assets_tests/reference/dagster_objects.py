@@ -24,7 +24,11 @@ def page() -> str:
         _table(
             ("asset", "partitions", "what it is"),
             (
-                (node.key.to_user_string(), "type and shard" if node.partitions_def else "", node.description)
+                (
+                    node.key.to_user_string(),
+                    "type and shard" if node.partitions_def else "",
+                    (node.description or "").partition("\n\n")[0],
+                )
                 for node in graph.asset_nodes
             ),
         ),

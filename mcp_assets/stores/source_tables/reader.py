@@ -13,6 +13,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import fetch_rows
 from mcp_assets.stores.source_tables import full_sync_diff, slot_comparison
 from mcp_assets.stores.source_tables.database import SourceDatabase
+from mcp_assets.stores.source_tables.figures import TableFigures, read_figures
 from mcp_assets.stores.source_tables.ids import BEGINNING, MOST_FAULTS, IdFaults
 from mcp_assets.stores.source_tables.mapping_sql import ComparedSlots, MappedTable
 from mcp_assets.stores.source_tables.rows import RowHash, SourceRow, read_metadata
@@ -278,6 +279,15 @@ class SourceReader:
             with connection.cursor() as cursor, cursor.copy("COPY census_source FROM STDIN") as writer:
                 for row in theirs:
                     writer.write_row(row)
+
+    def figures(self, connection: Connection) -> TableFigures:
+        """How many rows the table has, when the newest was updated, and which columns.
+
+        Raises:
+            StoreRefused, StoreUnavailable: as `read`.
+        """
+        with self._table.reading(connection) as reading:
+            return read_figures(self._table, reading)
 
     @property
     def hash_expression(self) -> sql.Composable:

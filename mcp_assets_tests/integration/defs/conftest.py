@@ -21,6 +21,7 @@ from dagster_graphql.schema import create_schema
 
 from mcp_assets.cli.load_entities import load, parse_records
 from mcp_assets.definitions import build_defs
+from mcp_assets.defs.keys import DRAIN_TAG
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.platform import Platform
 
@@ -99,13 +100,19 @@ class Ran:
 
 @pytest.fixture
 def run(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Callable[..., Ran]:
-    """Executes the job `index` over a range of partitions, as a launch from the UI does."""
+    """Executes the job `index` over a range of partitions, as the UI launches it, or with `drain` as a sensor does."""
 
-    def execute(first: str, last: str, *, assets: Sequence[str] = ASSETS, **config: Any) -> Ran:
-        result = definitions.resolve_job_def("index").execute_in_process(
+    def execute(first: str, last: str, *, assets: Sequence[str] = ASSETS, drain: bool = False, **config: Any) -> Ran:
+        job = definitions.resolve_job_def("index").get_subset(
+            asset_selection={dg.AssetKey(asset) for asset in assets}, asset_check_selection=set()
+        )
+        result = job.execute_in_process(
             instance=instance,
-            asset_selection=[dg.AssetKey(asset) for asset in assets],
-            tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last,
+                **({DRAIN_TAG: first.rpartition("-")[0]} if drain else {}),
+            },
             run_config={"ops": {"index_entities": {"config": config}}},
             raise_on_error=False,
         )

@@ -12,7 +12,7 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteRepos
 from pydantic import SecretStr
 
 from mcp_assets.definitions import build_defs
-from mcp_assets.defs.keys import CENSUS
+from mcp_assets.defs.asset_checks import check_key
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets_tests.integration.defs.conftest import CODE_LOCATION, resource_of
@@ -88,11 +88,22 @@ def failing() -> None:
     fails()
 
 
-def judge(instance: dg.DagsterInstance, *, passed: bool) -> None:
-    """An evaluation of the check `no_missing_vectors` in the event log."""
+def judge(
+    instance: dg.DagsterInstance,
+    *,
+    passed: bool,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    name: str = "no_missing_vectors",
+) -> None:
+    """An evaluation of a check in the event log."""
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
-            asset_key=CENSUS, check_name="no_missing_vectors", passed=passed, metadata={}, description="3 lack a vector"
+            asset_key=check_key(name).asset_key,
+            check_name=name,
+            passed=passed,
+            metadata={},
+            severity=severity,
+            description="3 lack a vector",
         )
     )
 
@@ -174,13 +185,49 @@ def test_a_check_is_posted_when_it_begins_to_fail_and_when_it_passes_again(
         judge(instance, passed=True)
         assert tick() == "0 checks fail, as before"
         judge(instance, passed=False)
-        assert tick() == "1 checks began to fail, 0 pass again"
+        assert tick().startswith("posted: 1 errors and 0 warnings")
         judge(instance, passed=False)
         assert tick() == "1 checks fail, as before"
         judge(instance, passed=True)
-        assert tick() == "0 checks began to fail, 1 pass again"
+        assert tick().startswith("posted: 0 errors and 0 warnings")
         assert tick() == "0 checks fail, as before"
     assert webhook.texts == [
-        "mcp_assets: checks\n• no_missing_vectors fails (error): 3 lack a vector",
-        "mcp_assets: checks\n• no_missing_vectors passes again",
+        "mcp_assets ERROR: 1 check fails\n• no_missing_vectors: 3 lack a vector",
+        "mcp_assets mended: 1 check fails no more\n• no_missing_vectors",
+    ]
+
+
+def test_a_warning_is_posted_as_one_and_again_when_it_becomes_an_error(platform: Platform, webhook: Webhook) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = ticks_of("check_alert_sensor", platform, instance)
+        judge(instance, passed=False, severity=dg.AssetCheckSeverity.WARN, name="no_dead_letters")
+        judge(instance, passed=False, name="no_missing_vectors")
+        tick()
+        judge(instance, passed=False, name="no_dead_letters")
+        tick()
+        judge(instance, passed=False, severity=dg.AssetCheckSeverity.WARN, name="no_dead_letters")
+        tick()
+    assert webhook.texts == [
+        "mcp_assets ERROR: 1 check fails\n• no_missing_vectors: 3 lack a vector\n"
+        "mcp_assets warning: 1 check warns\n• no_dead_letters: 3 lack a vector",
+        "mcp_assets ERROR: 1 check fails\n• no_dead_letters: 3 lack a vector",
+        "mcp_assets warning: 1 check warns\n• no_dead_letters: 3 lack a vector",
+    ]
+
+
+def test_warnings_are_not_posted_where_the_settings_want_errors_alone(
+    make_platform: Callable[..., Platform], webhook: Webhook
+) -> None:
+    platform = make_platform(alert_webhook=SecretStr(webhook.url), alert_warnings=False)
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = ticks_of("check_alert_sensor", platform, instance)
+        judge(instance, passed=False, severity=dg.AssetCheckSeverity.WARN)
+        assert tick() == "0 checks fail, as before"
+        judge(instance, passed=False)
+        tick()
+        judge(instance, passed=False, severity=dg.AssetCheckSeverity.WARN)
+        tick()
+    assert webhook.texts == [
+        "mcp_assets ERROR: 1 check fails\n• no_missing_vectors: 3 lack a vector",
+        "mcp_assets mended: 1 check fails no more\n• no_missing_vectors",
     ]

@@ -9,9 +9,11 @@ from pydantic import SecretStr
 from qdrant_client import models
 
 from mcp_assets.definitions import build_defs
+from mcp_assets.defs.asset_checks import check_key
 from mcp_assets.defs.keys import CENSUS
 from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.checks import CHECKS, evaluate
+from mcp_assets.sync.consistency.drift import Severity
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets_tests.hashing import TASKS, HashEmbedder, fill, qdrant, sync, task_point
 from mcp_assets_tests.integration.defs.conftest import resource_of
@@ -44,7 +46,7 @@ def run(
 ) -> dg.ExecuteInProcessResult:
     definition = build_defs(platform.settings, {"platform": resource_of(platform)}).resolve_job_def(job)
     if checks is not None:
-        definition = definition.get_subset(asset_check_selection={dg.AssetCheckKey(CENSUS, name) for name in checks})
+        definition = definition.get_subset(asset_check_selection=set(map(check_key, checks)))
     return definition.execute_in_process(instance=instance, run_config=config or {}, tags=tags, raise_on_error=False)
 
 
@@ -86,12 +88,20 @@ def test_a_census_run_materializes_each_partition_with_counts_and_runs_every_che
 def test_a_census_without_a_partition_is_one_of_all_and_runs_the_checks(
     world: Platform, instance: dg.DagsterInstance
 ) -> None:
+    for asset in ("entities", "embeddings", "relationship_edges"):
+        # Dagster reads versions of partitioned assets that were materialized, and for that wants a partition.
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition="task-00"))
     result = run(world, instance, "census")
     assert result.success
     assert instance.get_materialized_partitions(CENSUS) == {
         f"{entity_type}-{shard:02}" for entity_type in ("task", "page", "memory") for shard in range(2)
     }
     assert {name: one.passed for name, one in evaluated(result).items()} == dict.fromkeys(CHECKS, True)
+
+
+def test_a_census_of_one_partition_is_of_that_one(world: Platform, instance: dg.DagsterInstance) -> None:
+    assert run(world, instance, "census", tags={"dagster/partition": "page-01"}).success
+    assert instance.get_materialized_partitions(CENSUS) == {"page-01"}
 
 
 @pytest.mark.parametrize("job", ["index", "relate"])
@@ -102,8 +112,42 @@ def test_an_index_without_a_partition_ends_with_one_sentence_and_does_nothing(
     assert not result.success
     (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     assert failure.user_failure_data is not None
-    assert "names no partition: choose some" in (failure.user_failure_data.description or "")
+    assert "names no partition, so that there is nothing to do: choose some" in (
+        failure.user_failure_data.description or ""
+    )
     assert not instance.get_materialized_partitions(dg.AssetKey("entities"))
+
+
+def test_a_dead_letter_of_an_entity_is_an_error_where_one_of_a_message_is_a_warning(world: Platform) -> None:
+    world.nats.publish([("mcp.task.updated", b"not json")])
+    while intake(world, wait_s=0.2).more:
+        pass
+    assert evaluate(world, "no_dead_letters").severity is Severity.WARNING
+    with world.postgres.transaction() as connection:
+        connection.execute(
+            "INSERT INTO mcp_assets.dead_letters (stage, entity_type, entity_id, raw, error_kind, error)"
+            " VALUES ('embed', 'task', '1', '', 'input_refused', 'no')"
+        )
+    assert evaluate(world, "no_dead_letters").severity is Severity.ERROR
+
+
+def test_checks_that_follow_a_materialization_judge_what_it_has_made(
+    world: Platform, instance: dg.DagsterInstance
+) -> None:
+    with qdrant(world) as client:
+        client.delete(TASKS, models.PointIdsList(points=[task_point(1)]), wait=True)
+    assert not evaluated(run(world, instance, "census"))["no_missing_vectors"].passed
+    with world.postgres.transaction() as connection:
+        # A change, which the run embeds, and with it all that the census has found in this partition.
+        connection.execute("UPDATE tasks SET title = 'changed' WHERE id = 't1'")
+    tags = {"dagster/asset_partition_range_start": "task-00", "dagster/asset_partition_range_end": "task-01"}
+    job = build_defs(world.settings, {"platform": resource_of(world)}).resolve_implicit_global_asset_job_def()
+    made = job.get_subset(
+        asset_selection={dg.AssetKey("entities"), dg.AssetKey("embeddings")},
+        asset_check_selection={check_key("no_missing_vectors")},
+    ).execute_in_process(instance=instance, tags=tags)
+    check = evaluated(made)["no_missing_vectors"]
+    assert check.passed, check.description
 
 
 def test_a_check_by_itself_takes_a_census_where_there_is_none_and_says_how_old_what_it_says_is(
@@ -189,7 +233,9 @@ def test_the_checks_of_intake_and_dead_letters_report_what_waits_and_what_was_gi
         connection.execute("INSERT INTO mcp_assets.wanted_full_syncs (entity_type, reason) VALUES ('task', 'a gap')")
     found = evaluated(run(world, instance, "checks", checks=["no_dead_letters", "intake_is_current"]))
     assert not found["no_dead_letters"].passed
+    assert found["no_dead_letters"].severity is dg.AssetCheckSeverity.WARN
     assert found["no_dead_letters"].metadata["count"].value == 1
+    assert found["no_dead_letters"].metadata["docs"].value == "docs/how-to/failed-checks.md"
     assert not found["intake_is_current"].passed
     assert "events of task were lost" in (found["intake_is_current"].description or "")
     sync(world)

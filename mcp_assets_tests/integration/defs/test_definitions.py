@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 import mcp_assets
 from mcp_assets.definitions import build_defs
@@ -58,7 +59,7 @@ def test_the_asset_graph_is_this(bare_environment: None) -> None:
     source = {
         "deps": [],
         "kinds": ["postgres", "table"],
-        "owners": [],
+        "owners": ["team:mcp-assets"],
         "code_version": None,
         "partitioned": False,
         "executable": False,
@@ -102,6 +103,69 @@ def test_the_asset_graph_is_this(bare_environment: None) -> None:
         "source/wiki_pages": source,
     }
     assert all(graph.get(key).description for key in graph.get_all_asset_keys())
+    assert {graph.get(key).group_name for key in graph.get_all_asset_keys()} == {"mcp"}, "one group opens unfolded"
+    assert {key.to_user_string() for key in graph.observable_asset_keys} == {name for name in told if "/" in name}
+
+
+def test_everything_that_a_person_may_launch_or_switch_says_what_it_is_for(bare_environment: None) -> None:
+    settings = unset().model_copy(update={"alert_webhook": SecretStr("https://hooks.example.com/a")})
+    repository = build_defs(settings).get_repository_def()
+    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    said = {one.name: one.description for one in jobs}
+    said |= {one.name: one.description for one in repository.schedule_defs}
+    said |= {one.name: one.description for one in repository.sensor_defs}
+    assert [name for name, words in said.items() if not words] == []
+    waiting = [one for one in repository.sensor_defs if one.minimum_interval_seconds == 1]
+    assert {one.name for one in waiting} == {"vector_index_sensor", "relationship_sensor", "sync_sensor"}
+    for one in waiting:
+        assert "A tick lasts up to 50 s" in (one.description or "")
+    without = [
+        f"{op.name}.{name}"
+        for job in jobs
+        for op in job.nodes
+        if op.definition.config_schema is not None
+        for name, field in getattr(op.definition.config_schema.config_type, "fields", {}).items()
+        if not field.description
+    ]
+    assert without == []
+
+
+def test_the_time_of_each_schedule_and_of_each_sensor_is_a_setting(bare_environment: None) -> None:
+    cron = {
+        "tag_weights_cron": "1 1 * * *", "census_cron": "2 2 * * *", "reconcile_cron": "3 3 * * *",
+        "clean_up_cron": "4 4 * * *",
+    }  # fmt: skip
+    seconds = {"observe_every_s": 77, "alert_every_s": 78, "sensor_tick_s": 79.0}
+    webhook = SecretStr("https://hooks.example.com/a")
+    definitions = build_defs(unset().model_copy(update={**cron, **seconds, "alert_webhook": webhook}))
+    repository = definitions.get_repository_def()
+    assert {one.cron_schedule for one in repository.schedule_defs} == set(cron.values())
+    assert {one.minimum_interval_seconds for one in repository.sensor_defs} == {1, 77, 78}
+    assert "up to 79 s" in (repository.get_sensor_def("sync_sensor").description or "")
+
+
+def test_each_asset_links_to_its_page_of_the_documentation(bare_environment: None) -> None:
+    graph = build_defs(unset()).resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        path = graph.get(key).metadata["docs"]
+        assert (CHECKOUT / str(path.value)).is_file(), path
+    served = build_defs(unset().model_copy(update={"docs_url": "https://docs.example.com/mcp/"})).resolve_asset_graph()
+    link = served.get(dg.AssetKey("embeddings")).metadata["docs"]
+    assert link == dg.MetadataValue.url("https://docs.example.com/mcp/docs/reference/points/")
+
+
+def test_every_check_stands_on_the_asset_that_it_judges(bare_environment: None) -> None:
+    checks: dict[str, set[str]] = {}
+    for key in build_defs(unset()).resolve_asset_graph().asset_check_keys:
+        checks.setdefault(key.asset_key.to_user_string(), set()).add(key.name)
+    assert checks == {
+        "entities": {"no_dead_letters", "intake_is_current", "ledger_matches_source"},
+        "embeddings": {
+            "no_missing_vectors", "no_stale_vectors", "no_orphan_vectors", "no_duplicate_points", "vectors_are_valid",
+            "no_foreign_points", "collections_match_model", "provider_answers",
+        },
+        "relationship_edges": {"no_orphaned_relationships", "no_dangling_references", "edges_match_rules"},
+    }  # fmt: skip
 
 
 def test_partitions_stand_by_type_and_within_it_by_shard(bare_environment: None) -> None:
@@ -149,7 +213,7 @@ def test_dg_checks_and_lists_the_definitions_without_stack_or_settings(bare_envi
         *("relate", "repair", "requests"),
     ]
     assert [sensor["name"] for sensor in definitions["sensors"]] == [
-        *("relationship_sensor", "sync_sensor", "vector_index_sensor"),
+        *("relationship_sensor", "source_observation_sensor", "sync_sensor", "vector_index_sensor"),
     ]
 
 

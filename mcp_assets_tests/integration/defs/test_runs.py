@@ -130,6 +130,11 @@ def test_a_materialization_reports_the_numbers_of_its_partition(
 
     assert ran.success
     assert ran.metadata["entities", "task-00"] == {
+        "dagster/row_count": len(in_shard) - 1,
+        "dagster/partition_row_count": len(in_shard) - 1,
+        "total/task": len(in_shard) - 1,
+        "total/page": 0,
+        "total/memory": 0,
         "scanned": len(in_shard),
         "changed": 1,
         "unchanged": len(in_shard) - 3,
@@ -138,8 +143,15 @@ def test_a_materialization_reports_the_numbers_of_its_partition(
     }
     told = ran.metadata["embeddings", "task-00"]
     assert told.pop("texts_per_s") > 0
-    assert told.pop("tokens") > 0
+    assert told.pop("openai.total_tokens") == told.pop("openai.prompt_tokens") > 0
+    # Of Dagster's Insights: requests and tokens of the provider. The text that no model takes is asked for once more.
+    assert told.pop("openai.calls") > 0
     assert told == {
+        "dagster/row_count": points(platform),
+        "total/kanban_tasks": points(platform),
+        "collection": "kanban_tasks__stub_16",
+        "model": "stub",
+        "dimension": 16,
         "scanned": len(in_shard),
         "embedded": 1,
         "texts": 1,
@@ -192,7 +204,7 @@ def test_a_drain_materializes_only_the_partitions_it_touched(platform: Platform,
     intake(platform, wait_s=2)
     assert inbox(platform) == 2
 
-    ran = run("task-00", "task-03", mode="DRAIN")
+    ran = run("task-00", "task-03", drain=True)
 
     assert ran.success
     touched = sorted({partition_of("task", "t1"), partition_of("task", "t2")})
@@ -209,7 +221,7 @@ def test_a_drain_materializes_the_partitions_of_types_that_it_took_over_as_its_o
     assert heartbeats(platform) == {}
 
     with ThreadPoolExecutor(1) as beside:
-        running = beside.submit(run, "task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN")
+        running = beside.submit(run, "task-00", "task-03", assets=[*ASSETS, "relationship_edges"], drain=True)
         until(lambda: heartbeats(platform), "the drain lives")
         platform.nats.publish(thin("page", "p1"))
         until(lambda: points(platform, "wiki_pages"), "the page has a point")
@@ -242,12 +254,12 @@ def test_a_run_whose_type_is_drained_by_another_succeeds_and_leaves_the_links_to
         assert alone
         platform.nats.publish(thin("task", "t2"))
         take_in(platform)
-        ran = run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN")
+        ran = run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], drain=True)
         assert ran.success
         assert ran.materialized == []
         assert (inbox(platform), pending_links(platform, up_to=10)) == (1, marks)
 
-    assert run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN").success
+    assert run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], drain=True).success
     assert (inbox(platform), pending_links(platform, up_to=10)) == (0, 0)
 
 
@@ -273,7 +285,7 @@ def test_a_drain_that_is_terminated_ends_canceled_and_lets_go_of_every_type(
     try:
         with ThreadPoolExecutor(1) as beside:
             terminating = beside.submit(terminate)
-            ran = run("task-00", "task-03", mode="DRAIN")
+            ran = run("task-00", "task-03", drain=True)
             terminating.result()
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -306,7 +318,7 @@ def test_a_drain_that_could_not_do_what_it_took_over_fails_by_name_and_has_done_
 
     with ThreadPoolExecutor(1) as later:
         published = later.submit(publish_later)
-        ran = run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], mode="DRAIN")
+        ran = run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"], drain=True)
     published.result()
 
     assert not ran.success

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -14,7 +13,7 @@ from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
 from pydantic import SecretStr
 
-from mcp_assets.defs.keys import DRAIN_TAG, EDGES, EMBEDDINGS, ENTITIES, FULL_SYNC_TAG
+from mcp_assets.defs.keys import DRAIN_TAG, EDGES, EMBEDDINGS, ENTITIES, FULL_SYNC_TAG, REASON_TAG
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
@@ -80,10 +79,6 @@ _EVENTS = {
 }
 
 
-def config_of(request: dg.RunRequest) -> Any:
-    return request.run_config["ops"]["index_entities"]["config"]
-
-
 def types_of(told: SensorExecutionData, tag: str = DRAIN_TAG) -> list[str]:
     """Entity types that runs with `tag` are asked for, in the order of the requests."""
     return [request.tags[tag] for request in told.run_requests or () if tag in request.tags]
@@ -107,7 +102,9 @@ def test_a_tick_asks_once_for_each_type_with_pending_work_over_all_its_shards(pl
         assert request.asset_selection == [ENTITIES, EMBEDDINGS, EDGES]
         assert request.asset_check_keys == []
         assert request.run_key is None
-        assert config_of(request) == {"mode": "DRAIN", "force": False, "allow_mass_delete": False}
+        assert request.run_config == {}
+        assert request.tags[REASON_TAG].startswith(f"events of {entity_type} wait, the oldest for ")
+    assert (told.cursor or "").startswith("102 messages taken in; asked for: events of ")
 
 
 @pytest.mark.timeout(30)
@@ -140,12 +137,14 @@ def test_a_burst_has_its_drains_asked_for_before_all_of_it_is_taken_in(platform:
 def test_a_tick_without_any_message_skips(platform: Platform, tick: Tick) -> None:
     told = tick()
     assert told.run_requests == []
-    assert told.skip_message is not None
+    assert told.skip_message == "no message taken in; nothing waits for a run"
 
 
 def test_rubbish_alone_asks_for_no_run_and_fails_no_tick(platform: Platform, tick: Tick) -> None:
     platform.nats.publish([("mcp.task.created", b"\xff\x00"), ("mcp.widget.created", b"{}"), ("mcp.a.b.deleted", b"")])
-    assert tick().run_requests == []
+    told = tick()
+    assert told.run_requests == []
+    assert (told.skip_message or "").startswith("3 messages taken in, 3 of them unreadable (see `mcp-assets dlq list`)")
     with platform.postgres.transaction() as connection:
         letters = connection.execute("SELECT count(*) FROM mcp_assets.dead_letters").fetchone()
     assert letters == (3,)
@@ -240,7 +239,7 @@ def test_lost_events_give_one_full_sync_a_type_and_their_drains_are_asked_for_be
 ) -> None:
     write("task", {"t0": "read", "t1": "its event is lost"})
     platform.nats.publish(thin("task", "t0"))
-    run("task-00", "task-03", mode="DRAIN")
+    run("task-00", "task-03", drain=True)
     replace_stream(platform)
     platform.nats.publish(thin("task", "t2"))
 
@@ -251,7 +250,7 @@ def test_lost_events_give_one_full_sync_a_type_and_their_drains_are_asked_for_be
     for request in told.run_requests or ():
         if FULL_SYNC_TAG in request.tags:
             entity_type = request.tags[FULL_SYNC_TAG]
-            assert config_of(request) == {"mode": "FULL", "force": False, "allow_mass_delete": False}
+            assert request.run_config == {}
             assert request.tags["dagster/asset_partition_range_start"] == f"{entity_type}-00"
             assert request.tags["dagster/asset_partition_range_end"] == f"{entity_type}-03"
 
@@ -285,7 +284,7 @@ def test_a_full_sync_that_fails_each_time_keeps_no_event_of_its_type_waiting_and
 
     told = tick()
     assert (types_of(told, FULL_SYNC_TAG), types_of(told)) == (["task"], ["task"])
-    assert run("task-00", "task-03", mode="DRAIN").success
+    assert run("task-00", "task-03", drain=True).success
     assert inbox(platform) == []
     assert ledger(platform)["t1"]["content"] == "changed"
     assert not run("task-00", "task-03").success
@@ -301,7 +300,7 @@ def test_a_full_sync_of_some_shards_or_of_one_asset_does_not_count_as_the_one_th
 ) -> None:
     write("task", {"t0": "read"})
     platform.nats.publish(thin("task", "t0"))
-    run("task-00", "task-03", mode="DRAIN")
+    run("task-00", "task-03", drain=True)
     replace_stream(platform)
     platform.nats.publish(thin("task", "t0"))
     assert "task" in types_of(tick(), FULL_SYNC_TAG)
@@ -325,7 +324,7 @@ def test_while_the_provider_refuses_everything_one_run_tries_it_at_a_time_each_a
 
     waits = []
     for _ in range(3):
-        assert not run("task-00", "task-03", mode="DRAIN").success
+        assert not run("task-00", "task-03", drain=True).success
         assert tick().run_requests == []
         (outage,) = provider_outages(platform)
         waits.append((outage.tries, round(outage.next_try_in_s / 60)))
@@ -343,7 +342,7 @@ def test_while_the_provider_refuses_everything_one_run_tries_it_at_a_time_each_a
     assert len(told.provider) == 1
 
     stub.clear_faults()
-    assert run("task-00", "task-03", mode="DRAIN").success
+    assert run("task-00", "task-03", drain=True).success
     assert evaluate(platform, "provider_answers").passed
     assert pending(platform).provider == []
 

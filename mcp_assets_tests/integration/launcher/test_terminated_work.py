@@ -9,6 +9,7 @@ import pytest
 from dagster import AssetKey, DagsterRunStatus
 
 from dagster_warm_launcher.run_process import RunProcess
+from mcp_assets.defs.keys import DRAIN_TAG
 from mcp_assets.platform import Platform
 from mcp_assets_tests.integration.launcher.conftest import Location
 from mcp_assets_tests.observing import put_tasks, rows, send_looks, take_in
@@ -22,12 +23,11 @@ DEFINITIONS = "from mcp_assets.definitions import defs"
 TASKS = 400
 
 
-def launch(location: Location, mode: str) -> str:
+def launch(location: Location, tags: dict[str, str]) -> str:
     return location.launch(
         "index",
-        tags={"dagster/asset_partition_range_start": "task-00", "dagster/asset_partition_range_end": "task-03"},
+        tags={"dagster/asset_partition_range_start": "task-00", "dagster/asset_partition_range_end": "task-03", **tags},
         asset_selection=frozenset(map(AssetKey, ("entities", "embeddings", "relationship_edges"))),
-        run_config={"ops": {"index_entities": {"config": {"mode": mode}}}},
     )
 
 
@@ -38,10 +38,10 @@ def written(platform: Platform) -> list[Any]:
 # What Dagster 1.13 does inside itself is no failure of these tests.
 @pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated")
 @pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources` is deprecated")
-@pytest.mark.parametrize("mode", ["FULL", "DRAIN"])
+@pytest.mark.parametrize("tags", [{}, {DRAIN_TAG: "task"}], ids=["full sync", "drain"])
 @pytest.mark.usefixtures("environment")
 def test_a_run_that_is_being_canceled_sends_no_request_and_commits_no_row(
-    make_location: MakeLocation, platform: Platform, stub: OpenAIStub, mode: str
+    make_location: MakeLocation, platform: Platform, stub: OpenAIStub, tags: dict[str, str]
 ) -> None:
     location = make_location(DEFINITIONS)
     tasks = {f"t{n:03}": f"Task {n}" for n in range(TASKS)}
@@ -49,7 +49,7 @@ def test_a_run_that_is_being_canceled_sends_no_request_and_commits_no_row(
     send_looks(platform, *tasks)
     take_in(platform)
     stub.add_fault("hang", times=None)
-    run_id = launch(location, mode)
+    run_id = launch(location, tags)
     until(lambda: stub.stats()["requests"] >= 2, "two requests hang")
     run = location.instance.get_run_by_id(run_id)
     assert run is not None

@@ -104,6 +104,10 @@ GROUP BY waiting.entity_type
 SELECT kind, coalesce(entity_type, '') AS entity_type, count(*) AS messages, min(stored_at) AS oldest_at
 FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2
 
+-- name: inbox_of_stream
+-- The number of messages of one stream in the inbox, and when the oldest was stored.
+SELECT count(*) AS messages, min(stored_at) AS oldest_at FROM {schema}.inbox WHERE stream = %(stream)s
+
 -- name: claim_inbox
 -- The oldest messages that no other batch has claimed; the row locks end with the transaction.
 SELECT kind, stream, epoch, seq, entity_id, subject, verb, payload, event_order, attempts, message_id

@@ -124,6 +124,11 @@ SELECT ledger.entity_type, count(*) FILTER (WHERE ledger.deleted_at IS NULL) AS 
        )) AS dirty
 FROM {schema}.entities AS ledger GROUP BY 1 ORDER BY 1
 
+-- name: partition_counts
+-- The number of living entities of each type and shard.
+SELECT entity_type, (slot * %(shards)s) >> 16 AS shard, count(*) AS living
+FROM {schema}.entities WHERE deleted_at IS NULL GROUP BY 1, 2
+
 -- name: insert_failed
 -- Keeps failed entities as dead letters, one an entity: a later failure replaces the earlier one.
 INSERT INTO {schema}.dead_letters AS letter (stage, subject, entity_type, entity_id, raw, error_kind, error)
