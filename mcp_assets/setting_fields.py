@@ -380,9 +380,7 @@ class SettingFields(BaseSettings):
         description="Address to which failed runs and checks are posted, as Slack takes them; docs/how-to/alerts.md.",
     )
     alert_warnings: bool = Field(
-        default=True,
-        validation_alias="MCP_ASSETS_ALERT_WARNINGS",
-        description="Post checks that only warn, too; the post says which is a warning and which an error.",
+        default=True, validation_alias="MCP_ASSETS_ALERT_WARNINGS", description="Post checks that warn, as warnings."
     )
     alert_every_s: PositiveInt = Field(
         default=15,

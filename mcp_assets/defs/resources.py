@@ -59,6 +59,7 @@ def platform_of(given: Mapping[str, Any]) -> PlatformResource:
                     f"({Given.__doc__}): reload the code location, and launch the run again",
                     allow_retries=False,
                 )
+            super().setup_for_execution(context)
 
         def get(self) -> Platform:
             return shared_platform(given)

@@ -78,10 +78,17 @@ def mapped_columns(source: SourceTable) -> dg.TableSchema:
     """The columns that the mapping reads, and what each becomes. Observations have all columns, with their types."""
     uses: dict[str, list[str]] = {}
     for column, use in (
-        (source.id, "the id of the entity"),
+        *(
+            (column, "the id of the entity" if len(source.id_columns) == 1 else "part of the id")
+            for column in source.id_columns
+        ),
         (source.title, "its title"),
         *((column, "text of the entity") for column in source.content),
-        *((column, f"metadata key {key}") for key, column in source.metadata.items()),
+        *(
+            (column, f"metadata key {key}")
+            for key, columns in source.metadata.items()
+            for column in ((columns,) if isinstance(columns, str) else columns)
+        ),
         (source.metadata_json, "a JSON object whose keys become metadata"),
         (source.created_at, "when the row was written"),
         (source.updated_at, "when the row was last changed"),

@@ -41,7 +41,7 @@ def views(url: str) -> Iterator[View]:
     yield View("entities-checks", "/assets/entities?view=checks", "no_dead_letters")
     yield View("embeddings-checks", "/assets/embeddings?view=checks", "no_missing_vectors")
     yield View("a-check", "/assets/entities?view=checks&checkDetail=no_dead_letters", "no_dead_letters", height=1300)
-    yield View("embeddings-plots", "/assets/embeddings?view=plots", "texts", height=1600)
+    yield View("embeddings-plots", "/assets/embeddings", "Description", ("Plots",), "total/kanban_tasks", height=2600)
     yield View("embeddings-partitions", "/assets/embeddings?view=partitions", "task-00", height=1300)
     yield View("embeddings-a-partition", "/assets/embeddings?view=partitions&partition=task-00", "task-00", height=1500)
     yield View(
@@ -51,9 +51,9 @@ def views(url: str) -> Iterator[View]:
         "backfill-dialog", "/assets/embeddings?view=partitions", "task-00", ("Materialize…",), "Launch", height=1000
     )
     yield View("source-table", "/assets/source/tasks", "Description", height=1600)
-    yield View("source-table-plots", "/assets/source/tasks?view=plots", "row_count")
+    yield View("source-table-plots", "/assets/source/tasks", "Description", ("Plots",), "row_count", height=1600)
     yield View("stream", "/assets/nats/MCP_ASSETS", "Description", height=1200)
-    yield View("stream-plots", "/assets/nats/MCP_ASSETS?view=plots", "lag_s", height=1300)
+    yield View("stream-plots", "/assets/nats/MCP_ASSETS", "Description", ("Plots",), "lag_s", height=1600)
     yield View("automation", "/automation", "vector_index_sensor", height=1000)
     for sensor in ("vector_index_sensor", "source_observation_sensor"):
         yield View(f"sensor-{sensor}", f"{_LOCATION}/sensors/{sensor}", "Timestamp", height=1300)
