@@ -24,65 +24,70 @@ _FIGURES = (
 
 def index_specs(settings: Settings) -> list[dg.AssetSpec]:
     """Of `entities`, `embeddings` and `relationship_edges`."""
-    builder, profile = prepared_by(settings.chunks), settings.profile
-    nightly = _fresh_after_each(settings.reconcile_cron)
-    return [
-        dg.AssetSpec(
-            ENTITIES,
-            deps=[key_of(source) for source in sources_of(settings)],
-            skippable=True,
-            description="The ledger: each entity's newest state and its hashes, a row an entity." + _FIGURES,
-            kinds={"postgres"},
-            owners=OWNERS,
-            group_name=GROUP,
-            code_version=builder,
-            tags=stage_tag("ledger"),
-            freshness_policy=nightly,
-            metadata={
-                "dagster/table_name": f"{settings.schema_name}.entities",
-                "dagster/column_schema": LEDGER,
-                **docs_link(settings, "reference/tables"),
-            },
-        ),
-        dg.AssetSpec(
-            EMBEDDINGS,
-            deps=[ENTITIES],
-            skippable=True,
-            description="Every entity as a point in Qdrant, a long one with points for its chunks." + _FIGURES,
-            kinds={"qdrant", settings.provider},
-            owners=OWNERS,
-            group_name=GROUP,
-            code_version=f"{profile.name}-{profile.dimension}/{builder}",
-            tags=stage_tag("vectors"),
-            freshness_policy=nightly,
-            metadata={
-                "model": profile.name,
-                "dimension": profile.dimension,
-                "provider": settings.provider,
-                **_collections(settings),
-                "dagster/column_schema": POINTS,
-                **docs_link(settings, "reference/points"),
-            },
-        ),
-        dg.AssetSpec(
-            EDGES,
-            deps=[ENTITIES, EMBEDDINGS],
-            skippable=True,
-            description="Typed, weighted links from each entity of the partition to others, of any type." + _FIGURES,
-            kinds={"postgres"},
-            owners=OWNERS,
-            group_name=GROUP,
-            code_version=f"{profile.name}-{profile.similarity_threshold}/rules-{RULES_VERSION}",
-            tags=stage_tag("graph"),
-            freshness_policy=nightly,
-            metadata={
-                "dagster/table_name": settings.relationships_table,
-                "dagster/column_schema": EDGE_COLUMNS,
-                "similarity_threshold": profile.similarity_threshold,
-                **docs_link(settings, "reference/edges"),
-            },
-        ),
-    ]
+    shared: dict[str, Any] = {
+        "skippable": True,
+        "owners": OWNERS,
+        "group_name": GROUP,
+        "freshness_policy": _fresh_after_each(settings.reconcile_cron),
+    }
+    return [_entities(settings, shared), _embeddings(settings, shared), _edges(settings, shared)]
+
+
+def _entities(settings: Settings, shared: Mapping[str, Any]) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        ENTITIES,
+        deps=[key_of(source) for source in sources_of(settings)],
+        description="The ledger: each entity's newest state and its hashes, a row an entity." + _FIGURES,
+        kinds={"postgres"},
+        code_version=prepared_by(settings.chunks),
+        tags=stage_tag("ledger"),
+        metadata={
+            "dagster/table_name": f"{settings.schema_name}.entities",
+            "dagster/column_schema": LEDGER,
+            **docs_link(settings, "reference/tables"),
+        },
+        **shared,
+    )
+
+
+def _embeddings(settings: Settings, shared: Mapping[str, Any]) -> dg.AssetSpec:
+    profile = settings.profile
+    return dg.AssetSpec(
+        EMBEDDINGS,
+        deps=[ENTITIES],
+        description="Every entity as a point in Qdrant, a long one with points for its chunks." + _FIGURES,
+        kinds={"qdrant", settings.provider},
+        code_version=f"{profile.name}-{profile.dimension}/{prepared_by(settings.chunks)}",
+        tags=stage_tag("vectors"),
+        metadata={
+            "model": profile.name,
+            "dimension": profile.dimension,
+            "provider": settings.provider,
+            **_collections(settings),
+            "dagster/column_schema": POINTS,
+            **docs_link(settings, "reference/points"),
+        },
+        **shared,
+    )
+
+
+def _edges(settings: Settings, shared: Mapping[str, Any]) -> dg.AssetSpec:
+    profile = settings.profile
+    return dg.AssetSpec(
+        EDGES,
+        deps=[ENTITIES, EMBEDDINGS],
+        description="Typed, weighted links from each entity of the partition to others, of any type." + _FIGURES,
+        kinds={"postgres"},
+        code_version=f"{profile.name}-{profile.similarity_threshold}/rules-{RULES_VERSION}",
+        tags=stage_tag("graph"),
+        metadata={
+            "dagster/table_name": settings.relationships_table,
+            "dagster/column_schema": EDGE_COLUMNS,
+            "similarity_threshold": profile.similarity_threshold,
+            **docs_link(settings, "reference/edges"),
+        },
+        **shared,
+    )
 
 
 def census_spec(settings: Settings) -> dg.AssetSpec:

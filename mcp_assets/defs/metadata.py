@@ -78,7 +78,7 @@ def edges_metadata(
             ]
         )
     if strengths is not None:
-        entries["edges"] = dg.MetadataValue.int(sum(sum(bins) for bins in strengths.values()))
+        entries["dagster/partition_row_count"] = dg.MetadataValue.int(sum(map(sum, strengths.values())))
         entries |= {
             f"edges/{edge_type}": dg.MetadataValue.int(sum(strengths[edge_type])) for edge_type in sorted(strengths)
         }

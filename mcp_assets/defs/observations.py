@@ -33,6 +33,8 @@ def build_observation_sensor(settings: Settings) -> dg.SensorDefinition:
 
     @dg.sensor(
         name="source_observation_sensor",
+        # Their pages name the sensor because of it. It asks for no run of them.
+        target=[key_of(source) for source in sources_of(settings)],
         minimum_interval_seconds=settings.observe_every_s,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Observes source tables and streams: rows, newest update, messages, unread, lag. It starts no run. "

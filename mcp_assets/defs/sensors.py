@@ -133,9 +133,8 @@ def tick(
         retrying(settings)(rechecks.take_due)
         requests = look(platform, instance)
         if requests:
-            # Beside runs, Dagster shows no text of a tick but its cursor.
-            asked = ", ".join(request.tags[REASON_TAG] for request in requests)
-            return dg.SensorResult(run_requests=requests, cursor=f"{_taken(taken)}; asked for: {asked}")
+            # Beside runs, Dagster shows no text of a tick but its cursor, of which it shows few words in a list.
+            return dg.SensorResult(run_requests=requests, cursor=f"{_taken(taken)}; runs: {_asked(requests)}")
         left = deadline - time.monotonic()
         if left <= 0:
             return dg.SensorResult(skip_reason=_skip_reason(platform, taken), cursor=_taken(taken))
@@ -165,6 +164,14 @@ def _taken(report: IntakeReport) -> str:
     if report.rejected:
         words += f", {report.rejected} of them unreadable (see `mcp-assets dlq list`)"
     return f"{words}; {report.gap}" if report.gap else words
+
+
+def _asked(requests: Sequence[dg.RunRequest]) -> str:
+    """For which types, or kinds of requests, runs are asked for."""
+    kinds = {DRAIN_TAG: "{}", FULL_SYNC_TAG: "full sync of {}", REQUESTS_TAG: "{}"}
+    return ", ".join(
+        words.format(request.tags[tag]) for request in requests for tag, words in kinds.items() if tag in request.tags
+    )
 
 
 def _skip_reason(platform: Platform, taken: IntakeReport) -> str:

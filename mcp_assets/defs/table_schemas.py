@@ -75,24 +75,24 @@ EDGES = _schema(
 
 
 def mapped_columns(source: SourceTable) -> dg.TableSchema:
-    """The columns that the mapping reads, and what each becomes. Observations have all columns, with their types."""
-    uses: dict[str, list[str]] = {}
-    for column, use in (
+    """The columns that the mapping reads: in place of its type, which the database knows, what each is read as.
+
+    Observations have all columns of the table, with their types.
+    """
+    uses: dict[str, list[tuple[str, str]]] = {}
+    for column, kind, use in (
+        *((column, "id", "the id of the entity, or a part of it") for column in source.id_columns),
+        (source.title, "title", "the title"),
+        *((column, "text", "text of the entity") for column in source.content),
         *(
-            (column, "the id of the entity" if len(source.id_columns) == 1 else "part of the id")
-            for column in source.id_columns
-        ),
-        (source.title, "its title"),
-        *((column, "text of the entity") for column in source.content),
-        *(
-            (column, f"metadata key {key}")
+            (column, "metadata", f"metadata key {key}")
             for key, columns in source.metadata.items()
             for column in ((columns,) if isinstance(columns, str) else columns)
         ),
-        (source.metadata_json, "a JSON object whose keys become metadata"),
-        (source.created_at, "when the row was written"),
-        (source.updated_at, "when the row was last changed"),
+        (source.metadata_json, "metadata", "a JSON object whose keys become metadata"),
+        (source.created_at, "time", "when the row was written"),
+        (source.updated_at, "time", "when the row was last changed"),
     ):
         if column is not None:
-            uses.setdefault(column, []).append(use)
-    return _schema((column, "any", ", ".join(words)) for column, words in uses.items())
+            uses.setdefault(column, []).append((kind, use))
+    return _schema((column, found[0][0], ", ".join(use for _, use in found)) for column, found in uses.items())
