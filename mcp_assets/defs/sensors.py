@@ -168,7 +168,7 @@ def _taken(report: IntakeReport) -> str:
 
 def _asked(requests: Sequence[dg.RunRequest]) -> str:
     """For which types, or kinds of requests, runs are asked for."""
-    kinds = {DRAIN_TAG: "{}", FULL_SYNC_TAG: "full sync of {}", REQUESTS_TAG: "{}"}
+    kinds = {DRAIN_TAG: "{}", FULL_SYNC_TAG: "full sync of {}", REQUESTS_TAG: "{} requests"}
     return ", ".join(
         words.format(request.tags[tag]) for request in requests for tag, words in kinds.items() if tag in request.tags
     )
