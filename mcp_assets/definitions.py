@@ -20,8 +20,8 @@ from mcp_assets.defs.jobs import (
     build_requests_job,
     build_tag_weights_job,
 )
-from mcp_assets.defs.plan import build_plan_job
 from mcp_assets.defs.observations import build_observation_sensor
+from mcp_assets.defs.plan import build_plan_job
 from mcp_assets.defs.resources import PlatformResource, platform_of
 from mcp_assets.defs.schedules import (
     build_census_schedule,

@@ -383,9 +383,7 @@ class SettingFields(BaseSettings):
         default=True, validation_alias="MCP_ASSETS_ALERT_WARNINGS", description="Post checks that warn, as warnings."
     )
     alert_every_s: PositiveInt = Field(
-        default=15,
-        validation_alias="MCP_ASSETS_ALERT_EVERY_S",
-        description="Seconds between two looks for something to post to that webhook.",
+        default=15, validation_alias="MCP_ASSETS_ALERT_EVERY_S", description="Seconds between two looks for alerts."
     )
     dagster_url: HttpUrl = Field(
         default=None,
@@ -393,9 +391,7 @@ class SettingFields(BaseSettings):
         description="Where people reach the Dagster UI; posts to that webhook link to it.",
     )
     docs_url: HttpUrl = Field(
-        default=None,
-        validation_alias="MCP_ASSETS_DOCS_URL",
-        description="Where these pages are served, if they are; assets in the Dagster UI link to theirs.",
+        default=None, validation_alias="MCP_ASSETS_DOCS_URL", description="The site of these pages; the UI links to it."
     )
     state_dir: Path = Field(
         default=Path(".mcp"),

@@ -33,7 +33,7 @@ class IndexConfig(dg.Config):
     force: bool = Field(
         default=False,
         description="Embed and link every entity of the partitions again, also those that have not changed. "
-        "With a paid provider this costs as much as the first time.",
+        "With a paid provider this costs as much as the first time; the job `plan` says how much.",
     )
     allow_mass_delete: bool = Field(
         default=False,
