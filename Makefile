@@ -57,7 +57,7 @@ bench: $(VENV)/.installed-dev  ## every benchmark, a JSON line each; takes most 
 	$(BIN)/python benchmarks/resync.py
 
 docs: $(VENV)/.installed-dev  ## the documentation as a site, in site/; a broken link fails
-	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build
 
 reference: $(VENV)/.installed-dev  ## write the reference pages that are made from the code, and .env.example
 	$(BIN)/python -m mcp_assets_tests.reference
