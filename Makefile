@@ -14,7 +14,7 @@ PACKAGES = $(shell grep -c '^[a-z]' $(1))
 $(VENV)/.installed: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; found = sys.version_info[:2]; (3, 11) <= found <= (3, 12) or sys.exit(\
 		"mcp_assets needs Python 3.11 or 3.12, and this is %d.%d: name another one, as in make demo PYTHON=python3.11" % found)'
-	@echo "Installing $(call PACKAGES,constraints.txt) packages into $(VENV): about 250 MB to download, 750 MB on disk."
+	@echo "Installing $(call PACKAGES,constraints.txt) packages into $(VENV): about 240 MB to download, 900 MB on disk."
 	@echo "That takes one to three minutes, and longer on a slow line. The next call starts at once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes --requirement constraints.txt
