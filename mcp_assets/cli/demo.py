@@ -80,12 +80,19 @@ def demo(
 
 def _refuse_own_stores(settings: "Settings") -> None:
     """Raises SettingsError: the sample would be written into tables, streams or collections that are in use."""
+    from mcp_assets.embedded import stack
     from mcp_assets.entities.registry import SOURCE_PRESETS
     from mcp_assets.setting_errors import SettingsError
     from mcp_assets.settings import variable_of
 
-    addresses = ("database_url", "source_database_url", "nats_url", "qdrant_url")
-    named = [variable_of(field) for field in addresses if getattr(settings, field) is not None]
+    embedded = stack.addresses(settings.state_dir)
+    named = []
+    for field in ("database_url", "source_database_url", "nats_url", "qdrant_url"):
+        address = getattr(settings, field)
+        text = getattr(address, "get_secret_value", lambda address=address: address)()
+        # `eval "$(mcp-assets env)"` has named the embedded servers themselves.
+        if text is not None and text != getattr(embedded, field, None):
+            named.append(variable_of(field))
     if named:
         raise SettingsError(
             f"{' and '.join(named)} would be written to by the demo, which loads a sample workspace: run it in another "
