@@ -188,6 +188,9 @@ _SENSOR_TIMEOUT = "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS"
 _QUIET_WARNINGS = "ignore:Function:FutureWarning"
 """Dagster says at each call of `dagster …` that the function of this command is superseded by `dg`. Both work."""
 
+_NO_TELEMETRY = {"DAGSTER_DISABLE_TELEMETRY": "1"}
+"""dagster.yaml turns it off. Without this variable Dagster makes the folders of its telemetry in DAGSTER_HOME even so."""
+
 _PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -203,6 +206,7 @@ def dagster_environment(settings: "Settings") -> dict[str, str]:
         **({variable_of("sources_file"): str(settings.sources_file)} if settings.sources_file is not None else {}),
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": _with_quiet_warnings(),
+        **_NO_TELEMETRY,
         # As `dagster dev` has it: errors of the definitions are shown without Dagster's own frames.
         "DAGSTER_IS_DEV_CLI": "1",
         "DAGSTER_verbose": "",
@@ -233,7 +237,7 @@ def exports(settings: "Settings") -> Mapping[str, str]:
     home = dagster_home(os.environ, settings.state_dir)
     if home is not None:
         values["DAGSTER_HOME"] = str(home)
-    values["PYTHONWARNINGS"] = _with_quiet_warnings()
+    values |= {"PYTHONWARNINGS": _with_quiet_warnings(), **_NO_TELEMETRY}
     if any(os.environ.get(variable) for variable in _PROXY_VARIABLES):
         changed = without_proxy(os.environ)
         values |= {variable: changed[variable] for variable in ("NO_PROXY", "no_proxy")}
