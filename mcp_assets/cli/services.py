@@ -189,7 +189,7 @@ _QUIET_WARNINGS = "ignore:Function:FutureWarning"
 """Dagster says at each call of `dagster …` that the function of this command is superseded by `dg`. Both work."""
 
 _NO_TELEMETRY = {"DAGSTER_DISABLE_TELEMETRY": "1"}
-"""dagster.yaml turns it off. Without this variable Dagster makes the folders of its telemetry in DAGSTER_HOME even so."""
+"""dagster.yaml turns it off; without this variable Dagster makes the folders of it in DAGSTER_HOME even so."""
 
 _PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
