@@ -71,6 +71,10 @@ class MappingFile:
         """Where a value stands, for the beginning of a sentence: file and line."""
         return f"{self._name}, line {self._line(keys)}"
 
+    def names(self, entity_type: str) -> bool:
+        """The file itself says something about the type; otherwise its preset alone does."""
+        return ("types", entity_type) in self._lines
+
     def _read(self) -> Any:
         """What the file says, as YAML has it; the lines of its values are noted."""
         import yaml

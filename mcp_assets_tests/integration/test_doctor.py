@@ -1,6 +1,7 @@
 """Doctor: each part of a mapping is tried by itself, and what hangs on a failed check is not tried."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -73,6 +74,32 @@ def test_a_subject_that_no_stream_takes_is_named(settings: Settings, diagnosed: 
     on_jetstream(settings.require_nats_url(), add)
     message = diagnosed(streams=("SITE",), create_stream=False)["streams"].message
     assert "No stream takes vector.index.request, relationship.analyze.request, data.validate.request:" in message
+
+
+def test_what_an_older_qdrant_lacks_is_said(
+    platform: Platform, diagnosed: Diagnosed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Platform, "qdrant_version", lambda _: "1.15.4")
+    found = diagnosed()["qdrant"]
+    assert found.ok
+    assert "before 1.16, collections bear no mark of this platform" in found.message
+    monkeypatch.setattr(Platform, "qdrant_version", lambda _: "1.9.0-dev")
+    found = diagnosed()["qdrant"]
+    assert (found.state, "lacks queries by group" in found.message) == ("bad", True)
+
+
+def test_the_place_of_a_mapping_at_fault_is_named(
+    platform: Platform, settings: Settings, diagnosed: Diagnosed, tmp_path: Path
+) -> None:
+    file = tmp_path / "mapping.yaml"
+    file.write_text("types:\n  page:\n    source: {title: headline}\n  task:\n    source: {table: jobs}\n")
+    mapped = Settings(_env_file=None, sources_file=file)  # type: ignore[call-arg]
+    messages = {
+        name: one.message for name, one in diagnosed(sources_file=file, types=dict(mapped._types_of_file or {})).items()
+    }
+    assert messages["source page"].endswith("it is mapped in " + f"{file}, line 2")
+    assert "there is no table or view jobs" in messages["source task"]
+    assert "no rows yet" in messages["source memory"]
 
 
 def test_without_an_address_each_part_that_needs_it_says_so(diagnosed: Diagnosed) -> None:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.events import stream_subjects
+from mcp_assets.mapping_file import MappingFile
 from mcp_assets.platform import Platform
 from mcp_assets.setting_errors import SettingsError
 from mcp_assets.settings import Settings, load_settings
@@ -174,7 +175,13 @@ def _source(platform: Platform, entity_type: str) -> str:
 def _where_mapped(settings: Settings, entity_type: str) -> list[str]:
     """Where a person corrects the mapping of a type."""
     if settings.sources_file is not None:
-        return [f"it is mapped in {settings.sources_file} (types.{entity_type}), or by the preset that this extends"]
+        file = MappingFile(settings.sources_file, settings.source_preset, preset_is_set=False)
+        if file.names(entity_type):
+            return [f"it is mapped in {file.place('types', entity_type)}"]
+        return [
+            f"it is mapped by the preset that {settings.sources_file.name} extends: say there what differs, under "
+            f"types.{entity_type}, or leave the type out (`without`)"
+        ]
     if settings.types is not None:
         return [f"it is mapped in MCP_ASSETS_TYPES ({entity_type})"]
     return [
