@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from heapq import merge
 from operator import itemgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
+from mcp_assets.entities.composite_ids import split_id
 from mcp_assets.entities.refs import MAX_ID_LENGTH, EntityRef
 from mcp_assets.graph.keys import ReferenceKey, id_key
 from mcp_assets.graph.prose import Span
@@ -19,6 +21,9 @@ from mcp_assets.graph.url_references import LinkForms
 from mcp_assets.graph.wiki_links import names_of, target_of
 
 _ID = re.compile(r":([A-Za-z0-9][A-Za-z0-9_-]*+)")
+_OF_KEY = "[A-Za-z0-9~_-]"
+"""A character of a value in the id of a key of several columns; see `entities.composite_ids`."""
+
 _TITLE = re.compile(r"\[\[([^\[\]]++)\]\]")
 
 LOOK_BACK = 128
@@ -83,10 +88,22 @@ class Mentions:
     """Finds the mentions in texts.
 
     `type_names`: name -> entity type; `Page:x` means what `page:x` means. A name that is not in it makes no reference.
-    `phrases`: the phrases to look for, in any case and with any white space between their words.
+    `phrases`: the phrases to look for, in any case and with any white space between their words. `key_columns`: how
+    many columns the key of a type has, if it has several: `issue:ABC/12` names an entity of such a type.
     """
 
-    def __init__(self, type_names: Mapping[str, str], links: LinkForms, phrases: Iterable[str]) -> None:
+    def __init__(
+        self,
+        type_names: Mapping[str, str],
+        links: LinkForms,
+        phrases: Iterable[str],
+        key_columns: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        self._rest_of_key = {
+            entity_type: re.compile(rf"{_OF_KEY}*+(?:/{_OF_KEY}++){{{columns - 1}}}")
+            for entity_type, columns in key_columns.items()
+        }
+        self._key_columns = key_columns
         self._types = {name.lower(): entity_type for name, entity_type in type_names.items()}
         self._name_lengths = sorted({len(name) for name in self._types})
         self._links = links
@@ -128,10 +145,22 @@ class Mentions:
         for match in _ID.finditer(text):
             colon = match.start()
             name = self._name_before(text, colon, end)
-            if name is not None and len(match[1]) <= MAX_ID_LENGTH:
-                end = match.end()
-                key = id_key(EntityRef(self._types[name], match[1]))
+            id_end = self._end_of_id(text, match, self._types[name]) if name is not None else None
+            if name is not None and id_end is not None and id_end - match.start(1) <= MAX_ID_LENGTH:
+                end = id_end
+                key = id_key(EntityRef(self._types[name], text[match.start(1) : end]))
                 yield _Reference(colon - len(name), end, (key,), None, Form.ID)
+
+    def _end_of_id(self, text: str, match: re.Match[str], entity_type: str) -> int | None:
+        """Where the id ends that `match` begins; None if no entity of the type can have it."""
+        rest = self._rest_of_key.get(entity_type)
+        if rest is None:
+            return match.end()
+        found = rest.match(text, match.end())
+        if found is None:
+            return None
+        whole = text[match.start(1) : found.end()]
+        return found.end() if split_id(whole, self._key_columns[entity_type]) is not None else None
 
     def _name_before(self, text: str, colon: int, previous_end: int) -> str | None:
         """The type name that ends before `colon`.
@@ -160,8 +189,10 @@ class Mentions:
             yield _Reference(link.start, link.end, (link.key,), link.entity_type, Form.LINK)
 
     def _is_by_id(self, text: str) -> bool:
-        name, colon, _ = text.partition(":")
-        return name.lower() in self._types and _ID.fullmatch(text, len(name)) is not None if colon else False
+        name = text.partition(":")[0]
+        match = _ID.match(text, len(name))
+        entity_type = self._types.get(name.lower())
+        return match is not None and entity_type is not None and self._end_of_id(text, match, entity_type) == len(text)
 
     def _phrase_before(self, text: str, start: int, previous_end: int, previous: str | None) -> str | None:
         stretch_start = max(previous_end, start - LOOK_BACK)

@@ -89,12 +89,23 @@ class ReferenceRules:
     link_forms: tuple[LinkForm, ...] = ()
     metadata_keys: Mapping[str, MetadataKey] = field(default_factory=lambda: METADATA_KEYS)
     phrases: Mapping[str, Phrase] = field(default_factory=lambda: PHRASES)
+    key_columns: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """How many columns the key of an entity type has, for the types with several."""
 
     @classmethod
     def of(cls, types: EntityTypes, link_forms: Iterable[LinkForm] = ()) -> "ReferenceRules":
         """The rules of a site: its registered types by name and alias."""
         aliases = {alias.lower(): entity_type.name for entity_type in types.values() for alias in entity_type.aliases}
-        return cls(MappingProxyType({**aliases, **{name.lower(): name for name in types}}), tuple(link_forms))
+        columns = {
+            entity_type.name: len(entity_type.source.id_columns)
+            for entity_type in types.values()
+            if entity_type.source is not None and len(entity_type.source.id_columns) > 1
+        }
+        return cls(
+            MappingProxyType({**aliases, **{name.lower(): name for name in types}}),
+            tuple(link_forms),
+            key_columns=MappingProxyType(columns),
+        )
 
     def hiding(self, *keys: str) -> "ReferenceRules":
         """The same rules without these metadata keys.
@@ -124,7 +135,7 @@ class ReferenceRules:
 
     @cached_property
     def _mentions(self) -> Mentions:
-        return Mentions(self.type_names, LinkForms(self.link_forms), self.phrases)
+        return Mentions(self.type_names, LinkForms(self.link_forms), self.phrases, self.key_columns)
 
     def _in_metadata(self, source: EntityRef, metadata: Mapping[str, Any]) -> Iterator[Use]:
         for name, rule in self.metadata_keys.items():

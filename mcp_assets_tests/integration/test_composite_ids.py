@@ -188,6 +188,21 @@ def test_a_parent_of_several_columns_makes_the_hierarchy(site: Site) -> None:
     assert "parent_id" not in ledger(site.platform)[orphan]["metadata"]
 
 
+def test_a_text_mentions_an_entity_by_its_whole_id(site: Site) -> None:
+    named = site.put("ABC", 1, "The gate")
+    naming = site.put("ABC", 2, f"Depends on task:{named}, not on task:ABC")
+    sync_all(site.platform)
+    relink(site.platform)
+
+    edges = rows(
+        site.platform,
+        "SELECT source_id, target_id, relationship_type FROM public.relationships"
+        " WHERE relationship_type IN ('cross_reference', 'sequential_dependency') ORDER BY 3",
+    )
+    assert {frozenset(edge[:2]) for edge in edges} == {frozenset((naming, named))}
+    assert [edge[2] for edge in edges] == ["cross_reference", "sequential_dependency"]
+
+
 def test_entities_are_loaded_into_the_columns_of_their_key(site: Site) -> None:
     records = [
         {"entity_type": "task", "entity_id": "a~1b/1", "title": "One", "content": "x", "metadata": {"tags": ["t"]}},

@@ -23,4 +23,7 @@ def rules_fingerprint(platform: Platform, profile: ModelProfile) -> str:
         sorted(platform.settings.link_forms.items()),
         sorted(platform.reference_rules.type_names.items()),
     ]
+    if platform.reference_rules.key_columns:
+        # Only then, so that the entities of other sites are not linked again because of this rule.
+        parts.append(sorted(platform.reference_rules.key_columns.items()))
     return hashlib.md5(json.dumps(parts).encode(), usedforsecurity=False).hexdigest()

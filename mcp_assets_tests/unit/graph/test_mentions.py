@@ -191,3 +191,19 @@ ID_TEXT = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
 def test_every_id_of_the_allowed_form_is_found_whatever_punctuation_parts_them(ids: list[str], between: str) -> None:
     named = [f"task:{entity_id}" for entity_id in ids]
     assert keys(between.join(named)) == named
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("See issue:ABC/12, and page:a/b.", ["issue:ABC/12", "page:a"]),
+        ("issue:ABC/12/3 issue:a~1b/-7", ["issue:ABC/12", "issue:a~1b/-7"]),
+        # Neither is the id of a key of two columns.
+        ("issue:ABC issue:ABC/ issue:ABC/1~2", []),
+        ("[[issue:ABC/12]] [[issue:ABC]]", ["issue:ABC/12", "issue:abc"]),
+        ("issue:" + "x" * 300 + "/" + "y" * 300, []),
+    ],
+)
+def test_an_entity_whose_key_has_several_columns_is_mentioned_by_its_whole_id(text: str, expected: list[str]) -> None:
+    mentions = Mentions({"issue": "issue", "page": "page"}, LinkForms([]), PHRASES, {"issue": 2})
+    assert [mention.key.key for mention in mentions.find(text)] == expected
