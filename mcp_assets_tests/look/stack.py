@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,9 @@ _UP_WITHIN_S = 1_800.0
 
 _ENDS_WITHIN_S = 60.0
 
+_STAYS = "Ctrl-C ends it"
+"""How the line begins that the demo prints when everything is up."""
+
 _LAUNCH = """mutation($given: ExecutionParams!) { launchRun(executionParams: $given) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
   ... on RunConfigValidationInvalid { errors { message } } } }"""
@@ -38,10 +42,12 @@ def demo(folder: Path) -> Iterator[str]:
     """The address of the UI of a demo whose state is in `folder`. It ends with the block, with all its processes."""
     for name in ("dagster.yaml", "workspace.yaml"):
         shutil.copy(_CHECKOUT / name, folder)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
     # A shell that starts this in the background has it ignored, and what is started would ignore it, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        [_mcp_assets(), "demo", "--port", "3100"],
+        [_mcp_assets(), "demo", "--port", str(port)],
         cwd=folder,
         env=_environment(folder),
         stdin=subprocess.DEVNULL,
@@ -50,7 +56,8 @@ def demo(folder: Path) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        yield _address(process)
+        _wait_until_up(process)
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGINT)
         try:
@@ -61,24 +68,22 @@ def demo(folder: Path) -> Iterator[str]:
             process.wait()
 
 
-def _address(process: "subprocess.Popen[str]") -> str:
-    """The address that the demo prints when everything is up. What it prints goes on to our own output."""
-    found: list[str] = []
-    ready = threading.Event()
+def _wait_until_up(process: "subprocess.Popen[str]") -> None:
+    """Wait until the demo says that it stays until it is ended. What it prints goes on to our own output."""
+    ready, ended = threading.Event(), threading.Event()
 
     def read() -> None:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
-            if line.startswith("Dagster UI: "):
-                found.append(line.removeprefix("Dagster UI: ").strip())
+            if line.startswith(_STAYS):
                 ready.set()
+        ended.set()
         ready.set()
 
     threading.Thread(target=read, daemon=True).start()
-    if not ready.wait(_UP_WITHIN_S) or not found:
+    if not ready.wait(_UP_WITHIN_S) or ended.is_set():
         raise DemoFailed(f"the demo did not come up (exit status {process.poll()})")
-    return found[0]
 
 
 def make_worth_looking(url: str, folder: Path) -> str:
