@@ -5,10 +5,9 @@ an hour otherwise. A source whose figures take long to read rests for a hundred 
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import dagster as dg
 
@@ -40,15 +39,15 @@ def build_observation_sensor(settings: Settings) -> dg.SensorDefinition:
         description="Observes source tables and streams: rows, newest update, messages, unread, lag. It starts no run. "
         "A source is observed when its figures have changed, and once an hour otherwise.",
     )
-    def source_observation_sensor(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
-        return observe(platform.get(), context.cursor)
+    def source_observation_sensor(platform: PlatformResource) -> dg.SensorResult:
+        return observe(platform.get())
 
     return source_observation_sensor
 
 
 @dataclass(frozen=True, slots=True)
-class _Last:
-    """The last observation of a source, in seconds since 1970: when it was, and when the source may be read again."""
+class Last:
+    """The last observation of a source: when it was, and when the source may be read again, by the monotonic clock."""
 
     at: float
     rests_until: float
@@ -56,43 +55,48 @@ class _Last:
     """Of its figures."""
 
 
-def observe(platform: Platform, cursor: str | None) -> dg.SensorResult:
-    """One tick: the observations of those sources that are due and that have changed. `cursor`: of the last tick."""
-    before = {key: _Last(**last) for key, last in json.loads(cursor or "{}").items()}
-    after: dict[str, _Last] = {}
+class LastObservations:
+    """What this process has observed last. It is in memory, because the cursor of the sensor is for people to read.
+
+    After a restart each source is observed once more.
+    """
+
+    def __init__(self, platform: Platform) -> None:  # noqa: ARG002  (as companions are made)
+        self.of: dict[dg.AssetKey, Last] = {}
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def observe(platform: Platform) -> dg.SensorResult:
+    """One tick: the observations of those sources that are due and that have changed."""
+    known = platform.companion(LastObservations).of
     events: list[dg.AssetObservation] = []
     unread: list[str] = []
     for source in sources_of(platform.settings):
-        key = key_of(source)
-        name, now = key.to_user_string(), time.time()
-        last = before.get(name)
-        if last is not None:
-            after[name] = last
-            if now < last.rests_until:
-                continue
-        began = time.monotonic()
+        key, now = key_of(source), time.monotonic()
+        last = known.get(key)
+        if last is not None and now < last.rests_until:
+            continue
         try:
             metadata = retrying(platform.settings)(source_metadata, platform, source)
         except (StoreUnavailable, StoreRefused) as error:
             # The other sources may be in other stores.
-            unread.append(f"{name} could not be read: {error}")
+            unread.append(f"{key.to_user_string()} could not be read: {error}")
             continue
         if metadata is None:
-            unread.append(f"{name} does not exist yet")
+            unread.append(f"{key.to_user_string()} does not exist yet")
             continue
-        rests_until = now + _RESTS_FOR * (time.monotonic() - began)
+        rests_until = now + _RESTS_FOR * (time.monotonic() - now)
         digest = hashlib.md5(repr(sorted(metadata.items())).encode(), usedforsecurity=False).hexdigest()
         if last is not None and last.digest == digest and now - last.at < _UNCHANGED_FOR_S:
-            after[name] = _Last(last.at, rests_until, digest)
+            known[key] = Last(last.at, rests_until, digest)
             continue
-        after[name] = _Last(now, rests_until, digest)
+        known[key] = Last(now, rests_until, digest)
         events.append(dg.AssetObservation(key, metadata=metadata))
     observed = ", ".join(event.asset_key.to_user_string() for event in events)
-    return dg.SensorResult(
-        asset_events=events,
-        cursor=json.dumps({name: asdict(last) for name, last in after.items()}),
-        skip_reason="; ".join([f"observed {observed}" if observed else "nothing has changed", *unread]),
-    )
+    words = "; ".join([f"observed {observed}" if observed else "nothing has changed", *unread])
+    return dg.SensorResult(asset_events=events, cursor=words, skip_reason=words)
 
 
 def source_metadata(platform: Platform, source: Source) -> Mapping[str, dg.MetadataValue] | None:

@@ -72,7 +72,8 @@ class Totals:
         entries |= {f"total/{alias}": one.points for alias, one in totals.collections.items()}
         serving = totals.collections.get(self._platform.settings.entity_types[entity_type].collection_name)
         if serving is not None:
-            entries |= {"collection": serving.name, "model": serving.model, "dimension": serving.dimension}
+            # As text: the UI would draw a plot of the dimension.
+            entries |= {"collection": serving.name, "model": f"{serving.model}, {serving.dimension} dimensions"}
         return entries
 
     def of_edges(self) -> Entries:

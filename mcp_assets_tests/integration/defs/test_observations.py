@@ -1,7 +1,7 @@
 """Observations: what they say of source tables and streams, how often, and that they are deleted one day."""
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from mcp_assets.definitions import build_defs
 from mcp_assets.defs import observations
 from mcp_assets.defs.keys import key_of, source_table_key, stream_key
-from mcp_assets.defs.observations import observe
+from mcp_assets.defs.observations import LastObservations, observe
 from mcp_assets.defs.old_runs import delete_observations
 from mcp_assets.platform import Platform
 from mcp_assets.stores.source_tables import figures
@@ -33,10 +33,10 @@ def told_by(result: dg.SensorResult) -> dict[dg.AssetKey, dict[str, Any]]:
     }
 
 
-def without_rest(result: dg.SensorResult) -> str:
-    """The cursor of a tick as it is when all sources have rested."""
-    seen = json.loads(result.cursor or "{}")
-    return json.dumps({name: {**last, "rests_until": 0} for name, last in seen.items()})
+def rested(platform: Platform) -> None:
+    """All sources have rested since they were read last."""
+    known = platform.companion(LastObservations).of
+    known.update({key: replace(last, rests_until=0.0) for key, last in known.items()})
 
 
 def test_a_source_table_is_observed_with_its_rows_columns_and_newest_update(platform: Platform, write: Write) -> None:
@@ -45,7 +45,7 @@ def test_a_source_table_is_observed_with_its_rows_columns_and_newest_update(plat
         connection.execute("UPDATE tasks SET archived_at = now() WHERE id = 't3'")
         connection.execute("UPDATE tasks SET updated_at = '2031-01-01 00:00+00' WHERE id = 't2'")
         connection.execute("COMMENT ON COLUMN tasks.title IS 'its heading'")
-    told = told_by(observe(platform, None))[TASKS]
+    told = told_by(observe(platform))[TASKS]
     assert (told["dagster/row_count"], told["living_rows"]) == (3, 2)
     assert told["newest_update"] == datetime(2031, 1, 1, tzinfo=UTC).timestamp()
     columns = {column.name: column for column in told["dagster/column_schema"].columns}
@@ -61,52 +61,52 @@ def test_of_a_table_that_is_too_large_to_count_the_estimate_is_told(
     with platform.postgres.transaction() as connection:
         connection.execute("ANALYZE tasks")
     monkeypatch.setattr(figures, "COUNTED_ROWS", 10)
-    told = told_by(observe(platform, None))[TASKS]
+    told = told_by(observe(platform))[TASKS]
     assert told["dagster/row_count"] == 30
     assert "living_rows" not in told
 
 
 def test_a_stream_is_observed_with_what_is_unread_and_not_applied_and_for_how_long(platform: Platform) -> None:
     platform.nats.publish([("mcp.task.updated", b'{"entity_id": "t1"}'), ("mcp.task.updated", b'{"entity_id": "t2"}')])
-    first = observe(platform, None)
-    told = told_by(first)[STREAM]
+    told = told_by(observe(platform))[STREAM]
     assert (told["dagster/row_count"], told["last_sequence"], told["unread"], told["not_applied"]) == (2, 2, 2, 0)
     assert told["lag_s"] >= 0
     take_in(platform)
-    told = told_by(observe(platform, without_rest(first)))[STREAM]
+    rested(platform)
+    told = told_by(observe(platform))[STREAM]
     assert (told["unread"], told["not_applied"]) == (0, 2)
 
 
 def test_what_has_not_changed_is_observed_again_only_after_an_hour(
     platform: Platform, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = observe(platform, None)
     everything = set(map(key_of, sources_of(platform.settings)))
-    assert set(told_by(first)) == everything
-    assert told_by(observe(platform, without_rest(first))) == {}
+    assert set(told_by(observe(platform))) == everything
+    rested(platform)
+    assert told_by(observe(platform)) == {}
     write("task", {"t1": "one"})
-    second = observe(platform, without_rest(first))
+    rested(platform)
+    second = observe(platform)
     assert set(told_by(second)) == {TASKS}
-    assert second.skip_reason is not None
-    assert second.skip_reason.skip_message == "observed source/tasks"
+    assert second.cursor == "observed source/tasks"
+    rested(platform)
     monkeypatch.setattr(observations, "_UNCHANGED_FOR_S", 0.0)
-    assert set(told_by(observe(platform, without_rest(second)))) == everything
+    assert set(told_by(observe(platform))) == everything
 
 
 def test_a_source_whose_figures_took_long_rests(platform: Platform, write: Write) -> None:
-    first = observe(platform, None)
-    seen = json.loads(first.cursor or "")
-    seen["source/tasks"]["rests_until"] *= 2
+    observe(platform)
+    rested(platform)
+    known = platform.companion(LastObservations).of
+    known[TASKS] = replace(known[TASKS], rests_until=known[TASKS].at + 3_600)
     write("task", {"t1": "one"})
-    second = observe(platform, json.dumps(seen))
-    assert TASKS not in told_by(second)
-    assert json.loads(second.cursor or "")["source/tasks"] == seen["source/tasks"]
+    assert TASKS not in told_by(observe(platform))
 
 
 def test_a_source_that_cannot_be_read_does_not_keep_the_others_from_being_observed(platform: Platform) -> None:
     with platform.postgres.transaction() as connection:
         connection.execute("DROP TABLE tasks")
-    result = observe(platform, None)
+    result = observe(platform)
     assert set(told_by(result)) == set(map(key_of, sources_of(platform.settings))) - {TASKS}
     assert result.skip_reason is not None
     reason = result.skip_reason.skip_message or ""
@@ -126,7 +126,7 @@ def test_observing_by_hand_says_the_same(platform: Platform, write: Write, insta
 def test_old_observations_of_sources_are_deleted_and_new_ones_stay(
     platform: Platform, instance: dg.DagsterInstance
 ) -> None:
-    for event in observe(platform, None).asset_events:
+    for event in observe(platform).asset_events:
         instance.report_runless_asset_event(event)
     keys = list(map(key_of, sources_of(platform.settings)))
     now = datetime.now(UTC)
