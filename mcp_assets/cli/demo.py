@@ -13,7 +13,7 @@ import typer
 from mcp_assets.cli.console import err, out, say, say_error, say_progress, shown
 from mcp_assets.cli.entities import event_of
 from mcp_assets.cli.services import Port, dagster_environment, start_stack
-from mcp_assets.cli.steps import Steps
+from mcp_assets.cli.steps import Steps, loading
 
 if TYPE_CHECKING:
     from mcp_assets.cli.dagster_dev import DagsterDev
@@ -39,11 +39,12 @@ def demo(
     port: Port = None,
 ) -> None:
     """Start everything, index a sample workspace by its events, and search it. Stays up until Ctrl-C."""
-    from mcp_assets import sample
-    from mcp_assets.cli.dagster_dev import dagster_dev, port_of_ui
-    from mcp_assets.embedded import stack
-    from mcp_assets.platform import Platform
-    from mcp_assets.settings import read_settings
+    with loading():
+        from mcp_assets import sample
+        from mcp_assets.cli.dagster_dev import dagster_dev, port_of_ui
+        from mcp_assets.embedded import stack
+        from mcp_assets.platform import Platform
+        from mcp_assets.settings import read_settings
 
     settings = read_settings()
     _refuse_own_stores(settings)

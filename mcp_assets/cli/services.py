@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mcp_assets.cli.connect import connected
 from mcp_assets.cli.console import Exit, Json, out, print_json, say, say_error, say_progress, shown
-from mcp_assets.cli.steps import Steps
+from mcp_assets.cli.steps import Steps, loading
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -32,6 +32,9 @@ class StoreName(StrEnum):
 
 def up(json: Json = False) -> None:
     """Start the embedded stack, all parts that no setting replaces, and make its tables."""
+    with loading():
+        from mcp_assets.platform import Platform  # noqa: F401  (what `start_stack` works with)
+
     with Steps(quiet=json) as steps:
         settings = start_stack(steps)
     if json:
@@ -61,7 +64,9 @@ def dev(
     host: Annotated[str, typer.Option(help="Address the UI listens on; it has no password.")] = "127.0.0.1",
 ) -> None:
     """Start the stack and Dagster on it, until Ctrl-C. What dies is restarted. The stack stays up for the next time."""
-    from mcp_assets.cli.dagster_dev import NotLoaded, dagster_dev, port_of_ui
+    with loading():
+        from mcp_assets.cli.dagster_dev import NotLoaded, dagster_dev, port_of_ui
+        from mcp_assets.platform import Platform  # noqa: F401  (what `start_stack` works with)
 
     chosen, notice = port_of_ui(port, host)
     if notice:
