@@ -141,13 +141,12 @@ def drift_table(drift: Sequence[Drift]) -> dg.MetadataValue:
         kinds.setdefault(one.kind, []).append(one)
     each = max(1, OFFENDERS_SHOWN // max(len(kinds), 1))
     shown = [one for found in kinds.values() for one in found[:each]][:OFFENDERS_SHOWN]
-    rows = ["| drift | entity | detail |", "|---|---|---|"]
-    rows += [f"| {one.kind} | {_cell(str(one.ref or one.subject))} | {_cell(one.detail)} |" for one in shown]
-    return dg.MetadataValue.md("\n".join(rows))
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord({"drift": one.kind.value, "entity": str(one.ref or one.subject), "detail": one.detail})
+            for one in shown
+        ]
+    )
 
 
 def finding_metadata(finding: CheckOutcome) -> Mapping[str, dg.MetadataValue]:

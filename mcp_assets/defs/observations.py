@@ -5,16 +5,16 @@ an hour otherwise. A source whose figures take long to read rests for a hundred 
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 
 from mcp_assets.defs.keys import key_of
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.platform import Platform
-from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.source_tables.figures import TableFigures
@@ -78,16 +78,18 @@ def observe(platform: Platform) -> dg.SensorResult:
         last = known.get(key)
         if last is not None and now < last.rests_until:
             continue
+        metadata = None
         try:
-            metadata = retrying(platform.settings)(source_metadata, platform, source)
+            # Not tried again at once: the next tick does that, and the other sources may be in other stores.
+            metadata = source_metadata(platform, source)
+            if metadata is None:
+                unread.append(f"{key.to_user_string()} does not exist yet")
         except (StoreUnavailable, StoreRefused) as error:
-            # The other sources may be in other stores.
             unread.append(f"{key.to_user_string()} could not be read: {error}")
-            continue
-        if metadata is None:
-            unread.append(f"{key.to_user_string()} does not exist yet")
-            continue
         rests_until = now + _RESTS_FOR * (time.monotonic() - now)
+        if metadata is None:
+            known[key] = Last(-math.inf, rests_until, "") if last is None else replace(last, rests_until=rests_until)
+            continue
         digest = hashlib.md5(repr(sorted(metadata.items())).encode(), usedforsecurity=False).hexdigest()
         if last is not None and last.digest == digest and now - last.at < _UNCHANGED_FOR_S:
             known[key] = Last(last.at, rests_until, digest)

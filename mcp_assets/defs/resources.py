@@ -15,7 +15,7 @@ from mcp_assets.platform import Platform, shared_platform
 
 
 class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The process's platform, by the settings in the environment. Tests put their own in its place."""
+    """The stores and the embedding model, by the settings in the environment. It has no configuration of its own."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Give a run of the census that names no partition all of them, before Dagster asks for its partitions.

@@ -70,7 +70,7 @@ def views(url: str) -> Iterator[View]:
     ):
         if run_id := _last_run(url, job, status):
             yield View(name, f"/runs/{run_id}", run_id[:8], height=1200)
-    yield View("backfills", "/runs?tab=backfills", "Backfill")
+    yield View("backfills", "/runs", "Target", ("Backfills",))
 
 
 def _last_run(url: str, job: str, status: str) -> str | None:

@@ -3,14 +3,20 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
 from psycopg import sql
 
+from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import fetch_row, fetch_rows
 from mcp_assets.stores.source_tables.mapping_sql import MappedTable
 
 COUNTED_ROWS = 1_000_000
 """Rows that are counted one by one, in less than a second. Of a larger table, PostgreSQL's estimate is taken."""
+
+
+LONGEST_S = 20
+"""Seconds that a statement may take: a view may be slow however few rows it has, and a tick may last 60 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,20 @@ class _Counted:
 
 
 def read_figures(table: MappedTable, connection: Connection) -> TableFigures:
-    """Read the figures with two statements. `connection`: to the database of the table."""
+    """Read the figures with two statements. `connection`: to the database of the table, in a transaction of its own.
+
+    Raises:
+        StoreUnavailable: a statement takes longer than LONGEST_S.
+        StoreRefused: the table or a mapped column is not there, or may not be read.
+    """
+    connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(f"{LONGEST_S}s")))
+    try:
+        return _read(table, connection)
+    except psycopg.errors.QueryCanceled as error:
+        raise StoreUnavailable(f"counting the rows of {table.mapping.table} takes longer than {LONGEST_S} s") from error
+
+
+def _read(table: MappedTable, connection: Connection) -> TableFigures:
     updated_at = table.mapping.updated_at
     counting = sql.SQL(
         "SELECT count(*) AS rows, count(*) FILTER (WHERE alive) AS living, max(updated_at) AS newest_at,"

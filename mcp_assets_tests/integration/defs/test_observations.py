@@ -113,6 +113,20 @@ def test_a_source_that_cannot_be_read_does_not_keep_the_others_from_being_observ
     assert "source/tasks could not be read: the source table tasks cannot be read" in reason
 
 
+def test_a_view_that_takes_too_long_to_count_is_given_up_and_rests(
+    platform: Platform, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("task", {"t1": "one"})
+    with platform.postgres.transaction() as connection:
+        connection.execute("ALTER TABLE tasks RENAME TO quick_tasks")
+        connection.execute("CREATE VIEW tasks AS SELECT * FROM quick_tasks WHERE pg_sleep(5) IS NOT NULL")
+    monkeypatch.setattr(figures, "LONGEST_S", 1)
+    result = observe(platform)
+    assert set(told_by(result)) == set(map(key_of, sources_of(platform.settings))) - {TASKS}
+    assert "counting the rows of tasks takes longer than 1 s" in (result.cursor or "")
+    assert "tasks" not in (observe(platform).cursor or ""), "it rests"
+
+
 def test_observing_by_hand_says_the_same(platform: Platform, write: Write, instance: dg.DagsterInstance) -> None:
     write("task", {"t1": "one"})
     definitions = build_defs(platform.settings, {"platform": resource_of(platform)})
