@@ -225,6 +225,12 @@ def find(named: Path | None) -> Path | None:
     return path.absolute() if named is not None or path.is_file() else None
 
 
+def says_nothing(path: Path) -> bool:
+    """Whether each line of the file is empty or a comment, as `mcp-assets init` writes it."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
+    return all(not line or line.startswith("#") for line in lines)
+
+
 def _as_written(entity_type: EntityType) -> dict[str, Any]:
     """A type of a preset as a file would say it."""
     source = entity_type.source

@@ -25,18 +25,18 @@ def init(
         Path | None,
         typer.Option("--output", "-o", help="Write here, or - for standard output; default: the mapping file."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file, also if it maps something.")] = False,
     json: Json = False,
 ) -> None:
     """Propose a mapping file: tables and views that look like entities, a reason beside each guess."""
-    from mcp_assets.mapping_file import DEFAULT_NAME
+    from mcp_assets.mapping_file import DEFAULT_NAME, says_nothing
     from mcp_assets.settings import read_settings
     from mcp_assets.sync.views.source_preview import propose_mapping
 
     settings = _settings_without_mapping()
     to_terminal = output is not None and str(output) == "-"
     path = output if output is not None else _named_file() or Path(DEFAULT_NAME)
-    if path.exists() and not (force or to_terminal or json):
+    if path.exists() and not (force or to_terminal or json) and not (path.is_file() and says_nothing(path)):
         raise typer.BadParameter(f"{path} is there: --force replaces it, --output writes elsewhere, - prints")
     proposal = propose_mapping(settings)
     if json:

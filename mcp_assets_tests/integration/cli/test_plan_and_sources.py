@@ -36,6 +36,8 @@ def place(settings: Settings, tmp_path: Path) -> Place:
 
 
 def test_a_mapping_is_proposed_written_and_used(place: Place) -> None:
+    # As `mcp-assets init` leaves it.
+    (place.folder / "mcp_assets.yaml").write_text("# Nothing yet\n\n#types: {}\n")
     done = place.run("sources", "init")
     assert done.code == 0, done.stderr
     assert "mcp_assets.yaml is written: 1 entity types (issue)" in done.stdout
