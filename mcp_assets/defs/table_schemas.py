@@ -79,9 +79,10 @@ def mapped_columns(source: SourceTable) -> dg.TableSchema:
 
     Observations have all columns of the table, with their types.
     """
+    composite = len(source.id_columns) > 1
     uses: dict[str, list[tuple[str, str]]] = {}
     for column, kind, use in (
-        *((column, "id", "the id of the entity, or a part of it") for column in source.id_columns),
+        *((column, "id", "a part of the id" if composite else "the id of the entity") for column in source.id_columns),
         (source.title, "title", "the title"),
         *((column, "text", "text of the entity") for column in source.content),
         *(

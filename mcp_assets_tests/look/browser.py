@@ -20,7 +20,7 @@ WIDTH = 1500
 """Pixels: of a laptop's window."""
 
 _STARTS_WITHIN_S = 60.0
-_SETTLES_S = 1.5
+_SETTLES_S = 2.5
 """How long a page is left alone before it is drawn: figures and plots come after the frame around them."""
 
 _LARGEST_ANSWER = 64 << 20

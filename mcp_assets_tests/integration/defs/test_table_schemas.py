@@ -25,7 +25,7 @@ def test_a_mapped_column_says_what_it_becomes_and_stands_once() -> None:
     source = SourceTable(table="notes", id="key", content=("body",), metadata={"label": "body", "group": "team"})
     uses = {column.name: column.description for column in mapped_columns(source).columns}
     assert uses == {
-        "key": "the id of the entity, or a part of it",
+        "key": "the id of the entity",
         "title": "the title",
         "body": "text of the entity, metadata key label",
         "team": "metadata key group",
