@@ -48,6 +48,11 @@ def try_to_hold(session: Connection, name: str) -> bool:
     return row is not None and bool(row[0])
 
 
+def release(session: Connection, name: str) -> None:
+    """Release the lock at once. When a session is closed, the server releases its locks only some time later."""
+    session.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
+
+
 def hold_in_transaction(connection: Connection, name: str) -> None:
     """Wait for the lock, and hold it until the transaction ends."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))

@@ -14,7 +14,7 @@ import psycopg
 
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.postgres.locks import Lock, lock_name, try_to_hold
+from mcp_assets.stores.postgres.locks import Lock, lock_name, release, try_to_hold
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,9 @@ def hold_drain_lock(platform: Platform, entity_type: str, run_id: str) -> Iterat
     """Hold the drain lock of `entity_type` and send heartbeats while the block runs. False: another drain holds it."""
     postgres = platform.postgres
     names = {"entity_type": entity_type, "run_id": run_id}
+    lock = lock_name(postgres, Lock.DRAIN, entity_type)
     with postgres.session() as session:
-        if not try_to_hold(session, lock_name(postgres, Lock.DRAIN, entity_type)):
+        if not try_to_hold(session, lock):
             yield False
             return
         stop = threading.Event()
@@ -62,6 +63,8 @@ def hold_drain_lock(platform: Platform, entity_type: str, run_id: str) -> Iterat
             heart.join()
             if not session.broken:
                 session.execute(postgres.query("leave_drain"), names)
+                # Messages that came as the drain let go are looked for next, of types whose lock no session holds.
+                release(session, lock)
 
 
 def _send_heartbeats(platform: Platform, session: Connection, names: Mapping[str, str], stop: threading.Event) -> None:
