@@ -362,7 +362,7 @@ class SettingFields(BaseSettings):
     tag_weights_cron: CronSchedule = Field(
         default="17 3 * * *",
         validation_alias="MCP_ASSETS_TAG_WEIGHTS_CRON",
-        description="When the weights of tags are counted anew, as cron has it, UTC.",
+        description="When the weights of tags are counted again, as cron has it, UTC.",
     )
     observe_every_s: PositiveInt = Field(
         default=300,

@@ -28,7 +28,10 @@ _WRITTEN, _KEPT, _REPLACED, _SAME = "written", "kept", "replaced", "unchanged"
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the project; it is made if it is not there.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Replace files that differ from those of a new one.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace files that differ from those of a new one; each is kept as NAME.before."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write the files of a project: dagster.yaml, workspace.yaml, .env, a mapping of your tables.
@@ -54,6 +57,8 @@ def init(
         say(f"{what:<9}  {name:<15}  {_FILES[name]}")
     if _KEPT in done.values():
         say("Kept files differ from those of a new project; --force replaces them.")
+    if _REPLACED in done.values():
+        say("Replaced files are kept beside the new ones, as NAME.before.")
     _say_what_next(folder)
 
 
@@ -80,7 +85,9 @@ def _write(file: Path, text: str, *, force: bool) -> str:
             return _SAME
         if not force:
             return _KEPT
-        file.write_text(text)
+        # It may hold keys, or a mapping that took an afternoon.
+        file.replace(file.with_name(f"{file.name}.before"))
+        _write(file, text, force=False)
         return _REPLACED
     return _WRITTEN
 

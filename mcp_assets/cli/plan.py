@@ -63,12 +63,12 @@ def make(platform: "Platform", partitions: "Mapping[str, Iterable[int]]", **how:
 
 def show(plan: "Plan") -> None:
     """Print the plan as a table and sentences."""
-    from mcp_assets.sync.views.plan import partition_name
+    from mcp_assets.entities.refs import partition_key
 
     total = plan.total()
     changing = [part for part in plan.partitions if any(_numbers(part))]
     shards = 1 + max((part.shard for part in plan.partitions), default=0)
-    rows = [(partition_name(part.entity_type, part.shard, shards), *_numbers(part)) for part in changing]
+    rows = [(partition_key(part.entity_type, part.shard, shards), *_numbers(part)) for part in changing]
     if rows:
         print_rows(_HEADINGS, [*rows, ("all", *_numbers(total))], ids=("partition",), title="A full sync would now")
     else:

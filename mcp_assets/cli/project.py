@@ -44,7 +44,7 @@ def with_dagster_home(environment: Mapping[str, str], state_dir: Path) -> dict[s
     made = state_dir.resolve() / _HOME
     if home is None or home == made:
         made.mkdir(mode=0o700, exist_ok=True)
-        # Anew at each start, so that it is that of the package as it is installed now.
+        # Again at each start, so that it is that of the package as it is installed now.
         shutil.copyfile(packaged("dagster.yaml"), made / "dagster.yaml")
         home = made
     return {**environment, "DAGSTER_HOME": str(home)}

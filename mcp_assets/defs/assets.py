@@ -10,9 +10,10 @@ from mcp_assets.defs.event_log import EventLog, made
 from mcp_assets.defs.index_run import created_s_ago, run_drain, run_full_sync
 from mcp_assets.defs.keys import CENSUS, DRAIN_TAG, EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.metadata import census_metadata
-from mcp_assets.defs.partitions import partition_key, partitions_named, partitions_of, ranges_of
+from mcp_assets.defs.partitions import partitions_named, partitions_of, ranges_of
 from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.defs.totals import census_totals
+from mcp_assets.entities.refs import partition_key
 from mcp_assets.settings import Settings
 from mcp_assets.sync.consistency.census import take_census
 

@@ -13,7 +13,7 @@ from dagster._core.execution.backfill import (
 
 from mcp_assets.defs.assets import IndexConfig
 from mcp_assets.defs.keys import BACKFILL_TAG, EDGES, EMBEDDINGS, ENTITIES
-from mcp_assets.defs.partitions import partition_key
+from mcp_assets.entities.refs import partition_key
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.requests import full_sync_requests

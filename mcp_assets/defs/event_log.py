@@ -11,9 +11,10 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 from mcp_assets.defs.keys import EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.metadata import edges_metadata, embeddings_metadata, ledger_metadata
-from mcp_assets.defs.partitions import partition_key, shard_of_key
+from mcp_assets.defs.partitions import shard_of_key
 from mcp_assets.defs.totals import Totals
 from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
+from mcp_assets.entities.refs import partition_key
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.sync.index.batch_report import Counts

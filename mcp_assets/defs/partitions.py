@@ -6,6 +6,7 @@ from itertools import groupby
 
 import dagster as dg
 
+from mcp_assets.entities.refs import partition_key
 from mcp_assets.settings import Settings
 
 
@@ -15,11 +16,6 @@ class ShardRange:
 
     entity_type: str
     shards: tuple[int, ...]
-
-
-def partition_key(entity_type: str, shard: int, shards: int) -> str:
-    """Such as `task-02`; as many digits as the highest shard has, at least two."""
-    return f"{entity_type}-{shard:0{max(2, len(str(shards - 1)))}d}"
 
 
 def partitions_of(settings: Settings) -> dg.StaticPartitionsDefinition:

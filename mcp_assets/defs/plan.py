@@ -5,8 +5,9 @@ from pydantic import Field
 
 from mcp_assets.defs.keys import PLAN_JOB
 from mcp_assets.defs.resources import PlatformResource
+from mcp_assets.entities.refs import partition_key
 from mcp_assets.setting_errors import SettingsError
-from mcp_assets.sync.views.plan import Plan, make_plan, model_named, partition_name, partitions_named
+from mcp_assets.sync.views.plan import Plan, make_plan, model_named, partitions_named
 
 
 class PlanConfig(dg.Config):
@@ -68,7 +69,7 @@ def _metadata(plan: Plan, shards: int) -> dict[str, dg.MetadataValue]:
         [
             dg.TableRecord(
                 {
-                    "partition": partition_name(part.entity_type, part.shard, shards),
+                    "partition": partition_key(part.entity_type, part.shard, shards),
                     **{name: getattr(part, name) for name in names},
                 }
             )

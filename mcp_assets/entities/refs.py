@@ -1,4 +1,4 @@
-"""EntityRef: the name of one task, page or memory, and its slot and shard."""
+"""EntityRef: the name of one task, page or memory, and its slot, shard and partition."""
 
 import hashlib
 from functools import lru_cache
@@ -54,6 +54,11 @@ def slot_of(entity_id: str) -> int:
 def shard_of(slot: int, shards: int) -> int:
     """The shard, 0..shards-1, that `slot` falls into."""
     return slot * shards >> 16
+
+
+def partition_key(entity_type: str, shard: int, shards: int) -> str:
+    """Such as `task-02`; as many digits as the highest shard has, at least two."""
+    return f"{entity_type}-{shard:0{max(2, len(str(shards - 1)))}d}"
 
 
 def slot_range(shard: int, shards: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from mcp_assets.embedding.profiles import ModelProfile, profile_for
-from mcp_assets.entities.refs import slot_range
+from mcp_assets.entities.refs import partition_key, slot_range
 from mcp_assets.platform import Platform
 from mcp_assets.setting_errors import SettingsError
 from mcp_assets.settings import Settings
@@ -107,11 +107,6 @@ class Plan:
         return summed
 
 
-def partition_name(entity_type: str, shard: int, shards: int) -> str:
-    """Such as `task-02`; as many digits as the highest of `shards` has, at least two."""
-    return f"{entity_type}-{shard:0{max(2, len(str(shards - 1)))}d}"
-
-
 def partitions_named(settings: Settings, types: Iterable[str], names: Iterable[str]) -> dict[str, list[int]]:
     """By entity type, the shards of `types`, or those of them that `names` name as partitions.
 
@@ -119,7 +114,7 @@ def partitions_named(settings: Settings, types: Iterable[str], names: Iterable[s
         ValueError: a name is that of no partition of these types.
     """
     every = {
-        partition_name(entity_type, shard, settings.shards): (entity_type, shard)
+        partition_key(entity_type, shard, settings.shards): (entity_type, shard)
         for entity_type in types
         for shard in range(settings.shards)
     }

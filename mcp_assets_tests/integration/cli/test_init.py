@@ -49,6 +49,18 @@ def test_it_keeps_what_is_there_and_replaces_it_only_when_asked_to(place: Place)
     assert mapping.read_text() == packaged(mapping.name).read_text()
 
 
+def test_a_file_that_is_replaced_is_kept_beside_the_new_one_which_others_may_not_read_if_it_holds_keys(
+    place: Place,
+) -> None:
+    place.run("init")
+    settings = place.folder / ".env"
+    settings.write_text("QDRANT_API_KEY=key\n")
+    settings.chmod(0o644)
+    place.run("init", "--force")
+    assert (place.folder / ".env.before").read_text() == "QDRANT_API_KEY=key\n"
+    assert settings.stat().st_mode & 0o777 == 0o600
+
+
 def test_the_files_of_the_checkout_are_those_of_a_project(place: Place) -> None:
     place.run("init")
     assert (place.folder / "dagster.yaml").read_text() == (ROOT / "dagster.yaml").read_text()
