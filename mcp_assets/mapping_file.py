@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType
 from mcp_assets.setting_errors import SettingsError, meant, wanted
-from mcp_assets.setting_fields import Identifier, SourcePreset, TypeMapping
+from mcp_assets.setting_fields.values import Identifier, SourcePreset, TypeMapping
 
 if TYPE_CHECKING:
     import yaml

@@ -19,7 +19,8 @@ from mcp_assets.graph import LinkForm
 from mcp_assets.mapping_file import MappingFile
 from mcp_assets.project_component import component_settings
 from mcp_assets.setting_errors import SettingsError, settings_error
-from mcp_assets.setting_fields import Provider, SettingFields, TypeMapping
+from mcp_assets.setting_fields import SettingFields
+from mcp_assets.setting_fields.values import Provider, TypeMapping
 from mcp_assets.stores.addresses import without_password
 
 _ENV = "env:"

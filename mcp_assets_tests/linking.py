@@ -17,7 +17,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.graph import EdgeKey, EdgeType, ranking
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.sync.index.batch_report import BatchReport
 from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.indexer import Indexer

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import nats
 from nats.js import JetStreamContext
+from nats.js.errors import APIError
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from mcp_assets.embedded.servers.nats import _binary
 from mcp_assets_tests.waiting import until
@@ -20,6 +22,9 @@ from mcp_assets_tests.waiting import until
 T = TypeVar("T")
 
 STARTED_WITHIN_S = 60.0
+
+STORE_NOT_MADE = 10049
+"""The server's error code: it could not make the folder of a stream."""
 
 
 class Server:
@@ -105,6 +110,22 @@ def on_jetstream(url: str, act: Callable[[JetStreamContext], Awaitable[T]]) -> T
             await client.close()
 
     return asyncio.run(run())
+
+
+async def remake_stream(js: JetStreamContext, name: str, subjects: Sequence[str]) -> None:
+    """Delete the stream and make it again, as an operator does who starts anew.
+
+    The server removes a deleted stream's folder after it has answered, and refuses to make the stream until then.
+    """
+    await js.delete_stream(name)
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, APIError) and error.err_code == STORE_NOT_MADE),
+        wait=wait_fixed(0.1),
+        stop=stop_after_delay(STARTED_WITHIN_S),
+        reraise=True,
+    ):
+        with attempt:
+            await js.add_stream(name=name, subjects=list(subjects))
 
 
 @contextlib.contextmanager

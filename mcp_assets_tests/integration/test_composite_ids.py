@@ -13,7 +13,7 @@ from mcp_assets.entities.composite_ids import join_id
 from mcp_assets.entities.refs import SLOTS, slot_of
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.source_tables.mapping_sql import MappedTable

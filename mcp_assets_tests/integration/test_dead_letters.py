@@ -9,7 +9,7 @@ import pytest
 from mcp_assets.entities.registry import SOURCE_PRESETS
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.sync.inbox.outbox import publish_waiting
 from mcp_assets.sync.requests.dead_letters import (
     Selection,

@@ -15,7 +15,7 @@ import pytest
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.sync.inbox import drain_batch as drain_batch_module

@@ -9,7 +9,7 @@ from mcp_assets.embedding.protocol import EmbedderUnavailable
 from mcp_assets.entities.refs import shard_of, slot_of
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.index.full_sync import Progress, Stages, count_differing, full_sync

@@ -10,7 +10,7 @@ from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.tuning import InboxTuning, Tuning
 from mcp_assets_tests.killing import killed_at, moments
-from mcp_assets_tests.nats_servers import on_jetstream
+from mcp_assets_tests.nats_servers import on_jetstream, remake_stream
 from mcp_assets_tests.observing import drain_all, inbox, ledger, rows, send, take_in
 
 STREAM = "MCP_ASSETS"
@@ -53,8 +53,7 @@ def forget(platform: Platform) -> None:
 
 
 async def remake(js: JetStreamContext) -> None:
-    await js.delete_stream(STREAM)
-    await js.add_stream(name=STREAM, subjects=["mcp.memory.*"])
+    await remake_stream(js, STREAM, ["mcp.memory.*"])
 
 
 # In reads of a few messages, so that one process moves the cursor several times.

@@ -15,7 +15,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import LONGEST_TEXT, Prepared, prepare
 from mcp_assets.events import Carried, Event, MessageKind, Verb, coalesce
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.stores.source_tables.reader import SourceReader
 from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.ledger import Wanted, apply

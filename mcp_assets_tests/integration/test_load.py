@@ -9,7 +9,7 @@ import pytest
 
 from mcp_assets.cli.load_entities import LoadError, create_source_tables, load, parse_lines, parse_records
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets_tests.observing import assert_points_are, entity_points, rows, sync_all
 

@@ -14,7 +14,7 @@ from mcp_assets.embedding.profiles import ModelProfile, profile_for
 from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import CollectionNotOurs
 from mcp_assets.sync.index.batch_report import Counts

@@ -13,7 +13,7 @@ from psycopg import sql
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_requests import pending_types
 from mcp_assets.sync.index.event_rechecks import Rechecks

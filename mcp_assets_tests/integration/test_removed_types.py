@@ -8,7 +8,7 @@ import pytest
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.sync.consistency.checks import evaluate
 from mcp_assets.sync.consistency.removed_types import removed_types
 from mcp_assets.sync.consistency.validation import validate

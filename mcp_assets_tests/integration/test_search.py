@@ -8,7 +8,7 @@ from mcp_assets.embedding.protocol import TextRefused
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.sync.views.search import search
 from mcp_assets_tests.observing import drain_all, put, put_tasks, remove, send, sync_all

@@ -12,7 +12,7 @@ from mcp_assets.cli.load_entities import create_source_tables, load, parse_recor
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.platform import Platform
 from mcp_assets.setting_errors import SettingsError
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger
 from mcp_assets.stores.source_tables import merge

@@ -11,7 +11,7 @@ from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import MAX_ID_BYTES
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.source_tables.ids import NAMELESS

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from mcp_assets.entities.mapping_proposal import Proposal
 from mcp_assets.entities.registry import SourceTable
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.settings import Settings, read_settings, variable_of
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.sync.views.source_preview import NoSource, preview_rows, propose_mapping

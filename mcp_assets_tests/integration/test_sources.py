@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from mcp_assets.entities.refs import slot_of
 from mcp_assets.entities.registry import SOURCE_PRESETS, SourceTable
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.source_tables.reader import SourceReader
 from mcp_assets.stores.source_tables.rows import SourceRow

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.platform import Platform
-from mcp_assets.setting_fields import TypeMapping
+from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.sync.consistency.checks import evaluate

@@ -2,6 +2,7 @@
 
 from pydantic_core import PydanticUndefined
 
+from mcp_assets.setting_fields import GROUPS
 from mcp_assets.settings import Settings, variable_of
 
 _HEAD = """# Settings
@@ -12,18 +13,19 @@ A wrong value is refused with a sentence that names the setting; secrets are nev
 
 `DATABASE_URL`, `NATS_URL` and `QDRANT_URL` each replace an embedded store.
 `OPENAI_API_KEY` or `OPENAI_BASE_URL` replaces the local embedding model.
-
-| variable | default | what it sets |
-|---|---|---|
 """
 
 
 def page() -> str:
+    """The page: a table for each group of settings."""
     rows = []
-    for name, field in Settings.model_fields.items():
-        default = field.default
-        shown = "" if default in (None, PydanticUndefined) else f"`{_literal(default)}`"
-        rows.append(f"| `{variable_of(name)}` | {shown} | {field.description} |\n")
+    for group in GROUPS:
+        title = (group.__doc__ or "").rstrip(".")
+        rows.append(f"\n## {title}\n\n| variable | default | what it sets |\n|---|---|---|\n")
+        for name, field in group.model_fields.items():
+            default = field.default
+            shown = "" if default in (None, PydanticUndefined) else f"`{_literal(default)}`"
+            rows.append(f"| `{variable_of(name)}` | {shown} | {field.description} |\n")
     return _HEAD + "".join(rows)
 
 

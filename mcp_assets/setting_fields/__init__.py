@@ -1,0 +1,25 @@
+"""The fields of the settings, one module a topic: for each its environment variable, type, default and description.
+
+Belongs here: what one variable is and which values of it are refused. What follows from several of them is in
+`mcp_assets.settings`.
+"""
+
+from pydantic_settings import SettingsConfigDict
+
+from mcp_assets.setting_fields.embedding import EmbeddingFields
+from mcp_assets.setting_fields.entities import EntityFields
+from mcp_assets.setting_fields.observing import ObservingFields
+from mcp_assets.setting_fields.stores import StoreFields
+from mcp_assets.setting_fields.work import WorkFields
+
+GROUPS = (StoreFields, EmbeddingFields, EntityFields, WorkFields, ObservingFields)
+"""In the order in which the reference and `.env.example` list them."""
+
+
+# Fields of the last base stand first in pydantic's order.
+class SettingFields(ObservingFields, WorkFields, EntityFields, EmbeddingFields, StoreFields):
+    """Every setting, each from the environment variable of its alias (or a `.env` file). Secrets are never printed."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", populate_by_name=True, hide_input_in_errors=True, env_ignore_empty=True
+    )

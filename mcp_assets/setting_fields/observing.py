@@ -1,0 +1,35 @@
+"""What is seen from outside: figures, alerts, links."""
+
+from pydantic import Field, PositiveInt
+from pydantic_settings import BaseSettings
+
+from mcp_assets.setting_fields.values import HttpUrl, WebhookUrl
+
+
+class ObservingFields(BaseSettings):
+    """What is seen from outside: figures, alerts, links."""
+
+    observe_every_s: PositiveInt = Field(
+        default=300,
+        validation_alias="MCP_ASSETS_OBSERVE_EVERY_S",
+        description="Seconds between two looks at source tables and streams, whose figures Dagster plots.",
+    )
+    alert_webhook: WebhookUrl = Field(
+        default=None,
+        validation_alias="MCP_ASSETS_ALERT_WEBHOOK",
+        description="Address to which failed runs and checks are posted, as Slack takes them; docs/how-to/alerts.md.",
+    )
+    alert_warnings: bool = Field(
+        default=True, validation_alias="MCP_ASSETS_ALERT_WARNINGS", description="Post checks that warn, as warnings."
+    )
+    alert_every_s: PositiveInt = Field(
+        default=15, validation_alias="MCP_ASSETS_ALERT_EVERY_S", description="Seconds between two looks for alerts."
+    )
+    dagster_url: HttpUrl = Field(
+        default=None,
+        validation_alias="MCP_ASSETS_DAGSTER_URL",
+        description="Where people reach the Dagster UI; posts to that webhook link to it.",
+    )
+    docs_url: HttpUrl = Field(
+        default=None, validation_alias="MCP_ASSETS_DOCS_URL", description="The site of these pages; the UI links to it."
+    )
