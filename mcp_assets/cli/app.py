@@ -22,6 +22,7 @@ from mcp_assets.cli import (
     entities,
     graph,
     init,
+    migrate,
     plan,
     services,
     sources,
@@ -54,6 +55,7 @@ _add(_START, services.up, 'mcp-assets up && eval "$(mcp-assets env)"')
 _add(_START, services.down, "mcp-assets down")
 _add(_START, services.dev, "mcp-assets dev --port 3000")
 _add(_START, services.env, 'eval "$(mcp-assets env)"')
+_add(_START, migrate.migrate, "mcp-assets migrate --check")
 app.add_typer(sources.sources, rich_help_panel=_START)
 _add(_WORK, entities.load, "mcp-assets load entities.jsonl.gz --publish")
 _add(_WORK, entities.publish, """mcp-assets publish mcp.task.updated '{"entity_id": "7"}'""")

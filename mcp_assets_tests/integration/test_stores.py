@@ -63,15 +63,6 @@ def test_two_schemas_in_one_database_know_nothing_of_each_other(
     assert rows(platform, "SELECT count(*) FROM {schema}.entities") == [(1,)]
 
 
-def test_a_schema_that_a_newer_version_migrated_is_refused_with_what_to_do(
-    platform: Platform, make_platform: Callable[..., Platform]
-) -> None:
-    with platform.postgres.transaction() as connection:
-        connection.execute(f"UPDATE {platform.settings.schema_name}.schema_version SET version_num = '9999'".encode())
-    with pytest.raises(StoreRefused, match=f"{platform.settings.schema_name} was migrated by a newer version"):
-        rows(make_platform(), "SELECT 1")
-
-
 def test_a_transaction_whose_block_raises_leaves_nothing(platform: Platform) -> None:
     with pytest.raises(ZeroDivisionError), platform.postgres.transaction() as connection:
         connection.execute("INSERT INTO tasks (id, title) VALUES ('t', 'T')")

@@ -16,7 +16,7 @@ from psycopg.types.array import ListDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger, first_line
-from mcp_assets.stores.postgres.migrations import migrate
+from mcp_assets.stores.postgres.migrations import Database, SchemaState, Step, migrate, move, schema_state
 from mcp_assets.stores.postgres.migrations.relationships import IdColumn
 from mcp_assets.stores.postgres.queries import load_queries
 from mcp_assets.stores.postgres.rows import fetch_row, fetch_rows
@@ -147,33 +147,52 @@ class Postgres:
     def close(self) -> None:
         self._pool.close()
 
+    def schema_state(self) -> SchemaState:
+        """Where the platform's schema is, compared with this version's migrations. Changes nothing."""
+        with self._explained():
+            return schema_state(self._database)
+
+    def move_schema(self, revision: str) -> tuple[Step, ...]:
+        """Bring the schema up or down to `revision`; the migrations that were done or undone.
+
+        Raises:
+            UnknownRevision: no migration has that name.
+            StoreRefused: a newer version has migrated the schema, or the platform works on it and it is to go down.
+        """
+        with self._explained():
+            return move(self._database, revision)
+
+    @property
+    def _database(self) -> Database:
+        return Database(self.url, self.schema, int(self._options["connect_timeout"]))
+
     def _prepare(self, *, accept: bool = False) -> None:
         with self._lock:
             if self._migrated:
                 return
-            try:
-                self.relationships_fault = migrate(
-                    self.url,
-                    self.schema,
-                    self._relationships,
-                    self._ids,
-                    connect_timeout_s=int(self._options["connect_timeout"]),
-                )
+            with self._explained():
+                self.relationships_fault = migrate(self._database, self._relationships, self._ids)
                 self._mark = self._recognise(accept=accept)
-            except _AWAY as error:
-                raise self._unavailable(error) from error
-            except Exception as error:
-                refused = getattr(error, "orig", None)
-                if isinstance(refused, psycopg.errors.InsufficientPrivilege):
-                    raise StoreRefused(
-                        f"the schema {self.schema} cannot be made or migrated ({refused.diag.message_primary}): grant "
-                        "CREATE on the database to the role of DATABASE_URL, or make the schema and let it own that"
-                    ) from error
-                if isinstance(refused, _AWAY):
-                    raise self._unavailable(refused) from error
-                raise
             self._pool.open()
             self._migrated = True
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Errors of migrations as the stores' own errors."""
+        try:
+            yield
+        except _AWAY as error:
+            raise self._unavailable(error) from error
+        except Exception as error:
+            refused = getattr(error, "orig", None)
+            if isinstance(refused, psycopg.errors.InsufficientPrivilege):
+                raise StoreRefused(
+                    f"the schema {self.schema} cannot be made or migrated ({refused.diag.message_primary}): grant "
+                    "CREATE on the database to the role of DATABASE_URL, or make the schema and let it own that"
+                ) from error
+            if isinstance(refused, _AWAY):
+                raise self._unavailable(refused) from error
+            raise
 
     def _recognise(self, *, accept: bool) -> str | None:
         """The database's mark, recorded in it at the first start. Raises Stranger if another one is recorded."""

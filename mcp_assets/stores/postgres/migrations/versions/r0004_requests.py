@@ -80,4 +80,27 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise RuntimeError("requests that are under way would be lost: restore a backup to go back before them")
+    schema = context.config.attributes["schema"]
+    op.execute(f'SET LOCAL search_path TO "{schema}"')
+    # A request is a dead letter of intake again. A full sync that is not finished is wanted, and answers nothing.
+    op.execute(
+        """
+        INSERT INTO wanted_full_syncs (entity_type, reason)
+        SELECT DISTINCT entity_type, 'a full sync was under way when an upgrade was undone'
+        FROM full_syncs, unnest(entity_types) AS entity_type WHERE finished_at IS NULL
+        ON CONFLICT DO NOTHING;
+        DROP TABLE full_sync_progress, full_sync_requests, full_syncs;
+
+        DROP INDEX dead_letters_unannounced, dead_letters_by_entity, dead_letters_by_message;
+        UPDATE dead_letters SET stage = 'intake' WHERE stage = 'request';
+        ALTER TABLE dead_letters
+            DROP COLUMN stored_at,
+            DROP COLUMN announced,
+            DROP CONSTRAINT dead_letters_stage_check,
+            ADD CONSTRAINT dead_letters_stage_check CHECK (stage IN ('intake', 'apply', 'embed', 'upsert'));
+        CREATE UNIQUE INDEX dead_letters_by_message ON dead_letters (stream, stream_created_at, seq)
+            WHERE stage = 'intake';
+        CREATE UNIQUE INDEX dead_letters_by_entity ON dead_letters (entity_type, entity_id) WHERE stage <> 'intake';
+        ALTER TABLE inbox DROP COLUMN message_id;
+        """
+    )

@@ -10,12 +10,12 @@ depends_on = None
 
 def upgrade() -> None:
     # No index holds a floor: in a page that has room, no index has to be told of the new version of the row.
-    _fill(70)
+    _alter("SET (fillfactor = 70)")
 
 
 def downgrade() -> None:
-    _fill(100)
+    _alter("RESET (fillfactor)")
 
 
-def _fill(percent: int) -> None:
-    op.execute(f'ALTER TABLE "{context.config.attributes["schema"]}".linked SET (fillfactor = {percent})')
+def _alter(what: str) -> None:
+    op.execute(f'ALTER TABLE "{context.config.attributes["schema"]}".linked {what}')
