@@ -21,6 +21,7 @@ from mcp_assets.settings import Settings, load_settings
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.marks import StoreMarks
 from mcp_assets.stores.nats import NatsStreams
+from mcp_assets.stores.nats_access import NatsAccess
 from mcp_assets.stores.nats_publishing import ResultsStream
 from mcp_assets.stores.postgres import Connection, Postgres
 from mcp_assets.stores.postgres.migrations.relationships import IdColumn
@@ -100,10 +101,10 @@ class Platform:
 
     def open_qdrant(self, *, timeout_s: float = 30.0) -> Qdrant:
         """A client of its own, which the caller closes."""
-        key = self.settings.qdrant_api_key
         return Qdrant(
             self.settings.require_qdrant_url(),
-            key.get_secret_value() if key else None,
+            self._qdrant_key,
+            tls_ca_file=self.settings.qdrant_tls_ca_file,
             timeout_s=timeout_s,
             verify=lambda: self.marks.check_qdrant(self._qdrant_identity.read(), self._qdrant_identity),
             mark=lambda: self.marks.key(),
@@ -112,12 +113,19 @@ class Platform:
 
     @cached_property
     def _qdrant_identity(self) -> IdentityReader:
-        key = self.settings.qdrant_api_key
         return IdentityReader(
             self.settings.require_qdrant_url(),
-            key.get_secret_value() if key else None,
+            self._qdrant_key,
             list(self.settings.entity_types.collections()),
+            tls_ca_file=self.settings.qdrant_tls_ca_file,
         )
+
+    @property
+    def _qdrant_key(self) -> str | None:
+        """A process that only reads takes the read-only key, so that it needs no other one."""
+        reading = self.settings.qdrant_read_api_key if self.reads_only else None
+        key = reading or self.settings.qdrant_api_key
+        return key.get_secret_value() if key else None
 
     def silent_without_postgres(self) -> dict[str, str]:
         """By store, for NATS and Qdrant, why it does not answer; PostgreSQL need not answer for this.
@@ -148,7 +156,17 @@ class Platform:
             settings.results_stream, result_subjects(), settings.results_days, create=settings.create_stream
         )
         return NatsStreams(
-            settings.require_nats_url(), stream_subjects(), results, verify=lambda mark: self.marks.check_nats(mark)
+            settings.require_nats_url(),
+            stream_subjects(),
+            results,
+            access=NatsAccess(
+                creds_file=settings.nats_creds_file,
+                nkey_file=settings.nats_nkey_file,
+                tls_ca_file=settings.nats_tls_ca_file,
+                tls_cert_file=settings.nats_tls_cert_file,
+                tls_key_file=settings.nats_tls_key_file,
+            ),
+            verify=lambda mark: self.marks.check_nats(mark),
         )
 
     @cached_property
@@ -307,4 +325,5 @@ def _openai_embedder(
         attempts=settings.retry_attempts,
         retry_delay_s=settings.retry_delay_ms / 1000,
         timeout_s=settings.embedding_timeout_s,
+        tls_ca_file=settings.embedding_tls_ca_file,
     )

@@ -1,12 +1,10 @@
 """Settings: the one class that says where the stores are and how the platform works; read from the environment."""
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from dotenv import dotenv_values
 from pydantic import PrivateAttr, SecretStr, ValidationError, model_validator
 
 from mcp_assets import mapping_file
@@ -18,6 +16,7 @@ from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes
 from mcp_assets.graph import LinkForm
 from mcp_assets.mapping_file import MappingFile
 from mcp_assets.project_component import component_settings
+from mcp_assets.secret_files import SUFFIX, environment, files_named, read_secret
 from mcp_assets.setting_errors import SettingsError, settings_error
 from mcp_assets.setting_fields import SettingFields
 from mcp_assets.setting_fields.values import Provider, TypeMapping
@@ -40,6 +39,10 @@ class Settings(SettingFields):
     def _consistent(self) -> Self:
         if self.chunk_overlap * 2 > self.chunk_size:
             raise ValueError("MCP_ASSETS_CHUNK_OVERLAP must be at most half of MCP_ASSETS_CHUNK_SIZE")
+        if self.nats_creds_file is not None and self.nats_nkey_file is not None:
+            raise ValueError("both NATS_CREDS_FILE and NATS_NKEY_FILE are set, and NATS takes one: unset the other")
+        if (self.nats_tls_cert_file is None) != (self.nats_tls_key_file is None):
+            raise ValueError("NATS_TLS_CERT_FILE and NATS_TLS_KEY_FILE belong together: set both, or none")
         if self.types is not None and not self.types:
             raise ValueError("MCP_ASSETS_TYPES names no entity type: leave it unset to use the preset")
         file = self._mapping_file()
@@ -157,7 +160,13 @@ class Settings(SettingFields):
         if not address.startswith(_ENV):
             return address
         variable = address.removeprefix(_ENV)
-        found = os.environ.get(variable) or dotenv_values(".env").get(variable)
+        given = environment()
+        found = given.get(variable.upper())
+        file = given.get(variable.upper() + SUFFIX)
+        if found and file:
+            raise SettingsError(f"both {variable} and {variable}{SUFFIX} are set, and one would be ignored: unset one")
+        if file:
+            return read_secret(variable + SUFFIX, file)
         if not found:
             raise SettingsError(
                 f"{variable} is not set, and the mapping of the source table {source.table} says that it holds the "
@@ -213,10 +222,10 @@ def _refuse_contradictions(fields: Mapping[str, Any], settings: Settings, but: S
 
     One of them would win otherwise, and a process that has only one of them would work by other settings than the rest.
     """
-    environment = {name.upper(): value for name, value in {**dotenv_values(".env"), **os.environ}.items()}
+    given = environment()
     for field in fields:
         variable = variable_of(field)
-        if field in but or not environment.get(variable):
+        if field in but or not (given.get(variable) or given.get(variable + SUFFIX)):
             continue
         other = getattr(_made({name: value for name, value in fields.items() if name != field}), field)
         if other != getattr(settings, field):
@@ -244,3 +253,8 @@ def load_settings(given: Mapping[str, Any] | None = None, *, sources_file: Path 
 def variable_of(field: str) -> str:
     """The environment variable that sets `field`."""
     return str(Settings.model_fields[field].validation_alias)
+
+
+def named_files() -> dict[str, str]:
+    """The variables that name files of secrets, with absolute paths, for child processes and shells."""
+    return files_named(Settings.model_fields)

@@ -202,10 +202,11 @@ _PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "A
 def dagster_environment(settings: "Settings") -> dict[str, str]:
     """The environment for Dagster's processes: this one, with the state folder as an absolute path and long ticks."""
     from mcp_assets.loopback import without_proxy
-    from mcp_assets.settings import variable_of
+    from mcp_assets.settings import named_files, variable_of
 
     environment = {
         **without_proxy(os.environ),
+        **named_files(),
         "MCP_ASSETS_STATE_DIR": str(settings.state_dir.resolve()),
         # Dagster's processes may have other working folders, in which they would not find the file by its name.
         **({variable_of("sources_file"): str(settings.sources_file)} if settings.sources_file is not None else {}),
@@ -250,16 +251,25 @@ def exports(settings: "Settings") -> Mapping[str, str]:
 
 
 def _settings_of(settings: "Settings") -> dict[str, str]:
-    """The settings that differ from their defaults. Secrets, and addresses with passwords, are left out."""
+    """The settings that differ from their defaults, and the paths of secret files.
+
+    Secrets, and addresses with passwords, are left out.
+    """
     from pydantic import SecretStr
 
-    from mcp_assets.settings import Settings, variable_of
+    from mcp_assets.settings import Settings, named_files, variable_of
     from mcp_assets.stores.addresses import without_password
 
-    values: dict[str, str] = {}
+    values = named_files()
+    from_files = {name.removesuffix("_FILE") for name in values}
     for field in Settings.model_fields:
         value = getattr(settings, field)
-        if field.endswith("api_key") or value is None or value == Settings.model_fields[field].default:
+        if (
+            variable_of(field) in from_files
+            or field.endswith("api_key")
+            or value is None
+            or value == Settings.model_fields[field].default
+        ):
             continue
         if field.endswith("_url"):
             url = value.get_secret_value() if isinstance(value, SecretStr) else value

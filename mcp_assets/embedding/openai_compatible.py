@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 
 import openai
@@ -28,6 +29,7 @@ from mcp_assets.embedding.protocol import (
     refusal_before_sending,
 )
 from mcp_assets.loopback import is_loopback, unusable_proxy
+from mcp_assets.tls import trusted
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -56,6 +58,7 @@ class OpenAICompatibleEmbedder:
         attempts: int = 3,
         retry_delay_s: float = 1.0,
         timeout_s: float = 60.0,
+        tls_ca_file: Path | None = None,
     ) -> None:
         if not api_key and not base_url:
             raise ValueError("no embedding provider: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without keys")
@@ -69,7 +72,9 @@ class OpenAICompatibleEmbedder:
                 base_url=base_url or OPENAI_URL,
                 max_retries=0,
                 timeout=openai.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
-                http_client=openai.DefaultHttpxClient(trust_env=False) if base_url and is_loopback(base_url) else None,
+                http_client=openai.DefaultHttpxClient(
+                    trust_env=not (base_url and is_loopback(base_url)), verify=trusted(tls_ca_file)
+                ),
             )
         except ImportError as error:
             raise EmbedderUnavailable(unusable_proxy("OPENAI_BASE_URL", error)) from error

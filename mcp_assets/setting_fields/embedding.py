@@ -3,7 +3,7 @@
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings
 
-from mcp_assets.setting_fields.values import HttpUrl, Provider
+from mcp_assets.setting_fields.values import CertificateFile, HttpUrl, Provider
 
 
 class EmbeddingFields(BaseSettings):
@@ -18,6 +18,11 @@ class EmbeddingFields(BaseSettings):
         default=None,
         validation_alias="OPENAI_BASE_URL",
         description="Any OpenAI-compatible server; setting it selects `openai`.",
+    )
+    embedding_tls_ca_file: CertificateFile = Field(
+        default=None,
+        validation_alias="EMBEDDING_TLS_CA_FILE",
+        description="Certificate of the authority that signed the provider's; default: those of the machine.",
     )
     embedding_provider: Provider | None = Field(
         default=None,

@@ -6,7 +6,17 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PositiveFloat, SecretStr
 from pydantic_settings import BaseSettings, NoDecode
 
-from mcp_assets.setting_fields.values import DatabaseUrl, HttpUrl, Identifier, NatsUrl, TableName, json_list, matching
+from mcp_assets.setting_fields.values import (
+    CertificateFile,
+    DatabaseUrl,
+    HttpUrl,
+    Identifier,
+    NatsUrl,
+    ReadableFile,
+    TableName,
+    json_list,
+    matching,
+)
 
 
 class StoreFields(BaseSettings):
@@ -23,9 +33,42 @@ class StoreFields(BaseSettings):
         description="PostgreSQL of the source tables, if it is not that of `DATABASE_URL`; docs/how-to/own-tables.md.",
     )
     nats_url: NatsUrl = Field(default=None, validation_alias="NATS_URL", description="NATS server(s), comma-separated.")
+    nats_creds_file: ReadableFile = Field(
+        default=None,
+        validation_alias="NATS_CREDS_FILE",
+        description="File of NATS credentials (JWT and seed), as `nsc` writes them.",
+    )
+    nats_nkey_file: ReadableFile = Field(
+        default=None,
+        validation_alias="NATS_NKEY_FILE",
+        description="File with the seed of an NKey of a user (`SU…`), which signs in without a password.",
+    )
+    nats_tls_ca_file: CertificateFile = Field(
+        default=None,
+        validation_alias="NATS_TLS_CA_FILE",
+        description="Certificate of the authority that signed the NATS servers'; default: those of the machine.",
+    )
+    nats_tls_cert_file: ReadableFile = Field(
+        default=None,
+        validation_alias="NATS_TLS_CERT_FILE",
+        description="The platform's own certificate, for a NATS that asks its clients for one.",
+    )
+    nats_tls_key_file: ReadableFile = Field(
+        default=None, validation_alias="NATS_TLS_KEY_FILE", description="The private key of that certificate."
+    )
     qdrant_url: HttpUrl = Field(default=None, validation_alias="QDRANT_URL", description="Qdrant, REST.")
     qdrant_api_key: SecretStr | None = Field(
         default=None, validation_alias="QDRANT_API_KEY", description="Key for Qdrant, if it requires one."
+    )
+    qdrant_read_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="QDRANT_READ_API_KEY",
+        description="Read-only key for commands that only read, such as `search`; default: `QDRANT_API_KEY`.",
+    )
+    qdrant_tls_ca_file: CertificateFile = Field(
+        default=None,
+        validation_alias="QDRANT_TLS_CA_FILE",
+        description="Certificate of the authority that signed Qdrant's; default: those of the machine.",
     )
     state_dir: Path = Field(
         default=Path(".mcp"),

@@ -1,8 +1,12 @@
 """Types of the settings' values; each refuses a wrong value with a sentence that says what to give."""
 
 import json
+import os
 import re
+import ssl
+from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +17,7 @@ from pydantic import (
 )
 
 from mcp_assets.entities.registry import Listed, SourceTable
+from mcp_assets.tls import trusted
 
 Provider = Literal["openai", "local"]
 SourcePreset = Literal["mcp", "cards"]
@@ -60,10 +65,41 @@ TableName = Annotated[
     ),
 ]
 
+
+def _without_credentials(value: str | None) -> str | None:
+    """An address is shown in messages and pages, and a password in it would be, too."""
+    if value is not None and urlsplit(value).username is not None:
+        raise ValueError("give the address without user and password: a key has a setting of its own")
+    return value
+
+
+def _readable(path: Path | None) -> Path | None:
+    """The absolute path, because processes in other folders, to which it is handed on, read the same file."""
+    if path is None:
+        return None
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: check the path")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"this user may not read {path}: check its mode and owner")
+    return path
+
+
+def _certificate(path: Path | None) -> Path | None:
+    try:
+        trusted(path)
+    except ssl.SSLError:
+        raise ValueError(f"{path} holds no certificate in PEM form: give a file of that form") from None
+    return path
+
+
+ReadableFile = Annotated[Path | None, AfterValidator(_readable)]
+CertificateFile = Annotated[Path | None, AfterValidator(_readable), AfterValidator(_certificate)]
+
 DatabaseUrl = Annotated[SecretStr | None, _address("postgresql|postgres", "postgresql://user@host:5432/database")]
 NatsUrl = Annotated[SecretStr | None, _address("nats|tls|ws|wss", "nats://host:4222")]
 WebhookUrl = Annotated[SecretStr | None, _address("https?", "https://hooks.example.com/services/…")]
-HttpUrl = Annotated[str | None, _address("https?", "http://host:6333")]
+HttpUrl = Annotated[str | None, _address("https?", "http://host:6333"), AfterValidator(_without_credentials)]
 
 
 def json_list(value: Any) -> Any:

@@ -16,6 +16,7 @@ from nats.js import api
 from nats.js.errors import BadRequestError, NotFoundError
 
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.nats_access import PLAIN, NatsAccess
 from mcp_assets.stores.nats_denials import Denials
 from mcp_assets.stores.nats_publishing import NatsPublisher, ResultsStream
 from mcp_assets.stores.nats_pull import Pulled
@@ -52,10 +53,11 @@ class NatsStreams(NatsPublisher):
         subjects: Sequence[str],
         results: ResultsStream | None = None,
         *,
+        access: NatsAccess = PLAIN,
         timeout_s: float = 10.0,
         verify: Callable[[str | None], None] | None = None,
     ) -> None:
-        super().__init__(url, results, timeout_s=timeout_s, verify=verify)
+        super().__init__(url, results, access=access, timeout_s=timeout_s, verify=verify)
         self._subjects = list(subjects)
 
     def ensure_stream(self, name: str) -> None:

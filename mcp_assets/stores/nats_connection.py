@@ -15,6 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.nats_access import PLAIN, NatsAccess
 from mcp_assets.stores.nats_client import VerifiedClient, mark_of_server
 from mcp_assets.stores.nats_denials import Denials
 
@@ -32,8 +33,14 @@ class NatsConnection:
     """
 
     def __init__(
-        self, url: str, *, timeout_s: float = 10.0, verify: Callable[[str | None], None] | None = None
+        self,
+        url: str,
+        *,
+        access: NatsAccess = PLAIN,
+        timeout_s: float = 10.0,
+        verify: Callable[[str | None], None] | None = None,
     ) -> None:
+        self._access = access
         self._verify = verify
         self._servers = [part.strip() for part in url.split(",") if part.strip()]
         self._timeout_s = timeout_s
@@ -102,8 +109,13 @@ class NatsConnection:
 
     async def _shown_mark(self) -> str | None:
         await self._reach_one()
-        client = VerifiedClient(None)
-        await client.connect(self._servers, connect_timeout=self._connect_timeout_s, allow_reconnect=False)
+        client = VerifiedClient(None, demands_tls=self._access.demands_tls(self._servers))
+        await client.connect(
+            self._servers,
+            connect_timeout=self._connect_timeout_s,
+            allow_reconnect=False,
+            **self._access.options(),
+        )
         try:
             return mark_of_server(client._server_info)
         finally:
@@ -144,9 +156,10 @@ class NatsConnection:
         return max(2, int(self._timeout_s / max(1, len(self._servers))))
 
     async def _connect(self, denials: Denials, *, allow_reconnect: bool) -> VerifiedClient:
-        client = VerifiedClient(self._verify)
+        client = VerifiedClient(self._verify, demands_tls=self._access.demands_tls(self._servers))
         await client.connect(
             self._servers,
+            **self._access.options(),
             name="mcp_assets",
             connect_timeout=self._connect_timeout_s,
             allow_reconnect=allow_reconnect,

@@ -12,6 +12,7 @@ from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.stores.nats_access import PLAIN, NatsAccess
 from mcp_assets.stores.nats_connection import NatsConnection
 
 logger = logging.getLogger(__name__)
@@ -58,10 +59,11 @@ class NatsPublisher(NatsConnection):
         url: str,
         results: ResultsStream | None = None,
         *,
+        access: NatsAccess = PLAIN,
         timeout_s: float = 10.0,
         verify: Callable[[str | None], None] | None = None,
     ) -> None:
-        super().__init__(url, timeout_s=timeout_s, verify=verify)
+        super().__init__(url, access=access, timeout_s=timeout_s, verify=verify)
         self._results = results
         self._kept: dict[str, tuple[bool, float]] = {}
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -12,7 +13,8 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets.stores.qdrant_identity import verify_connections
+from mcp_assets.stores.qdrant_identity import key_header, verify_connections
+from mcp_assets.tls import trusted
 from mcp_assets.tuning import StoreTuning
 
 T = TypeVar("T")
@@ -35,6 +37,7 @@ class QdrantConnection:
         url: str,
         api_key: str | None = None,
         *,
+        tls_ca_file: Path | None = None,
         timeout_s: float = 30.0,
         verify: Callable[[], None] | None = None,
         mark: Callable[[], str] | None = None,
@@ -45,6 +48,7 @@ class QdrantConnection:
         self._mark = mark
         self._url = url
         self._api_key = api_key
+        self._tls_ca_file = tls_ca_file
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._made: QdrantClient | None = None
@@ -56,7 +60,8 @@ class QdrantConnection:
                 try:
                     self._made = QdrantClient(
                         url=self._url,
-                        api_key=self._api_key,
+                        headers=key_header(self._api_key),
+                        verify=trusted(self._tls_ca_file),
                         timeout=int(self._timeout_s),
                         check_compatibility=False,
                         limits=_CONNECTIONS,

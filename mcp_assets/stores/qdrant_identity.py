@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ from qdrant_client.http.api_client import Send
 from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.tls import trusted
 
 METADATA_KEY = "mcp_assets_platform"
 """In the metadata of each of our collections: the key of the platform that made it."""
@@ -35,9 +37,12 @@ class QdrantIdentity:
 class IdentityReader:
     """Reads the identity of a Qdrant, each time over a connection of its own."""
 
-    def __init__(self, url: str, api_key: str | None, aliases: Sequence[str]) -> None:
+    def __init__(
+        self, url: str, api_key: str | None, aliases: Sequence[str], *, tls_ca_file: Path | None = None
+    ) -> None:
         self._url = url
         self._api_key = api_key
+        self._tls_ca_file = tls_ca_file
         self._aliases = tuple(aliases)
 
     def read(self) -> QdrantIdentity:
@@ -104,12 +109,12 @@ class IdentityReader:
     @cached_property
     def _client(self) -> httpx.Client:
         """Made once, because it loads the system's certificates, which takes 20 ms; it keeps no connection."""
-        headers = {"api-key": self._api_key} if self._api_key else {}
         no_keeping = httpx.Limits(max_keepalive_connections=0)
         try:
             return httpx.Client(
                 base_url=self._url,
-                headers=headers,
+                headers=key_header(self._api_key),
+                verify=trusted(self._tls_ca_file),
                 timeout=_TIMEOUT_S,
                 limits=no_keeping,
                 trust_env=not is_loopback(self._url),
@@ -129,6 +134,14 @@ class IdentityReader:
             f"what answers at {without_password(self._url)}{path} is not Qdrant: check QDRANT_URL, and which program "
             "listens on that port"
         )
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """The header by which Qdrant knows its client.
+
+    Given to qdrant-client as a header, because for its option `api_key` it warns of plain HTTP on loopback, too.
+    """
+    return {"api-key": api_key} if api_key else {}
 
 
 def verify_connections(verify: Callable[[], None]) -> Callable[[httpx.Request, Send], httpx.Response]:

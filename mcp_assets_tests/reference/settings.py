@@ -2,6 +2,7 @@
 
 from pydantic_core import PydanticUndefined
 
+from mcp_assets.secret_files import SUFFIX, is_secret
 from mcp_assets.setting_fields import GROUPS
 from mcp_assets.settings import Settings, variable_of
 
@@ -10,6 +11,11 @@ _HEAD = """# Settings
 All are environment variables, or lines of a file `.env` in the folder in which a process starts.
 A setting that is unset has the default.
 A wrong value is refused with a sentence that names the setting; secrets are never printed.
+
+A **secret** may stand in a file, as containers mount them: the variable of the same name with `_FILE` behind it, such as
+`DATABASE_URL_FILE=/run/secrets/database_url`, names the file.
+The line break at the end of the file is left out.
+A secret that is set in both ways is refused.
 
 `DATABASE_URL`, `NATS_URL` and `QDRANT_URL` each replace an embedded store.
 `OPENAI_API_KEY` or `OPENAI_BASE_URL` replaces the local embedding model.
@@ -25,7 +31,8 @@ def page() -> str:
         for name, field in group.model_fields.items():
             default = field.default
             shown = "" if default in (None, PydanticUndefined) else f"`{_literal(default)}`"
-            rows.append(f"| `{variable_of(name)}` | {shown} | {field.description} |\n")
+            secret = f" Secret: or `{variable_of(name)}{SUFFIX}`." if is_secret(field) else ""
+            rows.append(f"| `{variable_of(name)}` | {shown} | {field.description}{secret} |\n")
     return _HEAD + "".join(rows)
 
 
@@ -35,11 +42,14 @@ def env_example() -> str:
         "# Settings, as a file .env has them. Remove the mark of comment from those that you change.",
         "# A setting that is unset has the default that stands here. DATABASE_URL, NATS_URL and QDRANT_URL each",
         "# replace an embedded store. OPENAI_API_KEY or OPENAI_BASE_URL replaces the local embedding model.",
+        "# A variable that ends in _FILE names a file with the secret, in place of the variable above it.",
     ]
     for name, field in Settings.model_fields.items():
         default = field.default
         shown = "" if default in (None, PydanticUndefined) else _literal(default)
         lines += ["", f"# {field.description}", f"#{variable_of(name)}={shown}"]
+        if is_secret(field):
+            lines.append(f"#{variable_of(name)}{SUFFIX}=")
     return "\n".join(lines) + "\n"
 
 
