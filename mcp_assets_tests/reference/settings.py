@@ -12,8 +12,8 @@ All are environment variables, or lines of a file `.env` in the folder in which 
 A setting that is unset has the default.
 A wrong value is refused with a sentence that names the setting; secrets are never printed.
 
-A **secret** may stand in a file, as containers mount them: the variable of the same name with `_FILE` behind it, such as
-`DATABASE_URL_FILE=/run/secrets/database_url`, names the file.
+A **secret** may stand in a file, as containers mount them.
+The variable of the same name with `_FILE` behind it names the file: `DATABASE_URL_FILE=/run/secrets/database_url`.
 The line break at the end of the file is left out.
 A secret that is set in both ways is refused.
 

@@ -66,7 +66,7 @@ def test_a_secret_that_is_set_in_both_ways_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setenv("NATS_URL_FILE", str(written(tmp_path, "NATS_URL", VALUES["NATS_URL"])))
     (tmp_path / ".env").write_text("NATS_URL=nats://localhost:4222\n")
 
-    with pytest.raises(SettingsError, match="both NATS_URL and NATS_URL_FILE are set.*unset one"):
+    with pytest.raises(SettingsError, match=r"both NATS_URL and NATS_URL_FILE are set.*unset one"):
         read_settings()
 
 
