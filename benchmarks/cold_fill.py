@@ -53,7 +53,13 @@ class Recorder:
         self._lock = threading.Lock()
         self._vector = np.full(profile.dimension, profile.dimension**-0.5, dtype=np.float32)
 
-    def embed(self, texts: Sequence[str], *, stopping: threading.Event | None = None) -> EmbeddingResult:  # noqa: ARG002
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        stopping: threading.Event | None = None,  # noqa: ARG002
+        background: bool = False,  # noqa: ARG002
+    ) -> EmbeddingResult:
         with self._lock:
             self.batches.append(list(texts))
         return EmbeddingResult([EmbeddingOutcome(self._vector, None) for _ in texts], None)

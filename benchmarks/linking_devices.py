@@ -86,8 +86,10 @@ class ShortVectors:
         self.profile = ModelProfile("wordllama-64", DIMENSION, "Cosine", THRESHOLD, 1_000_000, 4096, 1_000_000_000)
         self._model = LocalEmbedder()
 
-    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
-        whole = self._model.embed(texts, stopping=stopping)
+    def embed(
+        self, texts: Sequence[str], *, stopping: Event | None = None, background: bool = False
+    ) -> EmbeddingResult:
+        whole = self._model.embed(texts, stopping=stopping, background=background)
         return replace(whole, outcomes=[_cut(outcome) for outcome in whole.outcomes])
 
     def embed_query(self, text: str) -> Vector:

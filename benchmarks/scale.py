@@ -57,7 +57,13 @@ class HashEmbedder:
     def __init__(self) -> None:
         self.profile = ModelProfile("hash", DIMENSION, "Cosine", 0.7, 1_000_000, 4096, 1_000_000_000)
 
-    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:  # noqa: ARG002
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        stopping: Event | None = None,  # noqa: ARG002
+        background: bool = False,  # noqa: ARG002
+    ) -> EmbeddingResult:
         return EmbeddingResult([EmbeddingOutcome(_vector(text), None) for text in texts], None)
 
     def embed_query(self, text: str) -> Vector:

@@ -13,6 +13,7 @@ from mcp_assets.embedding.local import LocalEmbedder
 from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
 from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile
 from mcp_assets.embedding.protocol import Embedder
+from mcp_assets.embedding.request_gate import OPEN_GATE, RequestGate
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.events import TypeNames, result_subjects, stream_subjects
@@ -25,6 +26,7 @@ from mcp_assets.stores.nats_access import NatsAccess
 from mcp_assets.stores.nats_publishing import ResultsStream
 from mcp_assets.stores.postgres import Connection, Postgres
 from mcp_assets.stores.postgres.migrations.relationships import IdColumn
+from mcp_assets.stores.postgres.shared_rate import SharedRate
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.stores.qdrant_identity import IdentityReader
 from mcp_assets.stores.relationships import Relationships
@@ -175,12 +177,30 @@ class Platform:
 
     @cached_property
     def embedder(self) -> Embedder:
-        return self._embedder or make_embedder(self.settings)
+        return self._embedder or make_embedder(self.settings, self._gate_of)
 
     @cached_property
     def previous_embedder(self) -> Embedder | None:
         """The previous model, while it is configured: its collections serve until the new ones are complete."""
-        return make_previous_embedder(self.settings)
+        return make_previous_embedder(self.settings, self._gate_of)
+
+    def _gate_of(self, profile: ModelProfile) -> RequestGate:
+        """What requests to the model wait for: the rate that all runs share, if the settings limit it."""
+        settings = self.settings
+        if settings.requests_a_minute is None and settings.tokens_a_minute is None:
+            return OPEN_GATE
+        return SharedRate(
+            self.postgres,
+            profile.key,
+            requests_a_minute=settings.requests_a_minute,
+            tokens_a_minute=settings.tokens_a_minute,
+        )
+
+    def usd_per_million_tokens(self, profile: ModelProfile) -> float | None:
+        """The price of the model: EMBEDDING_PRICE for the present one, otherwise its list price; None: not known."""
+        if self.settings.embedding_price is not None and profile.key == self.embedder.profile.key:
+            return self.settings.embedding_price
+        return profile.usd_per_million_tokens
 
     @cached_property
     def type_names(self) -> TypeNames:
@@ -291,14 +311,22 @@ def close_shared_platform() -> None:
         platform.close()
 
 
-def make_embedder(settings: Settings) -> Embedder:
+GateOf = Callable[[ModelProfile], RequestGate]
+"""The gate of the requests to a model."""
+
+
+def _no_gate(profile: ModelProfile) -> RequestGate:  # noqa: ARG001  (a GateOf)
+    return OPEN_GATE
+
+
+def make_embedder(settings: Settings, gate_of: GateOf = _no_gate) -> Embedder:
     """The embedder that the settings name."""
     if settings.provider == "local":
         return LocalEmbedder(settings.profile)
-    return _openai_embedder(settings, settings.profile, settings.openai_api_key, settings.openai_base_url)
+    return _openai_embedder(settings, settings.profile, settings.openai_api_key, settings.openai_base_url, gate_of)
 
 
-def make_previous_embedder(settings: Settings) -> Embedder | None:
+def make_previous_embedder(settings: Settings, gate_of: GateOf = _no_gate) -> Embedder | None:
     """The embedder of the previous model; the local one, uncut, needs no setting, because it is always there."""
     profile = settings.previous_profile
     if profile is None:
@@ -311,11 +339,12 @@ def make_previous_embedder(settings: Settings) -> Embedder | None:
         profile,
         settings.previous_api_key or settings.openai_api_key,
         settings.previous_base_url or settings.openai_base_url,
+        gate_of,
     )
 
 
 def _openai_embedder(
-    settings: Settings, profile: ModelProfile, key: SecretStr | None, base_url: str | None
+    settings: Settings, profile: ModelProfile, key: SecretStr | None, base_url: str | None, gate_of: GateOf
 ) -> OpenAICompatibleEmbedder:
     return OpenAICompatibleEmbedder(
         profile,
@@ -326,4 +355,5 @@ def _openai_embedder(
         retry_delay_s=settings.retry_delay_ms / 1000,
         timeout_s=settings.embedding_timeout_s,
         tls_ca_file=settings.embedding_tls_ca_file,
+        gate=gate_of(profile),
     )

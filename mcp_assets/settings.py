@@ -43,6 +43,13 @@ class Settings(SettingFields):
             raise ValueError("both NATS_CREDS_FILE and NATS_NKEY_FILE are set, and NATS takes one: unset the other")
         if (self.nats_tls_cert_file is None) != (self.nats_tls_key_file is None):
             raise ValueError("NATS_TLS_CERT_FILE and NATS_TLS_KEY_FILE belong together: set both, or none")
+        if self.embedding_budget_a_day is not None and self.embedding_price is None:
+            model = self.profile
+            if model.usd_per_million_tokens is None:
+                raise ValueError(
+                    f"EMBEDDING_BUDGET_A_DAY is set, and the price of the model {model.name} is not known: set "
+                    "EMBEDDING_PRICE, in US dollars a million tokens"
+                )
         if self.types is not None and not self.types:
             raise ValueError("MCP_ASSETS_TYPES names no entity type: leave it unset to use the preset")
         file = self._mapping_file()

@@ -31,7 +31,7 @@ class CollectionTuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexTuning:
-    """Of `sync.index`: the sweep, the rechecks, and the probe of Qdrant."""
+    """Of `sync.index`: the sweep, the rechecks, the budget, and the probe of Qdrant."""
 
     sweep_rows_a_slice: int = 1_000_000
     """Rows that one statement compares: it takes some 4 s. Smaller slices cost more, because each reads the whole
@@ -47,6 +47,9 @@ class IndexTuning:
     rechecks_after_s: tuple[float, ...] = (2.0, 10.0, 60.0)
     """Seconds after the event, about, at which its entity is rechecked: most commits follow within the first, and a
     transaction that takes a minute is rare; the sweep finds the row of a later one."""
+
+    budget_asked_again_s: float = 10.0
+    """Seconds after which a full sync that has spent the budget of the day asks whether there is more."""
 
     qdrant_answer_valid_s: float = 1.0
     """Seconds for which the probe reuses an answer of Qdrant, or the lack of one, because several sensors ask."""

@@ -33,7 +33,9 @@ class HashEmbedder:
         self.profile = ModelProfile("hash", DIMENSION, "Cosine", threshold, 1_000_000, 4096, 1_000_000_000)
         self.texts: list[str] = []
 
-    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
+    def embed(
+        self, texts: Sequence[str], *, stopping: Event | None = None, background: bool = False
+    ) -> EmbeddingResult:
         self.texts += texts
         return EmbeddingResult([EmbeddingOutcome(vector_of(text), None) for text in texts], None)
 

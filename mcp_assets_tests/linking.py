@@ -57,7 +57,9 @@ class AngleEmbedder:
     def __init__(self, threshold: float = 0.9) -> None:
         self.profile: ModelProfile = profile_for("angles", dimension=4, similarity_threshold=threshold)
 
-    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
+    def embed(
+        self, texts: Sequence[str], *, stopping: Event | None = None, background: bool = False
+    ) -> EmbeddingResult:
         return EmbeddingResult([self._one(text) for text in texts], None)
 
     def embed_query(self, text: str) -> Vector:

@@ -23,6 +23,7 @@ from mcp_assets.cli import (
     graph,
     init,
     migrate,
+    observing,
     plan,
     services,
     sources,
@@ -64,6 +65,8 @@ _add(_LOOK, plan.plan, "mcp-assets plan --model text-embedding-3-small")
 _add(_LOOK, entities.search, 'mcp-assets search "how do we renew certificates" --type page')
 _add(_LOOK, graph.related, "mcp-assets related task:7 --depth 2")
 _add(_LOOK, status.status, "mcp-assets status --json")
+_add(_LOOK, observing.costs, "mcp-assets costs --days 7")
+_add(_LOOK, observing.metrics, "mcp-assets metrics --once")
 _add(_LOOK, services.doctor, "mcp-assets doctor")
 app.add_typer(graph.graph, rich_help_panel=_LOOK)
 _add(_MEND, consistency.validate, "mcp-assets validate --deep --repair")

@@ -45,6 +45,7 @@ from mcp_assets.sync.inbox.drain_requests import (
     wanted_full_syncs,
 )
 from mcp_assets.sync.inbox.intake import IntakeReport, intake
+from mcp_assets.sync.index.embedding_costs import spent_budget
 from mcp_assets.sync.index.event_rechecks import Rechecks
 from mcp_assets.sync.index.provider_outage import let_through
 from mcp_assets.sync.index.store_outage import QdrantProbe
@@ -176,8 +177,10 @@ def _asked(requests: Sequence[dg.RunRequest]) -> str:
 
 def _skip_reason(platform: Platform, taken: IntakeReport) -> str:
     silence = platform.companion(QdrantProbe).silence()
+    spent = spent_budget(platform)
     waits = f"no run is asked for until Qdrant answers: {silence}" if silence else "nothing waits for a run"
-    return "; ".join([_taken(taken), waits, *(f"not read: stream {reason}" for reason in taken.unread)])
+    budget = [spent.sentence] if spent is not None else []
+    return "; ".join([_taken(taken), waits, *budget, *(f"not read: stream {reason}" for reason in taken.unread)])
 
 
 def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
@@ -225,7 +228,8 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
 
 def _due_full_syncs(platform: Platform, instance: dg.DagsterInstance, lost: Collection[str]) -> list[str]:
     """Those of `lost` that have no full sync under way, except those whose last full syncs have just failed."""
-    if not lost:
+    if not lost or spent_budget(platform) is not None:
+        # A full sync that is under way pauses, so that another one would do no more.
         return []
     syncing = {run.entity_type for run in unfinished_runs(instance, FULL_SYNC_TAG)}
     left = [entity_type for entity_type in lost if entity_type not in syncing]

@@ -1,7 +1,9 @@
 """Embedding requests: one request at a time to an OpenAI-compatible server: sent, retried, its answer checked."""
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from threading import Event, Lock
 from urllib.parse import urlsplit
 
@@ -21,6 +23,8 @@ from mcp_assets.embedding.request_errors import (
     retry_after_s,
     says_too_long,
 )
+from mcp_assets.embedding.request_gate import RequestGate
+from mcp_assets.embedding.request_log import RequestLog
 from mcp_assets.embedding.vectors import VectorFault, fault_of
 
 CLOSED = "the embedder was closed while it was in use: run this again"
@@ -105,6 +109,7 @@ class EmbeddingRequests:
         retry_delay_s: float,
         timeout_s: float,
         closed: Event,
+        gate: RequestGate,
     ) -> None:
         self.profile = profile
         self.server = urlsplit(str(client.base_url)).netloc.rpartition("@")[2]
@@ -113,6 +118,8 @@ class EmbeddingRequests:
         self._retry_delay_s = retry_delay_s
         self._timeout_s = timeout_s
         self._closed = closed
+        self._gate = gate
+        self.log = RequestLog()
         self._counting = Lock()
         self.answered = 0
         """Requests that the server has answered with vectors so far."""
@@ -124,14 +131,21 @@ class EmbeddingRequests:
             reraise=True,
         )
 
-    def ask(self, inputs: list[str], *, patiently: bool = True) -> RequestAnswer | RequestFailure:
+    def ask(
+        self, inputs: list[str], *, patiently: bool = True, background: bool = False
+    ) -> RequestAnswer | RequestFailure:
         """The answer to `inputs`; `patiently`: a transient failure or an unusable answer is tried again.
+
+        `background`: each try lets requests about events go first.
 
         Raises EmbedderUnavailable if no input can be at fault: a wrong key, a used-up quota, a rate limit.
         """
-        reply = self._ask_once(inputs, self._retrying if patiently else self._retrying.copy(stop=stop_after_attempt(1)))
+        send = partial(self._send, inputs, sum(map(estimate_tokens, inputs)), background)
+        reply = self._ask_once(
+            inputs, send, self._retrying if patiently else self._retrying.copy(stop=stop_after_attempt(1))
+        )
         if patiently and reply.first_refusal and reply.first_refusal.error_kind in _UNUSABLE_ANSWERS:
-            reply = self._ask_once(inputs, self._retrying)
+            reply = self._ask_once(inputs, send, self._retrying)
         return reply
 
     def share_that_fits(self, text: str, refusal: Refusal) -> float:
@@ -141,9 +155,11 @@ class EmbeddingRequests:
             return 0.95 * int(limit[1]) / int(given[1])
         return min(0.5, self.profile.max_input_tokens / estimate_tokens(text))
 
-    def _ask_once(self, inputs: list[str], retrying: Retrying) -> RequestAnswer | RequestFailure:
+    def _ask_once(
+        self, inputs: list[str], send: Callable[[], Callable[[], CreateEmbeddingResponse]], retrying: Retrying
+    ) -> RequestAnswer | RequestFailure:
         try:
-            parse = retrying(self._send, inputs)
+            parse = retrying(send)
         # The causes are left out of the chain, because a server may quote the key in its message.
         except openai.APIStatusError as error:
             if error.status_code in (401, 429) and not says_too_long(error):
@@ -174,17 +190,28 @@ class EmbeddingRequests:
             )
         with self._counting:
             self.answered += 1
+        if tokens is not None:
+            self._gate.answered(sum(map(estimate_tokens, inputs)), tokens)
         return RequestAnswer([self._checked(embedding) for embedding in embeddings], tokens)
 
-    def _send(self, inputs: list[str]) -> Callable[[], CreateEmbeddingResponse]:
+    def _send(
+        self, inputs: list[str], estimated_tokens: int, background: bool
+    ) -> Callable[[], CreateEmbeddingResponse]:
         """The answer to one request with status 200, still to be parsed: a bad answer is not a bad connection."""
+        self._gate.wait(estimated_tokens, background=background, closed=self._closed)
         if self._closed.is_set():
             raise EmbedderClosed(CLOSED)
-        response = self._client.embeddings.with_raw_response.create(
-            input=inputs,
-            model=self.profile.name,
-            dimensions=self.profile.dimension if self.profile.dimension_requested else openai.omit,
-        )
+        began_at = time.monotonic()
+        try:
+            response = self._client.embeddings.with_raw_response.create(
+                input=inputs,
+                model=self.profile.name,
+                dimensions=self.profile.dimension if self.profile.dimension_requested else openai.omit,
+            )
+        except openai.APIError as error:
+            self.log.refused(_status_of(error))
+            raise
+        self.log.answered(time.monotonic() - began_at)
         return response.parse
 
     def _checked(self, embedding: object) -> Vector | Refusal:
@@ -243,6 +270,16 @@ class EmbeddingRequests:
 
     def _scrubbed(self, message: str) -> str:
         return message.replace(self._client.api_key, "[API key]")[:300]
+
+
+def _status_of(error: openai.APIError) -> str:
+    """The status of an answer that is no success, or why there is no answer."""
+    match error:
+        case openai.APIStatusError():
+            return str(error.status_code)
+        case openai.APITimeoutError():
+            return "timeout"
+    return "connection"
 
 
 def _no_answer(sentence: str, *, timed_out: bool = False) -> RequestFailure:

@@ -32,6 +32,7 @@ class _Order:
 
     outcomes: list[EmbeddingOutcome | None]
     left: int
+    background: bool = False
     tokens: float | None = None
     error: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
@@ -47,13 +48,14 @@ class _Input(NamedTuple):
 class FullRequests:
     """Sends texts with `embed`, which takes the texts of one request, on the threads of `pool`. Thread-safe.
 
+    `embed` is told, too, whether the texts are of background work alone.
     `at_once`: the threads of `pool`. A request carries at most `max_inputs` texts, and of more than one text at most
     `max_tokens`, as the callers estimate them.
     """
 
     def __init__(
         self,
-        embed: Callable[[list[str]], RequestOutcomes],
+        embed: Callable[[list[str], bool], RequestOutcomes],
         pool: ThreadPoolExecutor,
         *,
         at_once: int,
@@ -71,9 +73,14 @@ class FullRequests:
         self._busy = 0
 
     def outcomes(
-        self, texts: Sequence[str], tokens: Sequence[int], stopping: threading.Event | None = None
+        self,
+        texts: Sequence[str],
+        tokens: Sequence[int],
+        stopping: threading.Event | None = None,
+        *,
+        background: bool = False,
     ) -> EmbeddingResult:
-        """One outcome per text. `tokens`: of each, estimated.
+        """One outcome per text. `tokens`: of each, estimated. `background`: requests about events go first.
 
         Raises:
             RuntimeError: the pool is shut down.
@@ -81,7 +88,7 @@ class FullRequests:
             EmbedderUnavailable: a request with some of `texts` met an outage. The others of `texts` are not sent.
             Any other error that `embed` raises for a request with texts of this caller alone.
         """
-        order = _Order([None] * len(texts), len(texts))
+        order = _Order([None] * len(texts), len(texts), background)
         with self._lock:
             self._waiting += (
                 _Input(order, position, text, estimate)
@@ -119,7 +126,8 @@ class FullRequests:
         An outage of the provider ends the orders of all callers.
         """
         try:
-            self._deliver(taken, self._embed([each.text for each in taken]))
+            background = all(each.order.background for each in taken)
+            self._deliver(taken, self._embed([each.text for each in taken], background))
         except EmbedderUnavailable as error:
             for order in dict.fromkeys(each.order for each in taken):
                 self._end(order, error)

@@ -27,7 +27,9 @@ class InputBatch:
     level of division costs a time-out), and a few for each of the k.
     """
 
-    def __init__(self, requests: EmbeddingRequests, prefix: str) -> None:
+    def __init__(self, requests: EmbeddingRequests, prefix: str, *, background: bool = False) -> None:
+        """`background`: requests about events go before these."""
+        self._background = background
         self._tokens: int | None = None
         self._requests = requests
         self._prefix = prefix
@@ -103,7 +105,9 @@ class InputBatch:
         self._server_is_sound = True
 
     def _ask(self, texts: list[str], *, patiently: bool = True) -> RequestAnswer | RequestFailure:
-        reply = self._requests.ask([self._prefix + text for text in texts], patiently=patiently)
+        reply = self._requests.ask(
+            [self._prefix + text for text in texts], patiently=patiently, background=self._background
+        )
         if isinstance(reply, RequestAnswer) and reply.tokens is not None:
             self._tokens = (self._tokens or 0) + reply.tokens
         return reply

@@ -59,7 +59,13 @@ class LocalEmbedder:
         """Two, because the tokenizer releases the GIL and uses all cores, while pooling holds the GIL."""
         return 2
 
-    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:  # noqa: ARG002
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        stopping: Event | None = None,  # noqa: ARG002
+        background: bool = False,  # noqa: ARG002
+    ) -> EmbeddingResult:
         """One outcome per text. Raises EmbedderUnavailable if the model's files cannot be loaded."""
         model = load_model()
         refusals = [refusal_before_sending(text) for text in texts]

@@ -28,6 +28,8 @@ from mcp_assets.embedding.protocol import (
     only_vector,
     refusal_before_sending,
 )
+from mcp_assets.embedding.request_gate import OPEN_GATE, RequestGate
+from mcp_assets.embedding.request_log import Requests
 from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.tls import trusted
 
@@ -59,7 +61,9 @@ class OpenAICompatibleEmbedder:
         retry_delay_s: float = 1.0,
         timeout_s: float = 60.0,
         tls_ca_file: Path | None = None,
+        gate: RequestGate = OPEN_GATE,
     ) -> None:
+        """`gate`: each request waits for it."""
         if not api_key and not base_url:
             raise ValueError("no embedding provider: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without keys")
         self.profile = profile
@@ -80,10 +84,14 @@ class OpenAICompatibleEmbedder:
             raise EmbedderUnavailable(unusable_proxy("OPENAI_BASE_URL", error)) from error
         # Where the embedder was only stopped, its connections are closed when it is collected.
         self._close_client = weakref.finalize(self, self._client.close)
-        self._requests = EmbeddingRequests(self._client, profile, attempts, retry_delay_s, timeout_s, self._closed)
+        self._requests = EmbeddingRequests(
+            self._client, profile, attempts, retry_delay_s, timeout_s, self._closed, gate
+        )
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="embed")
         self._shared = FullRequests(
-            lambda texts: InputBatch(self._requests, profile.text_prefix).outcomes(texts),
+            lambda texts, background: InputBatch(self._requests, profile.text_prefix, background=background).outcomes(
+                texts
+            ),
             self._pool,
             at_once=concurrency,
             max_inputs=profile.max_inputs_per_request,
@@ -98,12 +106,18 @@ class OpenAICompatibleEmbedder:
         """Requests that the provider has answered with vectors so far."""
         return self._requests.answered
 
-    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
+    def take_requests(self) -> Requests:
+        """What became of the requests since this was last called."""
+        return self._requests.log.take()
+
+    def embed(
+        self, texts: Sequence[str], *, stopping: Event | None = None, background: bool = False
+    ) -> EmbeddingResult:
         refusals = [refusal_before_sending(text) for text in texts]
         to_send = [text for text, refusal in zip(texts, refusals, strict=True) if refusal is None]
         tokens = [estimate_tokens(self.profile.text_prefix + text) for text in to_send]
         with self._open():
-            sent = self._shared.outcomes(to_send, tokens, stopping)
+            sent = self._shared.outcomes(to_send, tokens, stopping, background=background)
         outcomes = iter(sent.outcomes)
         return EmbeddingResult(
             [next(outcomes) if refusal is None else EmbeddingOutcome(None, refusal) for refusal in refusals],

@@ -35,6 +35,11 @@ class ModelProfile:
     """The provider's list price when this was written; None: not known. EMBEDDING_PRICE overrides it."""
 
     @property
+    def key(self) -> str:
+        """Name and dimension: vectors, costs, rates and outages of one key belong together."""
+        return f"{self.name}/{self.dimension}"
+
+    @property
     def slug(self) -> str:
         """The name in the characters a collection name may hold: [a-z0-9_-]."""
         return re.sub(r"[^a-z0-9_]+", "-", self.name.lower()).strip("-")

@@ -76,8 +76,10 @@ class Embedder(Protocol):
         """Calls of `embed` worth having in flight at once."""
         ...
 
-    def embed(self, texts: Sequence[str], *, stopping: Event | None = None) -> EmbeddingResult:
-        """One outcome per text.
+    def embed(
+        self, texts: Sequence[str], *, stopping: Event | None = None, background: bool = False
+    ) -> EmbeddingResult:
+        """One outcome per text. `background`: texts of a full sync, which let those of events go first.
 
         Raises:
             EmbedderUnavailable: no text is at fault.

@@ -42,7 +42,22 @@ class EmbeddingFields(BaseSettings):
     embedding_price: NonNegativeFloat | None = Field(
         default=None,
         validation_alias="EMBEDDING_PRICE",
-        description="US dollars a million tokens, for `mcp-assets plan`; default: the model's list price, if known.",
+        description="US dollars a million tokens, for plans and costs; default: the model's list price, if known.",
+    )
+    embedding_budget_a_day: PositiveFloat | None = Field(
+        default=None,
+        validation_alias="EMBEDDING_BUDGET_A_DAY",
+        description="US dollars a day (UTC) after which full syncs pause until the next day. Events never pause.",
+    )
+    requests_a_minute: PositiveInt | None = Field(
+        default=None,
+        validation_alias="EMBEDDING_REQUESTS_A_MINUTE",
+        description="Requests to each model a minute, of all runs together.",
+    )
+    tokens_a_minute: PositiveInt | None = Field(
+        default=None,
+        validation_alias="EMBEDDING_TOKENS_A_MINUTE",
+        description="Tokens to each model a minute, of all runs together.",
     )
     embedding_concurrency: PositiveInt = Field(
         default=8, validation_alias="EMBEDDING_CONCURRENCY", description="Requests to the provider at once."

@@ -64,6 +64,11 @@ INSERT INTO store_marks (store, mark) VALUES ('platform', 'key');
 INSERT INTO outbox (subject, envelope) VALUES ('vector.index.completed', '{}');
 INSERT INTO relate_requests (entity_type, entity_id, newest_mark, edges_before) VALUES ('task', 'a', 1, '{}');
 INSERT INTO embedding_rates (model, texts, bytes, seconds) VALUES ('m/16', 1, 2, 3);
+INSERT INTO embedding_costs (day, entity_type, model, texts, tokens, estimated_tokens, usd)
+VALUES ('2026-11-30', 'task', 'm/16', 1, 2, 0, 0.5);
+INSERT INTO budget_raises (day, usd) VALUES ('2026-11-30', 1);
+INSERT INTO provider_rates (model, requests, tokens, refilled_at) VALUES ('m/16', 1, 2, now());
+INSERT INTO counters (name, label, part, value) VALUES ('event_lag', 'task', 'sum', 0.5);
 """
 """A new table gets a row here, so that its migration is undone with a row in it."""
 

@@ -38,7 +38,9 @@ class CountingEmbedder:
         self.sent: list[str] = []
         self._lock = threading.Lock()
 
-    def embed(self, texts: Sequence[str], *, stopping: threading.Event | None = None) -> EmbeddingResult:
+    def embed(
+        self, texts: Sequence[str], *, stopping: threading.Event | None = None, background: bool = False
+    ) -> EmbeddingResult:
         with self._lock:
             self.sent += texts
         outcomes = [EmbeddingOutcome(self.embed_query(text), None) for text in texts]

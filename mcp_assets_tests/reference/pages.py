@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mcp_assets
-from mcp_assets_tests.reference import command_line, dagster_objects, metrics, settings, subjects
+from mcp_assets_tests.reference import command_line, dagster_objects, metrics, prometheus, settings, subjects
 
 ROOT = Path(mcp_assets.__file__).parents[1]
 REFERENCE = ROOT / "docs/reference"
@@ -18,6 +18,7 @@ PAGES: Mapping[Path, Callable[[], str]] = {
     REFERENCE / "command-line.md": command_line.page,
     REFERENCE / "dagster.md": dagster_objects.page,
     REFERENCE / "metrics.md": metrics.page,
+    REFERENCE / "prometheus.md": prometheus.page,
     REFERENCE / "subjects.md": subjects.page,
 }
 """The files that the code alone makes, and how."""

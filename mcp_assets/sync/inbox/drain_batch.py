@@ -8,6 +8,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import Coalesced, Event, MessageKind, Verb, coalesce, read_payload
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.counters import LAG_BUCKETS_S
 from mcp_assets.sync.inbox.announce import announce_indexed, announce_when_linked
 from mcp_assets.sync.inbox.drained import Drained, IdentifiedMessage
 from mcp_assets.sync.index.batch_report import BatchReport
@@ -130,7 +131,7 @@ def _finish(
     given_up = [row for row in unknown if row.attempts >= LAST_LOOK and row.subject != LOOK_SUBJECT]
     _dead_letter_unknown(platform, connection, entity_type, given_up)
     _note_early(platform, connection, entity_type, by_entity, report)
-    _delete(platform, connection, done + unknown)
+    _delete(platform, connection, done, unknown)
     ids = {id(row): ref.id for ref, messages in by_entity.items() for row in messages.rows}
     return Drained(
         entity_type,
@@ -183,7 +184,9 @@ def _dead_letter_unknown(
     dead_letter(platform, connection, entity_type, failed)
 
 
-def _delete(platform: Platform, connection: Connection, rows: Sequence[InboxRow]) -> None:
+def _delete(platform: Platform, connection: Connection, done: Sequence[InboxRow], unknown: Sequence[InboxRow]) -> None:
+    """Delete the messages. Those that are done, and not looks of the platform's own, are counted with their lag."""
+    rows = [*done, *unknown]
     if rows:
         connection.execute(
             platform.postgres.query("delete_inbox"),
@@ -191,5 +194,7 @@ def _delete(platform: Platform, connection: Connection, rows: Sequence[InboxRow]
                 "stream": [row.stream for row in rows],
                 "epoch": [row.epoch for row in rows],
                 "seq": [row.seq for row in rows],
+                "counted": [*(row.stream != LOOKS_STREAM for row in done), *(False for _ in unknown)],
+                "bounds": list(LAG_BUCKETS_S),
             },
         )

@@ -16,6 +16,7 @@ from mcp_assets.sync.inbox.drain_batch import DRAINED_KINDS, drain_batch
 from mcp_assets.sync.inbox.drain_lock import hold_drain_lock
 from mcp_assets.sync.inbox.drained import Drained
 from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.index.embedding_costs import EmbeddingCosts
 from mcp_assets.sync.index.event_rechecks import Rechecks
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.pipeline import overlapped
@@ -196,6 +197,7 @@ class DrainWorkers:
                 worked = True
                 self._results.put(drained)
             if worked:
+                self._platform.companion(EmbeddingCosts).write()
                 self._results.put(Drained(entity_type, 0))
             if last:
                 return

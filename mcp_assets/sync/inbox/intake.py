@@ -1,7 +1,7 @@
 """Intake: reads each stream once, in order, into the inbox; the cursor moves in the same transaction."""
 
 import logging
-from collections import Counter
+from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -12,6 +12,8 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.streams import Message, Read, StreamState
+from mcp_assets.sync import counters
+from mcp_assets.sync.counters import Count, Counter
 from mcp_assets.sync.inbox.message_warnings import keep_warnings
 from mcp_assets.sync.inbox.stream_cursor import (
     UNIX_EPOCH,
@@ -130,6 +132,10 @@ def _take_in(platform: Platform, name: str, cursor: Cursor, read: Read, hole: st
         _insert_accepted(platform, connection, name, cursor, accepted)
         keep_warnings(platform, connection, ((event, name, cursor.epoch, message.seq) for message, event in accepted))
         _insert_rejected(platform, connection, name, cursor, rejected)
+        kinds = Tally(event.kind.value for _, event in accepted)
+        counts = [Count(Counter.MESSAGES, kind, "accepted", number) for kind, number in kinds.items()]
+        counts += [Count(Counter.MESSAGES, "", "rejected", len(rejected))] if rejected else []
+        counters.add(platform, connection, counts)
         if hole is not None:
             _want_full_syncs(platform, connection, f"stream {name}: {hole}")
     return IntakeReport(len(accepted), len(rejected), hole, read.more)
@@ -244,7 +250,7 @@ def _hole(platform: Platform, cursor: Cursor, state: StreamState, messages: Sequ
     if not state.foreign_subjects:
         return hole
     limit = state.traits.max_per_subject
-    subjects = Counter(message.subject for message in messages if message.ours)
+    subjects = Tally(message.subject for message in messages if message.ours)
     if limit and max(subjects.values(), default=0) < limit:
         # The limit discards one of our messages only if as many of the same subject stand behind it.
         return None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.sync.index.provider_outage import model_key
 
 LEAST_TEXTS = 50
 """Texts from which a full sync is measured: less than that is mostly the time of a first answer."""
@@ -38,7 +37,7 @@ class EmbeddingMeter:
     def add(self, profile: ModelProfile, began_at: float, texts: int, size: int, tokens: int | None) -> None:
         """Count texts of `size` bytes that were answered now; `began_at`: when they were sent."""
         with self._lock:
-            sent = self._sent.setdefault(model_key(profile), _Sent(began_at))
+            sent = self._sent.setdefault(profile.key, _Sent(began_at))
             sent.began_at = min(sent.began_at, began_at)
             sent.texts += texts
             sent.size += size
@@ -77,5 +76,5 @@ class EmbeddingRate:
 def measured_rate(platform: Platform, connection: Connection, profile: ModelProfile) -> EmbeddingRate | None:
     """The rate of a model; None: no full sync with it has embedded enough."""
     return platform.postgres.row(
-        connection, "embedding_rate", EmbeddingRate, {"model": model_key(profile), "runs": RUNS_COUNTED}
+        connection, "embedding_rate", EmbeddingRate, {"model": profile.key, "runs": RUNS_COUNTED}
     )

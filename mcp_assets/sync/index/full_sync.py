@@ -17,6 +17,7 @@ from mcp_assets.stores.postgres.rows import fetch_rows, keyset_pages
 from mcp_assets.sync.collections.journal import building_collection
 from mcp_assets.sync.collections.model_change import finish_model_change, prepare_model_change
 from mcp_assets.sync.index.batch_report import BatchReport, Counts
+from mcp_assets.sync.index.embedding_costs import EmbeddingCosts
 from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
 from mcp_assets.sync.index.indexer import CHARACTERS_AT_ONCE, Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
@@ -77,7 +78,7 @@ def full_sync(
     """
     total = platform.settings.shards
     slots = (slot_range(shards[0], total)[0], slot_range(shards[-1], total)[1])
-    indexer = Indexer(platform, entity_type)
+    indexer = Indexer(platform, entity_type, background=True)
     building: str | None = None
     if stages.embeddings:
         prepare_model_change(platform)
@@ -106,6 +107,7 @@ def full_sync(
                 yield shards_done.add(batch, report)
                 yield from shards_done.completed()
     indexer.meter.record(platform)
+    platform.companion(EmbeddingCosts).write()
     if held is not None:
         raise MassDeletion(held.sentence, held.shards)
     if stages == Stages() and list(shards) == list(range(total)):

@@ -22,7 +22,6 @@ from mcp_assets.sync.index.embedding_rate import EmbeddingMeter
 from mcp_assets.sync.index.ledger import Applied, Dirty, Wanted, apply
 from mcp_assets.sync.index.plan_embedder import PlanEmbedder
 from mcp_assets.sync.index.point_writer import PointWriter
-from mcp_assets.sync.index.provider_outage import model_key
 from mcp_assets.sync.index.write_plan import Destination, WritePlan, plan_writes
 
 notices = logging.getLogger("mcp_assets.notices")
@@ -38,8 +37,13 @@ _TARGETS_VALID_S = 1.0
 class Indexer:
     """Applies and indexes batches of one entity type. Thread-safe: batches may overlap, also with other processes."""
 
-    def __init__(self, platform: Platform, entity_type: str, *, deadline: float = math.inf) -> None:
-        """`deadline`, of the monotonic clock: no batch waits longer for a store that is away."""
+    def __init__(
+        self, platform: Platform, entity_type: str, *, deadline: float = math.inf, background: bool = False
+    ) -> None:
+        """`deadline`, of the monotonic clock: no batch waits longer for a store that is away.
+
+        `background`: for a full sync, whose texts let those of events go first, and pause when the budget is spent.
+        """
         self._platform = platform
         self._type = entity_type
         self._alias = platform.settings.entity_types[entity_type].collection_name
@@ -48,7 +52,9 @@ class Indexer:
         self._deadline = deadline
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
-        self._embedder = PlanEmbedder(platform, self._abandoned)
+        self._embedder = PlanEmbedder(
+            platform, entity_type, stopping=self._stopping, abandoned=self._abandoned, background=background
+        )
         self._writer = PointWriter(platform, entity_type, self._forget_targets)
 
     @property
@@ -194,7 +200,7 @@ class Indexer:
         if not new:
             return
         try:
-            paid_vectors.keep(self._platform, model_key(destination.embedder.profile), new)
+            paid_vectors.keep(self._platform, destination.embedder.profile.key, new)
         except StoreUnavailable as unavailable:
             error.add_note(f"and what was embedded could not be kept: {unavailable}")
             return

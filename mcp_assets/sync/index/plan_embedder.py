@@ -14,9 +14,10 @@ from mcp_assets.embedding.protocol import Embedder, EmbedderClosed, EmbedderUnav
 from mcp_assets.embedding.vectors import unit, vector_checks
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.sync.index.embedding_costs import BudgetPause, EmbeddingCosts
 from mcp_assets.sync.index.embedding_rate import EmbeddingMeter
 from mcp_assets.sync.index.paid_vectors import Outcome, RecentVectors, VectorKey, Vectors
-from mcp_assets.sync.index.provider_outage import model_key, provider_answers, provider_refuses
+from mcp_assets.sync.index.provider_outage import provider_answers, provider_refuses
 from mcp_assets.sync.index.write_plan import WritePlan
 
 _ANSWERS_RECORDED_EVERY_S = 5.0
@@ -29,9 +30,18 @@ Each record is a write to PostgreSQL, and a bulk load makes hundreds of requests
 class PlanEmbedder:
     """Embeds the plans of the batches of one indexer. Thread-safe. No text is embedded twice at the same time."""
 
-    def __init__(self, platform: Platform, abandoned: Event) -> None:
-        """`abandoned`: once it is set, no answer of a provider is waited for."""
+    def __init__(
+        self, platform: Platform, entity_type: str, *, stopping: Event, abandoned: Event, background: bool
+    ) -> None:
+        """`abandoned`: once it is set, no answer of a provider is waited for.
+
+        `background`: for a full sync, which pauses while the budget of the day is spent, until `stopping` is set.
+        """
         self._platform = platform
+        self._type = entity_type
+        self._background = background
+        self._pause = BudgetPause(platform, stopping)
+        self._costs = platform.companion(EmbeddingCosts)
         self._abandoned = abandoned
         self._recent = RecentVectors()
         self.meter = EmbeddingMeter()
@@ -45,7 +55,7 @@ class PlanEmbedder:
         Raises:
             EmbedderUnavailable: none of the plans has been changed.
         """
-        model = model_key(embedder.profile)
+        model = embedder.profile.key
         own: dict[VectorKey, WritePlan] = {}
         others: list[tuple[WritePlan, Future[Outcome]]] = []
         forced: list[WritePlan] = []
@@ -104,9 +114,11 @@ class PlanEmbedder:
 
     def _ask(self, embedder: Embedder, texts: Sequence[str]) -> EmbeddingResult:
         """The outcomes of `texts`. An outage of the provider, or its end, is recorded."""
+        if self._background:
+            self._pause.wait()
         began_at = time.monotonic()
         try:
-            result = embedder.embed(texts, stopping=self._abandoned)
+            result = embedder.embed(texts, stopping=self._abandoned, background=self._background)
         except EmbedderClosed:
             raise
         except EmbedderUnavailable as error:
@@ -117,6 +129,7 @@ class PlanEmbedder:
             raise
         size = sum(len(text) if text.isascii() else len(text.encode(errors="surrogatepass")) for text in texts)
         self.meter.add(embedder.profile, began_at, len(texts), size, result.tokens)
+        self._costs.add(self._type, embedder.profile, len(texts), size, result.tokens)
         now = time.monotonic()
         model = embedder.profile.name
         if now - self._answer_recorded_at.get(model, -math.inf) > _ANSWERS_RECORDED_EVERY_S and any(

@@ -16,7 +16,6 @@ from mcp_assets.sync.collections.journal import hold_collections
 from mcp_assets.sync.index import paid_vectors
 from mcp_assets.sync.index.batch_report import BatchReport, Counts
 from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
-from mcp_assets.sync.index.provider_outage import model_key
 from mcp_assets.sync.index.write_plan import Destination, EmbeddedRow, PointChanges, WritePlan
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ class PointWriter:
             self._record(connection, [plan for plan in lacking if plan.refusal is None], destination)
             written = [plan.text_hash for plan in lacking if plan.vectors_kept]
             if written:
-                paid_vectors.forget(self._platform, connection, model_key(destination.embedder.profile), written)
+                paid_vectors.forget(self._platform, connection, destination.embedder.profile.key, written)
             if destination.is_last:
                 # An entity is done, or given up, once the last of its collections is written.
                 self._finish(connection, [plan for plan in embedded if plan.refusal is None], destination)

@@ -36,11 +36,6 @@ class ProviderOutage:
         )
 
 
-def model_key(profile: ModelProfile) -> str:
-    """Names the model and its dimension: vectors and outages of one key belong together."""
-    return f"{profile.name}/{profile.dimension}"
-
-
 def wait_s(tries: int, first_s: float) -> float:
     """Seconds from the failure of try number `tries`, counted from 1, to the next try: doubling, up to a bound."""
     return min(first_s * 2.0 ** min(tries - 1, 30), max(first_s, LONGEST_WAIT_S))
@@ -66,14 +61,14 @@ def let_through(platform: Platform, entity_types: Sequence[str]) -> list[str]:
 def provider_outages(platform: Platform) -> list[ProviderOutage]:
     """The outages of the configured models, the earliest first."""
     profiles = [platform.settings.profile, platform.settings.previous_profile]
-    models = [model_key(profile) for profile in profiles if profile is not None]
+    models = [profile.key for profile in profiles if profile is not None]
     with platform.postgres.transaction() as connection:
         return platform.postgres.rows(connection, "provider_outages", ProviderOutage, {"models": models})
 
 
 def provider_refuses(platform: Platform, profile: ModelProfile, reason: str) -> None:
     """Record that the provider embeds nothing now. The many batches of one run count as one try."""
-    key = {"model": model_key(profile)}
+    key = {"model": profile.key}
     with platform.postgres.transaction() as connection:
         known = connection.execute(platform.postgres.query("lock_provider_outage"), key).fetchone()
         tries, due = known or (0, True)
@@ -84,7 +79,7 @@ def provider_refuses(platform: Platform, profile: ModelProfile, reason: str) -> 
 def provider_answers(platform: Platform, profile: ModelProfile) -> None:
     """Record that the provider has embedded a text: an outage, if there was one, is over."""
     with platform.postgres.transaction() as connection:
-        connection.execute(platform.postgres.query("end_provider_outage"), {"model": model_key(profile)})
+        connection.execute(platform.postgres.query("end_provider_outage"), {"model": profile.key})
 
 
 def _write(platform: Platform, connection: Connection, model: str, reason: str, tries: int) -> None:

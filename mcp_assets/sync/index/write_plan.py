@@ -18,7 +18,6 @@ from mcp_assets.sync.collections.serving import WriteTarget, WriteTargets
 from mcp_assets.sync.index import paid_vectors
 from mcp_assets.sync.index.ledger import Dirty
 from mcp_assets.sync.index.paid_vectors import Vectors
-from mcp_assets.sync.index.provider_outage import model_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ def plan_writes(
     embedding = [plan for plan in plans if plan.embeds and not force]
     if embedding:
         hashes = [plan.text_hash for plan in embedding]
-        kept = paid_vectors.kept(platform, connection, model_key(profile), profile.dimension, hashes)
+        kept = paid_vectors.kept(platform, connection, profile.key, profile.dimension, hashes)
         for plan in embedding:
             vectors = kept.get(plan.text_hash)
             if vectors is not None and len(vectors.rows) == plan.point_count:

@@ -303,7 +303,8 @@ def _postpone(platform: Platform, request: Request, error: str) -> Answer:
 
 
 def _delete(platform: Platform, connection: Connection, request: Request) -> None:
-    connection.execute(platform.postgres.query("delete_inbox"), _place(request))
+    uncounted = {"counted": [False], "bounds": []}
+    connection.execute(platform.postgres.query("delete_inbox"), _place(request) | uncounted)
 
 
 def _dead_letter(platform: Platform, connection: Connection, request: Request, error_kind: str, error: str) -> None:

@@ -16,6 +16,7 @@ from mcp_assets.sync.collections.model_change import describe_model_change
 from mcp_assets.sync.inbox.outbox import count_waiting
 from mcp_assets.sync.inbox.stream_limits import stream_backlog
 from mcp_assets.sync.inbox.table_counts import dead_letter_counts, inbox_counts, ledger_counts, wanted_full_syncs
+from mcp_assets.sync.index.embedding_costs import spent_budget
 from mcp_assets.sync.index.provider_outage import provider_outages
 from mcp_assets.sync.index.store_outage import QdrantProbe
 from mcp_assets.sync.index.sweep import SweepPass, as_dict, last_passes
@@ -47,6 +48,8 @@ class Pending:
     """Results in the outbox: NATS has not confirmed them yet."""
     provider: list[str] = field(default_factory=list)
     """Sentences about outages of the embedding provider: reason, begin, next try."""
+    budget: str | None = None
+    """That the embedding budget of today is spent, so that full syncs pause; None: it is not."""
     unavailable: list[str] = field(default_factory=list)
     oldest_at: datetime | None = None
     """When JetStream stored the oldest message that is not applied; None: all are applied, or it is not known."""
@@ -84,6 +87,7 @@ class Pending:
             "collections": self.collections,
             "answers": self.answers,
             "provider": self.provider,
+            "budget": self.budget,
             "unavailable": self.unavailable,
         }
 
@@ -104,7 +108,7 @@ class Pending:
         lines += [f"full sync of {name} wanted: {why}" for name, why in self.wanted_full_syncs.items()]
         lines += [f"answers: {self.answers} wait in the outbox until NATS takes them"] if self.answers else []
         lines += self.collections
-        return lines + self.provider
+        return lines + self.provider + ([self.budget] if self.budget else [])
 
     def _sweep_lines(self) -> list[str]:
         if not self.sweeping:
@@ -173,6 +177,8 @@ def _ask_postgres(platform: Platform) -> Pending:
     found.sweeps = last_passes(platform)
     found.collections += describe_model_change(platform)
     found.answers = count_waiting(platform)
+    spent = spent_budget(platform)
+    found.budget = spent.sentence if spent is not None else None
     found.provider += [outage.sentence for outage in provider_outages(platform)]
     return found
 

@@ -20,7 +20,8 @@ from mcp_assets.settings import Settings
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import by_id
 from mcp_assets.sync.collections.foreseen import ForeseenTarget, ForeseenTargets, foresee_targets
-from mcp_assets.sync.collections.serving import is_same_model, serving_profile
+from mcp_assets.sync.collections.serving import serving_profile
+from mcp_assets.sync.index.embedding_costs import BYTES_A_TOKEN
 from mcp_assets.sync.index.embedding_rate import EmbeddingRate, measured_rate
 from mcp_assets.sync.index.full_sync import ShardBatch, Stages, batches_of, find_differing
 from mcp_assets.sync.index.ledger import Foreseen, foresee
@@ -37,9 +38,6 @@ _COMPACTED_AT = 1_000_000
 
 _NAMED = 5
 """Partitions that an error names: they show how names are made."""
-
-_BYTES_A_TOKEN = 4
-"""Of text in UTF-8, as most tokenizers cut English; used until a full sync has measured the provider's own count."""
 
 
 @dataclass(slots=True)
@@ -310,11 +308,8 @@ class _Planner:
         per_byte = rate.tokens_per_byte if rate is not None else None
         # The provider counts the prefix, too; it is part of what was measured.
         prefix = 0 if per_byte is not None else sent * len(profile.text_prefix.encode())
-        tokens = math.ceil((size + prefix) * (per_byte or 1 / _BYTES_A_TOKEN))
-        settings = self._platform.settings
-        price = profile.usd_per_million_tokens
-        if settings.embedding_price is not None and is_same_model(profile, self._platform.embedder.profile):
-            price = settings.embedding_price
+        tokens = math.ceil((size + prefix) * (per_byte or 1 / BYTES_A_TOKEN))
+        price = self._platform.usd_per_million_tokens(profile)
         return ModelPlan(
             profile.name,
             profile.dimension,

@@ -30,7 +30,7 @@ class Provider:
         self.gates: dict[str, threading.Event] = {}
         self._asked = threading.Condition()
 
-    def settle(self, texts: list[str]) -> RequestOutcomes:
+    def settle(self, texts: list[str], background: bool) -> RequestOutcomes:
         with self._asked:
             self.requests.append(texts)
             self._asked.notify_all()
@@ -128,7 +128,7 @@ def test_each_text_is_in_one_request_within_the_limits_and_requests_are_as_few_a
 ) -> None:
     sent: list[list[int]] = []
 
-    def settle(texts: list[str]) -> RequestOutcomes:
+    def settle(texts: list[str], background: bool) -> RequestOutcomes:
         sent.append([int(text) for text in texts])
         return RequestOutcomes([_embedded(text) for text in texts], None)
 

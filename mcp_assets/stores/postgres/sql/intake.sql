@@ -118,18 +118,32 @@ LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 
 -- name: delete_inbox
--- Deletes messages that are done, and the dead letters that were replayed as these messages.
+-- Deletes messages that are done, and the dead letters that were replayed as these messages. Those that are counted add
+-- to the histogram of lags, from the time of storing to now.
 WITH settled AS (
     DELETE FROM {schema}.dead_letters AS letter
     USING unnest(%(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[])
         AS done (stream, epoch, seq)
     WHERE letter.stage IN ('intake', 'request') AND letter.replayed_at IS NOT NULL
       AND letter.stream = done.stream AND letter.epoch = done.epoch AND letter.seq = done.seq
+), deleted AS (
+    DELETE FROM {schema}.inbox AS inbox
+    USING unnest(%(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[], %(counted)s::boolean[])
+        AS done (stream, epoch, seq, counted)
+    WHERE inbox.stream = done.stream AND inbox.epoch = done.epoch AND inbox.seq = done.seq
+    RETURNING inbox.entity_type, done.counted,
+              greatest(extract(epoch FROM clock_timestamp() - inbox.stored_at), 0)::float8 AS lag_s
+), lags AS (
+    SELECT entity_type, lag_s,
+           coalesce((SELECT min(bound) FROM unnest(%(bounds)s::float8[]) AS bound WHERE lag_s <= bound)::text, '+Inf')
+               AS bucket
+    FROM deleted WHERE counted
 )
-DELETE FROM {schema}.inbox AS inbox
-USING unnest(%(stream)s::text[], %(epoch)s::integer[], %(seq)s::bigint[])
-    AS done (stream, epoch, seq)
-WHERE inbox.stream = done.stream AND inbox.epoch = done.epoch AND inbox.seq = done.seq
+INSERT INTO {schema}.counters AS known (name, label, part, value)
+SELECT 'event_lag', entity_type, bucket, count(*) FROM lags GROUP BY entity_type, bucket
+UNION ALL SELECT 'event_lag', entity_type, 'sum', sum(lag_s) FROM lags GROUP BY entity_type
+ORDER BY 2, 3
+ON CONFLICT (name, label, part) DO UPDATE SET value = known.value + excluded.value
 
 -- name: postpone_inbox
 -- Counts an attempt, and makes messages due later. The wait doubles with each attempt, up to 64 times the first.
