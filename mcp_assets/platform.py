@@ -9,11 +9,13 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import SecretStr
 
+from mcp_assets.embedding.embedding_requests import server_of
 from mcp_assets.embedding.local import LocalEmbedder
-from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
+from mcp_assets.embedding.openai_compatible import OPENAI_URL, OpenAICompatibleEmbedder
 from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile
 from mcp_assets.embedding.protocol import Embedder
 from mcp_assets.embedding.request_gate import OPEN_GATE, RequestGate
+from mcp_assets.embedding.shared_limit import OWN_LIMIT_ALONE, SharedLimit
 from mcp_assets.entities.registry import SourceTable
 from mcp_assets.entities.text import prepared_by
 from mcp_assets.events import TypeNames, result_subjects, stream_subjects
@@ -27,6 +29,7 @@ from mcp_assets.stores.nats_publishing import ResultsStream
 from mcp_assets.stores.postgres import Connection, Postgres
 from mcp_assets.stores.postgres.migrations.relationships import IdColumn
 from mcp_assets.stores.postgres.shared_rate import SharedRate
+from mcp_assets.stores.provider_places import ProviderPlaces
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.stores.qdrant_identity import IdentityReader
 from mcp_assets.stores.relationships import Relationships
@@ -73,6 +76,7 @@ class Platform:
         self._opening = threading.Lock()
         self._prepared_by: dict[str, str] = {}
         self._companions: dict[Any, Any] = {}
+        self._places: dict[str, ProviderPlaces] = {}
 
     @cached_property
     def postgres(self) -> Postgres:
@@ -177,12 +181,12 @@ class Platform:
 
     @cached_property
     def embedder(self) -> Embedder:
-        return self._embedder or make_embedder(self.settings, self._gate_of)
+        return self._embedder or make_embedder(self.settings, self._gate_of, self._shared_limit)
 
     @cached_property
     def previous_embedder(self) -> Embedder | None:
         """The previous model, while it is configured: its collections serve until the new ones are complete."""
-        return make_previous_embedder(self.settings, self._gate_of)
+        return make_previous_embedder(self.settings, self._gate_of, self._shared_limit)
 
     def _gate_of(self, profile: ModelProfile) -> RequestGate:
         """What requests to the model wait for: the rate that all runs share, if the settings limit it."""
@@ -195,6 +199,13 @@ class Platform:
             requests_a_minute=settings.requests_a_minute,
             tokens_a_minute=settings.tokens_a_minute,
         )
+
+    def _shared_limit(self, provider: str) -> SharedLimit:
+        """The requests in flight that all processes together may have at `provider`, host and port."""
+        places = self.settings.embedding_shared_concurrency
+        if not places:
+            return OWN_LIMIT_ALONE
+        return self._places.setdefault(provider, ProviderPlaces(lambda: self.postgres, provider, places))
 
     def usd_per_million_tokens(self, profile: ModelProfile) -> float | None:
         """The price of the model: EMBEDDING_PRICE for the present one, otherwise its list price; None: not known."""
@@ -274,10 +285,19 @@ class Platform:
         self._source_databases.clear()
         self._sources.clear()
         self.__dict__.pop("marks", None)
-        for name in ("postgres", "qdrant", "nats", "embedder", "previous_embedder"):
-            part = self.__dict__.pop(name, None)
-            if part is not None:
-                part.close()
+        # The embedders first, because their requests hold places until they are answered.
+        for name in ("embedder", "previous_embedder"):
+            self._close_part(name)
+        for places in self._places.values():
+            places.close()
+        self._places.clear()
+        for name in ("postgres", "qdrant", "nats"):
+            self._close_part(name)
+
+    def _close_part(self, name: str) -> None:
+        part = self.__dict__.pop(name, None)
+        if part is not None:
+            part.close()
 
 
 _lock = threading.Lock()
@@ -315,18 +335,32 @@ GateOf = Callable[[ModelProfile], RequestGate]
 """The gate of the requests to a model."""
 
 
+SharedLimitOf = Callable[[str], SharedLimit]
+"""The limit of requests in flight that all processes keep at a provider, by its host and port."""
+
+
 def _no_gate(profile: ModelProfile) -> RequestGate:  # noqa: ARG001  (a GateOf)
     return OPEN_GATE
 
 
-def make_embedder(settings: Settings, gate_of: GateOf = _no_gate) -> Embedder:
+def _no_shared_limit(provider: str) -> SharedLimit:  # noqa: ARG001  (a SharedLimitOf)
+    return OWN_LIMIT_ALONE
+
+
+def make_embedder(
+    settings: Settings, gate_of: GateOf = _no_gate, shared_limit_of: SharedLimitOf = _no_shared_limit
+) -> Embedder:
     """The embedder that the settings name."""
     if settings.provider == "local":
         return LocalEmbedder(settings.profile)
-    return _openai_embedder(settings, settings.profile, settings.openai_api_key, settings.openai_base_url, gate_of)
+    return _openai_embedder(
+        settings, settings.profile, settings.openai_api_key, settings.openai_base_url, gate_of, shared_limit_of
+    )
 
 
-def make_previous_embedder(settings: Settings, gate_of: GateOf = _no_gate) -> Embedder | None:
+def make_previous_embedder(
+    settings: Settings, gate_of: GateOf = _no_gate, shared_limit_of: SharedLimitOf = _no_shared_limit
+) -> Embedder | None:
     """The embedder of the previous model; the local one, uncut, needs no setting, because it is always there."""
     profile = settings.previous_profile
     if profile is None:
@@ -340,11 +374,17 @@ def make_previous_embedder(settings: Settings, gate_of: GateOf = _no_gate) -> Em
         settings.previous_api_key or settings.openai_api_key,
         settings.previous_base_url or settings.openai_base_url,
         gate_of,
+        shared_limit_of,
     )
 
 
 def _openai_embedder(
-    settings: Settings, profile: ModelProfile, key: SecretStr | None, base_url: str | None, gate_of: GateOf
+    settings: Settings,
+    profile: ModelProfile,
+    key: SecretStr | None,
+    base_url: str | None,
+    gate_of: GateOf,
+    shared_limit_of: SharedLimitOf,
 ) -> OpenAICompatibleEmbedder:
     return OpenAICompatibleEmbedder(
         profile,
@@ -356,4 +396,5 @@ def _openai_embedder(
         timeout_s=settings.embedding_timeout_s,
         tls_ca_file=settings.embedding_tls_ca_file,
         gate=gate_of(profile),
+        shared=shared_limit_of(server_of(base_url or OPENAI_URL)),
     )

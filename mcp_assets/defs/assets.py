@@ -43,6 +43,13 @@ class IndexConfig(dg.Config):
     )
 
 
+def backfill_policy(settings: Settings) -> dg.BackfillPolicy:
+    """One run for a backfill, or runs of some partitions each, which several workers share."""
+    if settings.partitions_a_run:
+        return dg.BackfillPolicy.multi_run(settings.partitions_a_run)
+    return dg.BackfillPolicy.single_run()
+
+
 def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
     """The multi-asset over all entity types and shards."""
 
@@ -50,7 +57,7 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
         name="index_entities",
         specs=index_specs(settings),
         partitions_def=partitions_of(settings),
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=backfill_policy(settings),
         can_subset=True,
     )
     def index_entities(

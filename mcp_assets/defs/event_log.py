@@ -9,7 +9,7 @@ from threading import RLock
 import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-from mcp_assets.defs.keys import EDGES, EMBEDDINGS, ENTITIES
+from mcp_assets.defs.keys import EDGES, EMBEDDINGS, ENTITIES, FULL_SYNC_ID_TAG
 from mcp_assets.defs.metadata import edges_metadata, embeddings_metadata, ledger_metadata
 from mcp_assets.defs.partitions import shard_of_key
 from mcp_assets.defs.totals import Totals
@@ -56,7 +56,7 @@ class EventLog:
         self._context = context
         self._platform = platform
         self._shards = platform.settings.shards
-        self._progress_writer = ProgressWriter(platform, context.run.tags.get("dagster/backfill"))
+        self._progress_writer = ProgressWriter(platform, context.run.tags.get(FULL_SYNC_ID_TAG))
         self._totals = Totals(platform)
         self._answered = self._answered_requests()
         self._pending: dict[str, Counts] = {}

@@ -22,6 +22,7 @@ from mcp_assets.sync.inbox.drained import Drained
 from mcp_assets.sync.inbox.outbox import publish_waiting
 from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion
+from mcp_assets.sync.index.synced_partitions import LinkingPartitions
 from mcp_assets.sync.link.counts import LinkCounts, LinkReport
 from mcp_assets.sync.link.linker import link, link_until_done
 from mcp_assets.sync.link.marks import mark_shards
@@ -210,9 +211,11 @@ def run_full_sync(
             held[shard_range.entity_type] = refusal
     if log.selects(EDGES):
         # After everything is embedded: a text embedded later could displace a neighbour found before.
+        linking = LinkingPartitions(platform, ((one.entity_type, shard) for one in ranges for shard in one.shards))
         for shard_range in ranges:
             mark_shards(platform, shard_range.entity_type, shard_range.shards, force=force)
         _link(platform, log, link_until_done(platform), materialize=False)
+        linking.record_linked()
         for shard_range in ranges:
             refusal_of_type = held.get(shard_range.entity_type)
             for shard in shard_range.shards:

@@ -18,6 +18,8 @@ GROUP = "mcp"
 
 DRAIN_TAG = "mcp_assets/drain"
 FULL_SYNC_TAG = "mcp_assets/full_sync"
+FULL_SYNC_ID_TAG = "mcp_assets/full_sync_id"
+"""Which full sync a run works for: a full sync may have two backfills."""
 REQUESTS_TAG = "mcp_assets/requests"
 REASON_TAG = "mcp_assets/asked_because"
 """Why a sensor asked for the run, in words."""

@@ -189,7 +189,7 @@ def _relate_requests(platform: Platform, instance: dg.DagsterInstance) -> list[d
     what = "requests to link entities of {} again wait"
     if not waiting:
         age_s = oldest_link_s(platform) or 0.0
-        if age_s > _FORGOTTEN_S or (age_s > platform.tuning.defs.marks_left_s and not _linking(instance)):
+        if age_s > _FORGOTTEN_S or (age_s > platform.tuning.defs.marks_left_s and not _linking(platform, instance)):
             waiting = dict.fromkeys(list(platform.settings.entity_types)[:1], age_s)
             what = "changed entities of any type are left unlinked"
     return [
@@ -211,9 +211,12 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
     # Drains first: while the provider refuses, one run is let through as a try. A full sync may fail before it asks.
     waiting = pending_types(platform, MessageKind.ENTITY)
     drained = _undrained(platform, instance, waiting)
-    lost = wanted_full_syncs(platform)
-    synced = _due_full_syncs(platform, instance, lost)
     settings = platform.settings
+    lost = wanted_full_syncs(platform)
+    if settings.partitions_a_run and lost:
+        _ask_for_lost(platform, lost)
+        lost = {}
+    synced = _due_full_syncs(platform, instance, lost)
     return [
         *(
             _request(settings, name, {FULL_SYNC_TAG: name}, f"events of {name} were lost: {lost[name]}")
@@ -224,6 +227,22 @@ def _requests(platform: Platform, instance: dg.DagsterInstance) -> list[dg.RunRe
             for name in drained
         ),
     ]
+
+
+def _ask_for_lost(platform: Platform, lost: Collection[str]) -> None:
+    """Ask for a full sync of each type of `lost`, for several runs: `sync_sensor` starts and follows it."""
+    under_way = {name for sync in full_sync_requests.unfinished(platform) for name in sync.entity_types}
+    due = [
+        name
+        for name in lost
+        if name not in under_way
+        and full_sync_due(
+            full_sync_requests.ended(platform, full_sync_requests.LOST_EVENTS, name, FAILURES_COUNTED),
+            platform.tuning.inbox,
+        )
+    ]
+    for name in _allowed(platform, due):
+        full_sync_requests.ask_unless_under_way(platform, [name], full_sync_requests.LOST_EVENTS)
 
 
 def _due_full_syncs(platform: Platform, instance: dg.DagsterInstance, lost: Collection[str]) -> list[str]:
@@ -276,8 +295,10 @@ def _undrained(platform: Platform, instance: dg.DagsterInstance, waiting: Mappin
     )
 
 
-def _linking(instance: dg.DagsterInstance) -> bool:
-    """Whether there is an unfinished run that links, or will link after it has embedded."""
+def _linking(platform: Platform, instance: dg.DagsterInstance) -> bool:
+    """Whether there is an unfinished run that links or will link after it has embedded, or a full sync that ends so."""
+    if any(sync.started for sync in full_sync_requests.unfinished(platform)):
+        return True
     runs = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
     return any(EDGES in (run.asset_selection or ()) for run in runs)
 

@@ -25,6 +25,7 @@ from mcp_assets.embedding.request_errors import (
 )
 from mcp_assets.embedding.request_gate import RequestGate
 from mcp_assets.embedding.request_log import RequestLog
+from mcp_assets.embedding.shared_limit import SharedLimit
 from mcp_assets.embedding.vectors import VectorFault, fault_of
 
 CLOSED = "the embedder was closed while it was in use: run this again"
@@ -44,6 +45,11 @@ def estimate_tokens(text: str) -> int:
     the server refuses the request, and the request is halved.
     """
     return (len(text) + 1) // 2 + len(text.encode()) - len(text)
+
+
+def server_of(url: str) -> str:
+    """Host and port of an address, without a user and password in it."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 class MalformedAnswerError(ValueError):
@@ -110,15 +116,17 @@ class EmbeddingRequests:
         timeout_s: float,
         closed: Event,
         gate: RequestGate,
+        shared: SharedLimit,
     ) -> None:
         self.profile = profile
-        self.server = urlsplit(str(client.base_url)).netloc.rpartition("@")[2]
+        self.server = server_of(str(client.base_url))
         self._client = client
         self._attempts = attempts
         self._retry_delay_s = retry_delay_s
         self._timeout_s = timeout_s
         self._closed = closed
         self._gate = gate
+        self._shared = shared
         self.log = RequestLog()
         self._counting = Lock()
         self.answered = 0
@@ -199,19 +207,23 @@ class EmbeddingRequests:
     ) -> Callable[[], CreateEmbeddingResponse]:
         """The answer to one request with status 200, still to be parsed: a bad answer is not a bad connection."""
         self._gate.wait(estimated_tokens, background=background, closed=self._closed)
-        if self._closed.is_set():
-            raise EmbedderClosed(CLOSED)
-        began_at = time.monotonic()
-        try:
-            response = self._client.embeddings.with_raw_response.create(
-                input=inputs,
-                model=self.profile.name,
-                dimensions=self.profile.dimension if self.profile.dimension_requested else openai.omit,
-            )
-        except openai.APIError as error:
-            self.log.refused(_status_of(error))
-            raise
-        self.log.answered(time.monotonic() - began_at)
+        with self._shared.place(self._closed):
+            if self._closed.is_set():
+                raise EmbedderClosed(CLOSED)
+            began_at = time.monotonic()
+            try:
+                response = self._client.embeddings.with_raw_response.create(
+                    input=inputs,
+                    model=self.profile.name,
+                    dimensions=self.profile.dimension if self.profile.dimension_requested else openai.omit,
+                )
+            except openai.APIError as error:
+                self.log.refused(_status_of(error))
+                asked_s = retry_after_s(error) if isinstance(error, openai.APIStatusError) else None
+                if asked_s and is_transient(error):
+                    self._shared.asked_to_wait(asked_s)
+                raise
+            self.log.answered(time.monotonic() - began_at)
         return response.parse
 
     def _checked(self, embedding: object) -> Vector | Refusal:

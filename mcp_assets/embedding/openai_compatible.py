@@ -30,6 +30,7 @@ from mcp_assets.embedding.protocol import (
 )
 from mcp_assets.embedding.request_gate import OPEN_GATE, RequestGate
 from mcp_assets.embedding.request_log import Requests
+from mcp_assets.embedding.shared_limit import OWN_LIMIT_ALONE, SharedLimit
 from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.tls import trusted
 
@@ -62,8 +63,9 @@ class OpenAICompatibleEmbedder:
         timeout_s: float = 60.0,
         tls_ca_file: Path | None = None,
         gate: RequestGate = OPEN_GATE,
+        shared: SharedLimit = OWN_LIMIT_ALONE,
     ) -> None:
-        """`gate`: each request waits for it."""
+        """`gate`: each request waits for it. `shared`: the limit of requests in flight that all processes keep."""
         if not api_key and not base_url:
             raise ValueError("no embedding provider: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without keys")
         self.profile = profile
@@ -85,7 +87,7 @@ class OpenAICompatibleEmbedder:
         # Where the embedder was only stopped, its connections are closed when it is collected.
         self._close_client = weakref.finalize(self, self._client.close)
         self._requests = EmbeddingRequests(
-            self._client, profile, attempts, retry_delay_s, timeout_s, self._closed, gate
+            self._client, profile, attempts, retry_delay_s, timeout_s, self._closed, gate, shared
         )
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="embed")
         self._shared = FullRequests(

@@ -1,6 +1,6 @@
 """The embedding provider and its models."""
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings
 
 from mcp_assets.setting_fields.values import CertificateFile, HttpUrl, Provider
@@ -60,7 +60,15 @@ class EmbeddingFields(BaseSettings):
         description="Tokens to each model a minute, of all runs together.",
     )
     embedding_concurrency: PositiveInt = Field(
-        default=8, validation_alias="EMBEDDING_CONCURRENCY", description="Requests to the provider at once."
+        default=8,
+        validation_alias="EMBEDDING_CONCURRENCY",
+        description="Requests to the provider at once, in each process.",
+    )
+    embedding_shared_concurrency: NonNegativeInt = Field(
+        default=0,
+        validation_alias="EMBEDDING_SHARED_CONCURRENCY",
+        description="Requests to the provider at once, over the runs of all machines; 0: each process has its "
+        "own limit alone.",
     )
     embedding_timeout_s: PositiveFloat = Field(
         default=60.0,

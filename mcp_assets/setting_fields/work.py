@@ -1,6 +1,6 @@
 """How the work is done: batches, retries, drains, sweep, schedules."""
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings
 
 from mcp_assets.setting_fields.values import CronSchedule
@@ -18,6 +18,12 @@ class WorkFields(BaseSettings):
     )
     shards: int = Field(
         default=4, ge=1, le=1024, validation_alias="MCP_ASSETS_SHARDS", description="Partitions an entity type."
+    )
+    partitions_a_run: NonNegativeInt = Field(
+        default=0,
+        validation_alias="MCP_ASSETS_PARTITIONS_A_RUN",
+        description="Partitions that one run of a full sync covers, so that several workers share it; 0: one run "
+        "covers all.",
     )
     retry_attempts: PositiveInt = Field(
         default=3,

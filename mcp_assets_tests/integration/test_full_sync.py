@@ -11,7 +11,6 @@ from mcp_assets.entities.registry import SourceTable
 from mcp_assets.platform import Platform
 from mcp_assets.setting_fields.values import TypeMapping
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.index.full_sync import Progress, Stages, count_differing, full_sync
 from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import (
@@ -288,35 +287,6 @@ def test_the_embeddings_alone_by_force_are_made_again(platform: Platform, stub: 
 
     assert sync_all(platform, stages=Stages(ledger=False), force=True).embedded == 100
     assert stub.stats()["texts"] == 100
-
-
-def test_only_a_sync_of_all_shards_and_stages_clears_what_was_wanted(platform: Platform) -> None:
-    def want() -> None:
-        with platform.postgres.transaction() as connection:
-            connection.execute(
-                platform.postgres.query("want_full_syncs"), {"entity_types": ["task", "page"], "reason": "a test"}
-            )
-
-    want()
-    list(full_sync(platform, "task", [0, 1, 2]))
-    sync_all(platform, stages=Stages(embeddings=False))
-    sync_all(platform, stages=Stages(ledger=False))
-    assert wanted_full_syncs(platform) == {"task": "a test", "page": "a test"}
-
-    sync_all(platform)
-    assert wanted_full_syncs(platform) == {"page": "a test"}
-
-
-def test_a_gap_noticed_while_a_sync_runs_is_still_wanted_after_it(platform: Platform) -> None:
-    put_tasks(platform, TASKS)
-    for number, _ in enumerate(full_sync(platform, "task", range(4))):
-        if number == 0:
-            with platform.postgres.transaction() as connection:
-                connection.execute(
-                    platform.postgres.query("want_full_syncs"), {"entity_types": ["task"], "reason": "a later gap"}
-                )
-
-    assert wanted_full_syncs(platform) == {"task": "a later gap"}
 
 
 def test_two_syncs_at_once_end_in_the_same_points(platform: Platform, make_platform: Callable[..., Platform]) -> None:

@@ -26,6 +26,9 @@ class Lock(Enum):
     """One for each collection: of the session that makes it."""
     COLLECTIONS = "collections"
     """Shared by each transaction that writes points; alone for the session that moves the aliases."""
+    PROVIDER = "provider"
+    """One for each request that all processes together may have in flight at a provider: of the session of a process
+    that sends requests, which takes no other lock."""
     FULL_SYNCS = "full_syncs"
     """Of the transaction in which a request joins or begins a full sync."""
     LINK = "link"

@@ -56,3 +56,4 @@ def clean_up_removed_types(platform: Platform) -> None:
         connection.execute(platform.postgres.query("mark_removed_types"), types)
         connection.execute(platform.postgres.query("reject_removed_types"), types)
         connection.execute(platform.postgres.query("forget_full_syncs_of_removed_types"), types)
+        connection.execute(platform.postgres.query("forget_partitions_of_removed_types"), types)

@@ -22,6 +22,7 @@ from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
 from mcp_assets.sync.index.indexer import CHARACTERS_AT_ONCE, Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.index.mass_delete import HeldBack, MassDeletion, hold_back_vanished
+from mcp_assets.sync.index.synced_partitions import record_indexed
 from mcp_assets.sync.pipeline import overlapped
 
 _ROWS_AT_ONCE = 10_000
@@ -91,6 +92,8 @@ def full_sync(
         faulty = _report_id_faults(platform, session, entity_type, slots) if stages.ledger else 0
         held = None if allow_mass_delete else hold_back_vanished(platform, session, entity_type, slots)
         shards_done = _Shards(platform, entity_type, shards, _count_by_shard(session, total), faulty, held)
+        if stages == Stages():
+            shards_done.compared_at = started_at
         if stages.embeddings and held is None:
             # Before the last shard is reported as complete, because a retry of a run that fails here begins with it.
             shards_done.before_last = partial(finish_model_change, platform, started_at)
@@ -110,11 +113,6 @@ def full_sync(
     platform.companion(EmbeddingCosts).write()
     if held is not None:
         raise MassDeletion(held.sentence, held.shards)
-    if stages == Stages() and list(shards) == list(range(total)):
-        with platform.postgres.transaction() as connection:
-            connection.execute(
-                platform.postgres.query("full_sync_done"), {"entity_type": entity_type, "started_at": started_at}
-            )
 
 
 class _Shards:
@@ -141,6 +139,8 @@ class _Shards:
         self._remaining = list(shards)
         self.before_last: Callable[[], object] | None = None
         """Called before the last shard is reported as complete."""
+        self.compared_at: datetime | None = None
+        """When the comparison with the source table began; None: it was not compared, or will not be indexed."""
 
     def add(self, batch: ShardBatch, report: BatchReport) -> Progress:
         """Count a batch that is done."""
@@ -171,6 +171,8 @@ class _Shards:
             living = connection.execute(
                 self._platform.postgres.query("count_living"), {"entity_type": self._type, "low": low, "high": high}
             ).fetchone()
+        if self.compared_at is not None:
+            record_indexed(self._platform, self._type, shard, self.compared_at)
         counts.scanned = (living[0] if living else 0) + counts.deleted + faulty
         counts.unchanged = max(
             0, counts.scanned - counts.embedded - counts.updated - counts.empty - counts.deleted - counts.failed

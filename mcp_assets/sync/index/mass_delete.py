@@ -19,6 +19,11 @@ ALLOWED_IF_NONE_IS_LEFT = 5
 """Entities that are removed without asking although the type has no others: a table that was emptied loses more."""
 
 
+JUDGED_FOR_S = 600.0
+"""Seconds for which a count of the whole type stands for runs that cover a part of it and lose few entities there. The
+entities of a part lose their rows like those of the type: if a table is emptied after the count, the part shows it."""
+
+
 class MassDeletion(Exception):
     """So much of a type would be removed that a person is asked first. New and changed rows were applied, no entity was
     removed. `shards`: those whose deletions a full sync holds back."""
@@ -70,8 +75,8 @@ def hold_back_vanished(
 ) -> HeldBack | None:
     """Delete from the temporary table `differing` the entities whose living source row is gone, if they are very many.
 
-    They are counted over the whole type, also if `slots` (half-open, the range of `differing`) is a part of it.
-    `session`: in autocommit. None: nothing is held back.
+    They are counted over the whole type, also if `slots` (half-open, the range of `differing`) is a part of it: each of
+    several runs that share a full sync judges alike. `session`: in autocommit. None: nothing is held back.
 
     Raises:
         StoreUnavailable, StoreRefused: the source table could not be read; `differing` is as it was.
@@ -81,19 +86,14 @@ def hold_back_vanished(
     candidates, living = session.execute(query("differing_living"), place).fetchone() or (0, 0)
     # Most entities that differ have changed and are not gone. The source table is read again only for many.
     share = platform.settings.mass_delete_share
-    look = is_mass if slots == (0, SLOTS) else may_be_mass
-    if not candidates or not look(candidates, living, share):
+    if slots == (0, SLOTS):
+        if not candidates or not is_mass(candidates, living, share):
+            return None
+    elif not candidates or not _part_has_to_ask(platform, session, entity_type, slots, share):
         return None
-    reader = platform.source(entity_type)
-    session.execute("DROP TABLE IF EXISTS census_source")
-    if reader is not None:
-        reader.copy_living(session, (0, SLOTS))
-    else:
-        session.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')
-    session.execute("DROP TABLE IF EXISTS vanished")
-    session.execute(query("vanished"), {"entity_type": entity_type})
-    session.execute("DROP TABLE census_source")
-    gone, total = session.execute(query("count_vanished"), {"entity_type": entity_type}).fetchone() or (0, 0)
+    gone, total = _find_vanished(platform, session, entity_type, (0, SLOTS))
+    if not platform.reads_only:
+        session.execute(query("write_deletion_judgement"), {"entity_type": entity_type, "gone": gone, "living": total})
     if not is_mass(gone, total, share):
         return None
     rows = session.execute(query("hold_back_vanished"), {"shards": platform.settings.shards}).fetchall()
@@ -101,3 +101,38 @@ def hold_back_vanished(
         return None
     shards = frozenset(row[0] for row in rows)
     return HeldBack(sentence("entities", entity_type, gone, total, share), shards)
+
+
+def _part_has_to_ask(
+    platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int], share: float
+) -> bool:
+    """Whether the whole type has to be counted before entities of a part of it are deleted.
+
+    Not if the part loses none, or loses few while another run has lately counted the whole type and found few.
+    """
+    gone, living = _find_vanished(platform, session, entity_type, slots)
+    if not gone or may_be_mass(gone, living, share):
+        return bool(gone)
+    judged = session.execute(
+        platform.postgres.query("deletion_judgement"), {"entity_type": entity_type, "kept_s": JUDGED_FOR_S}
+    ).fetchone()
+    return judged is None or is_mass(judged[0], judged[1], share)
+
+
+def _find_vanished(
+    platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int]
+) -> tuple[int, int]:
+    """Make the temporary table `vanished` of a range of slots. Returns how many are gone, and of how many."""
+    query = platform.postgres.query
+    place = {"entity_type": entity_type, "low": slots[0], "high": slots[1]}
+    reader = platform.source(entity_type)
+    session.execute("DROP TABLE IF EXISTS census_source")
+    if reader is not None:
+        reader.copy_living(session, slots)
+    else:
+        session.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')
+    session.execute("DROP TABLE IF EXISTS vanished")
+    session.execute(query("vanished"), place)
+    session.execute("DROP TABLE census_source")
+    gone, total = session.execute(query("count_vanished"), place).fetchone() or (0, 0)
+    return gone, total

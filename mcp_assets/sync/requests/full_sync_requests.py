@@ -12,16 +12,24 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.locks import Lock, hold_in_transaction, lock_name
 from mcp_assets.sync.inbox.announce import result_subject
 from mcp_assets.sync.inbox.drain_lock import heartbeats
+from mcp_assets.sync.inbox.drain_requests import EndedRun
 from mcp_assets.sync.inbox.outbox import ResultMessage, keep, publish_waiting
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.index.full_sync import Progress, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion
+from mcp_assets.sync.index.synced_partitions import LinkingPartitions
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import mark_shards
 from mcp_assets.sync.sums import add_fields
 
 SYNC_REQUEST = "data.sync.request"
 """The subject whose results answer a full sync that a command asked for."""
+
+NIGHTLY = "nightly_reconcile"
+"""Who asks for the full sync of each night, where several runs share it."""
+
+LOST_EVENTS = "vector_index_sensor"
+"""Who asks for a full sync because events were lost, where several runs share it."""
 
 SENSOR = "(sensor)"
 """The name of the heartbeat of `sync_sensor`. It stands among the names of entity types, and no type can have it."""
@@ -87,6 +95,16 @@ class PartitionProgress:
     linked: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class UnfinishedPartition:
+    """A partition that a full sync has not brought to its end."""
+
+    entity_type: str
+    shard: int
+    indexed: bool
+    linked: bool
+
+
 def ask(
     platform: Platform,
     connection: Connection,
@@ -119,6 +137,14 @@ def ask(
     sync = platform.postgres.row(connection, "full_sync", FullSync, {"id": sync_id})
     assert sync is not None  # noqa: S101  (found or inserted above)
     return sync
+
+
+def ask_unless_under_way(platform: Platform, entity_types: Sequence[str], requested_by: str) -> FullSync | None:
+    """Ask for a full sync on the platform's own behalf; None if a full sync of these types is not finished yet."""
+    if any(set(entity_types) <= set(sync.entity_types) for sync in unfinished(platform)):
+        return None
+    with platform.postgres.transaction() as connection:
+        return ask(platform, connection, entity_types, force=False, requested_by=requested_by)
 
 
 def unfinished(platform: Platform) -> list[FullSync]:
@@ -155,9 +181,14 @@ def finish(platform: Platform, sync: FullSync, error: str | None) -> None:
         if not connection.execute(query("finish_full_sync"), {"id": sync.id, "error": error}).rowcount:
             return
         requests = platform.postgres.rows(connection, "requests_of_full_sync", JoinedRequest, {"id": sync.id})
-        for request in requests or [JoinedRequest(SYNC_REQUEST)]:
+        for request in requests or _command_of(sync):
             answer(platform, connection, replace(sync, error=error), request)
     publish_waiting(platform)
+
+
+def _command_of(sync: FullSync) -> list[JoinedRequest]:
+    """What is answered if no message asked: the command that did. The platform's own full syncs have nobody to tell."""
+    return [] if sync.requested_by in (NIGHTLY, LOST_EVENTS) else [JoinedRequest(SYNC_REQUEST)]
 
 
 def answer(platform: Platform, connection: Connection, sync: FullSync, request: JoinedRequest) -> None:
@@ -197,6 +228,21 @@ def progress(platform: Platform, sync_id: str) -> list[PartitionProgress]:
     """The partitions in which work has begun, by type and shard."""
     with platform.postgres.transaction() as connection:
         return platform.postgres.rows(connection, "read_full_sync_progress", PartitionProgress, {"id": sync_id})
+
+
+def unfinished_partitions(platform: Platform, sync: FullSync) -> list[UnfinishedPartition]:
+    """The partitions of a full sync that are not both indexed and linked, by whatever run; empty once it is done."""
+    registered = [name for name in platform.settings.entity_types if name in sync.entity_types]
+    parameters = {"id": sync.id, "entity_types": registered, "shards": platform.settings.shards}
+    with platform.postgres.transaction() as connection:
+        return platform.postgres.rows(connection, "unfinished_partitions", UnfinishedPartition, parameters)
+
+
+def ended(platform: Platform, requested_by: str, entity_type: str, limit: int) -> list[EndedRun]:
+    """The last full syncs that `requested_by` asked for of the type alone and that have ended, the newest first."""
+    parameters = {"requested_by": requested_by, "entity_type": entity_type, "limit": limit}
+    with platform.postgres.transaction() as connection:
+        return platform.postgres.rows(connection, "ended_full_syncs", EndedRun, parameters)
 
 
 def forget_old(platform: Platform, days: float) -> int:
@@ -250,10 +296,12 @@ def run_here(
                     begun.add(news.shard)
         except MassDeletion as refusal:
             held[entity_type] = refusal
+    linking = LinkingPartitions(platform, ((entity_type, shard) for entity_type in entity_types for shard in shards))
     for entity_type in entity_types:
         mark_shards(platform, entity_type, shards, force=force)
     for _ in link_until_done(platform):
         pass
+    linking.record_linked()
     for entity_type in entity_types:
         for shard in shards:
             if entity_type not in held or shard not in held[entity_type].shards:

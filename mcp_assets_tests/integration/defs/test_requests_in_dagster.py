@@ -16,6 +16,7 @@ from mcp_assets.defs.old_runs import delete_runs
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
+from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.sync_requests import answer_requests, drain_name
 from mcp_assets_tests.integration.defs.conftest import told_by
@@ -93,6 +94,17 @@ def ask_for_full_sync(platform: Platform) -> None:
     list(answer_requests(platform, MessageKind.SYNC, "test"))
 
 
+def complete_partitions(platform: Platform, sync_id: str, **done: bool) -> None:
+    """What the runs of a full sync of tasks and pages record, once all of its partitions are so far."""
+    writer = full_sync_requests.ProgressWriter(platform, sync_id)
+    for entity_type in ("task", "page"):
+        for shard in range(platform.settings.shards):
+            if done.get("indexed"):
+                writer.indexed(entity_type, shard, Counts())
+            if done.get("linked"):
+                writer.linked(entity_type, shard)
+
+
 def test_a_tick_asks_for_one_run_of_each_kind_of_request_and_for_none_while_one_is_at_it(
     platform: Platform, tick: Callable[[], SensorExecutionData]
 ) -> None:
@@ -160,10 +172,23 @@ def test_a_full_sync_is_one_backfill_of_all_three_assets_in_the_ui(
     target = data.target_subset.get_partitions_subset(dg.AssetKey("entities"))
     assert sorted(target.get_partition_keys()) == sorted(f"{n}-0{s}" for n in ("task", "page") for s in range(4))
 
-    instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))  # type: ignore[no-untyped-call]
+    complete_partitions(platform, backfill.backfill_id, indexed=True, linked=True)
     tick()
     assert listener.one("data.sync.completed")["correlation_id"] == "f"
     assert full_sync_requests.unfinished(platform) == []
+
+
+def test_a_backfill_that_ends_well_is_no_full_sync_while_a_partition_lacks(
+    platform: Platform, instance: dg.DagsterInstance, tick: Callable[[], SensorExecutionData], listener: Listener
+) -> None:
+    ask_for_full_sync(platform)
+    tick()
+    (backfill,) = instance.get_backfills()
+    complete_partitions(platform, backfill.backfill_id, indexed=True)
+    instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))  # type: ignore[no-untyped-call]
+    tick()
+    error = listener.one("data.sync.failed")["data"]["error"]
+    assert "no run of it has completed task-00, task-01, task-02, task-03, page-00 and 3 more" in error
 
 
 @pytest.mark.parametrize("status", [BulkActionStatus.CANCELED, BulkActionStatus.COMPLETED_FAILED])

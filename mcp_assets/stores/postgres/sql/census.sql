@@ -234,18 +234,19 @@ SELECT (
 )
 
 -- name: vanished
--- Living entities of a type, made from its source table, that have no living source row any more.
+-- Living entities of a range of slots, made from the source table, that have no living source row any more.
 CREATE TEMPORARY TABLE vanished AS
 SELECT ledger.entity_id
 FROM {schema}.entities AS ledger LEFT JOIN census_source AS source ON source.id = ledger.entity_id
 WHERE ledger.entity_type = %(entity_type)s AND ledger.deleted_at IS NULL AND ledger.origin = 'source'
-  AND source.id IS NULL
+  AND ledger.slot >= %(low)s AND ledger.slot < %(high)s AND source.id IS NULL
 
 -- name: count_vanished
--- The numbers of vanished and of all living entities that were made from the source table.
+-- The numbers of vanished and of all living entities of a range of slots that were made from the source table.
 SELECT (SELECT count(*) FROM vanished), (
     SELECT count(*) FROM {schema}.entities
     WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND origin = 'source'
+      AND slot >= %(low)s AND slot < %(high)s
 )
 
 -- name: hold_back_vanished
@@ -318,6 +319,10 @@ ON CONFLICT DO NOTHING
 -- name: forget_full_syncs_of_removed_types
 -- Deletes the wanted full syncs of entity types that the settings do not name.
 DELETE FROM {schema}.wanted_full_syncs WHERE entity_type <> ALL(%(types)s)
+
+-- name: forget_partitions_of_removed_types
+-- Deletes what is known of the partitions of entity types that the settings do not name.
+DELETE FROM {schema}.synced_partitions WHERE entity_type <> ALL(%(types)s)
 
 -- name: reject_removed_types
 -- Turns the messages of removed types into dead letters. `raw` is a message again, which is parsed when the letter

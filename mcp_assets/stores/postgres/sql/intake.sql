@@ -70,10 +70,6 @@ ON CONFLICT (entity_type) DO UPDATE SET wanted_at = clock_timestamp(), reason = 
 -- Entity types whose events were lost, with the reason.
 SELECT entity_type, reason FROM {schema}.wanted_full_syncs ORDER BY entity_type
 
--- name: full_sync_done
--- Deletes the wanted full sync of a type. It stays if events were lost after the full sync began.
-DELETE FROM {schema}.wanted_full_syncs WHERE entity_type = %(entity_type)s AND wanted_at <= %(started_at)s
-
 -- name: pending_types
 -- Entity types with due messages, and for how many seconds the oldest has been due.
 SELECT entity_type, extract(epoch FROM now() - min(greatest(received_at, not_before)))::float8 AS due_for_s FROM {schema}.inbox

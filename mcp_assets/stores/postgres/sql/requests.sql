@@ -107,6 +107,23 @@ SET differing = greatest(progress.differing, progress.done + excluded.differing)
 SELECT entity_type, shard, differing, done, scanned, embedded, updated, deleted, failed, indexed, linked
 FROM {schema}.full_sync_progress WHERE full_sync_id = %(id)s ORDER BY entity_type, shard
 
+-- name: unfinished_partitions
+-- The partitions of a full sync that are not indexed or not linked yet, by type and shard.
+SELECT wanted.entity_type, every.shard, coalesce(indexed, false) AS indexed, coalesce(linked, false) AS linked
+FROM unnest(%(entity_types)s::text[]) WITH ORDINALITY AS wanted (entity_type, place)
+CROSS JOIN generate_series(0, %(shards)s - 1) AS every (shard)
+LEFT JOIN {schema}.full_sync_progress AS progress
+    ON full_sync_id = %(id)s AND progress.entity_type = wanted.entity_type AND progress.shard = every.shard
+WHERE indexed IS NOT TRUE OR linked IS NOT TRUE
+ORDER BY place, every.shard
+
+-- name: ended_full_syncs
+-- The last full syncs that were asked for by a name for one type and that have ended, the newest first.
+SELECT error IS NOT NULL AS failed, extract(epoch FROM clock_timestamp() - finished_at)::float8 AS ended_s_ago
+FROM {schema}.full_syncs
+WHERE requested_by = %(requested_by)s AND entity_types = ARRAY[%(entity_type)s] AND finished_at IS NOT NULL
+ORDER BY finished_at DESC LIMIT %(limit)s
+
 -- name: forget_full_syncs
 -- Deletes full syncs that ended a number of days ago.
 DELETE FROM {schema}.full_syncs WHERE finished_at < now() - %(days)s * interval '1 day'
