@@ -104,7 +104,10 @@ class WarmPostgresStorage(DagsterPostgresStorage):
 def _create_schema(engine: sqlalchemy.Engine, schema: str) -> None:
     """Create the schema. It is called with retries, because an error here would end a thread of the code server."""
     with create_pg_connection(engine) as connection:
-        connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        # Asked for first: even IF NOT EXISTS needs the right to create schemas.
+        query = sqlalchemy.text("SELECT FROM pg_namespace WHERE nspname = :name")
+        if connection.execute(query, {"name": schema}).first() is None:
+            connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
 
 
 def _wait(connection: Any, address: str, silence: Silence) -> None:

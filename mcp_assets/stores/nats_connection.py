@@ -25,6 +25,10 @@ _PORT = 4222
 """The port of a NATS server whose URL names none."""
 
 
+_INBOX = "_INBOX.mcp_assets"
+"""Before the subjects of answers: a user that may subscribe below it alone reads no other client's answers."""
+
+
 class NatsConnection:
     """One NATS connection. Thread-safe; connects lazily, reconnects for ever.
 
@@ -161,6 +165,7 @@ class NatsConnection:
             self._servers,
             **self._access.options(),
             name="mcp_assets",
+            inbox_prefix=_INBOX,
             connect_timeout=self._connect_timeout_s,
             allow_reconnect=allow_reconnect,
             max_reconnect_attempts=-1,

@@ -27,9 +27,9 @@ class Denials:
             if subject.lower() in message.lower() and not waiting.done():
                 waiting.set_exception(
                     StoreRefused(
-                        f"NATS forbids this user a request that reading a stream needs ({message}): let it publish to "
-                        "$JS.API.STREAM.INFO.*, $JS.API.STREAM.MSG.GET.* and $JS.API.CONSUMER.>, and subscribe to "
-                        "_INBOX.>"
+                        f"NATS forbids this user a request ({message}): let it publish to $JS.API.STREAM.INFO.*, "
+                        "$JS.API.STREAM.MSG.GET.* and $JS.API.CONSUMER.> of its streams, and to its results' subjects, "
+                        "and subscribe to _INBOX.mcp_assets.>; deploy/nats/mcp_assets.conf has all of them"
                     )
                 )
 

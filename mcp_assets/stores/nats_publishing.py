@@ -121,7 +121,9 @@ class NatsPublisher(NatsConnection):
     async def _publish(self, batch: Sequence[tuple[str, bytes]]) -> int:
         js = await self._jetstream()
         try:
-            acknowledged = await asyncio.gather(*(js.publish(subject, data) for subject, data in batch))
+            acknowledged = await asyncio.gather(
+                *(self._denials.unless_denied(subject, js.publish(subject, data)) for subject, data in batch)
+            )
         except NoStreamResponseError:
             await self._raise_if_taken_by_no_stream(js, sorted({subject for subject, _ in batch}))
             raise

@@ -33,6 +33,7 @@ from mcp_assets.stores.edge_table import EdgeTable
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.privileges import missing_privileges
 from mcp_assets.stores.postgres.rows import fetch_rows
 
 _LINES_AT_ONCE = 250
@@ -85,6 +86,8 @@ class Relationships(EdgeTable):
                 stored = self._write_trial_edges(connection, entity_types)
         except (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError, psycopg.InternalError) as error:
             why = " ".join((error.diag.message_primary or str(error)).split())
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                why = missing_privileges(connection, why) or why
             raise StoreRefused(self._unusable(why)) from error
         if {strength for _, strength in stored} != {_TRIAL_STRENGTH}:
             raise StoreRefused(self._unusable(f"a strength of {_TRIAL_STRENGTH} comes back as {stored[0][1]}"))

@@ -18,6 +18,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger, first_line
 from mcp_assets.stores.postgres.migrations import Database, SchemaState, Step, migrate, move, schema_state
 from mcp_assets.stores.postgres.migrations.relationships import IdColumn
+from mcp_assets.stores.postgres.privileges import missing_privileges
 from mcp_assets.stores.postgres.queries import load_queries
 from mcp_assets.stores.postgres.rows import fetch_row, fetch_rows
 from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, SILENCE_LIMITS, PatientConnection, SilenceLimits
@@ -125,6 +126,8 @@ class Postgres:
             raise self._unavailable(self._why(error)) from error
         except _AWAY as error:
             raise self._unavailable(error) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise self._forbidden(error) from error
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
@@ -138,6 +141,8 @@ class Postgres:
                 yield connection
         except _AWAY as error:
             raise self._unavailable(error) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise self._forbidden(error) from error
 
     def accept(self) -> str | None:
         """Record the mark of the database at this address as the platform's, and return it."""
@@ -184,7 +189,7 @@ class Postgres:
         except _AWAY as error:
             raise self._unavailable(error) from error
         except Exception as error:
-            refused = getattr(error, "orig", None)
+            refused = getattr(error, "orig", error)
             if isinstance(refused, psycopg.errors.InsufficientPrivilege):
                 raise StoreRefused(
                     f"the schema {self.schema} cannot be made or migrated ({refused.diag.message_primary}): grant "
@@ -219,6 +224,20 @@ class Postgres:
             f"the database at DATABASE_URL is another one: it is {mark or 'without a mark'}, expected is {expected} "
             "(system identifier/oid). Nothing is written to it. A copy must not work with the Qdrant and NATS of the "
             "original; if this is the platform's database now (restored, upgraded, moved), `mcp-assets accept postgres`"
+        )
+
+    def _forbidden(self, error: psycopg.errors.InsufficientPrivilege) -> StoreRefused:
+        """The refusal, with the privileges that the role lacks, which PostgreSQL's message does not name."""
+        said = error.diag.message_primary or first_line(error)
+        try:
+            with PatientConnection.connect(self.url, **self._options) as connection:
+                missing = missing_privileges(connection, said)
+        except psycopg.OperationalError:
+            missing = None
+        lacks = f": {missing}" if missing else ""
+        return StoreRefused(
+            f"PostgreSQL forbids the role of DATABASE_URL a statement ({said}){lacks}; deploy/postgres has the grants "
+            "that the platform needs"
         )
 
     def _why(self, timeout: PoolTimeout) -> Exception:

@@ -59,11 +59,12 @@ class MappedTable:
                 f"the source table {self.mapping.table} is locked by another session, which changes its shape or "
                 "rebuilds it: it is read when that is through"
             ) from error
-        except (
-            psycopg.errors.UndefinedTable,
-            psycopg.errors.UndefinedColumn,
-            psycopg.errors.InsufficientPrivilege,
-        ) as error:
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise StoreRefused(
+                f"the source table {self.mapping.table} may not be read ({error.diag.message_primary}): grant SELECT "
+                "on it, and USAGE on its schema, to the role of the address by which it is reached"
+            ) from error
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
             raise StoreRefused(
                 f"the source table {self.mapping.table} cannot be read as it is mapped "
                 f"({error.diag.message_primary}): check the source mapping "
