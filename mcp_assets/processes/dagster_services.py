@@ -236,7 +236,7 @@ def services_of(folder: Path, host: str, port: int, given: Path | None) -> tuple
         Service(
             "webserver",
             [
-                *(sys.executable, "-m", "dagster_webserver", "--host", host, "--port", str(port)),
+                *(sys.executable, "-m", "mcp_assets.webserver", "--host", host, "--port", str(port)),
                 *("--dagster-log-level", "info", *common),
             ],
         ),

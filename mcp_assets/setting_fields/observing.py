@@ -1,9 +1,11 @@
 """What is seen from outside: figures, alerts, links."""
 
-from pydantic import Field, PositiveInt
-from pydantic_settings import BaseSettings
+from typing import Annotated
 
-from mcp_assets.setting_fields.values import HttpUrl, WebhookUrl
+from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic_settings import BaseSettings, NoDecode
+
+from mcp_assets.setting_fields.values import HttpUrl, WebhookUrl, json_list
 
 
 class ObservingFields(BaseSettings):
@@ -28,7 +30,12 @@ class ObservingFields(BaseSettings):
     dagster_url: HttpUrl = Field(
         default=None,
         validation_alias="MCP_ASSETS_DAGSTER_URL",
-        description="Where people reach the Dagster UI; posts to that webhook link to it.",
+        description="Where people reach the Dagster UI, which serves that name; posts to that webhook link to it.",
+    )
+    dagster_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(json_list)] = Field(
+        default=(),
+        validation_alias="MCP_ASSETS_DAGSTER_HOSTS",
+        description="JSON list of further host names of the Dagster UI, as a proxy in front gives them.",
     )
     docs_url: HttpUrl = Field(
         default=None, validation_alias="MCP_ASSETS_DOCS_URL", description="The site of these pages; the UI links to it."

@@ -34,7 +34,7 @@ def has(*words: str) -> Role:
 
 
 ROLES: dict[str, Role] = {
-    "webserver": has("-m", "dagster_webserver"),
+    "webserver": has("-m", "mcp_assets.webserver"),
     "daemon": has("-m", "dagster._daemon"),
     "code server": has("code-server", "start"),
     "process with the definitions": has("api", "grpc"),
