@@ -81,9 +81,17 @@ class Server:
         shutil.copytree(self.folder / "kept", self._store)
         self.start()
 
+    def lose_all(self) -> None:
+        """Begin anew with nothing stored, as a new server of the same name on the same address."""
+        self.stop()
+        shutil.rmtree(self._store)
+        self.start()
+
     def _answers(self, user: str) -> bool:
         async def ask() -> None:
-            client = await nats.connect(self.url.replace("//", f"//{user}"), allow_reconnect=False, connect_timeout=2)
+            client = await nats.connect(
+                self.url.replace("//", f"//{user}"), allow_reconnect=False, connect_timeout=2, reconnect_time_wait=0
+            )
             await client.close()
 
         try:

@@ -158,7 +158,12 @@ def accept(
         say("the databases of source tables are known again by what answers at the next connection to each")
         return
     say(f"{store.value} is known by this from now on: {mark or 'nothing, for it shows no mark'}")
-    if store != StoreName.POSTGRES:
+    if store == StoreName.POSTGRES:
+        say(
+            "if it was restored from a backup, `mcp-assets sync --full` and then `mcp-assets validate --repair` bring "
+            "Qdrant and the edges to what it says"
+        )
+    else:
         say("`mcp-assets validate --repair` mends what the other one held differently")
 
 

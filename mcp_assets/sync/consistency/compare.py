@@ -145,9 +145,12 @@ def _wrong(
     if point.fault is not None:
         return DriftKind.INVALID_VECTOR, point.fault
     if payload.get(Key.TEXT_HASH) != expected.text_hash:
-        return DriftKind.STALE_VECTOR, f"made of the text {payload.get('text_hash')}, which is {expected.text_hash} now"
+        return (
+            DriftKind.STALE_VECTOR,
+            f"made of the text {payload.get(Key.TEXT_HASH)}, which is {expected.text_hash} now",
+        )
     if payload.get(Key.MODEL) != model:
-        return DriftKind.WRONG_MODEL, f"made by {payload.get('model')}, not {model}"
+        return DriftKind.WRONG_MODEL, f"made by {payload.get(Key.MODEL)}, not {model}"
     if not isinstance(check, int | float) or abs(check - point.check) > VECTOR_CHECK_TOLERANCE:
         return DriftKind.SWAPPED_VECTOR, f"written with the vector_check {check}, found {point.check}"
     if recorded is not None and recorded.text_hash == expected.text_hash and number < len(recorded.vector_checks):
@@ -160,7 +163,7 @@ def _wrong(
     if payload.get(Key.STATE_HASH) != expected.state_hash:
         return (
             DriftKind.STALE_PAYLOAD,
-            f"made of the state {payload.get('state_hash')}, which is {expected.state_hash} now",
+            f"made of the state {payload.get(Key.STATE_HASH)}, which is {expected.state_hash} now",
         )
     if expected.carried is not None and not _alike(_carried(payload), expected.carried):
         return DriftKind.STALE_PAYLOAD, "its title or metadata are not the entity's"

@@ -30,6 +30,7 @@ from mcp_assets.sync.consistency.drift import DELETING, TO_EMBED, DriftKind
 from mcp_assets.sync.consistency.recheck import LedgerState, Verdict, read_states, recheck_entities, retrieve
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted, apply
+from mcp_assets.sync.link.marks import Reason, mark
 
 _OF_LEDGER = frozenset({DriftKind.LEDGER_BEHIND, DriftKind.LYING_LEDGER, DriftKind.VANISHED_ROW})
 """Repaired by applying the source row to the ledger."""
@@ -202,6 +203,8 @@ def _write(
                 "vector_checks": ["{" + ",".join(map(repr, one.vector_checks)) + "}" for one in right],
             },
         )
+        # An entity that was linked while the ledger recorded no points of it was linked as one without a vector.
+        mark(platform, connection, {EntityRef(entity_type, one.entity_id) for one in right}, Reason.VECTOR)
     connection.execute(
         query("mark_wrong"),
         {
