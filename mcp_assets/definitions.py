@@ -32,6 +32,7 @@ from mcp_assets.defs.schedules import (
 from mcp_assets.defs.sensors import build_relationship_sensor, build_sync_sensor, build_vector_index_sensor
 from mcp_assets.defs.sources import build_sources
 from mcp_assets.embedding.local import load_model
+from mcp_assets.logs import write_logs
 from mcp_assets.settings import Settings, load_settings
 
 
@@ -44,6 +45,7 @@ def build_defs(
 
     `executor`: of runs that belong to no job. The jobs have theirs.
     """
+    write_logs(settings.log_format)
     tag_weights = build_tag_weights_job()
     census = build_census_job()
     clean_up = build_clean_up_job(settings)

@@ -18,10 +18,13 @@ def connected(*, reads_only: bool = False) -> "Iterator[Platform]":
     Raises:
         SettingsError: a setting is wrong.
     """
+    from mcp_assets.logs import write_logs
     from mcp_assets.platform import Platform
     from mcp_assets.settings import load_settings
 
-    platform = Platform(load_settings(), reads_only=reads_only)
+    settings = load_settings()
+    write_logs(settings.log_format)
+    platform = Platform(settings, reads_only=reads_only)
     try:
         yield platform
     finally:

@@ -7,10 +7,15 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
 
 from mcp_assets.defs.keys import CENSUS, CENSUS_JOB
 from mcp_assets.defs.partitions import every_partition
+from mcp_assets.logs import describe_process
 from mcp_assets.platform import Platform, shared_platform
 
 
@@ -23,6 +28,8 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Dagster fails such a run before any code of the asset begins, once an asset that it depends on is materialized.
         """
         run = context.run
+        if run is not None:
+            _describe(run)
         if run is None or run.tags.keys() & {PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG}:
             return
         if run.job_name == CENSUS_JOB or CENSUS in (run.asset_selection or ()):
@@ -35,6 +42,13 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def get(self) -> Platform:
         return shared_platform()
+
+
+def _describe(run: dg.DagsterRun) -> None:
+    """Have the lines of logs name the run."""
+    first, last = run.tags.get(ASSET_PARTITION_RANGE_START_TAG), run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
+    named = f"{first}...{last}" if first and first != last else first
+    describe_process(run=run.run_id, job=run.job_name, partitions=run.tags.get(PARTITION_NAME_TAG) or named)
 
 
 _NAME = "platform"

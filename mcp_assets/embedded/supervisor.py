@@ -24,6 +24,7 @@ from mcp_assets.embedded.servers.nats import NatsServer
 from mcp_assets.embedded.servers.postgres import PostgresServer
 from mcp_assets.embedded.servers.qdrant import QdrantServer
 from mcp_assets.embedded.state import PREPARING, Part, PartState, PartStatus, StackStatus, StateDir
+from mcp_assets.logs import use_json_if_set
 from mcp_assets.processes import child
 from mcp_assets.processes.tree import Backoff
 
@@ -294,6 +295,7 @@ def main() -> None:
     handler = RotatingFileHandler(state.supervisor_log, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    use_json_if_set()
     log.info("supervisor %d starts", os.getpid())
     asyncio.run(supervise(state, lock))
     log.info("supervisor %d ends", os.getpid())

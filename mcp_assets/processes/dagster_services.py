@@ -36,6 +36,7 @@ from dagster._serdes import deserialize_value, serialize_value
 from dagster_shared.cli import WorkspaceOpts
 from dagster_shared.error import SerializableErrorInfo
 
+from mcp_assets.logs import VARIABLE, use_json_if_set
 from mcp_assets.processes.tree import Backoff, adopt_orphans, end_below, living_below, reap_adopted, tied
 
 log = logging.getLogger("mcp_assets.services")
@@ -219,7 +220,7 @@ def services_of(folder: Path, host: str, port: int, given: Path | None) -> tuple
                 *(python or sys.executable, "-m", "dagster", "code-server", "start"),
                 *("--socket", str(socket), "--location-name", origin.location_name),
                 *("--log-level", "warning", "--startup-timeout", str(startup_timeout_s)),
-                *("--inject-env-vars-from-instance", "--instance-ref", instance_ref),
+                *("--inject-env-vars-from-instance", "--instance-ref", instance_ref, *_log_format()),
                 *(["--use-python-environment-entry-point"] if python else []),
                 *loadable.get_cli_args(),
             ]
@@ -231,7 +232,7 @@ def services_of(folder: Path, host: str, port: int, given: Path | None) -> tuple
         workspace.append({"grpc_server": {key: value for key, value in named.items() if value is not None}})
     file = folder / "workspace.yaml"
     file.write_text(json.dumps({"load_from": workspace}))
-    common = ("--workspace", str(file), "--instance-ref", instance_ref)
+    common = ("--workspace", str(file), "--instance-ref", instance_ref, *_log_format())
     return code_servers, [
         Service(
             "webserver",
@@ -242,6 +243,11 @@ def services_of(folder: Path, host: str, port: int, given: Path | None) -> tuple
         ),
         Service("daemon", [sys.executable, "-m", "dagster._daemon", "run", "--log-level", "info", *common]),
     ]
+
+
+def _log_format() -> Sequence[str]:
+    """The option by which Dagster's services write their logs as JSON, if the setting says so."""
+    return ("--log-format", "json") if os.environ.get(VARIABLE) == "json" else ()
 
 
 def _tell_all(services: Sequence[Service], file: Path) -> None:
@@ -305,6 +311,7 @@ async def _main(folder: Path, host: str, port: int, workspace: Path | None) -> i
 def main() -> int:
     """Keep the services of the workspace in this folder until SIGTERM."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    use_json_if_set()
     folder, host, port, *workspace = sys.argv[1:]
     starter = os.getppid()
     adopt_orphans()

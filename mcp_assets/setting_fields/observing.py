@@ -5,12 +5,18 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PositiveInt
 from pydantic_settings import BaseSettings, NoDecode
 
+from mcp_assets.logs import VARIABLE, LogFormat
 from mcp_assets.setting_fields.values import HttpUrl, WebhookUrl, json_list
 
 
 class ObservingFields(BaseSettings):
     """What is seen from outside: figures, alerts, links."""
 
+    log_format: LogFormat = Field(
+        default="text",
+        validation_alias=VARIABLE,
+        description="`text` or `json`: how processes write their logs; in JSON, a line for each batch, too.",
+    )
     observe_every_s: PositiveInt = Field(
         default=300,
         validation_alias="MCP_ASSETS_OBSERVE_EVERY_S",

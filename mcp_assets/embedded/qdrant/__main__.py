@@ -19,6 +19,7 @@ from mcp_assets.embedded.qdrant.api import application
 from mcp_assets.embedded.qdrant.errors import RequestError
 from mcp_assets.embedded.qdrant.storage import Storage, StorageDamagedError, StorageInUseError
 from mcp_assets.embedded.qdrant.upkeep import Upkeep
+from mcp_assets.logs import use_json_if_set
 
 _log = logging.getLogger("qdrant")
 
@@ -51,6 +52,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = _arguments()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s qdrant: %(message)s")
+    use_json_if_set()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:

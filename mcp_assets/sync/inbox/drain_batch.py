@@ -1,5 +1,7 @@
 """Drain batch: some messages of the inbox, applied together: claimed, folded by entity, indexed, and then deleted."""
 
+import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.counters import LAG_BUCKETS_S
 from mcp_assets.sync.inbox.announce import announce_indexed, announce_when_linked
 from mcp_assets.sync.inbox.drained import Drained, IdentifiedMessage
-from mcp_assets.sync.index.batch_report import BatchReport
+from mcp_assets.sync.index.batch_report import BatchReport, log_batch
 from mcp_assets.sync.index.event_rechecks import (
     LAST_LOOK,
     LOOK_SUBJECT,
@@ -23,6 +25,8 @@ from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link.marks import Reason, mark
+
+logger = logging.getLogger(__name__)
 
 DRAINED_KINDS = [MessageKind.ENTITY.value, MessageKind.RELATE.value]
 """A drain applies both kinds, because a relate request may carry the state of an entity, and events about the entity
@@ -64,6 +68,7 @@ def drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drain
     process is killed after the entities are committed, the messages are applied again, which changes nothing.
     """
     postgres = platform.postgres
+    began_at = time.monotonic()
     with postgres.transaction() as connection:
         parameters = {"kinds": DRAINED_KINDS, "entity_type": entity_type, "limit": platform.settings.batch_size}
         rows = postgres.rows(connection, "claim_inbox", InboxRow, parameters)
@@ -75,6 +80,7 @@ def drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drain
         # In the transaction that deletes the messages: their answers are kept exactly if they are gone.
         announce_indexed(platform, connection, drained)
         announce_when_linked(platform, connection, drained)
+    log_batch(logger, "messages are applied", platform, entity_type, drained.report, began_at)
     return drained
 
 

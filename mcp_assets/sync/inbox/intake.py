@@ -138,6 +138,9 @@ def _take_in(platform: Platform, name: str, cursor: Cursor, read: Read, hole: st
         counters.add(platform, connection, counts)
         if hole is not None:
             _want_full_syncs(platform, connection, f"stream {name}: {hole}")
+    logger.info(
+        "messages are taken in from %s", name, extra={"counts": {"accepted": len(accepted), "rejected": len(rejected)}}
+    )
     return IntakeReport(len(accepted), len(rejected), hole, read.more)
 
 

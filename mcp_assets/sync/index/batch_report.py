@@ -1,9 +1,12 @@
 """Batch report: what happened to the entities of one batch, as counts by shard and as ids."""
 
-from dataclasses import dataclass, field, fields
+import logging
+import time
+from dataclasses import asdict, dataclass, field, fields
 
 from mcp_assets.embedding.protocol import Refusal
-from mcp_assets.entities.refs import shard_of, slot_of
+from mcp_assets.entities.refs import partition_key, shard_of, slot_of
+from mcp_assets.platform import Platform
 from mcp_assets.sync.sums import add_fields
 
 
@@ -51,3 +54,24 @@ class BatchReport:
     def counts_for(self, entity_id: str, shards: int) -> Counts:
         """The counts of the shard that `entity_id` falls into; `shards`: how many there are."""
         return self.shards.setdefault(shard_of(slot_of(entity_id), shards), Counts())
+
+
+def log_batch(
+    logger: logging.Logger, message: str, platform: Platform, entity_type: str, report: BatchReport, began_at: float
+) -> None:
+    """The one line about a batch that began at `began_at`, of the monotonic clock; logs of text leave it out."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    total = Counts()
+    for counts in report.shards.values():
+        total.add(counts)
+    shards = platform.settings.shards
+    logger.info(
+        message,
+        extra={
+            "entity_type": entity_type,
+            "partitions": [partition_key(entity_type, shard, shards) for shard in sorted(report.shards)],
+            "counts": {name: number for name, number in asdict(total).items() if number},
+            "seconds": round(time.monotonic() - began_at, 3),
+        },
+    )

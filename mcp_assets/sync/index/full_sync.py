@@ -1,5 +1,7 @@
 """Full sync: compares shards of one type with the source table, and indexes entities that differ or lack points."""
 
+import logging
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import fetch_rows, keyset_pages
 from mcp_assets.sync.collections.journal import building_collection
 from mcp_assets.sync.collections.model_change import finish_model_change, prepare_model_change
-from mcp_assets.sync.index.batch_report import BatchReport, Counts
+from mcp_assets.sync.index.batch_report import BatchReport, Counts, log_batch
 from mcp_assets.sync.index.embedding_costs import EmbeddingCosts
 from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
 from mcp_assets.sync.index.indexer import CHARACTERS_AT_ONCE, Indexer, index_until_current
@@ -24,6 +26,8 @@ from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.index.mass_delete import HeldBack, MassDeletion, hold_back_vanished
 from mcp_assets.sync.index.synced_partitions import record_indexed
 from mcp_assets.sync.pipeline import overlapped
+
+logger = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 10_000
 """Rows of `differing` that are read and held in memory at once."""
@@ -99,7 +103,10 @@ def full_sync(
             shards_done.before_last = partial(finish_model_change, platform, started_at)
 
         def work(batch: ShardBatch) -> BatchReport:
-            return index_until_current(platform, indexer, batch.wanted, force=force, embed=stages.embeddings)
+            began_at = time.monotonic()
+            report = index_until_current(platform, indexer, batch.wanted, force=force, embed=stages.embeddings)
+            log_batch(logger, "differing entities are indexed", platform, entity_type, report, began_at)
+            return report
 
         batches = batches_of(session, platform.settings.batch_size, total)
         yield from shards_done.completed()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.logs import ENTITIES_NAMED
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import PointsMissing, StoreRefused
 from mcp_assets.stores.postgres import Connection
@@ -224,23 +225,42 @@ class PointWriter:
 
     def dead_letter(self, connection: Connection, refusals: Mapping[str, Refusal], stages: Mapping[str, str]) -> None:
         """Keep the refused entities with their reasons. Their last good points stay as they are."""
-        for entity_id, refusal in refusals.items():
-            logger.warning("%s:%s is dead-lettered: %s", self._type, entity_id, refusal.sentence)
+        self._log_refused("dead-lettered", refusals, stages)
         failed = (
             FailedEntity(entity_id, stages[entity_id], refusal.error_kind, refusal.sentence)
             for entity_id, refusal in refusals.items()
         )
         dead_letter(self._platform, connection, self._type, failed)
 
+    def _log_refused(self, became: str, refusals: Mapping[str, Refusal], stages: Mapping[str, str]) -> None:
+        """One line for all of them; it says why of the first."""
+        if not refusals:
+            return
+        (first, refusal), *others = refusals.items()
+        logger.warning(
+            "%s:%s%s %s: %s",
+            self._type,
+            first,
+            f" and {len(others)} more are" if others else " is",
+            became,
+            refusal.sentence,
+            extra={
+                "entity_type": self._type,
+                "entities": [f"{self._type}:{entity_id}" for entity_id in [*refusals][:ENTITIES_NAMED]],
+                "stage": stages[first],
+            },
+        )
+
     def _count(self, plans: Sequence[WritePlan], destination: Destination, report: BatchReport) -> None:
         """Count each entity once, with the last of its collections; texts are counted with each collection."""
         shards = self._platform.settings.shards
+        if not destination.is_last:
+            refused = {plan.id: plan.refusal for plan in plans if plan.refusal is not None}
+            self._log_refused(f"not in {destination.collection.name}", refused, dict.fromkeys(refused, "embed"))
         for plan in plans:
             if destination.is_last:
                 report.outcomes[plan.id] = _count(report.counts_for(plan.id, shards), plan)
-            elif plan.refusal is not None:
-                logger.warning("%s:%s: %s: %s", self._type, plan.id, destination.collection.name, plan.refusal.sentence)
-            elif plan.vectors is not None:
+            elif plan.refusal is None and plan.vectors is not None:
                 report.counts_for(plan.id, shards).texts += plan.point_count
 
 

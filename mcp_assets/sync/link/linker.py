@@ -14,13 +14,15 @@ others: all living entities are marked for lists, and the changes that are marke
 `relink_marks.in_rebuild`), so that they leave the lists of others alone.
 """
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, NamedTuple
 
-from mcp_assets.entities.refs import EntityRef
+from mcp_assets.entities.refs import EntityRef, partition_key
 from mcp_assets.graph import EdgeType, ListDiff, NeighbourList
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
@@ -41,6 +43,8 @@ from mcp_assets.sync.link.stored_lists import write_cut_offs_and_reserves
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
 
+logger = logging.getLogger(__name__)
+
 _WAIT_FOR_OTHERS_S = 0.2
 """Pause before the marks are read again, while another process holds them."""
 
@@ -58,7 +62,10 @@ def link(platform: Platform, *, enough: Callable[[], bool] = lambda: False) -> G
             if session is None:
                 return
             try:
-                yield from _link_marked(platform, session, enough)
+                with closing(_link_marked(platform, session, enough)) as reports:
+                    for report in reports:
+                        _log(platform, report)
+                        yield report
             except _Superseded:
                 continue
 
@@ -77,7 +84,7 @@ def link_until_done(platform: Platform) -> Iterator[LinkReport]:
         time.sleep(_WAIT_FOR_OTHERS_S)
 
 
-def _link_marked(platform: Platform, session: int, enough: Callable[[], bool]) -> Iterator[LinkReport]:
+def _link_marked(platform: Platform, session: int, enough: Callable[[], bool]) -> Generator[LinkReport]:
     require_usable_edges(platform)
     # The journal is read first, so that a move of the collections between the two is noticed.
     journal = read_journal(platform)
@@ -111,6 +118,20 @@ def _link_marked(platform: Platform, session: int, enough: Callable[[], bool]) -
             if not worked and pending_links(platform, up_to=1):
                 # Another transaction holds the marks that are left, or they were written this moment.
                 time.sleep(_WAIT_FOR_OTHERS_S)
+
+
+def _log(platform: Platform, report: LinkReport) -> None:
+    """The one line about a transaction of the linker; logs of text leave it out."""
+    if logger.isEnabledFor(logging.INFO):
+        total, shards = report.total(), platform.settings.shards
+        changes = {"added": total.added, "changed": total.changed, "removed": total.removed}
+        logger.info(
+            "entities are linked",
+            extra={
+                "partitions": [partition_key(name, shard, shards) for name, shard in sorted(report.partitions)],
+                "counts": {"relinked": total.relinked} | {name: number.total() for name, number in changes.items()},
+            },
+        )
 
 
 def _has_tag_weights(platform: Platform) -> bool:
