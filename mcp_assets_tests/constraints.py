@@ -1,7 +1,9 @@
-"""Pins every dependency by version and hash: constraints.txt, and constraints-dev.txt for what development adds.
+"""Pins every dependency by version and hash: constraints.txt, constraints-dev.txt for what development adds to it, and
+constraints-EXTRA.txt for what an extra of a deployment adds to it.
 
-`python -m mcp_assets_tests.constraints` resolves both anew (`make constraints`). What is pinned already keeps its
-version, as long as pyproject.toml allows it.
+`python -m mcp_assets_tests.constraints` resolves all of them anew (`make constraints`). What is pinned already keeps
+its version, as long as pyproject.toml allows it. Development installs the extras too, so that its file holds their
+pins as well, with the same versions.
 """
 
 import subprocess
@@ -12,6 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RUNTIME, DEVELOPMENT = ROOT / "constraints.txt", ROOT / "constraints-dev.txt"
+
+EXTRAS = {extra: ROOT / f"constraints-{extra}.txt" for extra in ("kubernetes",)}
+"""The extras that a deployment may need, each with the file of its pins."""
 
 _COMPILE = (
     *("--quiet", "--allow-unsafe", "--strip-extras", "--generate-hashes", "--no-annotate", "--no-header"),
@@ -39,7 +44,7 @@ def added(everything: Mapping[str, str], runtime: Mapping[str, str]) -> dict[str
     """What `everything` pins beside `runtime`. Raises ValueError if they pin different versions of one package."""
     different = [name for name, lines in runtime.items() if everything.get(name) != lines]
     if different:
-        raise ValueError(f"with and without the development tools, other versions are pinned of: {different}")
+        raise ValueError(f"with and without the extras, other versions are pinned of: {different}")
     return {name: lines for name, lines in everything.items() if name not in runtime}
 
 
@@ -62,8 +67,14 @@ def main() -> None:
     everything = _compiled(RUNTIME.read_text() + DEVELOPMENT.read_text(), "--all-extras")
     runtime = _compiled(everything)
     RUNTIME.write_text("".join(entries(runtime).values()))
-    development = added(entries(everything), entries(runtime))
-    DEVELOPMENT.write_text("".join(development[name] for name in sorted(development)))
+    _write_added(DEVELOPMENT, everything, runtime)
+    for extra, file in EXTRAS.items():
+        _write_added(file, _compiled(everything, "--extra", extra), runtime)
+
+
+def _write_added(file: Path, pinned: str, runtime: str) -> None:
+    beside = added(entries(pinned), entries(runtime))
+    file.write_text("".join(beside[name] for name in sorted(beside)))
 
 
 if __name__ == "__main__":
