@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_assets_tests.constraints import DEVELOPMENT, ROOT, RUNTIME, added, entries
+from mcp_assets_tests.constraints import DEVELOPMENT, EXTRAS, ROOT, RUNTIME, added, entries
 
 SHARED = {"websockets"}
 """What development uses of the packages that the platform needs: the webserver brings it with uvicorn."""
@@ -31,7 +31,16 @@ def test_development_tools_are_pinned_beside_what_the_platform_needs() -> None:
     assert runtime & development == set()
 
 
-@pytest.mark.parametrize("file", [RUNTIME, DEVELOPMENT], ids=lambda file: file.name)
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_what_an_extra_of_a_deployment_adds_is_pinned_as_development_has_it(extra: str) -> None:
+    runtime, development = entries(RUNTIME.read_text()), entries(DEVELOPMENT.read_text())
+    pinned = entries(EXTRAS[extra].read_text())
+    assert names(PROJECT["optional-dependencies"][extra]) <= runtime.keys() | pinned.keys()
+    assert runtime.keys() & pinned.keys() == set()
+    assert pinned.items() <= development.items()
+
+
+@pytest.mark.parametrize("file", [RUNTIME, DEVELOPMENT, *EXTRAS.values()], ids=lambda file: file.name)
 def test_each_pin_has_a_version_and_hashes_and_no_address(file: Path) -> None:
     for lines in entries(file.read_text()).values():
         assert re.fullmatch(r"\S+==\S+ \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+", lines), lines
