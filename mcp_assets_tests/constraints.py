@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RUNTIME, DEVELOPMENT = ROOT / "constraints.txt", ROOT / "constraints-dev.txt"
 
-EXTRAS = {extra: ROOT / f"constraints-{extra}.txt" for extra in ("kubernetes",)}
+EXTRAS = {extra: ROOT / f"constraints-{extra}.txt" for extra in ("kubernetes", "otel")}
 """The extras that a deployment may need, each with the file of its pins."""
 
 _COMPILE = (
