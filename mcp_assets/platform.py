@@ -35,6 +35,7 @@ from mcp_assets.stores.qdrant_identity import IdentityReader
 from mcp_assets.stores.relationships import Relationships
 from mcp_assets.stores.source_tables.database import SourceDatabase
 from mcp_assets.stores.source_tables.reader import SourceReader
+from mcp_assets.traces import send_traces
 from mcp_assets.tuning import Tuning
 
 _LOOK_TIMEOUT_S = 5.0
@@ -316,10 +317,21 @@ def shared_platform(given: Mapping[str, Any] | None = None) -> Platform:
     with _lock:
         known = _shared.get(key)
         if known is None or known.settings != settings:
+            send_traces_if_set(settings)
             _shared[key] = Platform(settings)
             if known is not None:
                 known.close()
         return _shared[key]
+
+
+def send_traces_if_set(settings: Settings) -> None:
+    """Have this process send traces, if the settings say so.
+
+    Raises:
+        TracesUnavailable: the extra `otel` is not installed.
+    """
+    if settings.traces or settings.otlp_endpoint is not None:
+        send_traces(settings.otlp_endpoint)
 
 
 def close_shared_platform() -> None:

@@ -18,17 +18,20 @@ def connected(*, reads_only: bool = False) -> "Iterator[Platform]":
     Raises:
         SettingsError: a setting is wrong.
     """
+    from mcp_assets import traces
     from mcp_assets.logs import write_logs
-    from mcp_assets.platform import Platform
+    from mcp_assets.platform import Platform, send_traces_if_set
     from mcp_assets.settings import load_settings
 
     settings = load_settings()
     write_logs(settings.log_format)
+    send_traces_if_set(settings)
     platform = Platform(settings, reads_only=reads_only)
     try:
         yield platform
     finally:
         platform.close()
+        traces.flush()
 
 
 def type_named(platform: "Platform", name: str) -> str:

@@ -9,11 +9,13 @@ from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.setting_errors import SettingsError
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync.index.mass_delete import MassDeletion
+from mcp_assets.traces import TracesUnavailable
 
 _CODES: dict[type[Exception], Exit] = {
     SettingsError: Exit.USAGE,
     ProjectError: Exit.USAGE,
     TextRefused: Exit.USAGE,
+    TracesUnavailable: Exit.USAGE,
     StoreUnavailable: Exit.UNAVAILABLE,
     EmbedderUnavailable: Exit.UNAVAILABLE,
     StoreRefused: Exit.FAILED,

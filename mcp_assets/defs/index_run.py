@@ -18,7 +18,7 @@ from mcp_assets.retrying import retrying
 from mcp_assets.sync.inbox.announce import announce_links, answer_relinked
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_requests import is_drained, pending_types
-from mcp_assets.sync.inbox.drained import Drained
+from mcp_assets.sync.inbox.drained import Drained, TracedEvent
 from mcp_assets.sync.inbox.outbox import publish_waiting
 from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion
@@ -26,6 +26,7 @@ from mcp_assets.sync.index.synced_partitions import LinkingPartitions
 from mcp_assets.sync.link.counts import LinkCounts, LinkReport
 from mcp_assets.sync.link.linker import link, link_until_done
 from mcp_assets.sync.link.marks import mark_shards
+from mcp_assets.traces import record
 
 # In a burst that lasts longer than this, entities are linked before the burst has ended.
 LINK_AT_LEAST_EVERY_S = 30.0
@@ -80,6 +81,7 @@ def _follow(
             continue
         for shard, counts in drained.report.shards.items():
             log.touched(drained.entity_type, shard, counts)
+        beside.traced += drained.traced
         if drained.messages:
             beside.publish()
         if beside.is_linking:
@@ -117,6 +119,8 @@ class _Beside:
         self._linked_at = time.monotonic()
         self.relate_requested = False
         """A request to re-link has come since the last link."""
+        self.traced: list[TracedEvent] = []
+        """Events that belong to traces, and whose entities this run has not linked yet."""
 
     @property
     def is_linking(self) -> bool:
@@ -158,8 +162,13 @@ class _Beside:
         self._closed = True
 
     def _link(self) -> None:
-        if self._log.selects(EDGES):
-            _link(self._platform, self._log, link(self._platform, enough=self._is_over), materialize=True)
+        if not self._log.selects(EDGES):
+            return
+        traced, self.traced = self.traced, []
+        began_ns = time.time_ns()
+        if _link(self._platform, self._log, link(self._platform, enough=self._is_over), materialize=True):
+            for event in traced:
+                record("mcp_assets.link", event.traceparent, began_ns, {"mcp_assets.entity": event.entity_id})
 
     def _is_over(self) -> bool:
         return self._closed or time.monotonic() >= self._deadline
@@ -171,8 +180,8 @@ def _raise_error_of(work: "Future[Any] | None") -> None:
         work.result()
 
 
-def _link(platform: Platform, log: EventLog, reports: Iterable[LinkReport], *, materialize: bool) -> None:
-    """Report what the linker does, and answer the requests that asked for it."""
+def _link(platform: Platform, log: EventLog, reports: Iterable[LinkReport], *, materialize: bool) -> int:
+    """Report what the linker does, and answer the requests that asked for it. Returns the number of entities linked."""
     total = LinkCounts()
     for report in reports:
         total.add(report.total())
@@ -182,6 +191,7 @@ def _link(platform: Platform, log: EventLog, reports: Iterable[LinkReport], *, m
     if total.relinked and not answered:
         announce_links(platform, total)
     publish_waiting(platform)
+    return total.relinked
 
 
 def run_full_sync(

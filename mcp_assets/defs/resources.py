@@ -13,10 +13,12 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 
+from mcp_assets import traces
 from mcp_assets.defs.keys import CENSUS, CENSUS_JOB
 from mcp_assets.defs.partitions import every_partition
 from mcp_assets.logs import describe_process
 from mcp_assets.platform import Platform, shared_platform
+from mcp_assets.sync.index.embedding_costs import EmbeddingCosts
 
 
 class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -39,6 +41,12 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             context.instance.add_run_tags(run.run_id, every)
             assert isinstance(run.tags, dict)  # noqa: S101
             run.tags.update(every)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Write what the run has not written yet of its costs and spans: its process ends next."""
+        if context.run is not None:
+            self.get().companion(EmbeddingCosts).write()
+            traces.flush()
 
     def get(self) -> Platform:
         return shared_platform()

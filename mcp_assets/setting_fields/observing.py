@@ -17,6 +17,16 @@ class ObservingFields(BaseSettings):
         validation_alias=VARIABLE,
         description="`text` or `json`: how processes write their logs; in JSON, a line for each batch, too.",
     )
+    traces: bool = Field(
+        default=False,
+        validation_alias="MCP_ASSETS_TRACES",
+        description="Send OpenTelemetry traces of messages that name one; needs the extra `otel`.",
+    )
+    otlp_endpoint: HttpUrl = Field(
+        default=None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="Collector of traces, by OTLP over HTTP; setting it turns traces on.",
+    )
     observe_every_s: PositiveInt = Field(
         default=300,
         validation_alias="MCP_ASSETS_OBSERVE_EVERY_S",

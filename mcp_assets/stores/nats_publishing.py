@@ -14,6 +14,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.nats_access import PLAIN, NatsAccess
 from mcp_assets.stores.nats_connection import NatsConnection
+from mcp_assets.traces import HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +35,15 @@ _ANNOUNCE_WAIT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A message to publish once: the server drops a second message of the same `id`, while it remembers the first."""
+    """A message to publish once: the server drops a second message of the same `id`, while it remembers the first.
+
+    `traceparent`: the trace that it belongs to, as its header names it.
+    """
 
     subject: str
     data: bytes
     id: str
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,8 @@ class NatsPublisher(NatsConnection):
         stored = []
         for one in announcements:
             header = {api.Header.MSG_ID.value: one.id}
+            if one.traceparent is not None:
+                header[HEADER] = one.traceparent
             if await self._is_kept(js, one.subject):
                 publishing = js.publish(one.subject, one.data, headers=header)
                 stored.append(self._denials.unless_denied(one.subject, publishing))

@@ -9,6 +9,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import FetchTimeoutError
 
 from mcp_assets.stores.streams import Message, Read, stored_at
+from mcp_assets.traces import traceparent_in
 
 _PULL = 200
 """Messages in one pull request; the caller's limit on bytes can be exceeded by one such request."""
@@ -92,6 +93,7 @@ class Pulled:
             delivered.data,
             stored_at(_nanoseconds(delivered)),
             ours=self._is_ours(delivered.subject),
+            traceparent=traceparent_in(delivered.headers),
         )
         if message.seq == self._after_seq:
             self._last = message

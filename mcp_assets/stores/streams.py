@@ -24,13 +24,17 @@ class Retention(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a stream. `stored_at` is JetStream's clock, UTC; `ours`: its subject is one that we read."""
+    """One message of a stream. `stored_at` is JetStream's clock, UTC; `ours`: its subject is one that we read.
+
+    `traceparent`: the trace that its header names, if it does.
+    """
 
     seq: int
     subject: str
     data: bytes
     stored_at: datetime
     ours: bool = True
+    traceparent: str | None = None
 
     @property
     def digest(self) -> bytes:

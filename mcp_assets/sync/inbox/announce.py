@@ -16,6 +16,7 @@ from mcp_assets.sync.inbox.drained import Drained
 from mcp_assets.sync.inbox.outbox import ResultMessage, keep
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.link.counts import LinkCounts
+from mcp_assets.traces import distinct, record
 
 INDEX_COMPLETED, INDEX_FAILED = "vector.index.completed", "vector.index.failed"
 RELATIONSHIPS_COMPLETED, RELATIONSHIPS_FAILED = "relationship.analyze.completed", "relationship.analyze.failed"
@@ -65,7 +66,8 @@ def _done(drained: Drained, entity_ids: Sequence[str], ids_of: Mapping[str, Sequ
             "counts": counts_of(Counts(scanned=len(entity_ids), **outcomes)),
             "entities": [f"{drained.entity_type}:{entity_id}" for entity_id in entity_ids],
         }
-        yield ResultMessage(INDEX_COMPLETED, result, _message_ids(entity_ids, ids_of))
+        message_ids = _message_ids(entity_ids, ids_of)
+        yield ResultMessage(INDEX_COMPLETED, result, message_ids, _traces_of(drained, message_ids))
 
 
 def _failed(
@@ -80,11 +82,18 @@ def _failed(
                 for entity_id, error in failures.items()
             ],
         }
-        yield ResultMessage(INDEX_FAILED, result, _message_ids(failures, ids_of))
+        message_ids = _message_ids(failures, ids_of)
+        yield ResultMessage(INDEX_FAILED, result, message_ids, _traces_of(drained, message_ids))
 
 
 def _message_ids(entity_ids: Collection[str], ids_of: Mapping[str, Sequence[str]]) -> list[str]:
     return [message_id for entity_id in entity_ids for message_id in ids_of.get(entity_id, ())]
+
+
+def _traces_of(drained: Drained, message_ids: Sequence[str]) -> Sequence[str]:
+    """The traces of the requests that an answer is for."""
+    traced = {message.message_id: message.traceparent for message in drained.identified}
+    return distinct(traced.get(message_id) for message_id in message_ids)
 
 
 def announce_when_linked(platform: Platform, connection: Connection, drained: Drained) -> None:
@@ -108,7 +117,7 @@ def announce_when_linked(platform: Platform, connection: Connection, drained: Dr
             "entities": list(dict.fromkeys(unknown)),
             "error": "nothing is known of these entities: they have no edges",
         }
-        keep(platform, connection, ResultMessage(RELATIONSHIPS_FAILED, result, lost))
+        keep(platform, connection, ResultMessage(RELATIONSHIPS_FAILED, result, lost, _traces_of(drained, lost)))
     if not ids_of:
         return
     before = platform.relationships.count_by_source(
@@ -116,12 +125,14 @@ def announce_when_linked(platform: Platform, connection: Connection, drained: Dr
     )
     waiting = [(entity_id, message_id) for entity_id, ids in ids_of.items() for message_id in ids or [None]]
     edges = [before[EntityRef(drained.entity_type, entity_id)] for entity_id, _ in waiting]
+    traced = {message.message_id: message.traceparent for message in drained.identified}
     connection.execute(
         platform.postgres.query("insert_relate_requests"),
         {
             "entity_type": drained.entity_type,
             "entity_id": [entity_id for entity_id, _ in waiting],
             "message_id": [message_id for _, message_id in waiting],
+            "traceparent": [traced.get(message_id) if message_id else None for _, message_id in waiting],
             "edges_before": [json.dumps(counts) for counts in edges],
         },
     )
@@ -145,6 +156,7 @@ class _RelateRequest:
     entity_type: str
     entity_id: str
     message_id: str | None
+    traceparent: str | None
     edges_before: Mapping[str, int]
     asked_at: datetime
 
@@ -170,8 +182,15 @@ def _answer_some_relinked(platform: Platform) -> int:
                 {"entity_type": ref.type, "entity_id": ref.id, "edges": dict(one.now)} for ref, one in changes.items()
             ],
         }
-        message_ids = [request.message_id for request in requests if request.message_id is not None]
-        keep(platform, connection, ResultMessage(RELATIONSHIPS_COMPLETED, result, message_ids))
+        answered = [request for request in requests if request.message_id is not None]
+        message_ids = [request.message_id for request in answered if request.message_id is not None]
+        traced = distinct(request.traceparent for request in answered)
+        keep(platform, connection, ResultMessage(RELATIONSHIPS_COMPLETED, result, message_ids, traced))
+    for request in answered:
+        if request.traceparent is not None:
+            began_ns = round(request.asked_at.timestamp() * 1_000_000_000)
+            named = {"mcp_assets.entity": f"{request.entity_type}:{request.entity_id}"}
+            record("mcp_assets.link", request.traceparent, began_ns, named)
     return len(requests)
 
 

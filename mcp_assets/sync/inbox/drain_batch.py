@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from mcp_assets import traces
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import Coalesced, Event, MessageKind, Verb, coalesce, read_payload
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.counters import LAG_BUCKETS_S
 from mcp_assets.sync.inbox.announce import announce_indexed, announce_when_linked
-from mcp_assets.sync.inbox.drained import Drained, IdentifiedMessage
+from mcp_assets.sync.inbox.drained import Drained, IdentifiedMessage, TracedEvent
 from mcp_assets.sync.index.batch_report import BatchReport, log_batch
 from mcp_assets.sync.index.event_rechecks import (
     LAST_LOOK,
@@ -48,6 +49,7 @@ class InboxRow:
     event_order: str
     attempts: int
     message_id: str | None
+    traceparent: str | None = None
 
     def event(self, ref: EntityRef) -> Event:
         carried, changed = read_payload(self.payload)
@@ -80,8 +82,25 @@ def drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drain
         # In the transaction that deletes the messages: their answers are kept exactly if they are gone.
         announce_indexed(platform, connection, drained)
         announce_when_linked(platform, connection, drained)
+    if traces.are_on():
+        _trace(entity_type, by_entity, drained)
     log_batch(logger, "messages are applied", platform, entity_type, drained.report, began_at)
     return drained
+
+
+def _trace(entity_type: str, by_entity: Mapping[EntityRef, _EntityMessages], drained: Drained) -> None:
+    """Record what the batch did, for its messages that belong to traces."""
+    traced: list[tuple[str, traces.Attributes]] = [
+        (row.traceparent, {"mcp_assets.entity": str(ref), "messaging.destination.name": row.subject})
+        for ref, messages in by_entity.items()
+        for row in messages.rows
+        if row.traceparent is not None
+    ]
+    attributes: traces.Attributes = {
+        "mcp_assets.entity_type": entity_type,
+        "messaging.batch.message_count": drained.messages,
+    }
+    traces.record_batch("mcp_assets.batch", traced, drained.report.stages, attributes)
 
 
 def _by_entity(
@@ -147,7 +166,14 @@ def _finish(
         tuple(dict.fromkeys(ids[id(row)] for row in done)),
         tuple(dict.fromkeys(ids[id(row)] for row in given_up)),
         tuple(
-            IdentifiedMessage(row.subject, ids[id(row)], row.message_id) for row in done + given_up if row.message_id
+            IdentifiedMessage(row.subject, ids[id(row)], row.message_id, row.traceparent)
+            for row in done + given_up
+            if row.message_id
+        ),
+        tuple(
+            TracedEvent(ids[id(row)], row.traceparent)
+            for row in done
+            if row.traceparent is not None and row.kind == MessageKind.ENTITY
         ),
     )
 

@@ -13,6 +13,15 @@ class IdentifiedMessage:
     subject: str
     entity_id: str
     message_id: str
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TracedEvent:
+    """An event that belongs to a trace."""
+
+    entity_id: str
+    traceparent: str
 
 
 @dataclass(slots=True)
@@ -30,5 +39,7 @@ class Drained:
     """Entities that are unknown after the last recheck: they were dead-lettered."""
     identified: tuple[IdentifiedMessage, ...] = ()
     """The messages with ids that have left the inbox."""
+    traced: tuple[TracedEvent, ...] = ()
+    """The events that belong to traces and whose entities are done: they are linked later."""
     error: BaseException | None = None
     """The worker of a type that was taken over has ended with this error; messages in flight stay in the inbox."""

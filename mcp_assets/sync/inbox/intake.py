@@ -2,11 +2,14 @@
 
 import logging
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
 
+from opentelemetry.trace import Span, SpanKind
+
+from mcp_assets import traces
 from mcp_assets.events import Event, MessageKind, Rejected, parse, payload_of
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
@@ -129,7 +132,8 @@ def _take_in(platform: Platform, name: str, cursor: Cursor, read: Read, hole: st
         parsed = [(message, event) for message, event in parsed if message.seq not in again]
         accepted = [(message, event) for message, event in parsed if isinstance(event, Event)]
         rejected = [(message, event) for message, event in parsed if isinstance(event, Rejected)]
-        _insert_accepted(platform, connection, name, cursor, accepted)
+        spans = _begin_spans(name, accepted)
+        _insert_accepted(platform, connection, name, cursor, accepted, spans)
         keep_warnings(platform, connection, ((event, name, cursor.epoch, message.seq) for message, event in accepted))
         _insert_rejected(platform, connection, name, cursor, rejected)
         kinds = Tally(event.kind.value for _, event in accepted)
@@ -138,6 +142,8 @@ def _take_in(platform: Platform, name: str, cursor: Cursor, read: Read, hole: st
         counters.add(platform, connection, counts)
         if hole is not None:
             _want_full_syncs(platform, connection, f"stream {name}: {hole}")
+    for span in spans.values():
+        span.end()
     logger.info(
         "messages are taken in from %s", name, extra={"counts": {"accepted": len(accepted), "rejected": len(rejected)}}
     )
@@ -281,9 +287,12 @@ def _insert_accepted(
     stream: str,
     cursor: Cursor,
     accepted: list[tuple[Message, Event]],
+    spans: Mapping[int, Span],
 ) -> None:
+    """`spans`: of messages that belong to traces, by sequence."""
     if not accepted:
         return
+    traced = [traces.traceparent_of(spans.get(message.seq), message.traceparent) for message, _ in accepted]
     stored_at = []
     newest = cursor.newest_stored_at
     for message, _ in accepted:
@@ -302,8 +311,27 @@ def _insert_accepted(
                 for at, (message, _) in zip(stored_at, accepted, strict=True)
             ],
             "stored_at": stored_at,
+            # A NULL in place of the array costs nothing, where no message belongs to a trace.
+            "traceparent": traced if any(traced) else None,
         },
     )
+
+
+def _begin_spans(stream: str, accepted: Sequence[tuple[Message, Event]]) -> dict[int, Span]:
+    """By sequence, the spans of messages that belong to traces: from the time of storing until intake has committed."""
+    if not traces.are_on():
+        return {}
+    spans = {
+        message.seq: traces.begin(
+            "mcp_assets.intake",
+            message.traceparent,
+            began_ns=round(message.stored_at.timestamp() * 1_000_000_000),
+            attributes={"messaging.system": "nats", "messaging.destination.name": message.subject, "stream": stream},
+            kind=SpanKind.CONSUMER,
+        )
+        for message, _ in accepted
+    }
+    return {seq: span for seq, span in spans.items() if span is not None}
 
 
 def event_columns(events: Sequence[Event]) -> dict[str, list[str | None]]:

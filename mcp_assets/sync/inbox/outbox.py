@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from opentelemetry.trace import Span, SpanKind
+
+from mcp_assets import traces
 from mcp_assets.platform import Platform
 from mcp_assets.setting_errors import SettingsError
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
@@ -24,13 +27,18 @@ _LONGEST_TEXT = 1_000
 """Characters that are left of a text if the result without any list is still too large."""
 
 
+_TRACES_KEPT = 100
+"""Traces of the requests that one result answers: with more, a batch of a burst would write long rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResultMessage:
-    """A result, and the ids of the requests that it answers."""
+    """A result, the ids of the requests that it answers, and the traces of these."""
 
     subject: str
     result: Mapping[str, Any]
     message_ids: Sequence[str] = ()
+    traceparents: Sequence[str] = ()
 
 
 def keep(platform: Platform, connection: Connection, *results: ResultMessage) -> None:
@@ -44,6 +52,7 @@ def keep(platform: Platform, connection: Connection, *results: ResultMessage) ->
             {
                 "subject": [one.subject for one in results],
                 "envelope": [json.dumps(envelope_of(one.result, one.message_ids)).encode() for one in results],
+                "traceparent": [",".join(one.traceparents[:_TRACES_KEPT]) or None for one in results],
             },
         )
 
@@ -129,6 +138,8 @@ class _StoredResult:
     id: int
     subject: str
     envelope: bytes
+    traceparent: str | None
+    """Several are separated by commas."""
 
 
 def _publish_some(platform: Platform) -> int:
@@ -139,10 +150,30 @@ def _publish_some(platform: Platform) -> int:
         if not results:
             return 0
         max_bytes = platform.nats.max_payload()
-        announcements = []
+        announcements, spans = [], []
         for result in results:
             envelope = json.loads(result.envelope)
-            announcements.append(Announcement(result.subject, fitted(envelope, max_bytes), envelope["message_id"]))
+            traceparent, began = _begin_answer(result)
+            spans += began
+            body = fitted(envelope, max_bytes)
+            announcements.append(Announcement(result.subject, body, envelope["message_id"], traceparent))
         platform.nats.announce(announcements)
+        for span in spans:
+            span.end()
         connection.execute(platform.postgres.query("delete_results"), {"ids": [result.id for result in results]})
     return len(results)
+
+
+def _begin_answer(result: _StoredResult) -> tuple[str | None, list[Span]]:
+    """The trace that the header of the answer names, and a span in each trace of the requests that it answers.
+
+    A header names one trace, so that an answer to requests of several names none.
+    """
+    traceparents = result.traceparent.split(",") if result.traceparent else []
+    named = {"messaging.system": "nats", "messaging.destination.name": result.subject}
+    begun = [
+        traces.begin("mcp_assets.answer", traceparent, attributes=named, kind=SpanKind.PRODUCER)
+        for traceparent in traceparents
+    ]
+    header = traces.traceparent_of(begun[0], traceparents[0]) if len(traceparents) == 1 else None
+    return header, [span for span in begun if span is not None]

@@ -2,12 +2,15 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 
 from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.entities.refs import partition_key, shard_of, slot_of
 from mcp_assets.platform import Platform
 from mcp_assets.sync.sums import add_fields
+from mcp_assets.traces import Stage
 
 
 @dataclass(slots=True)
@@ -50,6 +53,15 @@ class BatchReport:
     """Why entities, by id, were dead-lettered."""
     outcomes: dict[str, str] = field(default_factory=dict)
     """For each entity that was written or refused, by id: the field of `Counts` that counts it."""
+    stages: list[Stage] = field(default_factory=list)
+    """What the batch did, in order."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note what the block does."""
+        began_ns = time.time_ns()
+        yield
+        self.stages.append(Stage(name, began_ns, time.time_ns()))
 
     def counts_for(self, entity_id: str, shards: int) -> Counts:
         """The counts of the shard that `entity_id` falls into; `shards`: how many there are."""

@@ -91,10 +91,13 @@ class Indexer:
             StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was committed before stands,
             the rest is as dirty as it was.
         """
-        if embed:
-            mark_lacking(self._platform, self._type, [entity.id for entity in wanted])
-        applied = apply(self._platform, self._type, wanted, force=force)
-        report = BatchReport(unknown=set(applied.unknown), early=set(applied.early))
+        report = BatchReport()
+        with report.stage("apply"):
+            if embed:
+                mark_lacking(self._platform, self._type, [entity.id for entity in wanted])
+            applied = apply(self._platform, self._type, wanted, force=force)
+        report.unknown |= set(applied.unknown)
+        report.early |= set(applied.early)
         self._count_scanned(report, wanted, applied)
         report.refusals |= applied.unstorable
         self._dead_letter_unstorable(applied.unstorable)
@@ -114,11 +117,14 @@ class Indexer:
                 if not part:
                     break
                 destination = Destination(target, embedder, targets)
-                plans = self._plan(part, destination, force)
-                tokens = self._embedder.embed(
-                    [plan for plan in plans if plan.embeds and plan.vectors is None], embedder
-                )
-                self._write(plans, destination, report)
+                with report.stage("plan"):
+                    plans = self._plan(part, destination, force)
+                with report.stage("embed"):
+                    tokens = self._embedder.embed(
+                        [plan for plan in plans if plan.embeds and plan.vectors is None], embedder
+                    )
+                with report.stage("upsert"):
+                    self._write(plans, destination, report)
                 if tokens is not None:
                     self._counts(report, part[0].id).add(Counts(tokens=tokens))
 

@@ -21,6 +21,7 @@ from mcp_assets.sync.index.synced_partitions import LinkingPartitions
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import mark_shards
 from mcp_assets.sync.sums import add_fields
+from mcp_assets.traces import distinct
 
 SYNC_REQUEST = "data.sync.request"
 """The subject whose results answer a full sync that a command asked for."""
@@ -63,6 +64,7 @@ class JoinedRequest:
 
     subject: str
     message_id: str | None = None
+    traceparent: str | None = None
     entity_types: Sequence[str] | None = None
     """The types that it asks for; None: all types of the full sync."""
 
@@ -76,6 +78,7 @@ class RequestMessage:
     seq: int
     subject: str
     message_id: str | None
+    traceparent: str | None = None
 
 
 @dataclass(slots=True)
@@ -196,7 +199,8 @@ def answer(platform: Platform, connection: Connection, sync: FullSync, request: 
     failed = sync.error is not None
     result = result_of(platform, sync, request.entity_types) | ({"error": sync.error} if failed else {})
     message_ids = [request.message_id] if request.message_id is not None else []
-    keep(platform, connection, ResultMessage(result_subject(request.subject, failed=failed), result, message_ids))
+    subject = result_subject(request.subject, failed=failed)
+    keep(platform, connection, ResultMessage(subject, result, message_ids, distinct([request.traceparent])))
 
 
 def result_of(platform: Platform, sync: FullSync, entity_types: Sequence[str] | None = None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from mcp_assets.sync.inbox.outbox import ResultMessage, keep, publish_waiting
 from mcp_assets.sync.requests import full_sync_requests
 from mcp_assets.sync.requests.incremental import bring_up_to_date
 from mcp_assets.sync.resolve_ids import find_entities
+from mcp_assets.traces import distinct
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def _full(platform: Platform, connection: Connection, request: Request) -> Answe
         return Answer(request, result, is_final=False)
     # The message was sent again, and its full sync has ended: it gets the same answer, even if that is a failure.
     message = request.message
-    joined = full_sync_requests.JoinedRequest(message.subject, message.message_id, entity_types)
+    joined = full_sync_requests.JoinedRequest(message.subject, message.message_id, message.traceparent, entity_types)
     full_sync_requests.answer(platform, connection, sync, joined)
     return Answer(request, result, is_final=False)
 
@@ -279,6 +280,7 @@ def result_message(answer: Answer) -> ResultMessage:
         result_subject(message.subject, failed=answer.error is not None),
         answer.result | ({"error": answer.error} if answer.error is not None else {}),
         [message.message_id] if message.message_id is not None else [],
+        distinct([message.traceparent]),
     )
 
 

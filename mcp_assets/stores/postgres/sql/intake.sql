@@ -28,14 +28,16 @@ WHERE stream = %(stream)s AND epoch = %(old_epoch)s AND last_seq = %(old_seq)s
 -- Puts messages into the inbox. Payloads travel in binary: in an array's text form, each quote in them is escaped,
 -- in Python.
 INSERT INTO {schema}.inbox
-    (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at)
+    (stream, epoch, seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at,
+     traceparent)
 SELECT %(stream)s, %(epoch)s, seq, kind, subject, entity_type, entity_id, verb, payload::jsonb, message_id,
-       event_order, stored_at
+       event_order, stored_at, traceparent
 FROM unnest(
     %(seq)s::bigint[], %(kind)s::text[], %(subject)s::text[], %(entity_type)s::text[], %(entity_id)s::text[],
     %(verb)s::text[], %(payload)b::text[], %(message_id)s::text[], %(event_order)s::text[],
-    %(stored_at)s::timestamptz[]
-) AS message (seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at)
+    %(stored_at)s::timestamptz[], %(traceparent)s::text[]
+) AS message (seq, kind, subject, entity_type, entity_id, verb, payload, message_id, event_order, stored_at,
+              traceparent)
 
 -- name: insert_rejected
 -- Keeps messages that are no events as dead letters.
@@ -106,7 +108,7 @@ SELECT count(*) AS messages, min(stored_at) AS oldest_at FROM {schema}.inbox WHE
 
 -- name: claim_inbox
 -- The oldest messages that no other batch has claimed; the row locks end with the transaction.
-SELECT kind, stream, epoch, seq, entity_id, subject, verb, payload, event_order, attempts, message_id
+SELECT kind, stream, epoch, seq, entity_id, subject, verb, payload, event_order, attempts, message_id, traceparent
 FROM {schema}.inbox
 WHERE kind = ANY(%(kinds)s) AND entity_type = %(entity_type)s AND not_before <= now()
 ORDER BY event_order

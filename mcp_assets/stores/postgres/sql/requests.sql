@@ -5,7 +5,7 @@ WHERE kind IN ('sync', 'validate') AND not_before <= now() ORDER BY kind
 
 -- name: claim_request
 -- The oldest request that is due and that no other transaction has locked.
-SELECT stream, epoch, seq, subject, message_id, payload, stored_at, attempts
+SELECT stream, epoch, seq, subject, message_id, traceparent, payload, stored_at, attempts
 FROM {schema}.inbox
 WHERE kind = %(kind)s AND not_before <= now()
 ORDER BY event_order
@@ -46,8 +46,9 @@ VALUES (%(id)s, %(entity_types)s, %(force)s, %(requested_by)s)
 -- Records that a full sync serves a request. A message that was read again moves to the full sync that serves it
 -- now.
 INSERT INTO {schema}.full_sync_requests
-    (stream, epoch, seq, subject, message_id, full_sync_id, entity_types)
-VALUES (%(stream)s, %(epoch)s, %(seq)s, %(subject)s, %(message_id)s, %(full_sync_id)s, %(entity_types)s)
+    (stream, epoch, seq, subject, message_id, traceparent, full_sync_id, entity_types)
+VALUES (%(stream)s, %(epoch)s, %(seq)s, %(subject)s, %(message_id)s, %(traceparent)s, %(full_sync_id)s,
+        %(entity_types)s)
 ON CONFLICT (stream, epoch, seq) DO UPDATE
 SET full_sync_id = excluded.full_sync_id, entity_types = excluded.entity_types
 
@@ -83,7 +84,7 @@ WHERE id = %(id)s AND finished_at IS NULL
 
 -- name: requests_of_full_sync
 -- The requests that a full sync serves.
-SELECT subject, message_id, entity_types FROM {schema}.full_sync_requests WHERE full_sync_id = %(id)s ORDER BY stream, seq
+SELECT subject, message_id, traceparent, entity_types FROM {schema}.full_sync_requests WHERE full_sync_id = %(id)s ORDER BY stream, seq
 
 -- name: write_full_sync_progress
 -- Adds progress to that of the partition; a full sync that was deleted gets none.
@@ -135,14 +136,15 @@ WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 
 -- name: insert_results
 -- Puts results into the outbox, in the order in which they are given.
-INSERT INTO {schema}.outbox (subject, envelope)
-SELECT subject, envelope
-FROM unnest(%(subject)s::text[], %(envelope)s::bytea[]) WITH ORDINALITY AS result (subject, envelope, place)
+INSERT INTO {schema}.outbox (subject, envelope, traceparent)
+SELECT subject, envelope, traceparent
+FROM unnest(%(subject)s::text[], %(envelope)s::bytea[], %(traceparent)s::text[])
+    WITH ORDINALITY AS result (subject, envelope, traceparent, place)
 ORDER BY place
 
 -- name: claim_results
 -- The oldest results of the outbox that no other transaction has locked.
-SELECT id, subject, envelope FROM {schema}.outbox ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+SELECT id, subject, envelope, traceparent FROM {schema}.outbox ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 
 -- name: delete_results
 -- Deletes results that NATS has confirmed.
@@ -158,10 +160,10 @@ SELECT count(*) FROM {schema}.outbox
 
 -- name: insert_relate_requests
 -- Keeps requests to re-link entities, each with the newest mark of the linker, and with the edges of its entity.
-INSERT INTO {schema}.relate_requests (entity_type, entity_id, message_id, newest_mark, edges_before)
-SELECT %(entity_type)s, entity_id, message_id, newest, edges_before::jsonb
-FROM unnest(%(entity_id)s::text[], %(message_id)s::text[], %(edges_before)b::text[])
-         AS asked (entity_id, message_id, edges_before),
+INSERT INTO {schema}.relate_requests (entity_type, entity_id, message_id, traceparent, newest_mark, edges_before)
+SELECT %(entity_type)s, entity_id, message_id, traceparent, newest, edges_before::jsonb
+FROM unnest(%(entity_id)s::text[], %(message_id)s::text[], %(traceparent)s::text[], %(edges_before)b::text[])
+         AS asked (entity_id, message_id, traceparent, edges_before),
      (SELECT coalesce(max(seq), 0) AS newest FROM {schema}.relink_marks) AS marks
 
 -- name: claim_relinked
@@ -179,7 +181,7 @@ DELETE FROM {schema}.relate_requests WHERE id IN (
     )
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
-RETURNING id, entity_type, entity_id, message_id, edges_before, asked_at
+RETURNING id, entity_type, entity_id, message_id, traceparent, edges_before, asked_at
 
 -- name: claim_unannounced
 -- Dead letters with an attempt that is not published yet.

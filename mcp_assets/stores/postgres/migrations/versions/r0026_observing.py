@@ -7,7 +7,7 @@ down_revision = "0028"
 branch_labels = None
 depends_on = None
 
-_TRACED = ("inbox", "relate_requests", "outbox")
+_TRACED = ("inbox", "relate_requests", "full_sync_requests", "outbox")
 """Tables whose rows carry the trace of the message that they stem from."""
 
 
@@ -81,7 +81,8 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} ADD COLUMN traceparent text")
         op.execute(
             f"COMMENT ON COLUMN {table}.traceparent IS "
-            "'The trace (W3C Trace Context) that the message belongs to; NULL: its sender named none.'"
+            "'The trace (W3C Trace Context) of the message that led to it; several are separated by commas. NULL: its "
+            "sender named none.'"
         )
 
 
