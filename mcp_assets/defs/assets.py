@@ -12,6 +12,7 @@ from mcp_assets.defs.keys import CENSUS, DRAIN_TAG, EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.metadata import census_metadata
 from mcp_assets.defs.partitions import partitions_named, partitions_of, ranges_of
 from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
+from mcp_assets.defs.shards import check_shards, tags_of
 from mcp_assets.defs.totals import census_totals
 from mcp_assets.entities.refs import partition_key
 from mcp_assets.settings import Settings
@@ -58,20 +59,26 @@ def build_index_assets(settings: Settings) -> dg.AssetsDefinition:
         specs=index_specs(settings),
         partitions_def=partitions_of(settings),
         backfill_policy=backfill_policy(settings),
+        op_tags=tags_of(settings),
         can_subset=True,
     )
     def index_entities(
         context: dg.AssetExecutionContext, config: IndexConfig, platform: PlatformResource
     ) -> Iterator[dg.MaterializeResult[None]]:
+        drained_type = context.run.tags.get(DRAIN_TAG)
+        if drained_type is not None:
+            # Not by its partitions: a drain covers its type, by whatever number of shards it was asked for.
+            with embedding_until_interrupted(platform.get()) as opened:
+                log = EventLog(context, opened)
+                run_drain(opened, [drained_type], context.run.run_id, log, asked_s_ago=created_s_ago(context))
+            return
+        check_shards(context, settings)
         named = partitions_named(context)
         if named is None:
             raise dg.Failure(NO_PARTITION, allow_retries=False)
         ranges = ranges_of(named)
         with embedding_until_interrupted(platform.get()) as opened:
             log = EventLog(context, opened)
-            if DRAIN_TAG in context.run.tags:
-                run_drain(opened, ranges, context.run.run_id, log, asked_s_ago=created_s_ago(context))
-                return
             run_full_sync(opened, ranges, log, force=config.force, allow_mass_delete=config.allow_mass_delete)
         for asset in (ENTITIES, EMBEDDINGS, EDGES):
             if log.selects(asset):
@@ -97,10 +104,12 @@ def build_census_asset(settings: Settings) -> dg.AssetsDefinition:
         specs=[census_spec(settings)],
         partitions_def=every_partition,
         backfill_policy=dg.BackfillPolicy.single_run(),
+        op_tags=tags_of(settings),
     )
     def consistency_census(
         context: dg.AssetExecutionContext, config: CensusConfig, platform: PlatformResource
     ) -> Iterator[dg.MaterializeResult[None]]:
+        check_shards(context, settings)
         opened = platform.get()
         named = partitions_named(context)
         taken: dict[str, Mapping[str, dg.MetadataValue]] = {}

@@ -41,7 +41,7 @@ def created_s_ago(context: dg.AssetExecutionContext) -> float:
 
 
 def run_drain(
-    platform: Platform, ranges: Sequence[ShardRange], run_id: str, log: EventLog, *, asked_s_ago: float
+    platform: Platform, entity_types: Sequence[str], run_id: str, log: EventLog, *, asked_s_ago: float
 ) -> None:
     """Apply and embed the messages of the run's types and of types taken over; link when all that waits is embedded.
 
@@ -56,8 +56,8 @@ def run_drain(
         ThreadPoolExecutor(1, thread_name_prefix="answers") as publisher,
         closing(_Beside(platform, log, linker, publisher, deadline)) as beside,
     ):
-        for shard_range in ranges:
-            with closing(drain(platform, shard_range.entity_type, run_id, asked_s_ago=asked_s_ago)) as batches:
+        for entity_type in entity_types:
+            with closing(drain(platform, entity_type, run_id, asked_s_ago=asked_s_ago)) as batches:
                 failed |= _follow(platform, batches, log, beside)
         beside.finish()
     if failed:
