@@ -157,7 +157,8 @@ class EventLog:
             if asset == ENTITIES:
                 metadata = {**self._totals.of_entities(entity_type, shard), **ledger_metadata(counts)}
             else:
-                figures = embeddings_metadata(counts, seconds, self._new_calls())
+                price = self._platform.usd_per_million_tokens(self._platform.embedder.profile)
+                figures = embeddings_metadata(counts, seconds, self._new_calls(), price)
                 metadata = {**self._totals.of_embeddings(entity_type), **figures}
             tags = provenance_tags(self._context.assets_def, asset, version)
             self._context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=metadata, tags=tags))

@@ -27,10 +27,13 @@ def ledger_metadata(counts: Counts) -> Mapping[str, int | float]:
     }
 
 
-def embeddings_metadata(counts: Counts, seconds: float, calls: int | None = None) -> Mapping[str, int | float]:
+def embeddings_metadata(
+    counts: Counts, seconds: float, calls: int | None = None, usd_per_million_tokens: float | None = None
+) -> Mapping[str, int | float]:
     """Of `embeddings`, what a run did; `seconds`: time in which `counts.texts` were embedded and written.
 
-    `calls`: requests that the provider answered; None: the model is local. Calls and tokens have the names that
+    `calls`: requests that the provider answered; None: the model is local. `usd_per_million_tokens`: None: not known.
+    Calls and tokens have the names that
     Dagster's integration of OpenAI gives them, so that Dagster's Insights adds them up.
     """
     entries: dict[str, int | float] = {
@@ -47,6 +50,8 @@ def embeddings_metadata(counts: Counts, seconds: float, calls: int | None = None
         entries["openai.calls"] = calls
     if counts.tokens is not None:
         entries["openai.total_tokens"] = entries["openai.prompt_tokens"] = counts.tokens
+        if usd_per_million_tokens is not None:
+            entries["cost_dollars"] = round(counts.tokens * usd_per_million_tokens / 1_000_000, 6)
     return entries
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync.consistency.stored_censuses import drift_counts, last_censuses
+from mcp_assets.sync.index.embedding_costs import budget_today
 from mcp_assets.sync.views.totals import CollectionTotal, collection_totals, edges_about, living_entities
 
 _FREE_S = 0.3
@@ -16,7 +17,7 @@ _FREE_S = 0.3
 _SHARE = 0.02
 """The part of a run's time that it may spend on totals beyond that. Between two reads, the last totals are repeated."""
 
-Entries = Mapping[str, int | str]
+Entries = Mapping[str, int | float | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class _Totals:
     collections: Mapping[str, CollectionTotal]
     """By alias."""
     edges: int
+    usd_today: float
 
 
 def census_totals(platform: Platform) -> Entries:
@@ -64,12 +66,16 @@ class Totals:
         }
 
     def of_embeddings(self, entity_type: str) -> Entries:
-        """Points: of all collections, of each, and the collection of the type with its model."""
+        """Points: of all collections, of each, and the collection of the type with its model; what today has cost."""
         totals = self._read()
         if isinstance(totals, str):
             return {"totals": totals}
-        entries: dict[str, int | str] = {"dagster/row_count": sum(one.points for one in totals.collections.values())}
+        entries: dict[str, int | float | str] = {
+            "dagster/row_count": sum(one.points for one in totals.collections.values())
+        }
         entries |= {f"total/{alias}": one.points for alias, one in totals.collections.items()}
+        if self._platform.settings.provider != "local":
+            entries["total/cost_dollars_today"] = round(totals.usd_today, 6)
         serving = totals.collections.get(self._platform.settings.entity_types[entity_type].collection_name)
         if serving is not None:
             # As text: the UI would draw a plot of the dimension.
@@ -89,7 +95,10 @@ class Totals:
                 return self._last
             try:
                 self._last = _Totals(
-                    living_entities(self._platform), collection_totals(self._platform), edges_about(self._platform)
+                    living_entities(self._platform),
+                    collection_totals(self._platform),
+                    edges_about(self._platform),
+                    budget_today(self._platform).spent_usd,
                 )
             except (StoreUnavailable, StoreRefused, CollectionMismatch) as error:
                 self._last = f"could not be read: {error}"

@@ -33,6 +33,7 @@ _DESCRIPTIONS = {
     "openai.calls": "requests that the provider answered",
     "openai.total_tokens": "tokens, as the provider counts them",
     "openai.prompt_tokens": "the same: all tokens of embeddings are of the prompt",
+    "cost_dollars": "what these tokens cost, in US dollars",
     "strengths": "a plot of the strengths of all edges from the partition",
     "dagster/partition_row_count": "edges from the partition",
     "edges/<type>": "edges of one type from the partition",
@@ -59,7 +60,7 @@ def page() -> str:
     strengths = {EdgeType.CROSS_REFERENCE: [1] * STRENGTH_BINS}
     sections = {
         "entities": ledger_metadata(Counts()),
-        "embeddings": embeddings_metadata(Counts(tokens=1), 1.0, 1),
+        "embeddings": embeddings_metadata(Counts(tokens=1), 1.0, 1, 1.0),
         "relationship_edges": edges_metadata(links, strengths),
         "consistency_census": census_metadata(Census("task", 0, "kanban_tasks", deep=False)),
     }
