@@ -24,10 +24,11 @@ import numpy as np
 from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, read_workspace, report, say
 from rate_limited_provider import TEXTS_PER_S, provider
 
+from mcp_assets.embedders import make_embedder
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector, only_vector
 from mcp_assets.entities.refs import SLOTS
-from mcp_assets.platform import Platform, make_embedder
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.qdrant_points import Point
 from mcp_assets.sync.index.full_sync import full_sync
