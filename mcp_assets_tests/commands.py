@@ -15,6 +15,9 @@ _CLICK = {
 }
 """The programs of Dagster, each with the module and the name of its command."""
 
+_MODULES = {"mcp_assets.webserver": "dagster-webserver"}
+"""The modules that are run, each with the program whose options it takes."""
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
 
@@ -28,7 +31,12 @@ def faults_of(words: list[str]) -> list[str]:
     if not (SCRIPTS / program).exists():
         return [f"{program} is not installed"]
     if program == "python":
-        return []
+        if rest[0] != "-m":
+            return []
+        program = _MODULES.get(rest[1], rest[1])
+        rest = rest[2:]
+    if program not in _CLICK and program != "mcp-assets":
+        return [f"{program} is no program of the platform"]
     command = _command(program)
     while rest and hasattr(command, "commands"):
         name = rest.pop(0)

@@ -189,7 +189,8 @@ def start_stack(steps: Steps) -> "Settings":
             create_source_tables(platform)
         if resolved.create_stream and len(resolved.streams) == 1:
             platform.nats.ensure_stream(resolved.streams[0])
-        steps.look("tables", "and the stream are there", True)
+            platform.nats.ensure_results_stream()
+        steps.look("tables", "and the streams are there", True)
     return resolved
 
 

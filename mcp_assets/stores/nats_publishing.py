@@ -97,6 +97,21 @@ class NatsPublisher(NatsConnection):
         """
         self._run(self._announce(announcements), self._timeout_s * 3)
 
+    def ensure_results_stream(self) -> None:
+        """Make the stream that keeps announcements, unless each of them is kept already or the settings forbid it.
+
+        The first announcement makes it otherwise, by a user who may have no right to.
+
+        Raises:
+            StoreUnavailable, StoreRefused: NATS does not answer, or tells this user of no stream.
+        """
+        self._run(self._ensure_results_stream(), self._timeout_s * 2)
+
+    async def _ensure_results_stream(self) -> None:
+        js = (await self._connected()).jetstream()
+        for subject in self._results.subjects if self._results is not None else ():
+            await self._is_kept(js, subject)
+
     def round_trip(self, subject: str) -> float:
         """Publish a message that no stream stores and receive it. Returns the seconds that it took.
 

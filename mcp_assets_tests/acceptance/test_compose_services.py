@@ -60,7 +60,12 @@ class Containers:
         for name in ("etc", "var", "secrets"):
             (self.folder / name).mkdir()
         addresses = self.live.addresses
-        for name, value in (("database_url", addresses.database_url), ("nats_url", addresses.nats_url)):
+        nats_url = addresses.nats_url
+        for name, value in {
+            "database_url": addresses.database_url,
+            "nats_url": nats_url,
+            "nats_admin_url": nats_url,
+        }.items():
             # With the line break that an editor leaves at the end.
             (self.folder / "secrets" / name).write_text(f"{value}\n")
         (self.folder / "secrets/qdrant_api_key").write_text("not asked for\n")
@@ -71,8 +76,11 @@ class Containers:
 
     def environment(self, name: str) -> dict[str, str]:
         given = {variable: self._here(value, name) for variable, value in FILE["services"][name]["environment"].items()}
-        given["QDRANT_URL"] = self.live.addresses.qdrant_url or ""
-        given["MCP_ASSETS_DAGSTER_URL"] = f"https://{READERS}"
+        if "QDRANT_URL" in given:
+            given["QDRANT_URL"] = self.live.addresses.qdrant_url or ""
+        if "MCP_ASSETS_DAGSTER_URL" in given:
+            host = ADMINS if "ADMIN_HOST" in given["MCP_ASSETS_DAGSTER_URL"] else READERS
+            given["MCP_ASSETS_DAGSTER_URL"] = f"https://{host}:{self.ports['proxy']}"
         image = {"DAGSTER_HOME": str(self.folder / "etc"), "MCP_ASSETS_STATE_DIR": str(self.folder / "var")}
         return self.live.environment | image | given
 

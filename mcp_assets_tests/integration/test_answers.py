@@ -340,6 +340,11 @@ def test_where_another_stream_takes_the_results_that_one_keeps_them(platform: Pl
     assert listener.answer("theirs")[0] == "data.sync.completed"
 
 
+def test_the_results_stream_can_be_made_before_the_first_result(platform: Platform) -> None:
+    platform.nats.ensure_results_stream()
+    assert kept(platform.settings) == []
+
+
 def test_a_results_stream_that_is_deleted_is_made_again(platform: Platform) -> None:
     ask(platform, "incremental_sync", message_id="first")
     answers(platform)

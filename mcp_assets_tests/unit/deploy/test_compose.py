@@ -73,7 +73,10 @@ def test_what_a_service_waits_for_and_joins_is_there(name: str) -> None:
 
 
 def test_only_the_proxy_is_reached_from_outside_and_it_reaches_no_store() -> None:
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["proxy"]
+    assert {name: ports for name, service in SERVICES.items() if (ports := service.get("ports"))} == {
+        "metrics": ["127.0.0.1:9464:9464"],
+        "proxy": ["${MCP_ASSETS_BIND:-127.0.0.1}:${MCP_ASSETS_HTTPS_PORT:-443}:8443"],
+    }
     assert "stores" not in SERVICES["proxy"]["networks"]
     assert FILE["networks"]["stores"] == FILE["networks"]["web"] == {"internal": True}
     for store in ("postgres", "nats", "qdrant"):
@@ -108,7 +111,7 @@ def test_each_setting_is_one_and_each_secret_setting_is_a_file_that_is_mounted()
     }
     for name, service in services.items():
         for variable, value in service["environment"].items():
-            if variable.endswith("_FILE"):
+            if variable.endswith("_FILE") and variable not in known:
                 assert variable.removesuffix("_FILE") in known, (name, variable)
                 assert value.removeprefix("/run/secrets/") in map(source_of, service["secrets"]), (name, variable)
             else:
@@ -146,7 +149,7 @@ def test_prepare_makes_every_secret_once(prepared: Path) -> None:
     assert secrets.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in secrets.iterdir()} == {0o444}
     # The password and the address that holds it belong together.
-    assert before["postgres_password"] in before["database_url"]
+    assert before["postgres_mcp_assets_password"] in before["database_url"]
     assert before["qdrant_api_key"] in before["qdrant.yaml"]
 
     assert prepare(prepared) == ""
