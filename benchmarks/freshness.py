@@ -36,6 +36,7 @@ from mcp_assets.cli.load_entities import Line
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import prepare
+from mcp_assets_tests.clients import key_of
 
 TYPES = {"task": "kanban_tasks", "page": "wiki_pages", "memory": "memory_nodes"}
 """Entity types and their collections."""
@@ -111,7 +112,8 @@ class Probe:
     async def _look(self, hashes: Mapping[EntityRef, str]) -> None:
         """Look for the vectors that are waited for, until there are none, or patience ends."""
         assert self._stores.addresses.qdrant_url is not None
-        qdrant = AsyncQdrantClient(url=self._stores.addresses.qdrant_url, check_compatibility=False)
+        headers = {"api-key": key_of(self._stores.addresses)}
+        qdrant = AsyncQdrantClient(url=self._stores.addresses.qdrant_url, headers=headers, check_compatibility=False)
         existing: set[str] = set()
         last_news = time.monotonic()
         while self._publishing or (self._waiting and time.monotonic() - last_news < _PATIENCE_S):

@@ -33,6 +33,7 @@ from mcp_assets.cli.services import dagster_environment
 from mcp_assets.embedded import stack
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, variable_of
+from mcp_assets_tests.clients import key_of, qdrant_at
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class Bench:
             database_url=SecretStr(self.database_url),
             nats_url=SecretStr(self.nats_url),
             qdrant_url=self.addresses.qdrant_url,
+            qdrant_api_key=SecretStr(key_of(self.addresses)),
             **changes,
         )
 
@@ -89,8 +91,7 @@ class Bench:
             return cursor.fetchall() if cursor.description else []
 
     def qdrant(self) -> QdrantClient:
-        assert self.addresses.qdrant_url is not None
-        return QdrantClient(url=self.addresses.qdrant_url, check_compatibility=False, timeout=60)
+        return qdrant_at(self.addresses, timeout=60)
 
     def forget_index(self) -> None:
         """Empty the platform's own stores, ledger and collections; the source tables stay."""

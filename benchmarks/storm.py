@@ -46,6 +46,7 @@ from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedded import stack
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
+from mcp_assets_tests.clients import key_of
 
 PROVIDER_S = 0.2
 """What a request to the provider takes."""
@@ -174,6 +175,7 @@ def settings_of(addresses: stack.StackAddresses, provider_url: str) -> Settings:
         database_url=SecretStr(addresses.database_url or ""),
         nats_url=SecretStr(addresses.nats_url or ""),
         qdrant_url=addresses.qdrant_url,
+        qdrant_api_key=SecretStr(key_of(addresses)),
         openai_base_url=provider_url,
         embedding_model="stub",
         embedding_dimension=DIMENSION,

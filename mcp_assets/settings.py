@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import PrivateAttr, SecretStr, ValidationError, model_validator
 
@@ -248,13 +249,34 @@ def load_settings(given: Mapping[str, Any] | None = None, *, sources_file: Path 
     addresses = stack.addresses(settings.state_dir)
     if addresses is None:
         return settings
-    embedded = {
+    embedded: dict[str, SecretStr | str | None] = {
         "database_url": addresses.database_url and SecretStr(addresses.database_url),
         "nats_url": addresses.nats_url and SecretStr(addresses.nats_url),
         "qdrant_url": addresses.qdrant_url,
     }
-    missing = {name: url for name, url in embedded.items() if url and getattr(settings, name) is None}
-    return settings.model_copy(update=missing)
+    used: dict[str, Any] = {
+        name: url
+        for name, url in embedded.items()
+        if url and (getattr(settings, name) is None or _is_bare(getattr(settings, name), url))
+    }
+    if "qdrant_url" in used:
+        # A key in the settings is that of another Qdrant.
+        key = addresses.qdrant_api_key
+        used |= {"qdrant_api_key": SecretStr(key) if key else None, "qdrant_read_api_key": None}
+    return settings.model_copy(update=used)
+
+
+def _is_bare(given: SecretStr | str, embedded: SecretStr | str) -> bool:
+    """Whether `given` is the address of the embedded part, without the credentials that it asks for.
+
+    So have it shells that took it from an older version, and people who read its port from a message.
+    """
+    one, other = (urlsplit(url.get_secret_value() if isinstance(url, SecretStr) else url) for url in (given, embedded))
+    try:
+        same = other.port is not None and (one.hostname, one.port) == (other.hostname, other.port)
+    except ValueError:
+        return False
+    return same and one.username is None
 
 
 def variable_of(field: str) -> str:

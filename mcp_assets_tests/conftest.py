@@ -20,6 +20,7 @@ from mcp_assets.embedding.protocol import Embedder
 from mcp_assets.platform import Platform, close_shared_platform
 from mcp_assets.settings import Settings, variable_of
 from mcp_assets.tuning import Tuning
+from mcp_assets_tests.clients import key_of, qdrant_of
 from mcp_assets_tests.openai_stub import OpenAIStub
 
 DIMENSION = 16
@@ -74,6 +75,7 @@ def settings_on(addresses: stack.StackAddresses, **changes: Any) -> Iterator[Set
         database_url=SecretStr(addresses.database_url.replace("/mcp?", "/test?")),
         nats_url=SecretStr(addresses.nats_url or ""),
         qdrant_url=addresses.qdrant_url,
+        qdrant_api_key=SecretStr(key_of(addresses)),
         embedding_provider="openai",
         embedding_model="stub",
         embedding_dimension=DIMENSION,
@@ -144,7 +146,6 @@ def _empty_stores(settings: Settings) -> None:
     import asyncio
 
     import nats
-    from qdrant_client import QdrantClient
 
     async def delete_streams() -> None:
         client = await nats.connect(settings.require_nats_url())
@@ -157,7 +158,7 @@ def _empty_stores(settings: Settings) -> None:
             await client.close()
 
     asyncio.run(delete_streams())
-    client = QdrantClient(url=settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(settings)
     try:
         for collection in client.get_collections().collections:
             client.delete_collection(collection.name)

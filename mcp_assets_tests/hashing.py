@@ -19,6 +19,7 @@ from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.consistency.stored_censuses import Census
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets_tests.clients import qdrant_of
 
 DIMENSION = 16
 TASKS = "kanban_tasks"
@@ -94,8 +95,7 @@ def task_point(number: int) -> str:
 
 @contextmanager
 def qdrant(platform: Platform) -> Iterator[QdrantClient]:
-    url = platform.settings.require_qdrant_url()
-    with closing(QdrantClient(url=url, check_compatibility=False)) as client:
+    with closing(qdrant_of(platform.settings)) as client:
         yield client
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from mcp_assets.embedding.profiles import ModelProfile, profile_for
 from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector, refusal_before_sending
@@ -26,6 +26,7 @@ from mcp_assets.sync.link import changes, semantic_neighbours, stored_lists, top
 from mcp_assets.sync.link.counts import LinkCounts
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import mark_shards
+from mcp_assets_tests.clients import qdrant_of
 
 _ANGLE = re.compile(r"@(\d+)")
 
@@ -182,6 +183,6 @@ def empty_world(platform: Platform) -> None:
         for table, _ in TABLES.values():
             connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(table)))
         connection.execute("DELETE FROM relationships WHERE origin = 'mcp_assets'")
-    with closing(QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)) as client:
+    with closing(qdrant_of(platform.settings)) as client:
         for collection in client.get_collections().collections:
             client.delete(collection.name, models.FilterSelector(filter=models.Filter()), wait=True)

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.types.json import Jsonb
-from qdrant_client import QdrantClient
 
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
@@ -27,6 +26,7 @@ from mcp_assets.sync.inbox.intake import IntakeReport, intake
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.index.event_rechecks import take_due
 from mcp_assets.sync.index.full_sync import Progress, Stages, full_sync
+from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.openai_stub import vector_of
 
 EVERYTHING = Stages()
@@ -215,7 +215,7 @@ def dead_letters(platform: Platform) -> dict[str, str]:
 
 def points(platform: Platform, collection: str = "kanban_tasks") -> dict[str, StoredPoint]:
     """Every point of the collection by id; none if there is no such collection."""
-    client = QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(platform.settings)
     try:
         names = [alias.alias_name for alias in client.get_aliases().aliases]
         if collection not in names and not client.collection_exists(collection):

@@ -20,6 +20,7 @@ import psycopg
 from nats.js.api import DiscardPolicy, StreamConfig
 
 from mcp_assets.embedded import stack
+from mcp_assets_tests.clients import key_of
 from storming.proxy import Mode, Proxy
 
 
@@ -87,8 +88,10 @@ class Stores:
         user = urlsplit(self.database_url).username
         return {
             "DATABASE_URL": f"postgresql://{user}:unused@127.0.0.1:{self.proxies[Where.POSTGRES].port}/mcp",
-            "NATS_URL": f"nats://127.0.0.1:{self.proxies[Where.NATS].port}",
+            "NATS_URL": f"nats://{urlsplit(self.nats_url).netloc.rpartition('@')[0]}@127.0.0.1:"
+            f"{self.proxies[Where.NATS].port}",
             "QDRANT_URL": f"http://127.0.0.1:{self.proxies[Where.QDRANT].port}",
+            "QDRANT_API_KEY": key_of(self.addresses),
             "OPENAI_BASE_URL": f"http://127.0.0.1:{self.proxies[Where.PROVIDER].port}/v1",
         }
 

@@ -22,6 +22,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import mark_shards
+from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.openai_stub import vector_of
 from storming.workload import Row, Truth, is_refused, prepared_text
 
@@ -78,7 +79,7 @@ def examine(settings: Settings, truth: Truth, *, edges: bool) -> Findings:
         _letters(connection, truth, found)
         for kind, count in connection.execute("SELECT kind, count(*) FROM mcp_assets.inbox GROUP BY kind"):
             found.inbox.append(f"{count} messages of kind {kind} wait")
-    with closing(QdrantClient(url=settings.require_qdrant_url(), check_compatibility=False, timeout=60)) as client:
+    with closing(qdrant_of(settings, timeout=60)) as client:
         for entity_type, collection in COLLECTIONS.items():
             _points(client, collection, _expected(settings, truth, entity_type), hashes, found)
     if edges and not found:

@@ -16,13 +16,13 @@ from typing import Any
 
 import psycopg
 from pydantic import SecretStr
-from qdrant_client import QdrantClient
 
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.consistency.checks import evaluate
+from mcp_assets_tests.clients import qdrant_at
 from storming.away import Kind, Stores, Where, outage
 from storming.oracle import COLLECTIONS, examine
 from storming.running import Running
@@ -145,7 +145,7 @@ def _answered_falsely(there: Stores, probe: tuple[Write, Request]) -> bool:
     completed = answered(there.nats_url, ("data.sync.completed",), RESULTS_STREAM)
     if request.message_id not in completed:
         return False
-    with closing(QdrantClient(url=there.qdrant_url, check_compatibility=False, timeout=30)) as client:
+    with closing(qdrant_at(there.addresses, timeout=30)) as client:
         points = client.retrieve(COLLECTIONS[write.ref.type], [str(point_id(write.ref))])
     return not points or (points[0].payload or {}).get("title") != write.row.title
 
@@ -188,6 +188,7 @@ def _check(settings: Settings, there: Stores, result: Cell) -> None:
             "database_url": SecretStr(variables["DATABASE_URL"]),
             "nats_url": SecretStr(variables["NATS_URL"]),
             "qdrant_url": variables["QDRANT_URL"],
+            "qdrant_api_key": SecretStr(variables["QDRANT_API_KEY"]),
         }
     )
     began = time.monotonic()
@@ -210,7 +211,7 @@ def _heal(platform: Running, settings: Settings, truth: Truth, since: float) -> 
 
 
 def _points(there: Stores) -> int:
-    with closing(QdrantClient(url=there.qdrant_url, check_compatibility=False, timeout=30)) as client:
+    with closing(qdrant_at(there.addresses, timeout=30)) as client:
         return sum(client.count(name).count for name in COLLECTIONS.values() if client.collection_exists(name))
 
 

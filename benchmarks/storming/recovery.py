@@ -4,11 +4,11 @@ import time
 from contextlib import closing
 from itertools import count
 
-from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import ApiException
 
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets_tests.clients import qdrant_at
 from storming.oracle import COLLECTIONS
 from storming.running import ProcessClass, Running, wait_until
 from storming.workload import Row, Truth, Write
@@ -58,8 +58,7 @@ def _change(platform: Running, world: World, truth: Truth) -> float:
 def _says(platform: Running, ref: EntityRef, title: str) -> bool:
     """Whether Qdrant has the entity under this title, and the ledger knows."""
     try:
-        url = platform.addresses().qdrant_url
-        with closing(QdrantClient(url=url, check_compatibility=False, timeout=5)) as client:
+        with closing(qdrant_at(platform.addresses(), timeout=5)) as client:
             points = client.retrieve(COLLECTIONS[ref.type], [str(point_id(ref))], with_payload=["title"])
     except (ApiException, RuntimeError):  # Qdrant, or the whole stack, is still away
         return False

@@ -222,6 +222,7 @@ def dagster_dev(
     state_dir = state_dir.resolve()
     # If all stores are named in the settings, no other step has made the folder.
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state_dir.chmod(0o700)
     environment = with_dagster_home(environment, state_dir)
     given = workspace_file()
     with _only_one(state_dir / _LOCK), tempfile.TemporaryDirectory(prefix="mcp-assets-dev") as folder:

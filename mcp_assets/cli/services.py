@@ -90,7 +90,8 @@ def dev(
 def env() -> None:
     """Print what Dagster's own commands need as shell exports: the settings and DAGSTER_HOME.
 
-    Secrets that came from the environment are left out.
+    Secrets that came from the environment or from files are left out. The embedded stack's own are printed, because
+    other programs of yours need them, too: keep the output to yourself.
     """
     from mcp_assets.settings import load_settings
 
@@ -244,7 +245,7 @@ def exports(settings: "Settings") -> Mapping[str, str]:
     from mcp_assets.loopback import without_proxy
     from mcp_assets.settings import variable_of
 
-    values = _settings_of(settings)
+    values = _settings_of(settings) | _access_to_stack(settings)
     values[variable_of("state_dir")] = str(Path(settings.state_dir).resolve())
     home = dagster_home(os.environ, settings.state_dir)
     if home is not None:
@@ -253,6 +254,21 @@ def exports(settings: "Settings") -> Mapping[str, str]:
     if any(os.environ.get(variable) for variable in _PROXY_VARIABLES):
         changed = without_proxy(os.environ)
         values |= {variable: changed[variable] for variable in ("NO_PROXY", "no_proxy")}
+    return values
+
+
+def _access_to_stack(settings: "Settings") -> dict[str, str]:
+    """What other programs of this user need, too, to reach NATS and Qdrant of the embedded stack."""
+    from mcp_assets.embedded import stack
+
+    addresses = stack.addresses(settings.state_dir)
+    values: dict[str, str] = {}
+    if addresses is None:
+        return values
+    if addresses.nats_url and settings.nats_url and settings.nats_url.get_secret_value() == addresses.nats_url:
+        values["NATS_URL"] = addresses.nats_url
+    if addresses.qdrant_url and settings.qdrant_url == addresses.qdrant_url and addresses.qdrant_api_key:
+        values["QDRANT_API_KEY"] = addresses.qdrant_api_key
     return values
 
 

@@ -165,12 +165,14 @@ def _full_sync(platform: "Platform") -> FullSyncStatus | None:
 
 
 def _as_json(settings: "Settings", parts: "Mapping[Part, PartStatus]", found: Status) -> dict[str, Any]:
+    from mcp_assets.embedded.state import shown_address
+
     return {
         "embedded": {
             part.value: {
                 "state": known.state.value,
                 "pid": known.pid,
-                "address": known.address,
+                "address": shown_address(known.address),
                 "restarts": known.restarts,
             }
             for part, known in parts.items()

@@ -24,6 +24,8 @@ from mcp_assets.embedded.state import (
     StackStatus,
     StateDir,
     key_of,
+    known_secret,
+    shown_address,
 )
 from mcp_assets.embedded.supervisor import end_leftovers, server_of
 
@@ -60,7 +62,10 @@ class StackAddresses:
     database_url: str | None
     """`postgresql://` URL of a unix socket, for libpq, psycopg, psycopg2 and SQLAlchemy; no password in it."""
     nats_url: str | None
+    """With user and password, which is the stack's secret."""
     qdrant_url: str | None
+    qdrant_api_key: str | None = None
+    """What Qdrant asks for; None if it runs since a version that asked for nothing."""
 
 
 def start(
@@ -132,7 +137,7 @@ def status(state_dir: Path) -> StackStatus:
 def addresses(state_dir: Path) -> StackAddresses | None:
     """The addresses of the parts that run, or are being restarted; None when no supervisor lives."""
     now = status(state_dir)
-    return None if now.supervisor_pid is None else _addresses(now)
+    return None if now.supervisor_pid is None else _addresses(StateDir(state_dir), now)
 
 
 @contextmanager
@@ -145,11 +150,12 @@ def running(parts: Collection[Part], state_dir: Path) -> Iterator[StackAddresses
         stop(state_dir)
 
 
-def _addresses(now: StackStatus) -> StackAddresses:
+def _addresses(state: StateDir, now: StackStatus) -> StackAddresses:
     return StackAddresses(
         database_url=now.parts[Part.POSTGRES].address,
         nats_url=now.parts[Part.NATS].address,
         qdrant_url=now.parts[Part.QDRANT].address,
+        qdrant_api_key=known_secret(state.path),
     )
 
 
@@ -182,14 +188,15 @@ def _wait_until_running(state: StateDir, wanted: frozenset[Part], on_look: OnLoo
             on_look(part, _does(known), known.state == PartState.RUNNING)
             _raise_if_failing(part, known, state.log_of(part))
         if all(now.parts[part].state == PartState.RUNNING for part in wanted):
-            return _addresses(now)
+            return _addresses(state, now)
         time.sleep(_POLL_S)
 
 
 def _does(known: PartStatus) -> str:
     """Such as `starting (making its files, at the first start)`. The supervisor has not come to a part that is down."""
     state = PartState.STARTING if known.state == PartState.DOWN else known.state
-    told = [text for text in (known.address if state == PartState.RUNNING else None, known.detail) if text]
+    address = shown_address(known.address) if state == PartState.RUNNING else None
+    told = [text for text in (address, known.detail) if text]
     return f"{state} ({'; '.join(told)})" if told else str(state)
 
 

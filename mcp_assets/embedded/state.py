@@ -2,6 +2,7 @@
 
 parts.json         which parts are wanted; written by `stack`, read by the supervisor
 key                a number that the servers show, so that a client notices another server on their address
+secret             what NATS and Qdrant ask their clients for, so that no other user of the machine reaches them
 stack.json         what runs where; written by the supervisor, read by every process
 supervisor.lock    held by the living supervisor for all its life, and released by the kernel; holds its pid
 start.lock         held by the process that starts or stops the stack
@@ -11,6 +12,7 @@ postgres/ nats/ qdrant/   the servers' data
 
 import fcntl
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -73,6 +75,9 @@ class StackError(RuntimeError):
     """The embedded stack could not be started or stopped; the message names the part and its log."""
 
 
+SECRET_FILE = "secret"  # noqa: S105  (a name, no secret)
+"""Name of the file with the secret, in the state directory; mode 0600."""
+
 _PARTS = TypeAdapter(frozenset[Part])
 
 
@@ -87,6 +92,38 @@ def key_of(path: Path) -> str:
         fresh.chmod(0o600)
         fresh.replace(file)
         return file.read_text().strip()
+
+
+def secret_of(path: Path) -> str:
+    """The secret of the state directory `path`, made at its first use: 64 hexadecimal digits, which servers ask for."""
+    file = path / SECRET_FILE
+    found = known_secret(path)
+    if found is not None:
+        return found
+    fresh = path / f"secret.{os.getpid()}"
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+        opened.write(secrets.token_hex(32))
+    try:
+        # Unlike a rename it never replaces a secret that another process has made at the same time.
+        os.link(fresh, file)
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+    return file.read_text().strip()
+
+
+def known_secret(path: Path) -> str | None:
+    """The same; None if a version that had no secrets has made the directory, and no server has started in it since."""
+    try:
+        return (path / SECRET_FILE).read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def shown_address(address: str | None) -> str | None:
+    """The address of a part without its secret, for people and logs."""
+    return None if address is None else re.sub(r":[0-9a-f]{64}@", ":***@", address)
 
 
 class StateDir:

@@ -23,7 +23,7 @@ from mcp_assets.embedded.servers.base import Command, PreparationError, Server
 from mcp_assets.embedded.servers.nats import NatsServer
 from mcp_assets.embedded.servers.postgres import PostgresServer
 from mcp_assets.embedded.servers.qdrant import QdrantServer
-from mcp_assets.embedded.state import PREPARING, Part, PartState, PartStatus, StackStatus, StateDir
+from mcp_assets.embedded.state import PREPARING, Part, PartState, PartStatus, StackStatus, StateDir, shown_address
 from mcp_assets.logs import use_json_if_set
 from mcp_assets.processes import child
 from mcp_assets.processes.tree import Backoff
@@ -174,7 +174,8 @@ class Keeper:
                             address=self._server.address,
                             detail=self._server.notice,
                         )
-                        log.info("%s: process %d answers at %s", self._part, process.pid, self._server.address)
+                        shown = shown_address(self._server.address)
+                        log.info("%s: process %d answers at %s", self._part, process.pid, shown)
                         break
                     await asyncio.wait({end}, timeout=0.05)
                 code = await end

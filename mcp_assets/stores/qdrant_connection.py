@@ -13,7 +13,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets.stores.qdrant_identity import key_header, verify_connections
+from mcp_assets.stores.qdrant_identity import KEY_REFUSED, key_header, text_of, verify_connections
 from mcp_assets.tls import trusted
 from mcp_assets.tuning import StoreTuning
 
@@ -95,13 +95,16 @@ class QdrantConnection:
         try:
             return call()
         except UnexpectedResponse as error:
+            if error.status_code in (401, 403):
+                raise StoreRefused(KEY_REFUSED.format(reason=text_of(error.content))) from error
             reason = reason_of(error)
             if error.status_code is not None and 400 <= error.status_code < 500 and error.status_code not in (408, 429):
                 raise StoreRefused(f"Qdrant refused ({error.status_code}): {reason}") from error
             raise StoreUnavailable(f"Qdrant failed ({error.status_code}): {reason}") from error
         except (ResponseHandlingException, ApiException) as error:
-            if isinstance(error, ResponseHandlingException) and isinstance(error.source, StoreUnavailable):
-                raise error.source from error
+            source = error.source if isinstance(error, ResponseHandlingException) else None
+            if isinstance(source, StoreUnavailable | StoreRefused):
+                raise source from error
             raise StoreUnavailable(
                 f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
             ) from error

@@ -11,11 +11,16 @@ from qdrant_client.http.api_client import Send
 
 from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.stores.addresses import without_password
-from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.tls import trusted
 
 METADATA_KEY = "mcp_assets_platform"
 """In the metadata of each of our collections: the key of the platform that made it."""
+
+KEY_REFUSED = (
+    "Qdrant refuses the key of this platform ({reason}): set QDRANT_API_KEY (or QDRANT_READ_API_KEY, for commands that "
+    "only read) to a key that may do this"
+)
 
 _TIMEOUT_S = 5.0
 """Seconds for one small read; a new connection waits for it before its first request."""
@@ -99,6 +104,8 @@ class IdentityReader:
             response = self._client.get(path)
             if missing_is_none and response.status_code in (401, 403, 404):
                 return None
+            if response.status_code in (401, 403):
+                raise StoreRefused(KEY_REFUSED.format(reason=text_of(response.content)))
             response.raise_for_status()
             return response.json()
         except httpx.HTTPError as error:
@@ -134,6 +141,11 @@ class IdentityReader:
             f"what answers at {without_password(self._url)}{path} is not Qdrant: check QDRANT_URL, and which program "
             "listens on that port"
         )
+
+
+def text_of(content: bytes) -> str:
+    """The start of an answer, as one line: Qdrant refuses a key in plain text."""
+    return " ".join(content[:200].decode(errors="replace").split())
 
 
 def key_header(api_key: str | None) -> dict[str, str]:

@@ -21,7 +21,6 @@ import psutil
 import psycopg
 from dagster._core.execution.backfill import PartitionBackfill
 from nats.errors import Error as NatsError
-from qdrant_client import QdrantClient
 
 import mcp_assets
 from mcp_assets.embedded import stack
@@ -29,6 +28,7 @@ from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text, collapse
 from mcp_assets.settings import Settings
+from mcp_assets_tests.clients import qdrant_at
 from mcp_assets_tests.openai_stub import vector_of
 from mcp_assets_tests.waiting import until
 
@@ -237,8 +237,7 @@ class Live:
 
     def audit(self) -> list[str]:
         """What of the collections is not as the texts say: missing, stale, orphan and duplicate points."""
-        assert self.addresses.qdrant_url is not None
-        client = QdrantClient(url=self.addresses.qdrant_url, check_compatibility=False)
+        client = qdrant_at(self.addresses)
         wrong: list[str] = []
         seen: set[EntityRef] = set()
         try:

@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 import psutil
 import pytest
-from qdrant_client import QdrantClient
 
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets_tests.acceptance.live import BATCH_SIZE, CONCURRENCY, TABLES, Live, Message
+from mcp_assets_tests.clients import qdrant_at
 from mcp_assets_tests.listening import Listener
 from mcp_assets_tests.waiting import until
 
@@ -106,8 +106,7 @@ def test_each_kind_of_request_is_answered(live: Live, instance: dg.DagsterInstan
     assert [one["entity_id"] for one in reported["data"]["entities"]] == [page.id]
 
     # What Qdrant holds of one is lost behind the platform's back.
-    assert live.addresses.qdrant_url is not None
-    client = QdrantClient(url=live.addresses.qdrant_url, check_compatibility=False)
+    client = qdrant_at(live.addresses)
     try:
         client.delete("kanban_tasks", [str(point_id(task))], wait=True)
     finally:

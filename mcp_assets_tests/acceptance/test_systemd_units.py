@@ -11,6 +11,7 @@ import pytest
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets_tests.acceptance.live import CHECKOUT, PATIENCE_S, SCRIPTS, Live
+from mcp_assets_tests.clients import key_of
 from mcp_assets_tests.nats_servers import free_port
 from mcp_assets_tests.waiting import until
 
@@ -46,6 +47,7 @@ class Services:
             "DATABASE_URL": addresses.database_url or "",
             "NATS_URL": addresses.nats_url or "",
             "QDRANT_URL": addresses.qdrant_url or "",
+            "QDRANT_API_KEY": key_of(addresses),
         }
         with (self.folder / f"{unit.stem}.log").open("ab") as log:
             self.running[unit.stem] = subprocess.Popen(

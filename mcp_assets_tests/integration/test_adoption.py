@@ -12,6 +12,7 @@ from mcp_assets.sync.collections.adoption import adopt, adopted
 from mcp_assets.sync.consistency.checks import evaluate
 from mcp_assets.sync.views import doctor
 from mcp_assets.sync.views.search import search
+from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.observing import assert_points_are, points, put, put_tasks, sync_all
 
 TASKS = {f"t{n}": f"Task {n} about gates" for n in range(9)}
@@ -20,7 +21,7 @@ BACKUP = "kanban_tasks-before-mcp-assets"
 
 @pytest.fixture
 def client(platform: Platform) -> Iterator[QdrantClient]:
-    opened = QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
+    opened = qdrant_of(platform.settings)
     yield opened
     opened.close()
 

@@ -24,6 +24,7 @@ from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link, link_until_done
 from mcp_assets.tuning import LinkTuning, Tuning
+from mcp_assets_tests.clients import key_in
 from mcp_assets_tests.faults import BROKEN, FAULTS, execute
 from mcp_assets_tests.hashing import (
     TASKS,
@@ -219,6 +220,7 @@ def test_a_repair_killed_anywhere_is_resumed_and_embeds_nothing_twice_but_the_ba
         "DATABASE_URL": platform.settings.require_database_url(),
         "NATS_URL": platform.settings.require_nats_url(),
         "QDRANT_URL": platform.settings.require_qdrant_url(),
+        "QDRANT_API_KEY": key_in(platform.settings),
         "EMBEDDING_PROVIDER": "openai",
         "OPENAI_BASE_URL": "http://127.0.0.1:9",
         "EMBEDDING_MODEL": "hash",

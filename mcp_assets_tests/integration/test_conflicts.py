@@ -11,6 +11,7 @@ from mcp_assets.events import SyncTarget
 from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.conflicts import Difference, Strategy, resolve_conflicts
 from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.observing import (
     assert_points_are,
     drain_all,
@@ -51,7 +52,7 @@ def kinds(differences: list[Difference]) -> dict[tuple[str, str], str]:
 
 
 def qdrant(platform: Platform) -> QdrantClient:
-    return QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
+    return qdrant_of(platform.settings)
 
 
 def edit_ledger(platform: Platform, assignment: str, *ids: str) -> None:

@@ -27,6 +27,7 @@ from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.views.pending import pending
 from mcp_assets.tuning import InboxTuning, StoreTuning, Tuning
+from mcp_assets_tests.clients import key_in
 from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -616,6 +617,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "DATABASE_URL": settings.require_database_url(),
         "NATS_URL": settings.require_nats_url(),
         "QDRANT_URL": settings.require_qdrant_url(),
+        "QDRANT_API_KEY": key_in(settings),
         "OPENAI_BASE_URL": settings.openai_base_url,
         "EMBEDDING_MODEL": "stub",
         "EMBEDDING_DIMENSION": str(settings.embedding_dimension),

@@ -31,6 +31,7 @@ from mcp_assets.embedded.ports import is_free
 from mcp_assets.embedded.servers.nats import USUAL_PORT as NATS_PORT
 from mcp_assets.embedded.servers.qdrant import USUAL_PORT as QDRANT_PORT
 from mcp_assets.embedded.stack import Part, PartState, StackAddresses, StackError
+from mcp_assets_tests.clients import key_of
 from mcp_assets_tests.waiting import until
 
 PROJECT = Path(stack.__file__).parents[2]
@@ -128,7 +129,7 @@ def qdrant(addresses: StackAddresses, method: str, path: str, body: object = Non
         f"{addresses.qdrant_url}{path}",
         method=method,
         data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "api-key": key_of(addresses)},
     )
     with urlopen(request, timeout=10) as response:
         return json.load(response)["result"]

@@ -22,6 +22,7 @@ from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.index.point_writer import PointWriter
+from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -608,7 +609,7 @@ def test_a_claim_whose_connection_dies_while_texts_are_embedded_leaves_its_messa
 
 @contextmanager
 def qdrant_client(platform: Platform) -> Iterator[QdrantClient]:
-    client = QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(platform.settings)
     try:
         yield client
     finally:

@@ -26,6 +26,7 @@ from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.views.pending import pending
 from mcp_assets.tuning import InboxTuning, Tuning
+from mcp_assets_tests.clients import key_in
 from mcp_assets_tests.observing import dead_letters, inbox, raw_publish, rows, send, send_looks, send_raw, take_in
 
 STREAM = "MCP_ASSETS"
@@ -152,6 +153,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "DATABASE_URL": settings.require_database_url(),
         "NATS_URL": settings.require_nats_url(),
         "QDRANT_URL": settings.qdrant_url,
+        "QDRANT_API_KEY": key_in(settings),
         "OPENAI_BASE_URL": settings.openai_base_url,
         "EMBEDDING_MODEL": "stub",
         "EMBEDDING_DIMENSION": str(settings.embedding_dimension),

@@ -19,6 +19,7 @@ from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
 from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.inbox.outbox import publish_waiting
 from mcp_assets.sync.views.doctor import diagnose
+from mcp_assets_tests.clients import key_in
 from mcp_assets_tests.linking import relink
 from mcp_assets_tests.nats_servers import Server
 from mcp_assets_tests.observing import dead_letters, drain_all, sync_all
@@ -158,6 +159,7 @@ def test_everything_works_with_the_roles_and_the_user_that_are_shipped(
         "DATABASE_URL": restricted.settings.require_database_url(),
         "NATS_URL": restricted.settings.require_nats_url(),
         "QDRANT_URL": restricted.settings.require_qdrant_url(),
+        "QDRANT_API_KEY": key_in(restricted.settings),
         "MCP_ASSETS_CREATE_STREAM": "false",
     }.items():
         monkeypatch.setenv(variable, value)

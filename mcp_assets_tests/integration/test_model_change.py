@@ -31,6 +31,7 @@ from mcp_assets.sync.link.prefetch import Prefetch
 from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 from mcp_assets.sync.views.pending import pending
 from mcp_assets.sync.views.search import search
+from mcp_assets_tests.clients import key_in, qdrant_of
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -59,7 +60,7 @@ Make = Callable[..., Platform]
 
 @contextmanager
 def qdrant(platform: Platform) -> Iterator[QdrantClient]:
-    client = QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(platform.settings)
     try:
         yield client
     finally:
@@ -602,6 +603,7 @@ def environment(platform: Platform) -> dict[str, str]:
         "database_url": settings.require_database_url(),
         "nats_url": settings.require_nats_url(),
         "qdrant_url": settings.require_qdrant_url(),
+        "qdrant_api_key": key_in(settings),
         "openai_base_url": settings.openai_base_url or "",
         **{
             name: str(getattr(settings, name))

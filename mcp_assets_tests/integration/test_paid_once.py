@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from mcp_assets.embedding.protocol import EmbedderUnavailable
 from mcp_assets.entities.points import chunk_id, point_id
@@ -26,6 +26,7 @@ from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.index.paid_vectors import Vectors
 from mcp_assets.tuning import StoreTuning, Tuning
+from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.observing import (
     assert_points_are,
     dead_letters,
@@ -312,7 +313,7 @@ def test_a_missing_point_whose_metadata_change_is_embedded_again_and_no_dead_let
     own = point_id(EntityRef("task", entity_id))
     missing = str(own if gone == "entity" else chunk_id(own, 3))
     assert missing in held
-    client = QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(platform.settings)
     client.delete("kanban_tasks", models.PointIdsList(points=[missing]), wait=True)
     client.close()
     stub.reset_stats()

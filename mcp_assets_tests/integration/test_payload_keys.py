@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from mcp_assets.entities.points import FORMER_KEYS, INDEXED_KEYS, PREFIX, RESERVED_KEYS, Key
 from mcp_assets.platform import Platform
@@ -16,6 +16,7 @@ from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.views.search import search
 from mcp_assets.tuning import CollectionTuning, Tuning
+from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.observing import points, put, put_tasks, sync_all
 from mcp_assets_tests.openai_stub import OpenAIStub
 
@@ -25,7 +26,7 @@ THEIRS = {"kind": "story", "start": "2026-01-01", "model": ["a", "b"], "slot": "
 
 def set_back(platform: Platform, collection: str) -> None:
     """Have the collection look as it did before the prefix: payload keys, indexes, metadata that gave way."""
-    client = QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(platform.settings)
     try:
         for identifier, point in points(platform, collection).items():
             former = {
@@ -116,7 +117,7 @@ def test_a_pass_that_dies_on_its_way_is_gone_on_with_by_the_next_that_looks(
 
 
 def test_points_of_others_keep_their_payload(before: Platform) -> None:
-    client = QdrantClient(url=before.settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(before.settings)
     others: dict[int | str, dict[str, Any]] = {
         7: {"kind": "entity", "entity_id": "t1", "entity_type": "task"},
         str(UUID(int=9)): {"slot": 3, "kind": "chunk"},

@@ -20,6 +20,7 @@ from mcp_assets.stores.errors import CollectionNotOurs
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.link.marks import mark_shards
 from mcp_assets.sync.views.plan import Plan, make_plan, model_named, partitions_named
+from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import points, put, put_tasks, remove, rows, sync_all
 from mcp_assets_tests.openai_stub import vector_of
@@ -270,9 +271,9 @@ def test_rows_that_cannot_be_entities_are_counted_as_refused(
 
 
 def test_a_collection_of_others_ends_the_plan_as_it_would_end_the_sync(counted: Platform) -> None:
-    from qdrant_client import QdrantClient, models
+    from qdrant_client import models
 
-    client = QdrantClient(url=counted.settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(counted.settings)
     try:
         client.create_collection("kanban_tasks", models.VectorParams(size=4, distance=models.Distance.COSINE))
         client.upsert("kanban_tasks", [models.PointStruct(id=1, vector=[1.0, 0, 0, 0], payload={"x": 1})], wait=True)

@@ -14,6 +14,7 @@ from mcp_assets.sync.consistency.drift import DriftKind
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.views.search import search
+from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.observing import entity_points, points, put_tasks, rows, sync_all
 
 TASKS = {f"t{n}": f"Mend gate {n % 3}" for n in range(12)}
@@ -23,7 +24,7 @@ RANDOM = "936da01f-9abd-4d9d-80c7-02af85c822a8"
 
 @pytest.fixture
 def client(platform: Platform) -> Any:
-    opened = QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
+    opened = qdrant_of(platform.settings)
     yield opened
     opened.close()
 

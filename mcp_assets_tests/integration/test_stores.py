@@ -23,6 +23,7 @@ from mcp_assets.stores.postgres import Postgres
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.stores.qdrant_points import Point
 from mcp_assets.sync.collections.model_collections import ensure_collection
+from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.observing import points, put_tasks, rows, send_looks, sync_all
 
 DIMENSION = 16
@@ -147,7 +148,7 @@ def test_a_collection_is_made_once_though_many_ask_for_it_at_once(
 
 def test_a_collection_has_its_payload_indexes(platform: Platform) -> None:
     name = ensure_collection(platform.qdrant, "things", platform.embedder.profile).name
-    client = QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(platform.settings)
     schema = client.get_collection(name).payload_schema
     client.close()
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 import uvicorn
 
 from mcp_assets.embedded.qdrant import STRICT_VARIABLE
+from mcp_assets.embedded.qdrant.access import Access
 from mcp_assets.embedded.qdrant.api import application
 from mcp_assets.embedded.qdrant.errors import RequestError
 from mcp_assets.embedded.qdrant.storage import Storage, StorageDamagedError, StorageInUseError
@@ -36,7 +37,7 @@ def _stop(_signum: int, _frame: FrameType | None) -> NoReturn:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mcp_assets.embedded.qdrant", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="there is no authentication: keep to loopback addresses")
+    parser.add_argument("--host", default="127.0.0.1", help="HTTP without TLS: keep to loopback addresses")
     parser.add_argument("--port", type=int, default=6333, help="0 takes a free one, which the first log line names")
     parser.add_argument("--storage", type=Path, required=True, help="directory of the collections; made if absent")
     parser.add_argument(
@@ -45,6 +46,7 @@ def _arguments() -> argparse.Namespace:
         default=os.environ.get(STRICT_VARIABLE) == "1",
         help=f"new collections refuse filters on keys without an index, as in Qdrant Cloud ({STRICT_VARIABLE}=1)",
     )
+    parser.add_argument("--key-file", type=Path, help="file with the key that clients have to send as `api-key`")
     parser.add_argument("--mark", help="shown at /, so that clients know this server from another one on its address")
     return parser.parse_args()
 
@@ -67,19 +69,20 @@ def main() -> int:
             _log.error("cannot open the storage: %s", error)
             return 1
         try:
-            _serve(storage, listening, arguments.storage, arguments.mark)
+            key = None if arguments.key_file is None else arguments.key_file.read_text().strip()
+            _serve(storage, listening, arguments.storage, arguments.mark, key)
         finally:
             storage.close()
             _log.info("stopped")
     return 0
 
 
-def _serve(storage: Storage, listening: socket.socket, directory: Path, mark: str | None) -> None:
+def _serve(storage: Storage, listening: socket.socket, directory: Path, mark: str | None, key: str | None) -> None:
     upkeep = Upkeep(storage.collections)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="request") as pool:
         server = uvicorn.Server(
             uvicorn.Config(
-                application(storage, pool, upkeep.request_seen, mark),
+                Access(application(storage, pool, upkeep.request_seen, mark), key),
                 http="httptools",
                 ws="none",
                 lifespan="off",

@@ -10,9 +10,11 @@ import psutil
 
 from mcp_assets.embedded.ports import LOOPBACK, LoopbackPort, listens
 from mcp_assets.embedded.servers.base import ANSWER_TIMEOUT_S, Command, PreparationError
-from mcp_assets.embedded.state import key_of
+from mcp_assets.embedded.state import key_of, secret_of
 
 USUAL_PORT = 4222
+
+USER = "mcp"
 
 MAX_PAYLOAD_BYTES = 1 << 20
 
@@ -33,7 +35,11 @@ class NatsServer:
 
     @property
     def address(self) -> str:
-        return f"nats://{LOOPBACK}:{self.port}"
+        return f"nats://{USER}:{self._secret}@{LOOPBACK}:{self.port}"
+
+    @property
+    def _secret(self) -> str:
+        return secret_of(self._directory.parent)
 
     @property
     def port(self) -> int:
@@ -53,6 +59,8 @@ class NatsServer:
                     "host": LOOPBACK,
                     "port": self.port,
                     "max_payload": MAX_PAYLOAD_BYTES,
+                    # Otherwise a page in this machine's browser, or another user of it, could read and publish.
+                    "authorization": {"user": USER, "password": self._secret},
                     "jetstream": {"store_dir": ".", "sync_interval": SYNC_INTERVAL},
                 },
                 indent=1,
@@ -80,7 +88,8 @@ class NatsServer:
                 reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
                 try:
                     info = json.loads((await reader.readline()).removeprefix(b"INFO "))
-                    writer.write(b'CONNECT {"verbose":false,"pedantic":false}\r\nPING\r\n')
+                    signing_in = {"verbose": False, "pedantic": False, "user": USER, "pass": self._secret}
+                    writer.write(f"CONNECT {json.dumps(signing_in)}\r\nPING\r\n".encode())
                     pong = await reader.readline()
                 finally:
                     writer.close()

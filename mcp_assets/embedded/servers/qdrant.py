@@ -9,7 +9,7 @@ import psutil
 
 from mcp_assets.embedded.ports import LOOPBACK, LoopbackPort, listens
 from mcp_assets.embedded.servers.base import ANSWER_TIMEOUT_S, Command
-from mcp_assets.embedded.state import key_of
+from mcp_assets.embedded.state import SECRET_FILE, key_of, secret_of
 
 USUAL_PORT = 6333
 
@@ -40,6 +40,7 @@ class QdrantServer:
     def preparation(self) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         self._port.choose()
+        secret_of(self._directory.parent)
 
     def prepared(self) -> None:
         pass
@@ -56,6 +57,9 @@ class QdrantServer:
                 str(self._directory),
                 "--mark",
                 key_of(self._directory.parent),
+                # The path and not the secret, which the list of processes would show.
+                "--key-file",
+                str(self._directory.parent / SECRET_FILE),
             ),
             directory=self._directory,
             end_signal=self.stop_signal,

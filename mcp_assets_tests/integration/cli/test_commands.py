@@ -327,24 +327,25 @@ def test_doctor_names_a_setting_that_contradicts_another(place: Place) -> None:
 def test_no_command_prints_a_key_or_a_password(place: Place, embedder: OpenAIStub) -> None:
     addresses = place.answer("status")["addresses"]
     environment = {
-        # The embedded servers ask for no password: these lead there.
+        # The embedded PostgreSQL asks for no password: this leads there.
         "DATABASE_URL": addresses["postgres"].replace("mcp@", "mcp:pa55word@"),
-        "NATS_URL": addresses["nats"].replace("nats://", "nats://someone:pa55word@"),
         "QDRANT_API_KEY": "qdrant-very-secret",
     }
+    refused = {"NATS_URL": "nats://someone:pa55word@" + addresses["nats"].rpartition("@")[2]}
     calls: list[tuple[tuple[str, ...], dict[str, str], int]] = [
         (("env",), environment, 0),
         (("status",), environment, 0),
         (("status", "--json"), environment, 0),
         (("up",), environment, 0),
         (("publish", "mcp.task.created", "{}"), environment, 0),
+        (("publish", "mcp.task.created", "{}"), environment | refused, 1),
         (("load", "absent.jsonl"), environment, 1),
         # The provider's error quotes the key it was sent.
         (("doctor",), environment, 1),
         (("search", "x"), environment, 3),
         (("status",), {"DATABASE_URL": f"postgresql://mcp:pa55word@{DEAD}/mcp"}, 3),
-        (("search", "x"), {"QDRANT_URL": f"http://someone:pa55word@{DEAD}"}, 3),
-        (("env",), {"QDRANT_URL": f"http://someone:pa55word@{DEAD}"}, 0),
+        (("search", "x"), {"QDRANT_URL": f"http://someone:pa55word@{DEAD}"}, 2),
+        (("env",), {"QDRANT_URL": f"http://someone:pa55word@{DEAD}"}, 2),
     ]
     embedder.add_fault("unauthorized", times=None)
     try:

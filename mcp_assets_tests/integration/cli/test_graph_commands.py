@@ -21,6 +21,7 @@ from mcp_assets.sync.views import export as export_module
 from mcp_assets.sync.views.export import export
 from mcp_assets.sync.views.graph import ExportedEdge, Format
 from mcp_assets.tuning import Tuning, ViewTuning
+from mcp_assets_tests.clients import key_in
 from mcp_assets_tests.linking import AngleEmbedder, index, relink, write_source
 
 A, PAGE, C = EntityRef("task", "A"), EntityRef("page", "P"), EntityRef("memory", "C")
@@ -43,6 +44,7 @@ def call(world: Platform, *arguments: str, folder: Path | None = None) -> "subpr
     given = {
         "database_url": settings.require_database_url(),
         "qdrant_url": settings.require_qdrant_url(),
+        "qdrant_api_key": key_in(settings),
         "nats_url": settings.require_nats_url(),
     }
     environment = {**os.environ, **{variable_of(name): value for name, value in given.items()}}

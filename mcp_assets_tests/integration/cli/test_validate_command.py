@@ -14,6 +14,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings, variable_of
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets_tests.clients import key_in
 from mcp_assets_tests.hashing import TASKS, qdrant, task_point
 from mcp_assets_tests.observing import put_tasks
 
@@ -33,6 +34,7 @@ def call(world: Platform, *arguments: str) -> "subprocess.CompletedProcess[str]"
     given = {
         "database_url": settings.require_database_url(),
         "qdrant_url": settings.require_qdrant_url(),
+        "qdrant_api_key": key_in(settings),
         "nats_url": settings.require_nats_url(),
         "openai_base_url": settings.openai_base_url,
         "embedding_provider": settings.provider,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mcp_assets.embedded import stack
+from mcp_assets_tests.clients import key_of
 from mcp_assets_tests.command import Done, Place, bare_environment
 
 COMMANDS = {
@@ -68,6 +69,7 @@ def place(addresses: stack.StackAddresses, tmp_path_factory: pytest.TempPathFact
             "DATABASE_URL": addresses.database_url or "",
             "NATS_URL": addresses.nats_url or "",
             "QDRANT_URL": addresses.qdrant_url or "",
+            "QDRANT_API_KEY": key_of(addresses),
             "MCP_ASSETS_SCHEMA": "wrong_input",
             "MCP_ASSETS_RETRY_ATTEMPTS": "1",
             "MCP_ASSETS_RETRY_DELAY_MS": "1",
