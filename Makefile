@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 LOOK ?= look
 
-.PHONY: demo test check bench look docs reference storm format constraints wheel clean machine kills
+.PHONY: demo test check audit sbom bench look docs reference storm format constraints wheel clean machine kills
 
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 PACKAGES = $(shell grep -c '^[a-z]' $(1))
@@ -74,6 +74,14 @@ format: $(VENV)/.installed-dev
 
 constraints: $(VENV)/.installed-dev  ## pin every dependency anew, by version and hash: constraints.txt, constraints-dev.txt
 	$(BIN)/python -m mcp_assets_tests.constraints
+
+audit: $(VENV)/.installed-dev  ## known vulnerabilities of what is pinned; asks a service on the network, and says when it could not
+	$(BIN)/python -m mcp_assets_tests.audit $(ARGS)
+
+SBOM ?= dist/mcp_assets.cdx.json
+sbom: $(VENV)/.installed-dev  ## the bill of materials of what is installed, in CycloneDX's form. SBOM is another file
+	@mkdir -p $(dir $(SBOM))
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --output-file $(SBOM)
 
 wheel: $(VENV)/.installed-dev  ## the package as a wheel, in dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
