@@ -47,9 +47,20 @@ def password_server(password: str, *, certificate: Path | None = None) -> Iterat
             for path in (folder, *folder.iterdir()):
                 os.chown(path, owner.pw_uid, owner.pw_gid)
         data = folder / "data"
-        asks = ("--username=app", f"--pwfile={folder}/password", "--auth=scram-sha-256", "--no-sync", "--locale=C")
+        asks = (
+            "--username=app",
+            f"--pwfile={folder}/password",
+            "--auth=scram-sha-256",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C",
+        )
         subprocess.run(
-            [programs / "initdb", f"--pgdata={data}", *asks], user=user, cwd=folder, check=True, capture_output=True
+            [programs / "initdb", f"--pgdata={data}", *asks, "--no-sync", "--encoding=UTF8", "--locale=C"],
+            user=user,
+            cwd=folder,
+            check=True,
+            capture_output=True,
         )
         kind = "host" if certificate is None else "hostssl"
         (data / "pg_hba.conf").write_text(f"{kind} all all 127.0.0.1/32 scram-sha-256\n")

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from mcp_assets.cli.load_entities import Line
     from mcp_assets.platform import Platform
+
+LONGEST_LINE_BYTES = 64 * 2**20
+"""Longest line of a file of entities. PostgreSQL takes a text of 1 GiB, and a page of the sample has kilobytes."""
 
 _REASONS_SHOWN = 5
 """Events that will be dead letters and are named: a file of them would fill the screen."""
@@ -177,12 +180,30 @@ def _opened(file: Path) -> Iterator[Iterable[bytes]]:
 
     try:
         if str(file) == "-":
-            yield sys.stdin.buffer
+            yield _bounded(sys.stdin.buffer, "standard input")
         else:
             with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-                yield lines
+                yield _bounded(cast(IO[bytes], lines), str(file))
     except (OSError, EOFError, zlib.error) as error:
         raise LoadError(f"{file} cannot be read: {error}") from error
+
+
+def _bounded(lines: IO[bytes], name: str) -> Iterator[bytes]:
+    """The lines, read one by one. Raises LoadError at one that is longer than any entity, before it fills memory.
+
+    A few kilobytes of a compressed file can be gigabytes without a line break.
+    """
+    from mcp_assets.cli.load_entities import LoadError
+
+    number = 0
+    while line := lines.readline(LONGEST_LINE_BYTES + 1):
+        number += 1
+        if len(line) > LONGEST_LINE_BYTES:
+            raise LoadError(
+                f"{name}, line {number}: longer than {LONGEST_LINE_BYTES // 2**20} MiB, which no entity is: give a "
+                "file with one JSON object a line"
+            )
+        yield line
 
 
 def _count_lines(file: Path) -> int:

@@ -100,7 +100,7 @@ def secret_of(path: Path) -> str:
     found = known_secret(path)
     if found is not None:
         return found
-    fresh = path / f"secret.{os.getpid()}"
+    fresh = path / f"secret.{secrets.token_hex(4)}"
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
         opened.write(secrets.token_hex(32))
     try:

@@ -137,7 +137,8 @@ def test_status_reports_what_runs_where(place: Place) -> None:
     for part in told["embedded"].values():
         assert part["state"] == "running"
         assert psutil.pid_exists(part["pid"])
-    assert told["addresses"]["nats"].startswith("nats://127.0.0.1:")
+    assert told["addresses"]["nats"].startswith("nats://mcp:***@127.0.0.1:")
+    assert told["embedded"]["nats"]["address"] == told["addresses"]["nats"]
     assert told["pending"]["unavailable"] == []
 
 
@@ -289,7 +290,7 @@ def test_doctor_names_each_service_that_is_silent_by_its_setting_and_without_its
         1,
         DATABASE_URL=f"postgresql://someone:pa55word@{DEAD}/nothing",
         NATS_URL=f"nats://someone:pa55word@{DEAD}",
-        QDRANT_URL=f"http://someone:pa55word@{DEAD}",
+        QDRANT_URL=f"http://{DEAD}",
         OPENAI_BASE_URL=f"http://{DEAD}/v1",
     )
     not_tried = {name for name in found if name not in ("settings", "postgres", "nats", "qdrant", "embedder")}
