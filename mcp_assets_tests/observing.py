@@ -104,7 +104,9 @@ def send_raw(platform: Platform, *protocol: bytes) -> None:
         connection.makefile("rb") as answers,
     ):
         answers.readline()
-        connection.sendall(b'CONNECT {"verbose":false,"pedantic":false,"headers":true}\r\n')
+        options = {"verbose": False, "pedantic": False, "headers": True}
+        signing_in = {"user": address.username, "pass": address.password}
+        connection.sendall(f"CONNECT {json.dumps(options | signing_in)}\r\n".encode())
         connection.sendall(b"".join(protocol) + b"PING\r\n")
         assert answers.readline() == b"PONG\r\n"
 

@@ -25,6 +25,7 @@ import yaml
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets_tests.acceptance.live import CHECKOUT, PATIENCE_S, SCRIPTS, Live
+from mcp_assets_tests.clients import key_of
 from mcp_assets_tests.nats_servers import free_port
 from mcp_assets_tests.waiting import until
 
@@ -71,7 +72,7 @@ class Containers:
         }.items():
             # With the line break that an editor leaves at the end.
             (self.folder / "secrets" / name).write_text(f"{value}\n")
-        (self.folder / "secrets/qdrant_api_key").write_text("not asked for\n")
+        (self.folder / "secrets/qdrant_api_key").write_text(key_of(addresses) + "\n")
         shutil.copy(CHECKOUT / "dagster.yaml", self.folder / "etc")
         workspace = (CHECKOUT / "deploy/docker/workspace.yaml").read_text()
         workspace = workspace.replace("host: code", "host: 127.0.0.1").replace("4266", self.ports["code"])

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 from pydantic import SecretStr
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 import mcp_assets
 from mcp_assets.cli.load_entities import create_source_tables
@@ -19,6 +19,7 @@ from mcp_assets.settings import Settings
 from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets_tests import pg_tools
+from mcp_assets_tests.clients import key_in, qdrant_of
 from mcp_assets_tests.command import Place, bare_environment
 from mcp_assets_tests.nats_servers import Server
 from mcp_assets_tests.observing import (
@@ -78,6 +79,7 @@ def place(settings: Settings, server: Server, stub: OpenAIStub, tmp_path: Path) 
             "DATABASE_URL": settings.require_database_url(),
             "NATS_URL": server.url,
             "QDRANT_URL": settings.require_qdrant_url(),
+            "QDRANT_API_KEY": key_in(settings),
             "EMBEDDING_PROVIDER": "openai",
             "OPENAI_BASE_URL": stub.base_url,
             "EMBEDDING_MODEL": settings.embedding_model or "",
@@ -139,7 +141,7 @@ def at_rest(platform: Platform) -> None:
 
 
 def qdrant_state(platform: Platform) -> QdrantState:
-    client = QdrantClient(url=platform.settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(platform.settings)
     try:
         names = [one.name for one in client.get_collections().collections]
         return QdrantState(
@@ -157,7 +159,7 @@ def qdrant_state(platform: Platform) -> QdrantState:
 
 def set_qdrant(settings: Settings, state: QdrantState | None) -> None:
     """Put the points of `state` in place of all others; None: no collection is left."""
-    client = QdrantClient(url=settings.require_qdrant_url(), check_compatibility=False)
+    client = qdrant_of(settings)
     try:
         for one in client.get_collections().collections:
             if state is None:
