@@ -30,7 +30,7 @@ def wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wait:
 
         monkeypatch.setattr(stack, "status", status)
         monkeypatch.setattr(
-            stack, "_addresses", lambda now: stack.StackAddresses(None, now.parts[Part.NATS].address, None)
+            stack, "_addresses", lambda _, now: stack.StackAddresses(None, now.parts[Part.NATS].address, None)
         )
         monkeypatch.setattr(stack, "_POLL_S", 0)
         looks: list[Look] = []
