@@ -16,10 +16,13 @@ WHERE id = %(census)s
 
 -- name: delete_older_censuses
 -- A census of the collection in use replaces all older ones of the slots; a census of another collection, only those of
--- the same collection.
+-- the same collection. One that has not ended is under way, as by another number of shards, unless it is of the same
+-- partition, whose lock the caller holds, or old: then it was killed.
 DELETE FROM {schema}.censuses
 WHERE entity_type = %(entity_type)s AND (%(in_use)s OR collection = %(collection)s)
   AND low < %(high)s AND high > %(low)s AND id <> %(census)s
+  AND (ended_at IS NOT NULL OR began_at < now() - interval '1 day'
+       OR (low, high, collection) = (%(low)s, %(high)s, %(collection)s))
 
 -- name: census_rows
 -- Source table and ledger of a range of slots, joined and numbered in the order of (slot, id). Deleted ledger rows without
