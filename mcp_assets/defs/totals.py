@@ -74,7 +74,8 @@ class Totals:
             "dagster/row_count": sum(one.points for one in totals.collections.values())
         }
         entries |= {f"total/{alias}": one.points for alias, one in totals.collections.items()}
-        if self._platform.settings.provider != "local":
+        # Without a known price, nothing says what the texts have cost; the local model costs nothing.
+        if self._platform.usd_per_million_tokens(self._platform.embedder.profile):
             entries["total/cost_dollars_today"] = round(totals.usd_today, 6)
         serving = totals.collections.get(self._platform.settings.entity_types[entity_type].collection_name)
         if serving is not None:
