@@ -1,8 +1,7 @@
-"""A PostgreSQL of a test's own over TCP, which asks for a password, with TLS if the test has a certificate."""
+"""A PostgreSQL of a test's own over TCP, which asks for a password; from the wheel, whose server has no TLS."""
 
 import os
 import pwd
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -29,19 +28,13 @@ class PasswordServer:
 
 
 @contextmanager
-def password_server(password: str, *, certificate: Path | None = None) -> Iterator[PasswordServer]:
-    """`certificate`: a PEM file of the server's key and certificate; with one, connections without TLS are refused."""
+def password_server(password: str) -> Iterator[PasswordServer]:
+    """`password`: of the superuser `app`."""
     user = UNPRIVILEGED if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="mcp", dir="/tmp") as name:
         folder = Path(name)
         programs = reachable_programs(_installed_programs(), CACHE) if user else _installed_programs()
         (folder / "password").write_text(password)
-        tls: tuple[str, ...] = ()
-        if certificate is not None:
-            shutil.copy(certificate, folder / "server.pem")
-            (folder / "server.pem").chmod(0o600)
-            pem = folder / "server.pem"
-            tls = ("-c", "ssl=on", "-c", f"ssl_cert_file={pem}", "-c", f"ssl_key_file={pem}")
         if user:
             owner = pwd.getpwnam(user)
             for path in (folder, *folder.iterdir()):
@@ -62,10 +55,9 @@ def password_server(password: str, *, certificate: Path | None = None) -> Iterat
             check=True,
             capture_output=True,
         )
-        kind = "host" if certificate is None else "hostssl"
-        (data / "pg_hba.conf").write_text(f"{kind} all all 127.0.0.1/32 scram-sha-256\n")
+        (data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
         port = free_port()
-        options = ("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(folder), "-p", str(port), *tls)
+        options = ("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(folder), "-p", str(port))
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [programs / "postgres", "-D", str(data), *options], user=user, cwd=folder, stdout=log, stderr=log

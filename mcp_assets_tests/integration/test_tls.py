@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trustme
@@ -17,31 +17,64 @@ from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets_tests.openai_stub import OpenAIStub
-from mcp_assets_tests.postgres_server import password_server
+
+SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
+"""By which a client of PostgreSQL asks for TLS."""
 
 
-class TlsProxy:
-    """Ends TLS on a free port of 127.0.0.1 and passes on what comes, as a reverse proxy does."""
+class TlsServer:
+    """Ends TLS on a free port of 127.0.0.1, in an event loop of its own. `first`: TLS begins with the first byte."""
 
-    def __init__(self, target: str, certificate: Path) -> None:
-        self._target = urlsplit(target)
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._context.load_cert_chain(certificate)
+    def __init__(self, certificate: Path, *, first: bool) -> None:
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.load_cert_chain(certificate)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        opening = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        opening = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context if first else None)
         self._server = asyncio.run_coroutine_threadsafe(opening, self._loop).result(10)
-        self.url = f"https://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{self._target.path}"
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
-        await asyncio.gather(_pass_on(reader, there_writer), _pass_on(there_reader, writer))
+        raise NotImplementedError
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._server.close)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+
+class TlsProxy(TlsServer):
+    """Passes on what comes to the server at an http:// address, as a reverse proxy does."""
+
+    def __init__(self, target: str, certificate: Path) -> None:
+        self._target = urlsplit(target)
+        super().__init__(certificate, first=True)
+        self.url = f"https://127.0.0.1:{self.port}{self._target.path}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
+        await asyncio.gather(_pass_on(reader, there_writer), _pass_on(there_reader, writer))
+
+
+class PostgresTls(TlsServer):
+    """Stands before the PostgreSQL behind a UNIX socket, whose build has no TLS, and has it in its place."""
+
+    def __init__(self, socket: str, certificate: Path) -> None:
+        self._socket = socket
+        super().__init__(certificate, first=False)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            # Each request is a length of 8 and a code; the client goes on in TLS when it is answered by S.
+            while await reader.readexactly(8) != SSL_REQUEST:
+                writer.write(b"N")
+            writer.write(b"S")
+            await writer.drain()
+            await writer.start_tls(self.context)
+            there_reader, there_writer = await asyncio.open_unix_connection(self._socket)
+            await asyncio.gather(_pass_on(reader, there_writer), _pass_on(there_reader, writer))
+        writer.close()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -122,26 +155,28 @@ def test_commands_that_read_take_the_read_only_key(settings: Settings) -> None:
 
 
 def test_postgresql_is_reached_over_tls_and_its_certificate_is_checked(
-    make_platform: Callable[..., Platform], authority: trustme.CA, tmp_path: Path
+    make_platform: Callable[..., Platform],
+    settings: Settings,
+    authority: trustme.CA,
+    tmp_path: Path,
 ) -> None:
-    with password_server("canary", certificate=tmp_path / "server.pem") as server:
+    parts = urlsplit(settings.require_database_url())
+    socket = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
+    before = PostgresTls(socket, tmp_path / "server.pem")
 
-        def platform(options: str) -> Platform:
-            return make_platform(database_url=SecretStr(server.url(options=options)))
+    def platform(options: str, host: str = "127.0.0.1") -> Platform:
+        url = f"postgresql://{parts.username}:canary@{host}:{before.port}{parts.path}?sslmode=verify-full&{options}"
+        return make_platform(database_url=SecretStr(url))
 
-        reached = platform(f"?sslmode=verify-full&sslrootcert={tmp_path}/ca.pem")
-        with reached.postgres.transaction() as connection:
-            row = connection.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone()
-        assert row == (True,)
-
-        for options, said in (
-            (f"?sslmode=verify-full&sslrootcert={tmp_path}/other.pem", "certificate verify failed"),
-            ("?sslmode=disable", "no pg_hba.conf entry"),
+    try:
+        with platform(f"sslrootcert={tmp_path}/ca.pem").postgres.transaction() as connection:
+            assert connection.pgconn.ssl_in_use
+        for refused, said in (
+            (platform(f"sslrootcert={tmp_path}/other.pem"), "certificate verify failed"),
+            (platform(f"sslrootcert={tmp_path}/ca.pem", "localhost"), "does not match host name"),
         ):
-            refused = platform(options)
-            with (
-                pytest.raises(StoreUnavailable, match=said) as caught,
-                refused.postgres.transaction(),
-            ):
+            with pytest.raises(StoreUnavailable, match=said) as caught, refused.postgres.transaction():
                 pass
             assert "canary" not in str(caught.value)
+    finally:
+        before.close()
