@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 LOOK ?= look
 
-.PHONY: demo test check audit sbom bench look docs reference storm format constraints wheel clean machine kills
+.PHONY: demo test test-celery check audit sbom bench look docs reference storm format constraints wheel clean machine kills
 
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 PACKAGES = $(shell grep -c '^[a-z]' $(1))
@@ -31,6 +31,9 @@ demo: $(VENV)/.installed  ## the whole platform on a laptop; ARGS=--once ends af
 
 test: $(VENV)/.installed-dev  ## every test; ARGS are pytest's
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-celery: $(VENV)/.installed-dev  ## two Celery workers, one of them killed; needs redis-server on the path
+	$(BIN)/python -m pytest -rs $(ARGS) mcp_assets_tests/celery
 
 machine: $(VENV)/.installed-dev  ## 10,000 examples of the state machine of linking, which takes hours; failures stay in .hypothesis/machine
 	MCP_ASSETS_TESTS_MACHINE_EXAMPLES=10000 $(BIN)/python -m pytest --hypothesis-seed=random \

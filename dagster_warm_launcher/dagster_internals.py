@@ -5,6 +5,7 @@ Dagster promises nothing about these names. README.md says how to move to anothe
 
 from dagster._cli.api import _execute_run_command_body
 from dagster._config.config_schema import UserConfigSchema
+from dagster._core.definitions.reconstruct import repository_def_from_target_def
 from dagster._core.events import EngineEventData
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
@@ -13,6 +14,7 @@ from dagster._core.remote_representation.code_location import GrpcServerCodeLoca
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX, PRIORITY_TAG, SENSOR_NAME_TAG
+from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value, serialize_value
 from dagster._utils import get_run_crash_explanation
 from dagster._utils.error import serializable_error_info_from_exc_info
@@ -53,7 +55,9 @@ __all__ = [
     "deserialize_value",
     "execute_run_command_body",
     "get_run_crash_explanation",
+    "loadable_targets_from_python_module",
     "recon_repository_from_origin",
+    "repository_def_from_target_def",
     "serializable_error_info_from_exc_info",
     "serialize_value",
 ]

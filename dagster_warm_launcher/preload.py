@@ -68,7 +68,7 @@ def load(preload: Preload, edited: list[str]) -> dict[str, Stamp]:
     forget_bytecode(edited)
     instance_ref = deserialize_value(preload.instance_ref, InstanceRef)
     _load_environment(instance_ref, preload.location_name)
-    _import_plugins(instance_ref)
+    import_plugins(instance_ref)
     origin = deserialize_value(preload.repository_origin, RepositoryPythonOrigin)
     # Only for what the definitions import: each run evaluates them again, as a run in a process of its own does.
     recon_repository_from_origin(origin).get_definition()
@@ -83,8 +83,11 @@ def _load_environment(instance_ref: InstanceRef, location_name: str) -> None:
         os.environ.update(instance_ref.secrets_loader.get_secrets_for_environment(location_name))
 
 
-def _import_plugins(instance_ref: InstanceRef) -> None:
-    """Import the instance's storage and the like, without making an instance: that would connect to the storage."""
+def import_plugins(instance_ref: InstanceRef) -> None:
+    """Import the instance's storage and the like, and what every run imports late.
+
+    No instance is made, because that would connect to the storage.
+    """
     for part in instance_ref:
         if isinstance(part, ConfigurableClassData):
             importlib.import_module(part.module_name)

@@ -34,7 +34,7 @@ def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
         The process's exit code; 0 also for a run that failed, as long as the run says so itself.
     """
     with capture_interrupts(), ExitStack() as stack:
-        terminated = _end_when_terminated()
+        terminated = end_when_terminated()
         with answer:
             try:
                 instance = stack.enter_context(DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)))
@@ -44,14 +44,7 @@ def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
                 return 0
             _tell(answer, {"pid": os.getpid()})
         # From here on a termination finds this process; one that came before has left its mark in the status.
-        if _cancel_if_asked(instance, run_id):
-            return 0
-        try:
-            execute_run_command_body(run_id, instance, lambda _event: None, set_exit_code_on_failure=False)
-        except Exception:
-            _report_failure(instance, run_id)
-            raise
-        _cancel_if_asked(instance, run_id)
+        carry_out(instance, run_id)
     if terminated.is_set():
         # Python would first wait for the run's threads, which go on although Dagster has recorded the run's end.
         sys.stdout.flush()
@@ -60,7 +53,19 @@ def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
     return 0
 
 
-def _end_when_terminated() -> threading.Event:
+def carry_out(instance: DagsterInstance, run_id: str) -> None:
+    """Execute the run in this process, which notices terminations; a run that is to be canceled ends as canceled."""
+    if _cancel_if_asked(instance, run_id):
+        return
+    try:
+        execute_run_command_body(run_id, instance, lambda _event: None, set_exit_code_on_failure=False)
+    except Exception:
+        _report_failure(instance, run_id)
+        raise
+    _cancel_if_asked(instance, run_id)
+
+
+def end_when_terminated() -> threading.Event:
     """Kill this process TERMINATION_GRACE_S after a SIGTERM, should it live on; the forkserver reports the death.
 
     Python's own handlers run in the main thread, which may wait for other threads for long.

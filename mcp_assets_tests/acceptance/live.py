@@ -305,6 +305,10 @@ class Live:
             counts: dict[str, int] = json.load(answer)
         return counts
 
+    def count_from_zero(self) -> None:
+        """What `embedded` counts begins again."""
+        urllib.request.urlopen(urllib.request.Request(f"{self._stub}/stats", data=b"")).close()
+
     def slow_embedder(self, latency_s: float) -> None:
         """Each request takes `latency_s` from now on, so that work is in flight when something is killed."""
         body = json.dumps({"kind": "latency", "times": None, "latency_s": latency_s}).encode()
