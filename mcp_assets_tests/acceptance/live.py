@@ -89,8 +89,12 @@ class Live:
         """`dagster-daemon run`, as an init system would; it starts the code server of workspace.yaml by itself."""
         if self.daemon is not None and self.daemon.poll() is None:
             return
-        with (self.folder / "daemon.log").open("ab") as log:
-            self.daemon = subprocess.Popen(
+        self.daemon = self.start_a_daemon("daemon.log")
+
+    def start_a_daemon(self, log_name: str) -> subprocess.Popen[bytes]:
+        """One more daemon on the same Dagster instance, as on a second machine; the caller stops it."""
+        with (self.folder / log_name).open("ab") as log:
+            return subprocess.Popen(
                 [SCRIPTS / "dagster-daemon", "run"],
                 cwd=self.folder,
                 env=self.environment,

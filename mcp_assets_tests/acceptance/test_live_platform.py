@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import dagster as dg
 import nats
@@ -92,6 +93,42 @@ def test_a_backfill_and_a_burst_of_events_over_the_same_partitions_end_as_if_one
         assert [e.partition for e in events if e.asset_key == dg.AssetKey(asset)] == partitions
     assert failed_ticks(instance, began) == []
     assert runs_of(instance, began, dg.DagsterRunStatus.FAILURE) == []
+
+
+def test_with_two_daemons_each_run_is_executed_once_and_each_text_is_embedded_once(
+    live: Live, instance: dg.DagsterInstance
+) -> None:
+    live.start_daemon()
+    second = live.start_a_daemon("second-daemon.log")
+    began, before = time.time(), live.embedded()
+
+    def has_embedded(texts: int) -> bool:
+        return live.embedded()["texts"] - before["texts"] >= texts
+
+    try:
+        refs = [EntityRef(name, f"twice-{number}") for number in range(40) for name in TYPES]
+        live.slow_embedder(0.1)
+        for version in range(4):
+            changed = refs[version::4]
+            live.write_all({ref: texts_of(ref, version) for ref in changed})
+            live.publish([thin(ref) for ref in changed])
+            until(partial(has_embedded, (version + 1) * len(changed)), "they are embedded", within_s=2 * PATIENCE_S)
+        live.wait_until_converged()
+    finally:
+        second.terminate()
+        second.wait(60)
+
+    records = [one for one in instance.get_run_records() if one.create_timestamp.timestamp() >= began]
+    started = {
+        one.dagster_run.run_id: len(
+            instance.all_logs(one.dagster_run.run_id, of_type=dg.DagsterEventType.PIPELINE_START)
+        )
+        for one in records
+    }
+    assert started and set(started.values()) == {1}, started
+    assert runs_of(instance, began, dg.DagsterRunStatus.FAILURE) == []
+    after = live.embedded()
+    assert after["texts"] - before["texts"] == after["distinct_texts"] - before["distinct_texts"] == len(refs)
 
 
 def test_events_of_every_shape_become_searchable_and_rubbish_becomes_dead_letters_without_any_failure(
