@@ -20,7 +20,7 @@ from mcp_assets.project_component import component_settings
 from mcp_assets.secret_files import SUFFIX, environment, files_named, read_secret
 from mcp_assets.setting_errors import SettingsError, settings_error
 from mcp_assets.setting_fields import SettingFields
-from mcp_assets.setting_fields.values import Provider, TypeMapping
+from mcp_assets.setting_fields.values import MetadataIndex, Provider, TypeMapping
 from mcp_assets.stores.addresses import without_password
 
 _ENV = "env:"
@@ -155,6 +155,17 @@ class Settings(SettingFields):
     @property
     def chunks(self) -> ChunkSpec | None:
         return ChunkSpec(size=self.chunk_size, overlap=self.chunk_overlap) if self.chunking else None
+
+    def metadata_indexes(self, collection: str) -> dict[str, MetadataIndex]:
+        """By metadata key, the kind of index that a collection of the registry has, so that searches filter by the key.
+
+        Mapped columns are keywords; MCP_ASSETS_FILTER_KEYS says otherwise, and adds keys.
+        """
+        types = [one for one in self.entity_types.values() if one.collection_name == collection]
+        mapped: dict[str, MetadataIndex] = {
+            key: "keyword" for one in types if one.source for key in one.source.metadata
+        }
+        return {**mapped, **self.filter_keys} if types else {}
 
     def source_url(self, source: SourceTable) -> str | None:
         """Address of the database that `source` is in; None if it is the platform's own.

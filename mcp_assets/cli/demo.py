@@ -232,12 +232,12 @@ class _Failures:
 
 
 def _show(platform: "Platform", query: str) -> None:
-    from mcp_assets.sync.views.search import search
+    from mcp_assets.sync.search.search import search
 
     rows = []
-    for hit in search(platform, query, limit=3):
+    for hit in search(platform, query, limit=3).results:
         part = f" (characters {hit.chunk[0]:,} to {hit.chunk[1]:,})" if hit.chunk else ""
-        rows.append((f"{hit.score:.3f}", str(hit.ref), (hit.title or "") + part, hit.excerpt[:110]))
+        rows.append((f"{hit.score:.3f}", str(hit.ref), (hit.title or "") + part, hit.passage.excerpt[:110]))
     _print_panel(f"mcp-assets search “{query}”", ("score", "entity", "title", "excerpt"), rows)
 
 

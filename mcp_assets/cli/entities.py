@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from mcp_assets.cli.connect import connected, types_named
-from mcp_assets.cli.console import Exit, Json, err, print_json, print_rows, say, say_error
+from mcp_assets.cli.connect import connected
+from mcp_assets.cli.console import Json, err, print_json, say, say_error
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -88,49 +88,6 @@ def publish(
         say_error(f"this will be a dead letter: {reason}")
     if warned.count > len(warned.reasons):
         say_error(f"{warned.count} of them will be dead letters")
-
-
-def search(
-    query: Annotated[str, typer.Argument(help="What to look for, in plain words.")],
-    types: Annotated[list[str] | None, typer.Option("--type", "-t", help="Only this entity type; repeatable.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many.")] = 10,
-    min_score: Annotated[
-        float, typer.Option("--min-score", min=-1, max=1, help="Only entities of this score (a cosine) or more.")
-    ] = -1.0,
-    json: Json = False,
-) -> None:
-    """Search all collections by meaning. Exits with 1 if nothing is found."""
-    from mcp_assets.sync.views.search import search as search_entities
-
-    if not query.strip():
-        raise typer.BadParameter("the question is empty: say in plain words what to look for")
-    with connected(reads_only=True) as platform:
-        named = types_named(platform, types or ())
-        found = [hit for hit in search_entities(platform, query, types=named, limit=limit) if hit.score >= min_score]
-    if json:
-        print_json(
-            [
-                {
-                    "entity_type": hit.ref.type,
-                    "entity_id": hit.ref.id,
-                    "score": round(hit.score, 4),
-                    "title": hit.title,
-                    "excerpt": hit.excerpt,
-                    "chunk": hit.chunk,
-                }
-                for hit in found
-            ]
-        )
-    elif found:
-        print_rows(
-            ("score", "entity", "title", "excerpt"),
-            [(f"{hit.score:.3f}", hit.ref, hit.title or "", hit.excerpt) for hit in found],
-            ids=("entity",),
-        )
-    else:
-        say_error("nothing found: is anything indexed? See `mcp-assets status`")
-    if not found:
-        raise typer.Exit(Exit.FAILED)
 
 
 class _Warned:

@@ -11,7 +11,7 @@ from mcp_assets.defs.keys import CENSUS, EDGES, EMBEDDINGS, ENTITIES, GROUP, OWN
 from mcp_assets.defs.links import docs_link
 from mcp_assets.defs.table_schemas import EDGES as EDGE_COLUMNS
 from mcp_assets.defs.table_schemas import LEDGER, POINTS
-from mcp_assets.entities.text import prepared_by
+from mcp_assets.entities.text import prepared_by, text_version
 from mcp_assets.settings import Settings
 from mcp_assets.sync.link.link_rules import RULES_VERSION
 from mcp_assets.sync.views.sources import sources_of
@@ -57,7 +57,7 @@ def _embeddings(settings: Settings, shared: Mapping[str, Any]) -> dg.AssetSpec:
         deps=[ENTITIES],
         description="Every entity as a point in Qdrant, a long one with points for its chunks." + _FIGURES,
         kinds={"qdrant", settings.provider},
-        code_version=f"{profile.name}-{profile.dimension}/{prepared_by(settings.chunks)}",
+        code_version=f"{profile.name}-{profile.dimension}/{text_version(settings.chunks)}",
         tags=stage_tag("vectors"),
         metadata={
             "model": profile.name,

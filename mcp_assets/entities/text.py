@@ -8,6 +8,7 @@ from typing import Any
 
 from mcp_assets.entities.chunks import Chunk, ChunkSpec, split
 from mcp_assets.entities.registry import SourceTable
+from mcp_assets.entities.words import WORD_RULES_VERSION
 
 TEXT_BUILDER_VERSION = "2"
 """To be raised with each change of the rules here: a full sync then prepares all texts again."""
@@ -48,12 +49,17 @@ def collapse(text: str) -> str:
     return " ".join(text.split())
 
 
+def text_version(chunk_spec: ChunkSpec | None) -> str:
+    """A name for the way in which embedded texts are made."""
+    return f"text-{TEXT_BUILDER_VERSION}/{chunk_spec.name if chunk_spec else 'unchunked'}"
+
+
 def prepared_by(chunk_spec: ChunkSpec | None, mapping: SourceTable | None = None) -> str:
-    """A name for the way in which texts are prepared. A full sync prepares ledger rows with another name again.
+    """A name for the way in which entities are prepared. A full sync prepares ledger rows with another name again.
 
     `mapping`: of the source table, because it decides which columns are title, content and metadata.
     """
-    name = f"text-{TEXT_BUILDER_VERSION}/{chunk_spec.name if chunk_spec else 'unchunked'}"
+    name = f"{text_version(chunk_spec)}/words-{WORD_RULES_VERSION}"
     return name if mapping is None else f"{name}/{mapping.digest}"
 
 

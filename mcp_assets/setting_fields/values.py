@@ -21,6 +21,7 @@ from mcp_assets.tls import trusted
 
 Provider = Literal["openai", "local"]
 SourcePreset = Literal["mcp", "cards"]
+MetadataIndex = Literal["keyword", "integer", "float", "bool", "datetime"]
 
 
 def matching(pattern: str, wanted: str) -> AfterValidator:

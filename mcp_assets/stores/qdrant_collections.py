@@ -1,19 +1,15 @@
 """Qdrant collections: physical collections, the aliases that lead to them, payload indexes, copies."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qdrant_client import models
 
 from mcp_assets.entities.points import INDEXED_KEYS
 from mcp_assets.stores.errors import CollectionNotOurs, StoreRefused
+from mcp_assets.stores.qdrant_conditions import payload_path
 from mcp_assets.stores.qdrant_connection import QdrantConnection
 from mcp_assets.stores.qdrant_identity import METADATA_KEY
-
-_SCHEMAS: Mapping[str, models.PayloadSchemaType] = {
-    "keyword": models.PayloadSchemaType.KEYWORD,
-    "integer": models.PayloadSchemaType.INTEGER,
-}
 
 _POINTS_A_COPY = 100
 """Points in one request of a copy. Points of another program may hold several vectors and long payloads each."""
@@ -35,12 +31,17 @@ class MadeFor:
     name: str
     dimension: int
     distance: str
-    indexes: frozenset[str] = frozenset()
-    """The payload keys that it has indexes of."""
+    index_kinds: Mapping[str, str] = field(default_factory=dict)
+    """The payload keys that it has indexes of, each with the kind of the index, such as `keyword`."""
+
+    @property
+    def indexes(self) -> frozenset[str]:
+        """The payload keys that it has indexes of."""
+        return frozenset(self.index_kinds)
 
     @property
     def is_prepared(self) -> bool:
-        """The keys of all filters are indexed, and the points of this platform bear the present payload keys."""
+        """The platform's own keys are indexed, and the points of this platform bear the present payload keys."""
         return self.indexes >= INDEXED_KEYS.keys()
 
 
@@ -89,21 +90,21 @@ class QdrantCollections(QdrantConnection):
         vectors = info.config.params.vectors
         if not isinstance(vectors, models.VectorParams):
             raise CollectionNotOurs(_named_vectors(target))
-        return MadeFor(alias, target, vectors.size, vectors.distance.value, frozenset(info.payload_schema))
+        kinds = {key: index.data_type.value for key, index in info.payload_schema.items()}
+        return MadeFor(alias, target, vectors.size, vectors.distance.value, kinds)
 
-    def create_indexes(self, name: str) -> None:
-        """The payload indexes that the collection `name` lacks."""
-        for key, schema in INDEXED_KEYS.items():
-            self._call(
-                lambda key=key, schema=schema: self._client.create_payload_index(  # type: ignore[misc]
-                    name, key, field_schema=_SCHEMAS[schema], wait=True
-                )
-            )
+    def create_indexes(self, name: str, kinds: Mapping[str, str] = INDEXED_KEYS) -> None:
+        """The payload indexes that the collection `name` lacks; `kinds`: by key, such as `keyword`."""
+        for key, kind in kinds.items():
+            self._create_index(name, payload_path(key), models.PayloadSchemaType(kind))
+
+    def _create_index(self, name: str, path: str, kind: models.PayloadSchemaType) -> None:
+        self._call(lambda: self._client.create_payload_index(name, path, field_schema=kind, wait=True))
 
     def drop_indexes(self, name: str, keys: Iterable[str]) -> None:
         """Remove the payload indexes of `keys`."""
         for key in keys:
-            self._call(lambda key=key: self._client.delete_payload_index(name, key, wait=True))  # type: ignore[misc]
+            self._call(lambda key=key: self._client.delete_payload_index(name, payload_path(key), wait=True))  # type: ignore[misc]
 
     def aliases(self) -> dict[str, str]:
         """Every alias with the physical collection that it leads to."""

@@ -9,12 +9,17 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 from qdrant_client import models
 
+from mcp_assets.entities.conditions import Condition
 from mcp_assets.entities.points import Key
 from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import PointsMissing, StoreRefused, StoreUnavailable
+from mcp_assets.stores.qdrant_conditions import filter_of
 from mcp_assets.stores.qdrant_connection import QdrantConnection, is_not_found
 
 _ENTITY_POINTS = {"must": [{"key": Key.KIND, "match": {"value": "entity"}}]}
+
+
+_PLACE_KEYS = [Key.ENTITY_TYPE, Key.ENTITY_ID, Key.KIND, Key.START, Key.END]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +41,29 @@ class Hit:
 class QdrantSearches(QdrantConnection):
     """Searches by vector."""
 
-    def search(self, collection: str, vector: NDArray[np.float32], *, entity_type: str, limit: int) -> list[Hit]:
-        """The `limit` entities of `entity_type` nearest to `vector`, each by its best point (its own or a chunk's)."""
+    def search(
+        self,
+        collection: str,
+        vector: NDArray[np.float32],
+        *,
+        entity_type: str,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+    ) -> list[Hit]:
+        """The `limit` entities of `entity_type` nearest to `vector`, each by its best point (its own or a chunk's).
+
+        Their metadata meet all `conditions`. The payload of a hit has only the keys that say which point it is.
+        """
+        wanted = models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchValue(value=entity_type))
         found = self._call(
             lambda: self._client.query_points_groups(
                 collection,
                 group_by=Key.ENTITY_ID,
                 query=vector.tolist(),
-                query_filter=models.Filter(
-                    must=[models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchValue(value=entity_type))]
-                ),
+                query_filter=filter_of(conditions, wanted),
                 limit=limit,
                 group_size=1,
-                with_payload=True,
+                with_payload=_PLACE_KEYS,
             )
         )
         return [Hit(hit.score, hit.payload or {}) for group in found.groups for hit in group.hits]

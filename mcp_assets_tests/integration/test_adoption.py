@@ -10,8 +10,8 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionNotOurs, StoreRefused
 from mcp_assets.sync.collections.adoption import adopt, adopted
 from mcp_assets.sync.consistency.checks import evaluate
+from mcp_assets.sync.search.search import search
 from mcp_assets.sync.views import doctor
-from mcp_assets.sync.views.search import search
 from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.observing import assert_points_are, points, put, put_tasks, sync_all
 
@@ -58,7 +58,7 @@ def test_a_collection_of_others_is_neither_written_to_nor_replaced_and_stops_no_
 
     assert payloads(platform, "kanban_tasks") == theirs
     assert platform.qdrant.alias_target("kanban_tasks") is None
-    assert search(platform, "gates")[0].ref.id == "p"
+    assert search(platform, "gates", by="meaning").results[0].ref.id == "p"
     finding = evaluate(platform, "collections_match_model")
     assert not finding.passed
     assert "collections adopt kanban_tasks" in finding.rows[0]["detail"]

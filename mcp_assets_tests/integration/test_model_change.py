@@ -29,8 +29,8 @@ from mcp_assets.sync.link.locks import sole_linker
 from mcp_assets.sync.link.marks import pending_links
 from mcp_assets.sync.link.prefetch import Prefetch
 from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
+from mcp_assets.sync.search.search import search
 from mcp_assets.sync.views.pending import pending
-from mcp_assets.sync.views.search import search
 from mcp_assets_tests.clients import key_in, qdrant_of
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -211,7 +211,7 @@ def test_while_it_builds_neighbours_are_those_of_the_old_model_and_searches_go_t
     assert SemanticNeighbours(other).collections == [OLD, "wiki_pages__stub_16", "memory_nodes__stub_16"]
     list(link_until_done(other))
     assert linked_models(other) == {"stub"}
-    best = search(other, "Order hinges")[0]
+    best = search(other, "Order hinges", by="meaning").results[0]
     assert (best.ref.id, round(best.score, 3)) == ("new", 1)
 
 
@@ -228,7 +228,7 @@ def test_a_question_is_embedded_by_the_model_of_the_collection_that_serves(
         )
         for step in (lambda: None, lambda: begin_building(own), lambda: sync_all(own), lambda: sync_everything(own)):
             step()
-            best = search(own, TASKS["t07"])[0]
+            best = search(own, TASKS["t07"], by="meaning").results[0]
             assert (best.ref.id, round(best.score, 3)) == ("t07", 1)
         assert own.qdrant.alias_target("kanban_tasks") == "kanban_tasks__other_8"
         assert smaller.stats()["texts"] == len(TASKS) + 2  # one of them a question
@@ -298,11 +298,11 @@ def test_without_the_model_before_the_old_collection_is_frozen_and_status_says_s
     assert texts_in(own, OLD)["t01"] != changed["t01"]
     assert any("frozen" in line and OLD in line and "EMBEDDING_PREVIOUS_MODEL" in line for line in pending(own).lines())
     with pytest.raises(CollectionMismatch, match="EMBEDDING_PREVIOUS_MODEL=stub"):
-        search(own, "gate")
+        search(own, "gate", by="meaning")
 
     sync_everything(own)
     assert_points_are(own, TASKS | {"t01": "Changed meanwhile"})
-    assert search(own, "Changed meanwhile")[0].ref.id == "t01"
+    assert search(own, "Changed meanwhile", by="meaning").results[0].ref.id == "t01"
 
 
 def test_status_reports_how_far_the_build_is(other: Platform) -> None:
@@ -421,7 +421,7 @@ def test_a_change_of_aliases_of_which_qdrant_saved_a_part_is_finished_by_the_fir
     assert asked
     monkeypatch.setattr(QdrantClient, "update_collection_aliases", real)
 
-    assert search(other, TASKS["t07"])[0].ref.id == "t07"
+    assert search(other, TASKS["t07"], by="meaning").results[0].ref.id == "t07"
 
     assert {change.state for change in read_journal(other)} == {"moved"}
     assert set(other.qdrant.aliases()) == {"kanban_tasks", "wiki_pages", "memory_nodes"}
@@ -443,7 +443,7 @@ def test_a_collection_of_the_plain_name_is_replaced_by_its_alias(plain: Platform
     own = make_platform(embedding_model="other", **PREVIOUS)
     assert own.qdrant.alias_target("kanban_tasks") is None
     begin_building(own)
-    assert search(own, TASKS["t07"])[0].ref.id == "t07"
+    assert search(own, TASKS["t07"], by="meaning").results[0].ref.id == "t07"
 
     sync_everything(own)
 
@@ -579,7 +579,7 @@ def test_a_change_of_model_that_was_killed_goes_on_and_embeds_nothing_twice(
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     embedded = stub.stats()["texts"]
 
-    best = search(own, TASKS["t07"])[0]
+    best = search(own, TASKS["t07"], by="meaning").results[0]
     assert (best.ref.id, round(best.score, 3)) == ("t07", 1)
     moved = where not in ("begun", "building")
     assert models_in(own) == ({"other"} if moved else {"stub"})

@@ -14,7 +14,7 @@ from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.sync.collections.serving import serving_collections
 from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.link.linker import link_until_done
-from mcp_assets.sync.views.search import search
+from mcp_assets.sync.search.search import search
 from mcp_assets.tuning import CollectionTuning, Tuning
 from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.observing import points, put, put_tasks, sync_all
@@ -88,7 +88,7 @@ def test_points_of_before_are_moved_by_the_first_that_looks_and_nothing_is_embed
     assert_moved(before, stub)
     (theirs,) = (payload for payload in without_times(before).values() if payload["entity_id"] == "theirs")
     assert {key: theirs[key] for key in THEIRS} == THEIRS
-    assert search(before, "Task 7 about gates")[0].ref.id == "t7"
+    assert search(before, "Task 7 about gates", by="meaning").results[0].ref.id == "t7"
     assert sync_all(before).unchanged == 31
 
 

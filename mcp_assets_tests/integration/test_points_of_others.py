@@ -13,7 +13,7 @@ from mcp_assets.sync.consistency.checks import CHECKS, evaluate
 from mcp_assets.sync.consistency.drift import DriftKind
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.link.linker import link_until_done
-from mcp_assets.sync.views.search import search
+from mcp_assets.sync.search.search import search
 from mcp_assets_tests.clients import qdrant_of
 from mcp_assets_tests.observing import entity_points, points, put_tasks, rows, sync_all
 
@@ -60,7 +60,7 @@ def test_a_point_under_an_id_that_is_none_of_ours_stops_neither_linking_nor_cens
 
     assert report.found == {DriftKind.FOREIGN_POINT: 3}
     assert rows(platform, edges) == before
-    assert {found.ref.id for found in search(platform, TASKS["t3"], limit=20)} == set(TASKS)
+    assert {found.ref.id for found in search(platform, TASKS["t3"], limit=20, by="meaning").results} == set(TASKS)
     assert {identifier: points(platform)[identifier].payload for identifier in theirs} == theirs
     assert validate(platform, entity_types=["task"], repair=True, foreign=True).mended == {DriftKind.FOREIGN_POINT: 3}
     assert not theirs.keys() & points(platform).keys()

@@ -10,10 +10,10 @@ from pydantic import SecretStr
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.sync.search.search import search
 from mcp_assets.sync.views import doctor
 from mcp_assets.sync.views.doctor import diagnose
 from mcp_assets.sync.views.pending import pending
-from mcp_assets.sync.views.search import search
 
 
 class Frozen:
@@ -93,7 +93,7 @@ def test_a_search_without_postgresql_fails_with_that_reason_after_one_try(settin
         looking(settings, database_url=SecretStr(frozen.url)) as platform,
         pytest.raises(StoreUnavailable, match=r"^PostgreSQL does not answer"),
     ):
-        search(platform, "anything")
+        search(platform, "anything", by="meaning")
     assert frozen.tries() == 1
 
 

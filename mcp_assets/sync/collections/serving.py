@@ -188,6 +188,7 @@ def make_building_collection(platform: Platform, alias: str, name: str, profile:
         if not qdrant.exists(name):
             session.execute(postgres.query("forget_embedded"), {"collections": [name]})
         qdrant.create_collection(name, dimension=profile.dimension, distance=profile.distance)
+    _index_metadata(platform, qdrant.made_for(alias, name))
 
 
 def _make_serving_collection(platform: Platform, alias: str) -> WriteTarget:
@@ -215,6 +216,7 @@ def _make_serving_collection(platform: Platform, alias: str) -> WriteTarget:
                 {"entity_types": types, "reason": f"the collection {name} was absent: it is made again"},
             )
         ensure_collection(qdrant, alias, profile)
+    _index_metadata(platform, qdrant.made_for(alias, name))
     return target
 
 
@@ -240,6 +242,7 @@ def _serving_target(platform: Platform, alias: str, aliases: Mapping[str, str]) 
     if made is None:
         return None
     _ensure_prepared(platform, made)
+    _index_metadata(platform, made)
     return _target_of(platform, made)
 
 
@@ -294,6 +297,15 @@ def _ensure_prepared(platform: Platform, made: MadeFor) -> None:
         rename_payload_keys(platform, made.name)
         qdrant.drop_indexes(made.name, sorted(indexes & FORMER_KEYS.keys()))
         qdrant.create_indexes(made.name)
+
+
+def _index_metadata(platform: Platform, made: MadeFor) -> None:
+    """Make the indexes of metadata that the settings name and the collection lacks, or has of another kind."""
+    wanted = platform.settings.metadata_indexes(made.alias)
+    lacking = {key: kind for key, kind in wanted.items() if made.index_kinds.get(key) != kind}
+    if lacking:
+        platform.qdrant.drop_indexes(made.name, sorted(lacking.keys() & made.indexes))
+        platform.qdrant.create_indexes(made.name, lacking)
 
 
 def _dimensions(platform: Platform) -> set[int]:

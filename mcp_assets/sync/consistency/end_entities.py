@@ -7,6 +7,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
+from mcp_assets.sync.index.search_words import write_words
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import Reason, mark
 from mcp_assets.sync.resolve_ids import IDS_AT_ONCE, by_type, pages
@@ -40,6 +41,7 @@ def end_entities(platform: Platform, refs: Sequence[EntityRef]) -> Ended:
                     {"entity_type": entity_type, "ids": [one for one in ids if one not in sources]},
                 ).fetchall()
                 gone = [row[0] for row in rows]
+                write_words(platform, connection, entity_type, dict.fromkeys(gone))
                 mark(platform, connection, [EntityRef(entity_type, one) for one in gone], Reason.CHANGED)
             for part in pages(gone, platform.settings.batch_size):
                 wanted = [Wanted(one) for one in part]

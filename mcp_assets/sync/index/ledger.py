@@ -9,12 +9,14 @@ from typing import Any
 from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.entities.refs import slot_of
 from mcp_assets.entities.text import POINT_CHARACTERS, Prepared, prepare, state_hash
+from mcp_assets.entities.words import Words, words_of
 from mcp_assets.events import Stated
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import by_id
 from mcp_assets.stores.source_tables.rows import SourceRow
 from mcp_assets.sync.index.event_rechecks import may_be_early
+from mcp_assets.sync.index.search_words import write_words
 from mcp_assets.sync.index.truth import LedgerRow, Truth, truth_of
 
 _CUT_UNDER_LOCK = 200_000
@@ -72,6 +74,7 @@ class _Texts:
         self._room = room
         self._put_off: dict[str, tuple[str | None, str]] = {}
         self._prepared: dict[str, tuple[tuple[str | None, str], Prepared]] = {}
+        self._words: dict[str, tuple[tuple[str | None, str], Words]] = {}
 
     def prepared(self, entity_id: str, truth: Truth) -> Prepared | None:
         """The prepared text of `truth`; None if this takes too long under a lock: `prepare_rest` prepares it."""
@@ -88,11 +91,17 @@ class _Texts:
             self._room -= length
         return prepare(*text, self._chunks)
 
+    def words(self, entity_id: str, title: str | None, content: str) -> Words:
+        """The search words of a text."""
+        of, words = self._words.get(entity_id, (None, None))
+        return words if words is not None and of == (title, content) else words_of(entity_id, title, content)
+
     def prepare_rest(self) -> set[str]:
         """Prepare the texts that were put off. Returns the ids of their entities."""
         ready = set(self._put_off)
         for entity_id, text in self._put_off.items():
             self._prepared[entity_id] = (text, prepare(*text, self._chunks))
+            self._words[entity_id] = (text, words_of(entity_id, *text))
         self._put_off = {}
         self._room = _CUT_UNDER_LOCK
         return ready
@@ -202,6 +211,8 @@ class _RowChanges:
     texts: _Texts
     inserts: list[dict[str, Any]] = field(default_factory=list)
     updates: list[dict[str, Any]] = field(default_factory=list)
+    worded: dict[str, tuple[str | None, str] | None] = field(default_factory=dict)
+    """Entities whose search words change, with title and content; None: the entity is deleted."""
     redirtied: list[str] = field(default_factory=list)
     """Entities that are up to date and are to be indexed again, because of `force`."""
     dirty: dict[str, Dirty] = field(default_factory=dict)
@@ -257,6 +268,10 @@ class _RowChanges:
                 "unfit_metadata", f"the metadata cannot be written as JSON ({error})"
             )
             return
+        if truth.deleted:
+            self.worded[entity_id] = None
+        elif row is None or row.deleted or not self._has_words_of(row, truth):
+            self.worded[entity_id] = (truth.title, truth.content)
         if row is None:
             self.inserts.append(record)
             self.dirty[entity_id] = dirty
@@ -268,6 +283,10 @@ class _RowChanges:
             self.dirty[entity_id] = dirty
         else:
             self.result.unchanged += 1
+
+    def _has_words_of(self, row: LedgerRow, truth: Truth) -> bool:
+        """The search words of the row are those of `truth`, by the rules of now."""
+        return (row.prepared_by, row.title, row.content) == (self.prepared_by, truth.title, truth.content)
 
 
 def _nothing_new(row: LedgerRow, truth: Truth, prepared_by: str) -> bool:
@@ -327,6 +346,12 @@ def _write(platform: Platform, connection: Connection, entity_type: str, changes
     if inserts:
         inserted = connection.execute(postgres.query("insert_entities"), {**shared, **_columns(inserts)})
         again = {record["entity_id"] for record in inserts} - {row[0] for row in inserted}
+    words = {
+        entity_id: None if text is None else changes.texts.words(entity_id, *text)
+        for entity_id, text in changes.worded.items()
+        if entity_id not in again
+    }
+    write_words(platform, connection, entity_type, words)
     to_link = [record["entity_id"] for record in inserts if record["entity_id"] not in again]
     to_link += [record["entity_id"] for record in updates if record["relink"]]
     if to_link:

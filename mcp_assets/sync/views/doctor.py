@@ -26,7 +26,7 @@ from mcp_assets.stores.streams import StreamState, covers
 from mcp_assets.sync.collections.serving import serving_and_foreign, write_targets
 from mcp_assets.sync.inbox.stream_limits import absent_stream, can_be_made, meaning_of
 from mcp_assets.sync.link.locks import require_usable_edges
-from mcp_assets.sync.views.search import search
+from mcp_assets.sync.search.search import search
 
 State = Literal["ok", "bad", "not tried"]
 
@@ -281,7 +281,7 @@ def _embedder(platform: Platform) -> str:
 
 def _search(platform: Platform) -> str:
     began = time.monotonic()
-    found = search(platform, _PROBE, limit=1)
+    found = search(platform, _PROBE, limit=1, by="meaning").results
     took = f"a test search took {(time.monotonic() - began) * 1000:.0f} ms"
     if not found:
         return f"{took} and found nothing, because nothing is indexed"

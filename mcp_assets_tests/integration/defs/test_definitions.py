@@ -85,7 +85,7 @@ def test_the_asset_graph_is_this(bare_environment: None) -> None:
             "deps": ["nats/MCP_ASSETS", "source/memory_nodes", "source/tasks", "source/wiki_pages"],
             "kinds": ["postgres"],
             "owners": ["team:mcp-assets"],
-            "code_version": "text-2/2000-200",
+            "code_version": "text-2/2000-200/words-1",
             "partitioned": True,
             "executable": True,
         },
