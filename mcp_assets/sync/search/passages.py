@@ -1,7 +1,8 @@
 """Passages: the part of a text that a search result shows, and the words of the question in it. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,59 +33,93 @@ class Passage:
 def best_passage(text: str, weights: Mapping[str, float], within: tuple[int, int] | None = None) -> Passage:
     """The passage that holds the most weight of different words of the question, the first of equals.
 
-    `weights`: of the words, folded. `within`: the part of the text to prefer if none of its words is in the text.
+    `weights`: of the words, folded. `within`: the part of the text to prefer if none of the words is in the text.
     """
-    pattern = _pattern(weights)
-    found = [Span(*match.span()) for match in pattern.finditer(text)] if pattern is not None else []
-    start = _best_start(text, found, weights) if found else within[0] if within else 0
-    return _passage_at(text, start, pattern)
+    words = {word: weight for word, weight in weights.items() if weight > 0}
+    found = _places_of(words, text)
+    start = _best_start(found, words) if found else within[0] if within else 0
+    return _passage_at(text, start, words)
 
 
-def _pattern(weights: Mapping[str, float]) -> "re.Pattern[str] | None":
-    # Longer words first, so that a run is found as a whole and not by its first part.
-    words = sorted((word for word, weight in weights.items() if weight > 0), key=lambda word: (-len(word), word))
-    if not words:
-        return None
-    parts = [re.escape(word) if _is_spaceless(word) else rf"(?<!\w){re.escape(word)}(?!\w)" for word in words]
-    return re.compile("|".join(parts), re.IGNORECASE)
+class _Place(NamedTuple):
+    """Where a word of the question stands."""
+
+    start: int
+    end: int
+    word: str
 
 
-def _is_spaceless(word: str) -> bool:
-    """Written in a script in which words have no borders; see `entities.words`."""
-    return ord(word[0]) >= _SPACELESS_FROM
+def _places_of(words: Iterable[str], text: str) -> list[_Place]:
+    """The words where they stand in the text; of words that overlap, the longest of those that begin first."""
+    lowered = _lowered(text)
+    places = [_Place(start, start + len(word), word) for word in words for start in _starts_of(word, lowered)]
+    places.sort(key=lambda place: (place.start, -place.end))
+    apart: list[_Place] = []
+    for place in places:
+        if not apart or place.start >= apart[-1].end:
+            apart.append(place)
+    return apart
+
+
+def _lowered(text: str) -> str:
+    """The text in small letters, each at its place."""
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        return lowered
+    return "".join(small if len(small := letter.lower()) == 1 else letter for letter in text)
+
+
+def _starts_of(word: str, lowered: str) -> Iterator[int]:
+    """Where the word stands, not as a part of another word."""
+    spaceless = ord(word[0]) >= _SPACELESS_FROM
+    at = lowered.find(word)
+    while at >= 0:
+        end = at + len(word)
+        if spaceless or not (_is_letter(lowered, at - 1) or _is_letter(lowered, end)):
+            yield at
+        at = lowered.find(word, end)
 
 
 _SPACELESS_FROM = 0x0E00
-"""From Thai on."""
+"""From Thai on, letters are of scripts in which words have no borders, or of scripts that are rare; see
+`entities.words`."""
 
 
-def _best_start(text: str, found: Sequence[Span], weights: Mapping[str, float]) -> int:
+def _is_letter(text: str, at: int) -> bool:
+    return 0 <= at < len(text) and (text[at].isalnum() or text[at] == "_")
+
+
+def _best_start(found: Sequence[_Place], weights: Mapping[str, float]) -> int:
     """The start of the window of EXCERPT characters with the most weight of different words."""
-    best, start, last = 0.0, found[0].start, 0
-    held: dict[str, int] = {}
-    weight = 0.0
-    words = [text[span.start : span.end].casefold() for span in found]
-    for first, span in enumerate(found):
-        while last < len(found) and found[last].end <= span.start + EXCERPT - _LEAD:
-            held[words[last]] = held.get(words[last], 0) + 1
-            if held[words[last]] == 1:
-                weight += weights.get(words[last], 0.0)
+    best, start, last, weight = 0.0, found[0].start, 0, 0.0
+    held: Counter[str] = Counter()
+    for first in found:
+        while last < len(found) and found[last].end <= first.start + EXCERPT - _LEAD:
+            if not held[found[last].word]:
+                weight += weights[found[last].word]
+            held[found[last].word] += 1
             last += 1
-        # Sums of floats in another order differ in the last digit, which is no better passage.
-        if weight > best + 1e-9:
-            best, start = weight, span.start
-        held[words[first]] = held.get(words[first], 0) - 1
-        if held[words[first]] == 0:
-            weight -= weights.get(words[first], 0.0)
+        if weight > best + _SAME:
+            best, start = weight, first.start
+        if held[first.word]:
+            held[first.word] -= 1
+            weight -= 0.0 if held[first.word] else weights[first.word]
     return max(0, start - _LEAD)
 
 
-def _passage_at(text: str, start: int, pattern: "re.Pattern[str] | None") -> Passage:
+_SAME = 1e-9
+"""Sums of the same weights in another order differ by less, which is no better passage."""
+
+
+def _passage_at(text: str, start: int, words: Iterable[str]) -> Passage:
     """The passage that begins at the word at or behind `start`."""
     if start > 0 and not text[start - 1].isspace():
-        border = re.compile(r"\s").search(text, start, start + _LEAD)
+        border = _SPACE.search(text, start, start + _LEAD)
         start = border.end() if border else start
     piece = text[start : start + 2 * EXCERPT]
     excerpt = " ".join(piece.split())[:EXCERPT]
-    marks = tuple(Span(*match.span()) for match in pattern.finditer(excerpt)) if pattern is not None else ()
-    return Passage(excerpt, Span(start, min(len(text), start + len(piece))), marks)
+    marks = tuple(Span(place.start, place.end) for place in _places_of(words, excerpt))
+    return Passage(excerpt, Span(start, start + len(piece)), marks)
+
+
+_SPACE = re.compile(r"\s")
