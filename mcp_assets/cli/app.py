@@ -22,6 +22,7 @@ from mcp_assets.cli import (
     entities,
     graph,
     init,
+    mcp_server,
     migrate,
     observing,
     plan,
@@ -64,6 +65,7 @@ _add(_WORK, entities.publish, """mcp-assets publish mcp.task.updated '{"entity_i
 _add(_WORK, sync.sync, "mcp-assets sync --full --watch")
 _add(_LOOK, plan.plan, "mcp-assets plan --model text-embedding-3-small")
 _add(_LOOK, search.search, 'mcp-assets search "how do we renew certificates" --type page')
+_add(_LOOK, mcp_server.mcp, "mcp-assets mcp --http --port 8765")
 _add(_LOOK, graph.related, "mcp-assets related task:7 --depth 2")
 _add(_LOOK, status.status, "mcp-assets status --json")
 _add(_LOOK, observing.costs, "mcp-assets costs --days 7")

@@ -1,13 +1,13 @@
-"""How a search weighs words and meaning, and by which metadata it filters."""
+"""Search and the MCP server: weights, filters, who may connect."""
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, SecretStr
 from pydantic_settings import BaseSettings
 
 from mcp_assets.setting_fields.values import MetadataIndex
 
 
 class SearchFields(BaseSettings):
-    """How a search weighs words and meaning, and by which metadata it filters."""
+    """Search and the MCP server: weights, filters, who may connect."""
 
     search_words_weight: NonNegativeFloat = Field(
         default=3.0,
@@ -18,6 +18,11 @@ class SearchFields(BaseSettings):
         default=1.0,
         validation_alias="MCP_ASSETS_SEARCH_MEANING_WEIGHT",
         description="Weight of the ranking by meaning; raise it if your embedding model is better than the local one.",
+    )
+    mcp_token: SecretStr | None = Field(
+        default=None,
+        validation_alias="MCP_ASSETS_MCP_TOKEN",
+        description="Token that clients of `mcp-assets mcp --http` have to send; docs/how-to/assistants.md.",
     )
     filter_keys: dict[str, MetadataIndex] = Field(
         default={"due_date": "datetime"},

@@ -3,7 +3,8 @@
 A room imports only from rooms on lower floors, which `make check` enforces:
 
     requests               messages and commands about many entities, and their answers
-    consistency, views     compare and repair; read for people
+    views                  what people and programs read
+    consistency            compare and repair
     search                 find entities by words and by meaning
     inbox                  take messages in, have them applied
     link                   edges

@@ -69,3 +69,12 @@ LIMIT %(limit)s
 -- The ids, of those given, of entities whose metadata meet the conditions of a search.
 SELECT entity_id FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND {schema}.meets(metadata, %(conditions)s)
+
+-- name: read_entity
+-- A living entity, and when its present state was last written to a collection.
+SELECT title, content, metadata, origin, changed_at,
+       (SELECT max(embedded_at) FROM {schema}.embedded
+        WHERE embedded.entity_type = ledger.entity_type AND embedded.entity_id = ledger.entity_id
+          AND embedded.state_hash = ledger.state_hash) AS embedded_at
+FROM {schema}.entities AS ledger
+WHERE entity_type = %(entity_type)s AND entity_id = %(entity_id)s AND deleted_at IS NULL

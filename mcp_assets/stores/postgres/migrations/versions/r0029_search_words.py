@@ -25,6 +25,8 @@ def upgrade() -> None:
         CREATE INDEX search_words_words ON search_words USING gin (words);
         COMMENT ON TABLE search_words IS
             'The search words of each living entity, written in the transaction that writes its ledger row.';
+        COMMENT ON COLUMN search_words.entity_type IS 'The type of the entity.';
+        COMMENT ON COLUMN search_words.entity_id IS 'The id of the entity.';
         COMMENT ON COLUMN search_words.words IS
             'Words of id, title and text. The weight of a word is A: in id or title, B: four times or more in the '
             'text, C: twice or three times, none: once. With = before it stands the whole id or title.';
