@@ -166,12 +166,18 @@ def test_while_a_store_is_away_tools_say_so(filled: Platform, make_platform: Cal
     assert "Qdrant" in found["freshness"]
 
 
+async def fault_of_reading(client: Client, uri: str) -> str:
+    """The sentence with which a server refuses to read a resource."""
+    with pytest.raises(MCPError) as caught:
+        await client.read_resource(uri)
+    return str(caught.value)
+
+
 def test_an_entity_is_a_resource_and_the_prompt_names_the_tools(filled: Platform) -> None:
     read = asked(filled, lambda client: client.read_resource("entity://task/OPS%2F8%20%C3%BC"))
     assert isinstance(read.contents[0], TextResourceContents)
     assert read.contents[0].text.startswith("Errors at night")
-    with pytest.raises(MCPError, match="no entity task:absent"):
-        asked(filled, lambda client: client.read_resource("entity://task/absent"))
+    assert "no entity task:absent" in asked(filled, lambda client: fault_of_reading(client, "entity://task/absent"))
     prompt = asked(filled, lambda client: client.get_prompt("brief", {"topic": "TLS"}))
     assert "TLS" in str(prompt.messages[0].content)
 
@@ -211,7 +217,7 @@ def served(filled: Platform, tmp_path: Path) -> Iterator[tuple[str, "subprocess.
     process = subprocess.Popen([*COMMAND, "--http", "--port", str(port)], env=environment, cwd=tmp_path)
     url = f"http://127.0.0.1:{port}/mcp"
     try:
-        until(lambda: process.poll() is not None or _status(url) is not None, "the server answers")
+        until(lambda: process.poll() is not None or _status(url) is not None, "the server answers", within_s=200)
         yield url, process
     finally:
         process.kill()
@@ -274,7 +280,7 @@ def test_a_client_of_a_killed_server_gets_an_error_and_a_new_server_answers(
     environment = environment_of(filled.settings, MCP_ASSETS_MCP_TOKEN=TOKEN)
     again = subprocess.Popen([*COMMAND, "--http", "--port", port], env=environment, cwd=tmp_path)
     try:
-        until(lambda: _status(url) is not None, "the server answers again")
+        until(lambda: _status(url) is not None, "the server answers again", within_s=200)
         assert asyncio.run(ask_by_http(url, "search", query="CHK-104"))["results"]
     finally:
         again.kill()
