@@ -115,9 +115,9 @@ def traceparent_in(headers: Mapping[str, Any] | None) -> str | None:
     return value if isinstance(value, str) and _VALID.fullmatch(value) else None
 
 
-def distinct(traceparents: Iterable[str | None]) -> list[str]:
+def distinct(traceparents: Iterable[str | None]) -> tuple[str, ...]:
     """Those that name a trace, each once, in their order."""
-    return [found for found in dict.fromkeys(traceparents) if found is not None]
+    return tuple(found for found in dict.fromkeys(traceparents) if found is not None)
 
 
 def begin(

@@ -134,6 +134,7 @@ def world(tmp_path: Path) -> Iterator[World]:
             "DATABASE_URL": postgres.url(),
             "MCP_ASSETS_SOURCE_DATABASE_URL": postgres.url(password=reader).replace("//app:", "//reader:"),
             "NATS_URL": server.url.replace("//", f"//someone:{canaries['NATS_URL']}@"),
+            "MCP_ASSETS_MCP_TOKEN": canaries["MCP_ASSETS_MCP_TOKEN"],
             "MCP_ASSETS_ALERT_WEBHOOK": f"http://127.0.0.1:{free_port()}/{canaries['MCP_ASSETS_ALERT_WEBHOOK']}",
             # The engine knows one key. A wrong one for reading shows that no error quotes it.
             **{name: canaries[name] for name in canaries if name.endswith("API_KEY")},

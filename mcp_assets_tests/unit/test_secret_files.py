@@ -18,6 +18,7 @@ VALUES = {
     "QDRANT_READ_API_KEY": "canary-5",
     "OPENAI_API_KEY": "canary-6",
     "OPENAI_PREVIOUS_API_KEY": "canary-7",
+    "MCP_ASSETS_MCP_TOKEN": "canary-9",
     "MCP_ASSETS_ALERT_WEBHOOK": "https://hooks.example.com/canary-8",
 }
 
