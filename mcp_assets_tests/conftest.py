@@ -106,11 +106,13 @@ def make_platform(settings: Settings, tuning: Tuning) -> Iterator[Callable[..., 
     """Makes platforms on the test's stores, with changed settings if need be; all are closed at the end."""
     made: list[Platform] = []
 
-    def make(*, embedder: Embedder | None = None, tuning: Tuning = tuning, **changes: Any) -> Platform:
+    def make(
+        *, embedder: Embedder | None = None, tuning: Tuning = tuning, reads_only: bool = False, **changes: Any
+    ) -> Platform:
         copied = settings.model_copy(update=changes)
         # The copy brings what was computed from the settings before the change.
         copied.__dict__.pop("entity_types", None)
-        platform = Platform(copied, embedder=embedder, tuning=tuning)
+        platform = Platform(copied, embedder=embedder, tuning=tuning, reads_only=reads_only)
         made.append(platform)
         return platform
 

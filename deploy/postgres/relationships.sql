@@ -23,6 +23,8 @@ CREATE INDEX IF NOT EXISTS relationships_by_target_id ON public.relationships (t
 
 GRANT USAGE ON SCHEMA public TO mcp_assets;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.relationships TO mcp_assets;
+GRANT USAGE ON SCHEMA public TO mcp_assets_search;
+GRANT SELECT ON public.relationships TO mcp_assets_search;
 
 -- Rows of others are closed to the role. Triggers rather than row-level security, because COPY, by which the platform
 -- writes its edges, is refused on a table with that. Their condition is read without a call for every other role.

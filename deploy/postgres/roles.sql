@@ -2,14 +2,14 @@
 --
 -- Run in the platform's database, as a superuser or as a role that may create roles and owns the database:
 --     psql --single-transaction --set ON_ERROR_STOP=1 --file roles.sql DATABASE
--- then relationships.sql and source_tables.sql in the same way, and give the role its password with \password mcp_assets.
+-- then relationships.sql and source_tables.sql in the same way, and give the roles that log in their passwords with \password.
 -- All three may be run again. Names of schemas are those of the defaults: change them here if your settings do.
 
 DO $$
 DECLARE
     role_name text;
 BEGIN
-    FOREACH role_name IN ARRAY ARRAY['mcp_assets', 'mcp_assets_reader', 'mcp_assets_dagster'] LOOP
+    FOREACH role_name IN ARRAY ARRAY['mcp_assets', 'mcp_assets_reader', 'mcp_assets_dagster', 'mcp_assets_search'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             EXECUTE format('CREATE ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', role_name);
         END IF;
@@ -30,11 +30,17 @@ GRANT mcp_assets_dagster TO mcp_assets;
 -- it there with LOGIN and a password, and run source_tables.sql there.
 GRANT mcp_assets_reader TO mcp_assets;
 
+-- Reads the index and changes nothing: of `mcp-assets mcp`, and of people who search. Present and future tables.
+ALTER ROLE mcp_assets_search LOGIN CONNECTION LIMIT 20;
+GRANT USAGE ON SCHEMA mcp_assets TO mcp_assets_search;
+GRANT SELECT ON ALL TABLES IN SCHEMA mcp_assets TO mcp_assets_search;
+ALTER DEFAULT PRIVILEGES FOR ROLE mcp_assets IN SCHEMA mcp_assets GRANT SELECT ON TABLES TO mcp_assets_search;
+
 DO $$
 BEGIN
     -- TEMPORARY: comparisons fill temporary tables. CREATE is not granted: the platform makes no schema.
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO mcp_assets', current_database());
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO mcp_assets_reader', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO mcp_assets_dagster', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO mcp_assets_dagster, mcp_assets_search', current_database());
 END
 $$;

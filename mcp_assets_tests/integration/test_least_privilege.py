@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from mcp_assets.defs.storage import SettingsPostgresStorage
 from mcp_assets.embedded.stack import StackAddresses
 from mcp_assets.events import result_subjects, stream_subjects
+from mcp_assets.mcp_server.tools import Tools
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused
@@ -29,7 +30,7 @@ INSERT INTO relationships (source_id, target_id, relationship_type, strength, or
 VALUES ('t1', 't2', 'theirs', 0.5, 'others')
 """
 
-ROLES = ("mcp_assets", "mcp_assets_reader", "mcp_assets_dagster")
+ROLES = ("mcp_assets", "mcp_assets_reader", "mcp_assets_dagster", "mcp_assets_search")
 
 DENIED_WITHIN_S = 2.0
 """How long a denial is waited for; it comes with the answer to the next request."""
@@ -195,6 +196,31 @@ REFUSED = (
     "SET ROLE mcp",
     "CREATE ROLE another",
 )
+
+
+def test_the_role_of_a_search_reads_all_that_the_mcp_server_gives_and_writes_nothing(
+    restricted: Platform, administrator: str, make_platform: Callable[..., Platform]
+) -> None:
+    execute(
+        administrator, "INSERT INTO tasks (id, title, depends_on) VALUES ('t1', 'gate', '{t2}'), ('t2', 'hinge', '{}')"
+    )
+    sync_all(restricted)
+    relink(restricted)
+    url = administrator.replace("//mcp@", "//mcp_assets_search@")
+    tools = Tools(make_platform(database_url=SecretStr(url), reads_only=True))
+
+    assert [one.entity for one in tools.search("gate").results][:1] == ["task:t1"]
+    assert tools.fetch("task:t1").title == "gate"
+    assert tools.related("task:t1").edges
+    assert "up to date" in tools.index_status().freshness
+    for statement in (
+        "DELETE FROM mcp_assets.entities",
+        "UPDATE mcp_assets.search_words SET length = 0",
+        "DELETE FROM relationships",
+        "SELECT * FROM tasks",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            execute(url, statement)
 
 
 def test_the_role_is_refused_what_the_platform_does_not_need(restricted: Platform, administrator: str) -> None:
