@@ -1,0 +1,90 @@
+"""Search cost: what the search words and the indexes of metadata cost a full sync and a burst of events.
+
+`cold_fill`: a full sync of a workspace into empty stores, by the local model. `burst`: events of all its entities,
+taken in and drained in one process. Of each, the seconds with and without the words of entities and the payload indexes
+of their metadata, medians of some rounds in which both take turns, and `slowed_by`, the share by which it is slower.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from burst import event_of
+from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, publish, read_workspace, report, say
+
+from mcp_assets.entities.words import Words
+from mcp_assets.platform import Platform
+from mcp_assets.settings import Settings
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.index import ledger
+from mcp_assets.sync.index.full_sync import full_sync
+
+
+def leave_out() -> None:
+    """Have this process make no words and no indexes of metadata."""
+    no_words = Words("", 0)
+    ledger.words_of = lambda *_: no_words  # type: ignore[assignment]  # the cost of exactly this is measured
+    ledger.write_words = lambda *_: None  # type: ignore[assignment]
+    Settings.metadata_indexes = lambda *_: {}  # type: ignore[method-assign]
+
+
+def fill(settings: Settings, with_words: bool) -> None:
+    if not with_words:
+        leave_out()
+    with closing(Platform(settings)) as platform:
+        for entity_type in settings.entity_types:
+            for _ in full_sync(platform, entity_type, range(settings.shards)):
+                pass
+
+
+def take_in_and_drain(settings: Settings, with_words: bool) -> None:
+    if not with_words:
+        leave_out()
+    with closing(Platform(settings)) as platform:
+        while intake(platform, wait_s=0.0).more:
+            pass
+        for entity_type in settings.entity_types:
+            for _ in drain(platform, entity_type, "benchmark"):
+                pass
+
+
+def measured(stack: Bench, rounds: int, work: Callable[[Settings, bool], None]) -> dict[str, Any]:
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    # A run of its own before them: the first one finds the files of the stores and of the model cold.
+    for number in range(2 * rounds + 1):
+        with_words = bool(number % 2)
+        stack.forget_index()
+        taken = in_fresh_process(work, stack.settings(drain_linger_s=0), with_words).seconds
+        say(f"{work.__name__} {'with' if with_words else 'without'} words: {taken:.1f} s")
+        if number:
+            seconds[with_words].append(taken)
+    with_them, without = statistics.median(seconds[True]), statistics.median(seconds[False])
+    return {
+        "seconds": round(with_them, 2),
+        "seconds_without": round(without, 2),
+        "slowed_by": round(with_them / without - 1, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path, default=WORKSPACE, help="entities, JSON lines, gzipped")
+    parser.add_argument("--entities", type=int, help="only so many of them")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    entities = list(read_workspace(arguments.file, arguments.entities))
+    with bench() as stack:
+        load_entities(stack, entities)
+        cold_fill = measured(stack, arguments.rounds, fill)
+        # Each round reads the stream again, because what is known of it is forgotten with the index.
+        publish(stack, [event_of(one) for one in entities])
+        burst = measured(stack, arguments.rounds, take_in_and_drain)
+    report(entities=len(entities), cold_fill=cold_fill, burst=burst)
+
+
+if __name__ == "__main__":
+    main()
