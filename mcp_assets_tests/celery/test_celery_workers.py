@@ -124,3 +124,37 @@ def test_a_full_sync_that_two_workers_share_ends_well_though_one_of_them_is_kill
     assert lost, "the runs of the killed worker are marked as failed"
     partitions = live.query("SELECT count(*) FILTER (WHERE indexed AND linked) FROM mcp_assets.full_sync_progress")
     assert partitions == [(4 * len(TYPES),)]
+
+
+def test_a_run_that_is_canceled_is_interrupted_by_its_worker_which_takes_the_next(
+    cluster: Cluster, instance: dg.DagsterInstance, listener: Listener
+) -> None:
+    live = cluster.live
+    refs = [EntityRef(name, f"note-{number}") for number in range(200) for name in TYPES]
+    live.write_all({ref: text_of(ref, 1) for ref in refs})
+    live.slow_embedder(5.0)
+    ask_for_full_sync(live, "canceled")
+    canceled = until(lambda: started_run(instance, live), "a worker executes a run of it", within_s=WORKS_S)
+
+    assert instance.run_launcher.terminate(canceled.run_id)
+
+    until(
+        lambda: status_of(instance, canceled) is dg.DagsterRunStatus.CANCELED, "the run is canceled", within_s=WORKS_S
+    )
+    live.quick_embedder()
+    until(told(listener, "canceled"), "the full sync is answered", within_s=WORKS_S)
+    ask_for_full_sync(live, "again")
+    until(told(listener, "again"), "the next full sync is answered", within_s=WORKS_S)
+    assert told(listener, "again")() == ["data.sync.completed"]
+    converged(live)
+
+
+def started_run(instance: dg.DagsterInstance, live: Live) -> dg.DagsterRun | None:
+    """A run of the full sync that a worker executes now."""
+    wanted = dg.RunsFilter(tags={FULL_SYNC_ID_TAG: latest_full_sync(live)}, statuses=[dg.DagsterRunStatus.STARTED])
+    return next((run for run in instance.get_runs(wanted) if WORKER_TAG in run.tags), None)
+
+
+def status_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus | None:
+    found = instance.get_run_by_id(run.run_id)
+    return None if found is None else found.status
