@@ -94,7 +94,7 @@ def full_sync(
         started_at = _now(session)
         find_differing(platform, session, entity_type, slots, stages, building, force=force)
         faulty = _report_id_faults(platform, session, entity_type, slots) if stages.ledger else 0
-        held = None if allow_mass_delete else hold_back_vanished(platform, session, entity_type, slots)
+        held = None if allow_mass_delete else hold_back_vanished(platform, session, entity_type, slots, records=True)
         shards_done = _Shards(platform, entity_type, shards, _count_by_shard(session, total), faulty, held)
         if stages == Stages():
             shards_done.compared_at = started_at

@@ -71,12 +71,13 @@ def sentence(what: str, entity_type: str, going: int, total: int, share: float) 
 
 
 def hold_back_vanished(
-    platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int]
+    platform: Platform, session: Connection, entity_type: str, slots: tuple[int, int], *, records: bool
 ) -> HeldBack | None:
     """Delete from the temporary table `differing` the entities whose living source row is gone, if they are very many.
 
     They are counted over the whole type, also if `slots` (half-open, the range of `differing`) is a part of it: each of
-    several runs that share a full sync judges alike. `session`: in autocommit. None: nothing is held back.
+    several runs that share a full sync judges alike. `session`: in autocommit. `records`: what was counted is kept, so
+    that the other runs need not count. None: nothing is held back.
 
     Raises:
         StoreUnavailable, StoreRefused: the source table could not be read; `differing` is as it was.
@@ -92,7 +93,7 @@ def hold_back_vanished(
     elif not candidates or not _part_has_to_ask(platform, session, entity_type, slots, share):
         return None
     gone, total = _find_vanished(platform, session, entity_type, (0, SLOTS))
-    if not platform.reads_only:
+    if records:
         session.execute(query("write_deletion_judgement"), {"entity_type": entity_type, "gone": gone, "living": total})
     if not is_mass(gone, total, share):
         return None

@@ -205,7 +205,7 @@ class _Planner:
             # Of a collection that is yet to be made nothing counts as recorded, whatever bore its name before.
             lacking_in = None if lacking is None else "" if lacking.is_new else lacking.name
             find_differing(platform, session, entity_type, slots, Stages(), lacking_in, force=self._force)
-            held = hold_back_vanished(platform, session, entity_type, slots) if self._hold_back else None
+            held = hold_back_vanished(platform, session, entity_type, slots, records=False) if self._hold_back else None
             if held is not None:
                 self._plan.held_back.append(held.sentence)
             reader = platform.source(entity_type)

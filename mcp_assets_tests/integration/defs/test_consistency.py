@@ -15,7 +15,8 @@ from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.checks import CHECKS, evaluate
 from mcp_assets.sync.consistency.drift import Severity
 from mcp_assets.sync.inbox.intake import intake
-from mcp_assets_tests.hashing import TASKS, HashEmbedder, fill, qdrant, sync, task_point
+from mcp_assets.sync.requests.full_sync_requests import run_here
+from mcp_assets_tests.hashing import TASKS, HashEmbedder, fill, qdrant, task_point
 from mcp_assets_tests.integration.defs.conftest import resource_of
 
 WORLD = ("task-00", "memory-01")
@@ -238,5 +239,6 @@ def test_the_checks_of_intake_and_dead_letters_report_what_waits_and_what_was_gi
     assert found["no_dead_letters"].metadata["docs"].value == "docs/how-to/failed-checks.md"
     assert not found["intake_is_current"].passed
     assert "events of task were lost" in (found["intake_is_current"].description or "")
-    sync(world)
+    for _ in run_here(world, ["task"], force=False):
+        pass
     assert evaluated(run(world, instance, "checks", checks=["intake_is_current"]))["intake_is_current"].passed
