@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -188,6 +188,13 @@ def test_a_run_leaves_the_marks_to_another_linker_and_does_not_wait_for_it_even_
     assert answer_relinked(world) == 1
 
 
+def ticked(world: Platform, instance: dg.DagsterInstance, defs: dg.Definitions) -> Sequence[dg.RunRequest]:
+    """The runs that one tick of the sensor of relationships asks for."""
+    resources = {"platform": resource_of(world)}
+    with dg.build_sensor_context(instance=instance, definitions=defs, resources=resources) as context:
+        return defs.resolve_sensor_def("relationship_sensor").evaluate_tick(context).run_requests or ()
+
+
 def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_sensor_then_asks_a_run_for(
     world: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,8 +219,7 @@ def test_linking_ends_with_the_time_of_its_drain_and_leaves_the_marks_that_the_s
     assert pending_links(world, up_to=1) == 1
 
     defs = build_defs(world.settings, {"platform": resource_of(world)})
-    context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": resource_of(world)})
-    (request,) = defs.resolve_sensor_def("relationship_sensor").evaluate_tick(context).run_requests or ()
+    (request,) = ticked(world, instance, defs)
     assert request.tags[DRAIN_TAG] == "task"
     monkeypatch.setattr(index_run._Beside, "_is_over", in_time)
     run(world, instance, "relate", "task-00", "task-01", drain=True)
@@ -256,9 +262,7 @@ def test_what_a_request_carries_becomes_an_entity_that_has_no_source_row(
 def test_the_sensor_asks_for_a_drain_where_requests_wait(world: Platform, instance: dg.DagsterInstance) -> None:
     world.nats.publish([("relationship.analyze.request", b'{"entity_id": "P", "entity_type": "page"}')])
     defs = build_defs(world.settings, {"platform": resource_of(world)})
-    sensor = defs.resolve_sensor_def("relationship_sensor")
-    context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"platform": resource_of(world)})
-    (request,) = sensor.evaluate_tick(context).run_requests or ()
+    (request,) = ticked(world, instance, defs)
     assert request.tags["dagster/asset_partition_range_start"] == "page-00"
     assert set(request.asset_selection or ()) == {ENTITIES, EMBEDDINGS, EDGES}
 
