@@ -55,6 +55,8 @@ class Cluster:
             "DATABASE_URL": addresses.database_url or "",
             "NATS_URL": addresses.nats_url or "",
             "QDRANT_URL": addresses.qdrant_url or "",
+            # The workers have states of their own, and so not the secret of this stack.
+            "QDRANT_API_KEY": addresses.qdrant_api_key or "",
         }
 
     def start_worker(self, name: str, queues: str = "dagster,prompt", *, processes: int = 2) -> None:
