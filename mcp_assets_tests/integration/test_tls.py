@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -39,9 +39,23 @@ class TlsServer:
         raise NotImplementedError
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
+        """End the server with its connections: what is left open would be a warning in a later test."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        # asyncio names nobody the transport of a handshake that failed, and does not close it.
+        for transport in list(self._loop._transports.values()):  # type: ignore[attr-defined]
+            transport.abort()
+        # Closed transports let go of their sockets in the next turns of the loop.
+        await asyncio.sleep(0.05)
 
 
 class TlsProxy(TlsServer):
@@ -53,8 +67,9 @@ class TlsProxy(TlsServer):
         self.url = f"https://127.0.0.1:{self.port}{self._target.path}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
-        await asyncio.gather(_pass_on(reader, there_writer), _pass_on(there_reader, writer))
+        with closing(writer):
+            there_reader, there_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
+            await asyncio.gather(_pass_on(reader, there_writer), _pass_on(there_reader, writer))
 
 
 class PostgresTls(TlsServer):
@@ -65,7 +80,7 @@ class PostgresTls(TlsServer):
         super().__init__(certificate, first=False)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        with closing(writer), suppress(OSError, asyncio.IncompleteReadError):
             # Each request is a length of 8 and a code; the client goes on in TLS when it is answered by S.
             while await reader.readexactly(8) != SSL_REQUEST:
                 writer.write(b"N")
@@ -74,15 +89,13 @@ class PostgresTls(TlsServer):
             await writer.start_tls(self.context)
             there_reader, there_writer = await asyncio.open_unix_connection(self._socket)
             await asyncio.gather(_pass_on(reader, there_writer), _pass_on(there_reader, writer))
-        writer.close()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
+    with closing(writer), suppress(OSError):
         while content := await reader.read(1 << 16):
             writer.write(content)
             await writer.drain()
-    writer.close()
 
 
 @pytest.fixture
