@@ -50,7 +50,8 @@ class SharedRate:
             StoreUnavailable: PostgreSQL does not answer; nothing is reserved.
         """
         with self._lock:
-            needed, self._owed = tokens + self._owed, 0
+            # What is left of too much that was reserved before lowers the next request: a bucket gets nothing back.
+            needed, self._owed = max(0, tokens + self._owed), min(0, tokens + self._owed)
         try:
             left = self._take(needed, background=background)
             while left is None and not closed.wait(self._again_s(needed)):
