@@ -73,7 +73,8 @@ def assert_moved(platform: Platform, stub: OpenAIStub) -> None:
     for payload in without_times(platform).values():
         assert payload.keys() >= {Key.KIND, Key.SLOT, Key.TEXT_HASH, Key.STATE_HASH, Key.MODEL, Key.VECTOR_CHECK}
     for collection in ("kanban_tasks", "wiki_pages"):
-        assert indexes(platform, collection) == INDEXED_KEYS.keys()
+        assert indexes(platform, collection) >= INDEXED_KEYS.keys()
+        assert not indexes(platform, collection) & FORMER_KEYS.keys()
     for entity_type in ("task", "page"):
         for shard in range(platform.settings.shards):
             assert take_census(platform, entity_type, shard, deep=True).clean
