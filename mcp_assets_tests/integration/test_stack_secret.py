@@ -35,8 +35,12 @@ def bare(url: str | None) -> str:
 @pytest.mark.parametrize("user", ["", "mcp:guessed@"])
 def test_nats_lets_nobody_in_without_the_secret(addresses: stack.StackAddresses, user: str) -> None:
     async def sign_in() -> None:
-        client = await nats.connect(bare(addresses.nats_url).replace("//", f"//{user}"), allow_reconnect=False)
-        await client.close()
+        client = nats.NATS()
+        try:
+            await client.connect(bare(addresses.nats_url).replace("//", f"//{user}"), allow_reconnect=False)
+        finally:
+            # Refused, it leaves its socket open.
+            await client.close()
 
     with pytest.raises(NatsError, match="Authorization Violation"):
         asyncio.run(sign_in())
