@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-import nats
 import psutil
 import pytest
+from nats.aio.client import Client as NatsClient
 from nats.errors import Error as NatsError
 from pydantic import SecretStr
 
@@ -35,7 +35,7 @@ def bare(url: str | None) -> str:
 @pytest.mark.parametrize("user", ["", "mcp:guessed@"])
 def test_nats_lets_nobody_in_without_the_secret(addresses: stack.StackAddresses, user: str) -> None:
     async def sign_in() -> None:
-        client = nats.NATS()
+        client = NatsClient()
         try:
             await client.connect(bare(addresses.nats_url).replace("//", f"//{user}"), allow_reconnect=False)
         finally:
