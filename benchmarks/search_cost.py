@@ -8,20 +8,15 @@ of their metadata, medians of some rounds in which both take turns, and `slowed_
 import argparse
 import statistics
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from burst import event_of
+from burst import event_of, fill, take_in_and_drain
 from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, publish, read_workspace, report, say
 
 from mcp_assets.entities.words import Words
-from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.inbox.drain import drain
-from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.index import ledger
-from mcp_assets.sync.index.full_sync import full_sync
 
 
 def leave_out() -> None:
@@ -32,33 +27,19 @@ def leave_out() -> None:
     Settings.metadata_indexes = lambda *_: {}  # type: ignore[method-assign]
 
 
-def fill(settings: Settings, with_words: bool) -> None:
+def work_on(settings: Settings, work: Callable[[Settings], None], with_words: bool) -> None:
     if not with_words:
         leave_out()
-    with closing(Platform(settings)) as platform:
-        for entity_type in settings.entity_types:
-            for _ in full_sync(platform, entity_type, range(settings.shards)):
-                pass
+    work(settings)
 
 
-def take_in_and_drain(settings: Settings, with_words: bool) -> None:
-    if not with_words:
-        leave_out()
-    with closing(Platform(settings)) as platform:
-        while intake(platform, wait_s=0.0).more:
-            pass
-        for entity_type in settings.entity_types:
-            for _ in drain(platform, entity_type, "benchmark"):
-                pass
-
-
-def measured(stack: Bench, rounds: int, work: Callable[[Settings, bool], None]) -> dict[str, Any]:
+def measured(stack: Bench, rounds: int, work: Callable[[Settings], None]) -> dict[str, Any]:
     seconds: dict[bool, list[float]] = {True: [], False: []}
     # A run of its own before them: the first one finds the files of the stores and of the model cold.
     for number in range(2 * rounds + 1):
         with_words = bool(number % 2)
         stack.forget_index()
-        taken = in_fresh_process(work, stack.settings(drain_linger_s=0), with_words).seconds
+        taken = in_fresh_process(work_on, stack.settings(drain_linger_s=0), work, with_words).seconds
         say(f"{work.__name__} {'with' if with_words else 'without'} words: {taken:.1f} s")
         if number:
             seconds[with_words].append(taken)

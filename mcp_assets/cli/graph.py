@@ -121,16 +121,9 @@ def export_graph(
 
 def _named(platform: "Platform", text: str) -> "EntityRef":
     """The entity that `text` names; ends the command if there is none, or several."""
-    from mcp_assets.entities.refs import EntityRef
-    from mcp_assets.sync.views.graph import exists, find_by_id
+    from mcp_assets.sync.views.graph import entities_named
 
-    name, colon, entity_id = text.partition(":")
-    entity_type = platform.type_names.canonical(name) if colon else None
-    if entity_type is not None:
-        ref = EntityRef(entity_type, entity_id)
-        if exists(platform, ref):
-            return ref
-    found = find_by_id(platform, text)
+    found = entities_named(platform, text)
     if len(found) == 1:
         return found[0]
     if found:

@@ -33,7 +33,7 @@ from mcp_assets.sync.search.search import search
 from mcp_assets.sync.views.entity import StoredEntity, read_entity
 from mcp_assets.sync.views.evidence import evidence_of
 from mcp_assets.sync.views.freshness import FreshnessReader, read_freshness
-from mcp_assets.sync.views.graph import Related, find_by_id, related
+from mcp_assets.sync.views.graph import Related, entities_named, related
 from mcp_assets.sync.views.pending import pending
 
 P = ParamSpec("P")
@@ -152,7 +152,8 @@ class Tools:
 
     def index_status(self) -> IndexStatus:
         """Say how fresh and complete the index is, and what it waits for."""
-        found, waiting = read_freshness(self._platform), pending(self._platform)
+        waiting = pending(self._platform)
+        found = read_freshness(self._platform, waiting)
         return IndexStatus(
             freshness=str(found),
             behind_stream_s=found.behind_stream_s,
@@ -203,16 +204,12 @@ class Tools:
         return found
 
     def _ref(self, written: str) -> EntityRef:
-        before, colon, after = written.partition(":")
-        name = self._platform.type_names.canonical(before) if colon else None
-        if name is not None:
-            return EntityRef(name, after)
-        found = find_by_id(self._platform, written)
+        found = entities_named(self._platform, written)
         if len(found) == 1:
             return found[0]
         if found:
             raise ToolError(f"{written!r} is the id of several entities: give one of {', '.join(map(str, found))}")
-        raise ToolError(f"there is no entity {written!r} in the index: search for it by words of its title")
+        raise ToolError(f"there is no entity {written} in the index: search for it by words of its title")
 
 
 def _bounded(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -144,9 +144,9 @@ def test_answers_say_how_fresh_the_index_is(filled: Platform) -> None:
     ("tool", "arguments", "said"),
     [
         ("fetch", {"entity": "task:absent"}, "there is no entity task:absent"),
-        ("fetch", {"entity": "absent"}, "there is no entity 'absent'"),
+        ("fetch", {"entity": "absent"}, "there is no entity absent"),
         ("related", {"entity": "task:absent"}, "there is no entity task:absent"),
-        ("explain_edge", {"entity": "CHK-104", "other": "absent"}, "there is no entity 'absent'"),
+        ("explain_edge", {"entity": "CHK-104", "other": "absent"}, "there is no entity absent"),
         ("search", {"query": "x", "types": ["nothing"]}, "no entity type 'nothing': one of task, page, memory"),
         ("search", {"query": "x", "where": ["due_date<soon"]}, "neither a number nor a date"),
         ("search", {"query": "   ", "by": "meaning"}, "empty"),

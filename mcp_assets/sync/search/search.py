@@ -27,9 +27,6 @@ _DEPTH = 50
 """Entities of each ranking that are merged, at least: what stands further behind in both changes no page that people
 look at."""
 
-MOST_RESULTS = 1_000
-"""The most that `limit` and `offset` may be together: each page reads the rankings from their beginning."""
-
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
@@ -127,7 +124,8 @@ def _rankings(platform: Platform, query: str, wanted: WordSearch, by: By) -> _Ra
             if by == "meaning":
                 raise
             missing.append(f"nothing was searched by meaning: {error}")
-            words_alone = True
+            # A text that cannot be embedded is no outage.
+            words_alone = not isinstance(error, TextRefused)
     by_words, named, begun = WordRanking([], {}), list[EntityRef](), list[EntityRef]()
     if by != "meaning":
         with platform.postgres.transaction() as connection:

@@ -65,16 +65,15 @@ class FreshnessReader:
         with self._lock:
             now = time.monotonic()
             if self._read is None or now - self._read[0] > VALID_S:
-                self._read = (now, read_freshness(self._platform))
+                self._read = (now, read_freshness(self._platform, pending(self._platform)))
             return self._read[1]
 
     def close(self) -> None:
         """Nothing is open; a companion of a platform has this."""
 
 
-def read_freshness(platform: Platform) -> Freshness:
-    """The freshness now. A store that does not answer is named in it, and raises nothing."""
-    waiting = pending(platform)
+def read_freshness(platform: Platform, waiting: Pending) -> Freshness:
+    """The freshness, with what waits now. A store that does not answer is named in it, and raises nothing."""
     compared: float | None = None
     drift: int | None = None
     unavailable = list(waiting.unavailable)

@@ -133,6 +133,15 @@ def find_by_id(platform: Platform, entity_id: str) -> list[EntityRef]:
     return [EntityRef(*row) for row in rows]
 
 
+def entities_named(platform: Platform, written: str) -> list[EntityRef]:
+    """The living entities that a person or program may mean: the one of `type:id`, or else those with this id."""
+    name, colon, entity_id = written.partition(":")
+    entity_type = platform.type_names.canonical(name) if colon else None
+    if entity_type is not None and exists(platform, ref := EntityRef(entity_type, entity_id)):
+        return [ref]
+    return find_by_id(platform, written)
+
+
 def exported(platform: Platform, *, types: Collection[str] = (), min_strength: float = 0.0) -> Iterator[ExportedEdge]:
     """Every edge, those of other programs too, by source, target and type; memory does not grow with their number."""
     statement = sql.SQL(
