@@ -20,6 +20,7 @@ from mcp_assets.cli.load_entities import Line
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType, tags_of
 from mcp_assets.platform import Platform
+from mcp_assets.quality import Pair, recall
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
@@ -27,8 +28,6 @@ from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 HIDDEN = ("depends_on", "replaces", "superseded_by")
 
 _DRAWN = 200_000
-
-Pair = tuple[EntityRef, EntityRef]
 
 
 def pairs_of(file: Path) -> list[Pair]:
@@ -67,7 +66,6 @@ def link(bench: Bench) -> None:
 
 def figures(edges: Collection[Pair], pairs: Collection[Pair], entities: Collection[Line]) -> dict[str, float]:
     tags = {EntityRef(line.entity_type, line.entity_id): tags_of(line.metadata) for line in entities}
-    linked = {frozenset(edge) for edge in edges}
     by_type: dict[str, list[EntityRef]] = {}
     for ref in sorted(tags):
         by_type.setdefault(ref.type, []).append(ref)
@@ -77,7 +75,7 @@ def figures(edges: Collection[Pair], pairs: Collection[Pair], entities: Collecti
         for one, other in (draw.choice(ordered) for _ in range(min(_DRAWN, len(edges))))
     ] if edges else []  # fmt: skip
     return {
-        "recall": round(sum(frozenset(pair) in linked for pair in pairs) / max(len(pairs), 1), 4),
+        "recall": recall(pairs, edges),
         "edges_per_entity": round(len(edges) / max(len(entities), 1), 3),
         "same_tag": _share_a_tag(edges, tags),
         "same_tag_chance": _share_a_tag([pair for pair in drawn if pair[0] != pair[1]], tags),

@@ -22,6 +22,7 @@ from mcp_assets.defs.jobs import (
 )
 from mcp_assets.defs.observations import build_observation_sensor
 from mcp_assets.defs.plan import build_plan_job
+from mcp_assets.defs.quality import build_quality_asset, build_quality_job, build_quality_schedule
 from mcp_assets.defs.resources import PlatformResource, platform_of
 from mcp_assets.defs.schedules import (
     build_census_schedule,
@@ -49,8 +50,14 @@ def build_defs(
     tag_weights = build_tag_weights_job()
     census = build_census_job()
     clean_up = build_clean_up_job(settings)
+    quality = build_quality_job()
     return dg.Definitions(
-        assets=[build_sources(settings), build_index_assets(settings), build_census_asset(settings)],
+        assets=[
+            build_sources(settings),
+            build_index_assets(settings),
+            build_census_asset(settings),
+            build_quality_asset(settings),
+        ],
         asset_checks=[build_checks()],
         jobs=[
             build_index_job(),
@@ -63,6 +70,7 @@ def build_defs(
             build_dead_letters_job(),
             build_reconcile_job(),
             build_plan_job(),
+            quality,
             clean_up,
         ],
         schedules=[
@@ -70,6 +78,7 @@ def build_defs(
             build_census_schedule(settings, census),
             build_reconcile_schedule(settings),
             build_clean_up_schedule(settings, clean_up),
+            build_quality_schedule(settings, quality),
         ],
         sensors=[
             build_vector_index_sensor(settings),

@@ -26,6 +26,7 @@ from mcp_assets.cli import (
     migrate,
     observing,
     plan,
+    quality,
     search,
     services,
     sources,
@@ -70,6 +71,7 @@ _add(_LOOK, graph.related, "mcp-assets related task:7 --depth 2")
 _add(_LOOK, status.status, "mcp-assets status --json")
 _add(_LOOK, observing.costs, "mcp-assets costs --days 7")
 _add(_LOOK, observing.metrics, "mcp-assets metrics --once")
+_add(_LOOK, quality.quality, "mcp-assets quality --json")
 _add(_LOOK, services.doctor, "mcp-assets doctor")
 app.add_typer(graph.graph, rich_help_panel=_LOOK)
 _add(_MEND, consistency.validate, "mcp-assets validate --deep --repair")

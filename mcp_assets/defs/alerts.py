@@ -11,6 +11,7 @@ import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 from mcp_assets.defs.asset_checks import check_key
+from mcp_assets.defs.keys import QUALITY_CHECK
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
@@ -123,7 +124,7 @@ def _alert_of_checks(context: dg.SensorEvaluationContext, platform: Platform) ->
     # By check, the word of the severity with which it fails, as it was posted last.
     known: dict[str, str] = json.loads(context.cursor) if context.cursor is not None else {}
     last = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(
-        [check_key(name) for name in CHECKS]
+        [*(check_key(name) for name in CHECKS), QUALITY_CHECK]
     )
     evaluations = [evaluation for record in last.values() if (evaluation := _evaluation(record)) is not None]
     failing = dict(known)

@@ -11,6 +11,7 @@ ENTITIES = dg.AssetKey("entities")
 EMBEDDINGS = dg.AssetKey("embeddings")
 EDGES = dg.AssetKey("relationship_edges")
 CENSUS = dg.AssetKey("consistency_census")
+QUALITY = dg.AssetKey("quality")
 OWNERS = ["team:mcp-assets"]
 
 GROUP = "mcp"
@@ -36,6 +37,9 @@ DEAD_LETTERS_JOB = "dead_letters"
 RECONCILE_JOB = "reconcile"
 CLEAN_UP_JOB = "clean_up"
 PLAN_JOB = "plan"
+QUALITY_JOB = "quality"
+
+QUALITY_CHECK = dg.AssetCheckKey(QUALITY, "quality_is_enough")
 
 
 def stage_tag(stage: Literal["source", "ledger", "vectors", "graph", "audit"]) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Schedules: jobs that run at a time of day. All are on from the start; their times are settings."""
+"""Schedules: jobs that run at a time of day. All here are on from the start; their times are settings."""
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition

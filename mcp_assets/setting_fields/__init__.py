@@ -10,16 +10,19 @@ from mcp_assets.secret_files import SecretFiles
 from mcp_assets.setting_fields.embedding import EmbeddingFields
 from mcp_assets.setting_fields.entities import EntityFields
 from mcp_assets.setting_fields.observing import ObservingFields
+from mcp_assets.setting_fields.quality import QualityFields
 from mcp_assets.setting_fields.search import SearchFields
 from mcp_assets.setting_fields.stores import StoreFields
 from mcp_assets.setting_fields.work import WorkFields
 
-GROUPS = (StoreFields, EmbeddingFields, EntityFields, SearchFields, WorkFields, ObservingFields)
+GROUPS = (StoreFields, EmbeddingFields, EntityFields, SearchFields, QualityFields, WorkFields, ObservingFields)
 """In the order in which the reference and `.env.example` list them."""
 
 
 # Fields of the last base stand first in pydantic's order.
-class SettingFields(ObservingFields, WorkFields, SearchFields, EntityFields, EmbeddingFields, StoreFields):
+class SettingFields(
+    ObservingFields, WorkFields, QualityFields, SearchFields, EntityFields, EmbeddingFields, StoreFields
+):
     """Every setting, each from the environment variable of its alias (or a `.env` file). Secrets are never printed.
 
     A secret may also stand in a file (`mcp_assets.secret_files`).

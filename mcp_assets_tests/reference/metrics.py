@@ -4,15 +4,18 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mcp_assets.defs.metadata import census_metadata, edges_metadata, embeddings_metadata, ledger_metadata
+from mcp_assets.defs.quality import quality_metadata
 from mcp_assets.graph import STRENGTH_BINS, EdgeType
+from mcp_assets.quality import PairFigures, SearchFigures
 from mcp_assets.sync.consistency.drift import DriftKind
 from mcp_assets.sync.consistency.stored_censuses import Census
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.link.counts import LinkCounts
+from mcp_assets.sync.views.quality import RULES, EdgeQuality, Miss, Quality, SearchQuality
 
 _HEAD = """# Figures of materializations
 
-Each materialization is of one partition, and carries these figures, which Dagster plots over time.
+Each materialization is of one partition, but for `quality`, and carries these figures, which Dagster plots over time.
 They are counts, unless a unit is given.
 Figures of whole assets (`dagster/row_count`, `total/…`) stand beside them.
 Source tables have observations (`dagster/row_count`, `living_rows`, `newest_update`), and so have streams.
@@ -51,6 +54,19 @@ _DESCRIPTIONS = {
     "seconds": "how long the census took, in seconds",
     "drift": "differences of all kinds",
     "drift/<kind>": "differences of one kind",
+    "links": "explicit links that were compared",
+    "quality edges": "semantic and topical edges of the entities that have these links",
+    "quality edges/<type>": "those of one type",
+    "recall": "share of the explicit links that these edges find, too",
+    "recall/<type>": "share that the edges of one type find",
+    "precision": "share of these edges that are explicit links, too",
+    "precision/<type>": "the same, of the edges of one type",
+    "questions": "golden questions that were asked",
+    "questions_absent": "golden questions that were not asked, because no entity that answers them is there",
+    "hit_1": "share of the questions with an answer as the first result",
+    "hit_5": "share of the questions with an answer among the first five results",
+    "mrr": "mean reciprocal rank of the first answer",
+    "misses": "questions without an answer among the first five results",
 }
 
 
@@ -63,8 +79,16 @@ def page() -> str:
         "embeddings": embeddings_metadata(Counts(tokens=1), 1.0, 1, 1.0),
         "relationship_edges": edges_metadata(links, strengths),
         "consistency_census": census_metadata(Census("task", 0, "kanban_tasks", deep=False)),
+        "quality": quality_metadata(_quality()),
     }
     return _HEAD + "".join(_section(asset, keys) for asset, keys in sections.items())
+
+
+def _quality() -> Quality:
+    """One with each figure."""
+    pairs = PairFigures(0.5, 0.5, 1)
+    found = SearchQuality(SearchFigures(1, 0.0, 0.0, 0.0), 0, 0, [Miss("query", "task:7", None, "")])
+    return Quality(EdgeQuality(1, {None: pairs, **dict.fromkeys(RULES, pairs)}), found, [])
 
 
 def _section(asset: str, keys: Iterable[str]) -> str:

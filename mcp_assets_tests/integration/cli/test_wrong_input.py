@@ -15,6 +15,7 @@ COMMANDS = {
     "status": ["status"],
     "doctor": ["doctor"],
     "plan": ["plan"],
+    "quality": ["quality"],
     "sources init": ["sources", "init", "--output", "-"],
     "sources preview": ["sources", "preview", "task"],
     "env": ["env"],

@@ -40,7 +40,9 @@ def test_definitions_load_and_every_job_resolves_without_any_store(bare_environm
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
     for schedule in definitions.schedules or ():
         assert isinstance(schedule, dg.ScheduleDefinition)
-        assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+        # What may cost money runs only where a person has asked for it.
+        wanted = "STOPPED" if schedule.name == "weekly_quality" else "RUNNING"
+        assert schedule.default_status is dg.DefaultScheduleStatus(wanted)
 
 
 def test_the_asset_graph_is_this(bare_environment: None) -> None:
@@ -89,6 +91,14 @@ def test_the_asset_graph_is_this(bare_environment: None) -> None:
             "partitioned": True,
             "executable": True,
         },
+        "quality": {
+            "deps": ["embeddings", "relationship_edges"],
+            "kinds": ["postgres", "qdrant"],
+            "owners": ["team:mcp-assets"],
+            "code_version": None,
+            "partitioned": False,
+            "executable": True,
+        },
         "relationship_edges": {
             "deps": ["embeddings", "entities"],
             "kinds": ["postgres"],
@@ -133,7 +143,7 @@ def test_everything_that_a_person_may_launch_or_switch_says_what_it_is_for(bare_
 def test_the_time_of_each_schedule_and_of_each_sensor_is_a_setting(bare_environment: None) -> None:
     cron = {
         "tag_weights_cron": "1 1 * * *", "census_cron": "2 2 * * *", "reconcile_cron": "3 3 * * *",
-        "clean_up_cron": "4 4 * * *",
+        "clean_up_cron": "4 4 * * *", "quality_cron": "5 5 * * *",
     }  # fmt: skip
     seconds = {"observe_every_s": 77, "alert_every_s": 78, "sensor_tick_s": 79.0}
     webhook = SecretStr("https://hooks.example.com/a")
@@ -164,6 +174,7 @@ def test_every_check_stands_on_the_asset_that_it_judges(bare_environment: None) 
             "no_missing_vectors", "no_stale_vectors", "no_orphan_vectors", "no_duplicate_points", "vectors_are_valid",
             "no_foreign_points", "collections_match_model", "provider_answers",
         },
+        "quality": {"quality_is_enough"},
         "relationship_edges": {"no_orphaned_relationships", "no_dangling_references", "edges_match_rules"},
     }  # fmt: skip
 
@@ -209,8 +220,8 @@ def test_dg_checks_and_lists_the_definitions_without_stack_or_settings(bare_envi
     definitions = json.loads(listed.stdout)
     assert {"entities", "embeddings", "source/tasks"} <= {asset["asset_key"] for asset in definitions["assets"]}
     assert [job["name"] for job in definitions["jobs"]] == [
-        *("census", "checks", "clean_up", "dead_letters", "index", "plan", "reconcile", "refresh_tag_weights"),
-        *("relate", "repair", "requests"),
+        *("census", "checks", "clean_up", "dead_letters", "index", "plan", "quality", "reconcile"),
+        *("refresh_tag_weights", "relate", "repair", "requests"),
     ]
     assert [sensor["name"] for sensor in definitions["sensors"]] == [
         *("relationship_sensor", "source_observation_sensor", "sync_sensor", "vector_index_sensor"),

@@ -1,0 +1,35 @@
+"""How good the index has to be: the golden file, thresholds of the asset `quality`, the gate of a change of model."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from mcp_assets.setting_fields.values import CronSchedule, ReadableFile
+
+
+class QualityFields(BaseSettings):
+    """How good the index has to be: the golden file, thresholds of the asset `quality`."""
+
+    golden_file: ReadableFile = Field(
+        default=None,
+        validation_alias="MCP_ASSETS_GOLDEN_FILE",
+        description="Questions with the entities that answer them, as JSON lines or .tsv; docs/how-to/quality.md.",
+    )
+    quality_cron: CronSchedule = Field(
+        default="37 4 * * 1",
+        validation_alias="MCP_ASSETS_QUALITY_CRON",
+        description="When quality is measured, as cron has it, UTC; the schedule is off until you turn it on.",
+    )
+    quality_recall: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        validation_alias="MCP_ASSETS_QUALITY_RECALL",
+        description="Share of explicit links that semantic and topical edges have to find; below it, a check warns.",
+    )
+    quality_hit_5: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        validation_alias="MCP_ASSETS_QUALITY_HIT_5",
+        description="Share of golden questions with an answer among the first five; below it, a check warns.",
+    )
