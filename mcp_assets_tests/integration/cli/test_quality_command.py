@@ -30,8 +30,8 @@ def linked(platform: Platform) -> Platform:
     for number in range(24):
         # 0 and 1 share their words, 2 and 3 do not, and so on.
         words = f"{NEAR}{number // 2} gate{number // 2}" if number % 4 < 2 else f"alone{number} apart{number}"
-        metadata = {"depends_on": [f"t{number + 1:02}"]} if number % 2 == 0 else {}
-        put(platform, "tasks", id=f"t{number:02}", title=words, metadata=metadata)
+        depends_on = [f"t{number + 1:02}"] if number % 2 == 0 else []
+        put(platform, "tasks", id=f"t{number:02}", title=words, depends_on=depends_on)
     sync_all(platform)
     list(link_until_done(platform))
     return platform

@@ -1,6 +1,7 @@
 """The asset `quality`: its figures are numbers that Dagster plots, and its check warns."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -32,7 +33,7 @@ def test_the_figures_are_numbers_and_one_below_its_threshold_is_a_warning(
     result = measured(definitions, instance)
     assert result.success
     (event,) = result.asset_materializations_for_node("measure_quality")
-    figures = {name: value.value for name, value in event.metadata.items()}
+    figures: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
     assert (figures["links"], figures["questions"], figures["hit_1"]) == (0, 2, 0.5)
     assert figures["misses"].records[0].data["query"] == "nothing alike"
     (check,) = result.get_asset_check_evaluations()
