@@ -147,8 +147,19 @@ def evidence(platform: Platform) -> dict[EdgeKey, object]:
     return {EdgeKey(EntityRef(row[0], row[1]), EntityRef(row[2], row[3]), EdgeType(row[4])): row[5] for row in rows}
 
 
+def judged_edges(platform: Platform) -> list[EdgeKey]:
+    """The edges that have a verdict."""
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(
+            sql.SQL("SELECT source_type, source_id, target_type, target_id, edge_type FROM {}.edge_verdicts").format(
+                sql.Identifier(platform.postgres.schema)
+            )
+        ).fetchall()
+    return sorted(EdgeKey(EntityRef(row[0], row[1]), EntityRef(row[2], row[3]), EdgeType(row[4])) for row in rows)
+
+
 def forget_links(platform: Platform) -> None:
-    """Everything that the linker wrote, gone; `tag_weights`, an input, stays."""
+    """Everything that the linker wrote, gone; `tag_weights` and `edge_verdicts`, which are inputs, stay."""
     with platform.postgres.transaction() as connection:
         schema = sql.Identifier(platform.postgres.schema)
         for table in ("relink_marks", "linked", "reserves", "reference_uses"):
@@ -175,6 +186,7 @@ def empty_world(platform: Platform) -> None:
             "reserves",
             "reference_uses",
             "tag_weights",
+            "edge_verdicts",
             "entities",
             "embedded",
             "dead_letters",

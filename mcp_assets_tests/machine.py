@@ -4,17 +4,20 @@ What Hypothesis prints of a failure is a function of `machine_steps`, word for w
 """
 
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.events import Carried, Stated
+from mcp_assets.graph import Decision
 from mcp_assets.platform import Platform
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link import linker
 from mcp_assets.sync.link.counts import LinkReport
+from mcp_assets.sync.link.judging import VerdictRefused, record_verdict
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets_tests.linking import (
     delete_source,
@@ -22,6 +25,7 @@ from mcp_assets_tests.linking import (
     evidence,
     graph,
     index,
+    judged_edges,
     rebuild,
     relink,
     write_source,
@@ -88,7 +92,7 @@ def content_of(step: int, parts: Sequence[str]) -> str:
 
 class Workspace(RuleBasedStateMachine):
     """Source rows are written; events about them, if any, come once, often, late and in any order; others live by their
-    events alone; a linker is at work, is held up at any point, or ends."""
+    events alone; a team judges edges; a linker is at work, is held up at any point, or ends."""
 
     platform: Platform
     linking: Generator[LinkReport] | None = None
@@ -152,6 +156,15 @@ class Workspace(RuleBasedStateMachine):
     @rule()
     def refresh_tags(self) -> None:
         refresh_tag_weights(self.platform)
+
+    @rule(place=st.integers(0, 60), decision=st.sampled_from([*Decision, None]))
+    def judge(self, place: int, decision: Decision | None) -> None:
+        """`place`: of the stored edges, and behind them those that have a verdict."""
+        keys = [*sorted(graph(self.platform)), *judged_edges(self.platform)]
+        if keys:
+            source, target, edge_type = keys[place % len(keys)]
+            with suppress(VerdictRefused):
+                record_verdict(self.platform, source, target, edge_type=edge_type, decision=decision, by="machine")
 
     @rule()
     def rest(self) -> None:

@@ -32,6 +32,7 @@ from mcp_assets.cli import (
     sources,
     status,
     sync,
+    verdicts,
 )
 from mcp_assets.cli.console import Exit, say_error, shown
 
@@ -74,6 +75,7 @@ _add(_LOOK, observing.metrics, "mcp-assets metrics --once")
 _add(_LOOK, quality.quality, "mcp-assets quality --json")
 _add(_LOOK, services.doctor, "mcp-assets doctor")
 app.add_typer(graph.graph, rich_help_panel=_LOOK)
+app.add_typer(verdicts.verdict, rich_help_panel=_MEND)
 _add(_MEND, consistency.validate, "mcp-assets validate --deep --repair")
 _add(_MEND, consistency.end, "mcp-assets end memory:42")
 app.add_typer(dead_letters.dlq, rich_help_panel=_MEND)

@@ -9,6 +9,7 @@ from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.setting_errors import SettingsError
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync.index.mass_delete import MassDeletion
+from mcp_assets.sync.link.judging import VerdictRefused
 from mcp_assets.traces import TracesUnavailable
 
 _CODES: dict[type[Exception], Exit] = {
@@ -23,6 +24,7 @@ _CODES: dict[type[Exception], Exit] = {
     StackError: Exit.FAILED,
     LoadError: Exit.FAILED,
     MassDeletion: Exit.FAILED,
+    VerdictRefused: Exit.FAILED,
     DagsterEnded: Exit.FAILED,
     OSError: Exit.FAILED,
 }

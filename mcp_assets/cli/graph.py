@@ -13,6 +13,8 @@ from mcp_assets.cli.console import Exit, Json, out, print_json, print_rows, say,
 if TYPE_CHECKING:
     from mcp_assets.entities.refs import EntityRef
     from mcp_assets.platform import Platform
+    from mcp_assets.sync.link.verdicts import GivenVerdict
+    from mcp_assets.sync.views.explanations import Explanation
     from mcp_assets.sync.views.graph import Related
 
 Types = Annotated[
@@ -29,15 +31,20 @@ def related(
     ],
     types: Types = None,
     depth: Annotated[int, typer.Option("--depth", "-d", min=1, max=5, help="How many edges away.")] = 1,
+    why: Annotated[
+        bool, typer.Option("--why", help="Show the whole evidence: words and place, tags with weights, both scores.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show an entity's edges, both ways, and those of its neighbours. Exits with 1 if it has none."""
+    from mcp_assets.sync.views.explanations import explain
     from mcp_assets.sync.views.graph import related as related_edges
 
-    edge_types = _edge_types(types)
+    edge_types = edge_types_named(types)
     with connected(reads_only=True) as platform:
-        ref = _named(platform, entity)
+        ref = entity_named(platform, entity)
         edges, titles = related_edges(platform, ref, types=edge_types, depth=depth)
+        explanations, missing = explain(platform, edges) if why else ([], None)
     if json:
         print_json(
             {
@@ -51,8 +58,9 @@ def related(
                         "depth": edge.depth,
                         "origin": edge.origin,
                         "metadata": edge.metadata,
+                        **({"why": explanations[number].as_dict()} if why else {}),
                     }
-                    for edge in edges
+                    for number, edge in enumerate(edges)
                 ],
                 "entities": [
                     {"entity_type": other.type, "entity_id": other.id, "title": title}
@@ -63,11 +71,16 @@ def related(
     else:
         if out.is_terminal:
             out.print(Text.assemble((shown(ref), "bold"), " ", shown(titles.get(ref) or "")), soft_wrap=True)
-        if rows := _rows(ref, edges, titles):
+        if why:
+            for edge, explanation in zip(edges, explanations, strict=True):
+                _print_why(edge, explanation, titles)
+        elif rows := _rows(ref, edges, titles):
             print_rows(("depth", "strength", "type", "", "entity", "title", "because"), rows, ids=("entity",))
-        else:
-            say_error("no edges: see `mcp-assets status` for what is not linked yet")
+    if missing is not None:
+        say_error(f"the cosines are missing: {missing}")
     if not edges:
+        if not json:
+            say_error("no edges: see `mcp-assets status` for what is not linked yet")
         raise typer.Exit(Exit.FAILED)
 
 
@@ -86,6 +99,32 @@ def _rows(ref: "EntityRef", edges: "Iterable[Related]", titles: "Mapping[EntityR
     return rows
 
 
+def _print_why(edge: "Related", why: "Explanation", titles: "Mapping[EntityRef, str | None]") -> None:
+    """One edge with its whole evidence, some lines."""
+    ends = (
+        Text.assemble((shown(ref), "bold"), " ", shown(titles.get(ref) or "")) for ref in (edge.source, edge.target)
+    )
+    strength = "" if edge.strength is None else f"{edge.strength:.3f}"
+    out.print(Text(" → ").join(ends), Text(f"{edge.edge_type} {strength}", style="cyan"), soft_wrap=True)
+    scores = {"cosine": why.cosine, "shared tags": why.relevance}
+    lines = {
+        "rule": f"{why.rule}{', kept because it was accepted' if why.kept else ''}",
+        "words": why.words if why.place is not None else "",
+        "place": str(why.place or ""),
+        "tags": ", ".join(f"{one.tag} ({one.weight:.2f})" for one in why.tags),
+        "scores": ", ".join(f"{name} {score:.3f}" for name, score in scores.items() if score is not None),
+        "verdict": _said(why.verdict) if why.verdict is not None else "",
+    }
+    for name, line in lines.items():
+        if line:
+            out.print(Text.assemble(f"    {name:8}", shown(line)), soft_wrap=True)
+
+
+def _said(given: "GivenVerdict") -> str:
+    note = f": {given.note}" if given.note else ""
+    return f"{given.verdict.decision} by {given.by}, {given.at:%Y-%m-%d %H:%M}{note}"
+
+
 @graph.command("export", epilog="Example: mcp-assets graph export --format html --min-strength 0.6")
 def export_graph(
     format_: Annotated[
@@ -101,7 +140,7 @@ def export_graph(
     from mcp_assets.sync.views.graph import Format
 
     path = output or Path(f"graph.{format_}")
-    edge_types = _edge_types(types)
+    edge_types = edge_types_named(types)
     try:
         with connected(reads_only=True) as platform:
             written = export(platform, Format(format_), path, types=edge_types, min_strength=min_strength)
@@ -119,7 +158,7 @@ def export_graph(
             )
 
 
-def _named(platform: "Platform", text: str) -> "EntityRef":
+def entity_named(platform: "Platform", text: str) -> "EntityRef":
     """The entity that `text` names; ends the command if there is none, or several."""
     from mcp_assets.sync.views.graph import entities_named
 
@@ -132,7 +171,7 @@ def _named(platform: "Platform", text: str) -> "EntityRef":
     raise typer.Exit(Exit.FAILED)
 
 
-def _edge_types(named: list[str] | None) -> list[str]:
+def edge_types_named(named: list[str] | None) -> list[str]:
     """The edge types that were named, all if none was.
 
     Raises:

@@ -18,10 +18,14 @@ def mcp(
         typer.Option("--allowed-host", help="Name and port by which clients reach it, such as mcp.example.org:443."),
     ] = None,
 ) -> None:
-    """Serve search, entities and relationships to assistants by the Model Context Protocol. It only reads."""
-    from mcp_assets.mcp_server.server import http_app, make_server
+    """Serve search, entities and relationships to assistants by the Model Context Protocol.
 
-    with connected(reads_only=True) as platform:
+    It only reads, unless MCP_ASSETS_MCP_WRITES is set.
+    """
+    from mcp_assets.mcp_server.server import http_app, make_server
+    from mcp_assets.settings import load_settings
+
+    with connected(reads_only=not load_settings().mcp_writes) as platform:
         secret = platform.settings.mcp_token
         token = secret.get_secret_value() if secret is not None else None
         if http and token is None and not _is_loopback(host):

@@ -1,8 +1,8 @@
 """The relationship rules: from entities, scores and weights to typed edges, and the difference to stored edges. Pure.
 
 Belongs here: what an edge is, the five rules, ranked lists and how one change changes them, the extraction of
-references, the diff of edges. Does not: which store gives neighbours, tags and references, and when an entity is linked
-again (`sync.link`); how edges are stored (`stores`). It imports `entities` only.
+references, how verdicts apply, the diff of edges. Does not: which store gives neighbours, tags and references, and when
+an entity is linked again (`sync.link`); how edges are stored (`stores`). It imports `entities` only.
 
 Incremental linking gives the edges of a rebuild because of three rules here. The result of each function depends on the
 *set* of its inputs, never on their order. Scores are rounded before they are compared. Ties go to the smaller
@@ -11,7 +11,17 @@ Incremental linking gives the edges of a rebuild because of three rules here. Th
 
 from mcp_assets.graph.colours import EDGE_COLOURS, OTHER_COLOUR
 from mcp_assets.graph.diff import EdgeDiff, ListDiff, StoredEdge, StoredList, diff, diff_lists
-from mcp_assets.graph.edges import STRENGTH_BINS, Edge, EdgeKey, EdgeType, ListedEdge, bin_of, rounded, strongest
+from mcp_assets.graph.edges import (
+    STRENGTH_BINS,
+    UNDIRECTED,
+    Edge,
+    EdgeKey,
+    EdgeType,
+    ListedEdge,
+    bin_of,
+    rounded,
+    strongest,
+)
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, keys_of, slug_key, title_key
 from mcp_assets.graph.ranking import (
     LIST_AND_RESERVES,
@@ -40,19 +50,25 @@ from mcp_assets.graph.topical import (
     weight_of,
 )
 from mcp_assets.graph.url_references import LinkForm
+from mcp_assets.graph.verdicts import KEPT, REFERENCE_TYPES, Decision, End, Verdict, Verdicts, evidence_of_edge
 
 __all__ = [
     "EDGE_COLOURS",
+    "KEPT",
     "LIST_AND_RESERVES",
     "LIST_LENGTH",
     "OTHER_COLOUR",
+    "REFERENCE_TYPES",
     "STRENGTH_BINS",
+    "UNDIRECTED",
     "UNKNOWN_LIST",
     "UNKNOWN_TAG",
+    "Decision",
     "Edge",
     "EdgeDiff",
     "EdgeKey",
     "EdgeType",
+    "End",
     "Holders",
     "LinkForm",
     "ListDiff",
@@ -68,6 +84,8 @@ __all__ = [
     "TagWeight",
     "TopicIndex",
     "Use",
+    "Verdict",
+    "Verdicts",
     "bin_of",
     "candidate_tags",
     "certain_list",
@@ -75,6 +93,7 @@ __all__ = [
     "diff",
     "diff_lists",
     "differing",
+    "evidence_of_edge",
     "id_key",
     "keys_of",
     "nearest",

@@ -26,6 +26,10 @@ class EdgeType(StrEnum):
     CROSS_REFERENCE = "cross_reference"
 
 
+UNDIRECTED = frozenset({EdgeType.SEMANTIC_SIMILARITY, EdgeType.TOPICAL_RELEVANCE})
+"""Types that mean the same in both directions."""
+
+
 class EdgeKey(NamedTuple):
     """The identity of an edge: no two edges of ours share it."""
 

@@ -158,16 +158,31 @@ class ReferenceRules:
         ref = EntityRef(bare_type, text) if named_type is None else EntityRef(named_type, after.strip())
         return ref if ref.id and id_excess(ref.id) is None else None
 
-    def _in_text(self, title: str | None, content: str) -> Iterator[Use]:
+    def place_of(self, title: str | None, content: str, rule: str, context: str) -> Span | None:
+        """Where the words of an edge's evidence stand in `build_text(title, content)`: the first mention that has them.
+
+        None: the text has no such mention, or no mention in a text made the edge.
+        """
         text = build_text(title, content)
+        for mention in self._in(text, content):
+            if rule in ("text", f"text:{mention.phrase}") and _context(text, mention) == context:
+                return Span(mention.start, mention.end)
+        return None
+
+    def _in(self, text: str, content: str) -> Iterator[Mention]:
+        """The mentions in `text`, which was built of a title and `content`."""
         # The title is no Markdown. White space before the content decides whether it is code; `text` does not have it.
         start = len(text) - len(content.strip()) - (len(content) - len(content.lstrip()))
 
         def not_prose() -> list[Span]:
             return [Span(start + span.start, start + span.end) for span in hidden(content)]
 
+        return self._mentions.find(text, not_prose)
+
+    def _in_text(self, title: str | None, content: str) -> Iterator[Use]:
+        text = build_text(title, content)
         seen: set[tuple[object, ...]] = set()
-        for mention in self._mentions.find(text, not_prose):
+        for mention in self._in(text, content):
             said = (mention.keys[0], mention.within, mention.phrase)
             if said in seen:
                 continue

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import build_text
 from mcp_assets.mcp_server.answers import MOST_CHARACTERS
-from mcp_assets.mcp_server.tools import Tools
+from mcp_assets.mcp_server.tools import Tools, with_reasons
+from mcp_assets.mcp_server.verdict_tools import VerdictTools
 from mcp_assets.platform import Platform
 
 _INSTRUCTIONS = """\
@@ -28,12 +29,20 @@ _UNAUTHORIZED = "the header `Authorization: Bearer …` with the token of MCP_AS
 _READS_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 
 
+_WRITES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+"""Of verdicts: each can be withdrawn, and giving it twice changes nothing more."""
+
+
 def make_server(platform: Platform) -> MCPServer:
     """The server with its tools, the resource of an entity and the prompts."""
     tools = Tools(platform)
     server = MCPServer("mcp-assets", instructions=_INSTRUCTIONS, version=version("mcp-assets"), log_level="WARNING")
     for tool in tools.all():
         server.add_tool(tool, annotations=_READS_ONLY)
+    verdicts = VerdictTools(platform, tools)
+    server.add_tool(with_reasons(verdicts.list_verdicts), annotations=_READS_ONLY)
+    if platform.settings.mcp_writes:
+        server.add_tool(with_reasons(verdicts.judge_edge), annotations=_WRITES)
 
     @server.resource("entity://{entity_type}/{entity_id}", mime_type="text/plain")
     def entity(entity_type: str, entity_id: str) -> str:

@@ -18,7 +18,9 @@ from mcp_assets.mcp_server.answers import (
     MOST_EDGES,
     MOST_METADATA_CHARACTERS,
     MOST_RESULTS,
+    MOST_TAGS,
     Edge,
+    EdgeEvidence,
     EdgesFound,
     Fetched,
     Found,
@@ -26,12 +28,16 @@ from mcp_assets.mcp_server.answers import (
     Named,
     SearchFound,
     TypeStatus,
+    WeighedTag,
+    WordsPlace,
 )
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.sync.link.judging import VerdictRefused
 from mcp_assets.sync.search.search import search
 from mcp_assets.sync.views.entity import StoredEntity, read_entity
 from mcp_assets.sync.views.evidence import evidence_of
+from mcp_assets.sync.views.explanations import Explanation, explain
 from mcp_assets.sync.views.freshness import FreshnessReader, read_freshness
 from mcp_assets.sync.views.graph import Related, entities_named, related
 from mcp_assets.sync.views.pending import pending
@@ -39,12 +45,20 @@ from mcp_assets.sync.views.pending import pending
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_EXPECTED = (StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable, TextRefused, ConditionError)
+_EXPECTED = (
+    StoreUnavailable,
+    StoreRefused,
+    CollectionMismatch,
+    EmbedderUnavailable,
+    TextRefused,
+    ConditionError,
+    VerdictRefused,
+)
 
 EntityName = Annotated[str, Field(description="Type and id, such as task:CHK-104, or an id that one type alone has.")]
 
 
-def _with_reasons(tool: Callable[P, T]) -> Callable[P, T]:
+def with_reasons(tool: Callable[P, T]) -> Callable[P, T]:
     """An error that the platform explains reaches the client as its sentence, and nothing else of it."""
 
     @wraps(tool)
@@ -66,7 +80,7 @@ class Tools:
     def all(self) -> Sequence[Callable[..., Any]]:
         """The tools in the order in which clients list them."""
         tools = (self.search, self.fetch, self.related, self.explain_edge, self.index_status)
-        return [_with_reasons(tool) for tool in tools]
+        return [with_reasons(tool) for tool in tools]
 
     def search(
         self,
@@ -100,7 +114,7 @@ class Tools:
             )
             for one in answer.results
         ]
-        return SearchFound(results=results, missing=answer.missing, freshness=self._freshness())
+        return SearchFound(results=results, missing=answer.missing, freshness=self.freshness())
 
     def fetch(
         self,
@@ -108,7 +122,7 @@ class Tools:
         offset: Annotated[int, Field(ge=0, description="Character of the text to begin at.")] = 0,
     ) -> Fetched:
         """Read one entity: its text, metadata and times."""
-        ref = self._ref(entity)
+        ref = self.ref(entity)
         stored = self.stored(ref)
         text = build_text(stored.title, stored.content)
         metadata, left_out = _bounded(stored.metadata)
@@ -123,7 +137,7 @@ class Tools:
             left_out=left_out,
             changed_at=stored.changed_at,
             indexed_at=stored.embedded_at,
-            freshness=self._freshness(),
+            freshness=self.freshness(),
         )
 
     def related(
@@ -134,7 +148,7 @@ class Tools:
         limit: Annotated[int, Field(ge=1, le=MOST_EDGES)] = 50,
     ) -> EdgesFound:
         """List what an entity is related to, in both directions, and why, strongest first."""
-        ref = self._ref(entity)
+        ref = self.ref(entity)
         edges, titles = related(self._platform, ref, types=[one.value for one in types], depth=depth)
         if not edges:
             self.stored(ref)
@@ -142,7 +156,7 @@ class Tools:
 
     def explain_edge(self, entity: EntityName, other: EntityName) -> EdgesFound:
         """Say how two entities are related: each relationship between them, and the evidence that made it."""
-        one, two = self._ref(entity), self._ref(other)
+        one, two = self.ref(entity), self.ref(other)
         edges, titles = related(self._platform, one)
         between = [edge for edge in edges if {edge.source, edge.target} == {one, two}]
         if not between:
@@ -180,6 +194,7 @@ class Tools:
         def named(ref: EntityRef) -> Named:
             return Named(entity=str(ref), title=titles.get(ref))
 
+        explanations, _ = explain(self._platform, edges[:limit])
         shown = [
             Edge(
                 source=named(edge.source),
@@ -188,12 +203,14 @@ class Tools:
                 strength=edge.strength,
                 depth=edge.depth,
                 why=": ".join(part for part in evidence_of(edge.metadata) if part),
+                evidence=_evidence(explanation),
             )
-            for edge in edges[:limit]
+            for edge, explanation in zip(edges, explanations, strict=False)
         ]
-        return EdgesFound(edges=shown, more=len(edges) - len(shown), freshness=self._freshness())
+        return EdgesFound(edges=shown, more=len(edges) - len(shown), freshness=self.freshness())
 
-    def _freshness(self) -> str:
+    def freshness(self) -> str:
+        """How far the index may be behind the truth, for an answer."""
         return str(self._platform.companion(FreshnessReader).read())
 
     def _type(self, name: str) -> str:
@@ -203,13 +220,28 @@ class Tools:
             raise ToolError(f"no entity type {name!r}: one of {known}")
         return found
 
-    def _ref(self, written: str) -> EntityRef:
+    def ref(self, written: str) -> EntityRef:
+        """The living entity that a client names; it gets a sentence if there is none, or if there are several."""
         found = entities_named(self._platform, written)
         if len(found) == 1:
             return found[0]
         if found:
             raise ToolError(f"{written!r} is the id of several entities: give one of {', '.join(map(str, found))}")
         raise ToolError(f"there is no entity {written} in the index: search for it by words of its title")
+
+
+def _evidence(found: Explanation) -> EdgeEvidence:
+    place, given = found.place, found.verdict
+    return EdgeEvidence(
+        rule=found.rule,
+        words=found.words,
+        place=None if place is None else WordsPlace(entity=str(place.entity), part=place.part, span=place.span),
+        tags=[WeighedTag(tag=one.tag, weight=one.weight) for one in found.tags[:MOST_TAGS]],
+        cosine=found.cosine,
+        relevance=found.relevance,
+        kept=found.kept,
+        verdict=None if given is None else f"{given.verdict.decision} by {given.by}, {given.at:%Y-%m-%d %H:%M}",
+    )
 
 
 def _bounded(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

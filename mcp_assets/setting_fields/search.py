@@ -24,6 +24,11 @@ class SearchFields(BaseSettings):
         validation_alias="MCP_ASSETS_MCP_TOKEN",
         description="Token that clients of `mcp-assets mcp --http` have to send; docs/how-to/assistants.md.",
     )
+    mcp_writes: bool = Field(
+        default=False,
+        validation_alias="MCP_ASSETS_MCP_WRITES",
+        description="Let clients of `mcp-assets mcp` accept and reject relationships; docs/how-to/verdicts.md.",
+    )
     filter_keys: dict[str, MetadataIndex] = Field(
         default={"due_date": "datetime"},
         validation_alias="MCP_ASSETS_FILTER_KEYS",

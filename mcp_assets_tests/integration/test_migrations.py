@@ -64,6 +64,8 @@ INSERT INTO store_marks (store, mark) VALUES ('platform', 'key');
 INSERT INTO outbox (subject, envelope) VALUES ('vector.index.completed', '{}');
 INSERT INTO relate_requests (entity_type, entity_id, newest_mark, edges_before) VALUES ('task', 'a', 1, '{}');
 INSERT INTO search_words VALUES ('task', '1', '''plan'':1A', 1);
+INSERT INTO edge_verdicts (source_type, source_id, target_type, target_id, edge_type, decision, evidence, decided_by)
+VALUES ('task', 'a', 'task', 'b', 'cross_reference', 'rejected', '{}', 'test');
 INSERT INTO embedding_rates (model, texts, bytes, seconds) VALUES ('m/16', 1, 2, 3);
 INSERT INTO embedding_costs (day, entity_type, model, texts, tokens, estimated_tokens, usd)
 VALUES ('2026-11-30', 'task', 'm/16', 1, 2, 0, 0.5);

@@ -5,7 +5,7 @@ stored ones are read. An entity *waits* if it is marked to be linked or its ledg
 change. An entity is left out if it waits, or if the other end of a wrong edge does.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from mcp_assets.sync.link.link_state import by_type_and_id, read_link_states, re
 from mcp_assets.sync.link.locks import exclusive
 from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
+from mcp_assets.sync.link.verdicts import read_verdicts
 from mcp_assets.sync.resolve_ids import by_type, pages
 
 Row = TypeVar("Row")
@@ -293,17 +294,19 @@ class EdgeRules:
         )
         return drift
 
-    def _wanted(self, connection: Connection, refs: Collection[EntityRef]) -> list[Edge]:
+    def _wanted(self, connection: Connection, refs: Collection[EntityRef]) -> Iterable[Edge]:
         platform = self._platform
         living = read_link_states(platform, connection, refs)
         points = {ref: row.point for ref, row in living.items() if row.point}
         near = {ref: found.ranking for ref, found in self._semantic.lists(connection, points).items()}
         topical = self._topical.edges_of(connection, {ref: row.tags for ref, row in living.items()})
-        return [
+        verdicts = read_verdicts(platform, connection, refs)
+        made = [
             *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in self._semantic.edges(near)),
             *(edge.of_type(EdgeType.TOPICAL_RELEVANCE) for edge in topical),
             *reference_edges(platform, connection, refs),
         ]
+        return verdicts.judged(refs, tuple(EdgeType), made)
 
     def _is_approximate(self, edge: Edge) -> bool:
         """The search of a large collection is approximate, so that a second answer may differ a little."""

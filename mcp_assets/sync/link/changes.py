@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import LIST_LENGTH, EdgeType, differing, ranked, update_lists
+from mcp_assets.graph import LIST_LENGTH, REFERENCE_TYPES, EdgeType, Verdicts, differing, ranked, update_lists
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.link.edge_writer import EdgeWriter
@@ -15,9 +15,10 @@ from mcp_assets.sync.link.reach import Reach
 from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 from mcp_assets.sync.link.stored_lists import StoredLists, record_move, write_cut_offs_and_reserves
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
+from mcp_assets.sync.link.verdicts import read_verdicts
 
 SEMANTIC, TOPICAL = EdgeType.SEMANTIC_SIMILARITY, EdgeType.TOPICAL_RELEVANCE
-REFERENCE_TYPES = (EdgeType.SEQUENTIAL_DEPENDENCY, EdgeType.CONCEPTUAL_HIERARCHY, EdgeType.CROSS_REFERENCE)
+LISTED_TYPES = (SEMANTIC, TOPICAL)
 
 _CHANGE_OF_ENTITY = frozenset({Reason.CHANGED, Reason.VECTOR, Reason.TAGS})
 
@@ -55,11 +56,25 @@ class ChangeLinker:
         changes = update_link_states(
             self._platform, connection, changed, vectors, self._semantic.collections, self._rules
         )
-        self._link_references(connection, writer, reasons, changes)
-        self._update_semantic_lists(connection, writer, changes, outside_rebuild)
+        changes.referring |= {ref for ref, marked in reasons.items() if Reason.REFERENCES in marked}
+        verdicts = read_verdicts(self._platform, connection, changed | changes.referring)
+        self._mark_judged(connection, changed, changes, verdicts)
+        self._link_references(connection, writer, reasons, changes, verdicts)
+        self._update_semantic_lists(connection, writer, changes, outside_rebuild, verdicts)
         tags = {ref for ref, marked in reasons.items() if Reason.TAGS in marked}
-        self._update_topical_lists(connection, writer, changes, tags, outside_rebuild)
+        self._update_topical_lists(connection, writer, changes, tags, outside_rebuild, verdicts)
         writer.count_relinked(reasons)
+
+    def _mark_judged(
+        self, connection: Connection, changed: Collection[EntityRef], changes: StateChanges, verdicts: Verdicts
+    ) -> None:
+        """Have the edges judged again whose verdict may apply otherwise, because one of their ends changed.
+
+        A rejected edge is not stored, so that the lists that name a changed entity do not show it.
+        """
+        mark(self._platform, connection, verdicts.sources_of(changed, LISTED_TYPES), Reason.LISTS)
+        referring = verdicts.sources_of(changed, REFERENCE_TYPES)
+        mark(self._platform, connection, referring - changes.referring, Reason.REFERENCES)
 
     def _link_references(
         self,
@@ -67,14 +82,15 @@ class ChangeLinker:
         writer: EdgeWriter,
         reasons: Mapping[EntityRef, set[Reason]],
         changes: StateChanges,
+        verdicts: Verdicts,
     ) -> None:
         """Remove the edges of entities that are gone, and resolve the references that may have changed."""
-        referring = changes.referring | {ref for ref, marked in reasons.items() if Reason.REFERENCES in marked}
         writer.write(changes.gone, tuple(EdgeType), [])
         at_once = self._platform.tuning.link.referring_at_once
-        now = sorted(referring, key=lambda ref: (ref not in reasons, ref))[:at_once]
-        mark(self._platform, connection, referring - set(now), Reason.REFERENCES)
-        writer.write(now, REFERENCE_TYPES, reference_edges(self._platform, connection, now))
+        now = sorted(changes.referring, key=lambda ref: (ref not in reasons, ref))[:at_once]
+        mark(self._platform, connection, changes.referring - set(now), Reason.REFERENCES)
+        edges = reference_edges(self._platform, connection, now)
+        writer.write(now, REFERENCE_TYPES, verdicts.judged(now, REFERENCE_TYPES, edges))
 
     def _update_semantic_lists(
         self,
@@ -82,6 +98,7 @@ class ChangeLinker:
         writer: EdgeWriter,
         changes: StateChanges,
         outside_rebuild: Collection[EntityRef],
+        verdicts: Verdicts,
     ) -> None:
         moved = changes.moved & set(outside_rebuild)
         if moved:
@@ -91,7 +108,7 @@ class ChangeLinker:
         # PostgreSQL reads lists while Qdrant searches and while its answers are processed.
         with connection.pipeline():
             reach = dict.fromkeys(moved, Reach()) | self._semantic.reach(connection, points, stored.read)
-        self._update_lists(connection, writer, stored, reach)
+        self._update_lists(connection, writer, stored, reach, verdicts)
 
     def _update_topical_lists(
         self,
@@ -100,6 +117,7 @@ class ChangeLinker:
         changes: StateChanges,
         reweighted: Collection[EntityRef],
         outside_rebuild: Collection[EntityRef],
+        verdicts: Verdicts,
     ) -> None:
         """`reweighted`: entities that hold a tag whose weight changed."""
         retagged = (changes.retagged | (set(reweighted) & changes.living.keys())) & set(outside_rebuild)
@@ -108,14 +126,20 @@ class ChangeLinker:
         for batch in self._topical.batches(connection, tags):
             reach |= {ref: batch.reach_of(ref) for ref in batch.tags}
         stored = StoredLists(self._platform, connection, TOPICAL, retagged)
-        self._update_lists(connection, writer, stored, reach)
+        self._update_lists(connection, writer, stored, reach, verdicts)
 
     def _update_lists(
-        self, connection: Connection, writer: EdgeWriter, stored: StoredLists, reach: Mapping[EntityRef, Reach]
+        self,
+        connection: Connection,
+        writer: EdgeWriter,
+        stored: StoredLists,
+        reach: Mapping[EntityRef, Reach],
+        verdicts: Verdicts,
     ) -> None:
         """Write the lists of the changed entities, and of those whose lists they enter, leave or stay in.
 
-        `reach`: that of each changed entity; empty of one that is gone.
+        `reach`: that of each changed entity; empty of one that is gone. `verdicts`: about edges of the changed
+        entities. A list of another entity that has a verdict counts as unknown, so that Qdrant is asked for it.
         """
         if not reach:
             return
@@ -151,5 +175,5 @@ class ChangeLinker:
                     rankings[ref] = updated.get(ref, before[ref]).ranking
                     held[ref] = stored.edges.get(ref, {})
                 wanted = self._topical.edges(connection, rankings)
-            found = writer.list_diff(edge_type, held, wanted)
+            found = writer.list_diff(edge_type, held, verdicts.judged_list(reach.keys(), edge_type, wanted))
         writer.write_lists([found])

@@ -42,6 +42,7 @@ from mcp_assets.sync.link.semantic_neighbours import Answers, Entities, Semantic
 from mcp_assets.sync.link.stored_lists import write_cut_offs_and_reserves
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
+from mcp_assets.sync.link.verdicts import read_verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -279,6 +280,7 @@ class _Linker:
             if not claimed:
                 return writer.report
             living = read_link_states(self._platform, connection, claimed)
+            verdicts = read_verdicts(self._platform, connection, living.keys())
             points = {ref: row.point for ref, row in living.items() if row.point}
             if len(self._entities) > self._tuning.entities_kept:
                 self._entities = {}
@@ -289,14 +291,14 @@ class _Linker:
             stored = self._platform.relationships.lists(connection, living.keys(), (SEMANTIC, TOPICAL))
 
             def diffs() -> Iterator[tuple[EdgeType, ListDiff]]:
-                edges = self._semantic.edges({ref: one.ranking for ref, one in semantic.items()})
-                yield writer.list_diff(SEMANTIC, stored[SEMANTIC], edges)
+                near = self._semantic.edges({ref: one.ranking for ref, one in semantic.items()})
+                yield writer.list_diff(SEMANTIC, stored[SEMANTIC], verdicts.judged_list(semantic, SEMANTIC, near))
                 for batch in batches:
                     found = {ref: batch.list_of(ref) for ref in batch.tags}
                     topical.update(found)
                     held = {ref: stored[TOPICAL][ref] for ref in found if ref in stored[TOPICAL]}
                     edges = chain.from_iterable(batch.edges(ref, one.ranking) for ref, one in found.items())
-                    yield writer.list_diff(TOPICAL, held, edges)
+                    yield writer.list_diff(TOPICAL, held, verdicts.judged_list(found, TOPICAL, edges))
 
             writer.write_lists(diffs())
             write_cut_offs_and_reserves(self._platform, connection, semantic, topical)

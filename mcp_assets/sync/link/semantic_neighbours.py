@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import cached_property
 from typing import NamedTuple
 
-from mcp_assets.entities.points import is_own_id
+from mcp_assets.entities.points import is_own_id, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import (
     LIST_AND_RESERVES,
@@ -23,6 +23,7 @@ from mcp_assets.graph import (
     cut_off_of,
     nearest,
     neighbourhood,
+    rounded,
     search_threshold,
     semantic_edges,
 )
@@ -109,6 +110,24 @@ class SemanticNeighbours:
             held = [point for ref, point in points.items() if self._of_type.get(ref.type) == collection]
             there |= self._platform.qdrant.existing(collection, held)
         return {ref for ref, point in points.items() if point not in there}
+
+    def cosines(self, pairs: Collection[tuple[EntityRef, EntityRef]]) -> dict[tuple[EntityRef, EntityRef], float]:
+        """The cosine of each pair, rounded; without pairs of which an entity has no point in its collection."""
+        by_collection: dict[str, dict[str, EntityRef]] = {}
+        for ref in {ref for pair in pairs for ref in pair if ref.type in self._of_type}:
+            by_collection.setdefault(self._of_type[ref.type], {})[str(point_id(ref))] = ref
+        vectors = {
+            named[point.id]: point.vector
+            for collection, named in by_collection.items()
+            for point in self._platform.qdrant.points(collection, list(named), keys=())
+        }
+        # Vectors are stored with length 1. Where Qdrant gave no number, there is no cosine.
+        found = {
+            (one, other): float(vectors[one] @ vectors[other])
+            for one, other in pairs
+            if one in vectors and other in vectors
+        }
+        return {pair: rounded(cosine) for pair, cosine in found.items() if math.isfinite(cosine)}
 
     def requests(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[str, Mapping[EntityRef, str]]]:
         """The requests that ask Qdrant for the lists of entities, given their points; each is arguments of `answer`."""

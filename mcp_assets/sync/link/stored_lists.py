@@ -8,6 +8,9 @@ written is dropped when the list is read. If it is still near, the list was writ
 later, each batch of changed vectors gets a *move number* from the sequence `move_numbers`. `linked.last_move` holds the
 number of the last batch in which the entity's vector changed, `reserves.written_after_move` the highest number when the
 reserves were written.
+
+An edge of a list that has a verdict may be stored although it is not in the list, or the reverse. Such a list counts as
+unknown, so that it is asked for again whenever a change reaches it.
 """
 
 import json
@@ -47,6 +50,8 @@ class _StoredCutOff(NamedTuple):
     entity_type: str
     entity_id: str
     cut_off: float | None
+    judged: bool
+    """Whether an edge of the list has a verdict."""
     reserves: _Reserves | None = None
     """None: the entity has no row in `reserves`, or the list is topical, so that it has none."""
     written_after_move: int = 0
@@ -83,6 +88,8 @@ class StoredLists:
         self._cut_offs: dict[EntityRef, float | None] = {}
         self._reserves: dict[EntityRef, tuple[_Reserves, int]] = {}
         """The reserves of an entity, and the highest move number when they were written."""
+        self._judged: set[EntityRef] = set()
+        """The entities of whose list an edge has a verdict: their stored edges may differ from the list."""
         self._begun = False
         self._reading: list[tuple[_Edges, Cursor]] = []
 
@@ -115,7 +122,9 @@ class StoredLists:
         found = {}
         for ref, cut_off in self._cut_offs.items():
             near = self._rankings.get(ref, ())
-            if len(near) == LIST_LENGTH:
+            if ref in self._judged:
+                found[ref] = UNKNOWN_LIST
+            elif len(near) == LIST_LENGTH:
                 found[ref] = NeighbourList((*near, *reserves.get(ref, ())), cut_off)
             elif cut_off is None and ref not in reserves:
                 found[ref] = NeighbourList(near)
@@ -135,6 +144,8 @@ class StoredLists:
                 stored = _StoredCutOff(*row)
                 ref = EntityRef(stored.entity_type, stored.entity_id)
                 self._cut_offs[ref] = stored.cut_off
+                if stored.judged:
+                    self._judged.add(ref)
                 if stored.reserves:
                     self._reserves[ref] = stored.reserves, stored.written_after_move
 

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mcp_assets.graph import KEPT
+
 _MAX_WORDS = 500
 """Characters of the evidence of an edge: our rules keep at most 200, other programs may write more."""
 
@@ -15,17 +17,21 @@ class Evidence(NamedTuple):
     words: str
 
 
-def evidence_of(metadata: Mapping[str, Any]) -> Evidence:
-    """The evidence in an edge's metadata; of an edge that another program wrote, all of its metadata."""
+def evidence_of(metadata: Mapping[str, Any], weights: Mapping[str, float] = {}) -> Evidence:
+    """The evidence in an edge's metadata; of an edge that another program wrote, all of its metadata.
+
+    `weights`: of tags that are shared, to be named behind them.
+    """
     rule, context, shared, model = (metadata.get(key) for key in ("rule", "context", "shared", "model"))
     if isinstance(context, str) and context:
         words = context
     elif isinstance(shared, list):
-        words = ", ".join(map(str, shared))
+        words = ", ".join(f"{tag} ({weights[tag]:.2f})" if tag in weights else str(tag) for tag in map(str, shared))
     elif isinstance(model, str):
         words = f"model {model}"
     elif metadata and not isinstance(rule, str):
         words = json.dumps(metadata, ensure_ascii=False)
     else:
         words = ""
-    return Evidence(rule if isinstance(rule, str) else "", words[:_MAX_WORDS])
+    made_by = rule if isinstance(rule, str) else ""
+    return Evidence(f"{made_by}, kept by a verdict" if KEPT in metadata else made_by, words[:_MAX_WORDS])

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from mcp_assets.entities.entity_url import EntityUrl
 from mcp_assets.platform import Platform
+from mcp_assets.sync.views.explanations import weights_of_tags
 from mcp_assets.sync.views.graph import ExportedEdge, Format, exported
 from mcp_assets.sync.views.html_page import html_page_of
 from mcp_assets.sync.views.replaced_file import replaced_file
@@ -67,7 +68,7 @@ def export(
                 return write_graphml(graph_of(edges), file)
             case Format.HTML:
                 pattern = platform.settings.entity_url
-                page = html_page_of(edges, EntityUrl.of(pattern) if pattern else None)
+                page = html_page_of(edges, EntityUrl.of(pattern) if pattern else None, weights_of_tags(platform))
                 file.write_text(page.text, encoding="utf-8")
                 return Written(page.rows)
 

@@ -14,7 +14,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -38,9 +38,14 @@ class HtmlPage:
     rows: int
 
 
-def html_page_of(edges: Iterable[ExportedEdge], entity_url: EntityUrl | None = None) -> HtmlPage:
-    """The page of `edges`. It links each entity to its `entity_url`, if there is one."""
-    data = PageData.of(edges)
+def html_page_of(
+    edges: Iterable[ExportedEdge], entity_url: EntityUrl | None = None, weights: Mapping[str, float] = {}
+) -> HtmlPage:
+    """The page of `edges`. It links each entity to its `entity_url`, if there is one.
+
+    `weights`: of tags, to be shown with those that an edge's ends share.
+    """
+    data = PageData.of(edges, weights)
     library, script = _library(), _asset("page.js")
     values = {
         "POLICY": html.escape(_policy(library, script)),

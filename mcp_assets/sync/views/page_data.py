@@ -11,12 +11,12 @@ import igraph
 
 from mcp_assets.entities.entity_url import EntityUrl
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import EDGE_COLOURS, OTHER_COLOUR, EdgeType
+from mcp_assets.graph import EDGE_COLOURS, OTHER_COLOUR, UNDIRECTED, EdgeType
 from mcp_assets.sync.views.evidence import Evidence, evidence_of
 from mcp_assets.sync.views.graph import ExportedEdge
 
-_UNDIRECTED = frozenset({EdgeType.SEMANTIC_SIMILARITY.value, EdgeType.TOPICAL_RELEVANCE.value})
-"""Types that mean the same in both directions: the page draws them without an arrow."""
+_UNDIRECTED = frozenset(edge_type.value for edge_type in UNDIRECTED)
+"""The page draws these without an arrow."""
 
 _AT_ONCE = 4
 """Edges of an entity that come before the further ones of equal strength: with fewer, most of a picture is pairs."""
@@ -48,13 +48,14 @@ class PageData:
     """Of each end of a line; empty if it has none."""
 
     @classmethod
-    def of(cls, edges: Iterable[ExportedEdge]) -> "PageData":
+    def of(cls, edges: Iterable[ExportedEdge], weights: Mapping[str, float] = {}) -> "PageData":
+        """`weights`: of tags, to be shown with those that an edge's ends share."""
         titles: dict[EntityRef, str] = {}
         lines: dict[tuple[object, ...], Line] = {}
         rows = 0
         for edge in edges:
             rows += 1
-            line = _line_of(edge)
+            line = _line_of(edge, weights)
             for ref, title in ((line.source, edge.source_title), (line.target, edge.target_title)):
                 titles[ref] = titles.get(ref) or title or ""
             key = (line.source, line.target, line.type, line.strength, line.origin)
@@ -154,14 +155,14 @@ _LAYOUT_ROUNDS = 150
 """Some seconds for 9,000 vertices and 150,000 edges; more is not seen, because the browser lays out what it draws."""
 
 
-def _line_of(edge: ExportedEdge) -> Line:
+def _line_of(edge: ExportedEdge, weights: Mapping[str, float]) -> Line:
     strength = edge.strength
     return Line(
         EntityRef(edge.source_type or _NO_TYPE, edge.source_id),
         EntityRef(edge.target_type or _NO_TYPE, edge.target_id),
         edge.relationship_type,
         strength if strength is not None and math.isfinite(strength) else None,
-        evidence_of(edge.metadata if isinstance(edge.metadata, Mapping) else {}),
+        evidence_of(edge.metadata if isinstance(edge.metadata, Mapping) else {}, weights),
         edge.origin or "",
     )
 

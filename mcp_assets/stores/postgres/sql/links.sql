@@ -181,15 +181,27 @@ WHERE linked.entity_type = new.entity_type AND linked.entity_id = new.entity_id
        OR new.is_topical AND linked.topical_cut_off IS DISTINCT FROM new.topical)
 
 -- name: read_reserves
--- The cut-off of each entity's semantic list, its reserves, and the move number after which these were written.
-SELECT entity_type, entity_id, semantic_cut_off AS cut_off, neighbours AS reserves, written_after_move
+-- The cut-off of each entity's semantic list, whether an edge of the list has a verdict, the reserves, and the move
+-- number after which these were written.
+SELECT entity_type, entity_id, semantic_cut_off AS cut_off,
+       EXISTS (
+           SELECT FROM {schema}.edge_verdicts AS verdict
+           WHERE verdict.source_type = linked.entity_type AND verdict.source_id = linked.entity_id
+             AND verdict.edge_type = 'semantic_similarity'
+       ) AS judged,
+       neighbours AS reserves, written_after_move
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 LEFT JOIN {schema}.reserves USING (entity_type, entity_id)
 
 -- name: read_topical_cut_offs
--- The cut-off of each entity's topical list.
-SELECT entity_type, entity_id, topical_cut_off AS cut_off
+-- The cut-off of each entity's topical list, and whether an edge of the list has a verdict.
+SELECT entity_type, entity_id, topical_cut_off AS cut_off,
+       EXISTS (
+           SELECT FROM {schema}.edge_verdicts AS verdict
+           WHERE verdict.source_type = linked.entity_type AND verdict.source_id = linked.entity_id
+             AND verdict.edge_type = 'topical_relevance'
+       ) AS judged
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 
@@ -333,3 +345,10 @@ ANALYZE {schema}.linked
 -- name: analyze_relink_marks
 -- Returns nothing. Refreshes the planner's statistics.
 ANALYZE {schema}.relink_marks
+
+-- name: read_texts
+-- Title and content of living entities, to find the place of words in them.
+SELECT entity_type, entity_id, title, content
+FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+WHERE deleted_at IS NULL

@@ -386,6 +386,20 @@ function evidenceOf(e) {
   return [rule && words(rule), said, by].filter(Boolean).map(visible).join(" · ");
 }
 
+// Both scores of two entities, as far as edges of the page say them, behind an edge that is about something else.
+const SCORES = { semantic_similarity: "cosine", topical_relevance: "shared tags" };
+function scoresOf(e) {
+  const [one, other] = [edges.source[e], edges.target[e]];
+  const list = edgesOf[one].length < edgesOf[other].length ? edgesOf[one] : edgesOf[other];
+  const found = new Map();
+  for (const near of list) {
+    const name = SCORES[edgeTypes[edges.type[near]].name];
+    const sameEnds = otherEnd(near, one) === other && otherEnd(near, other) === one;
+    if (name && sameEnds && edges.type[near] !== edges.type[e] && strengthOf(near)) found.set(name, strengthOf(near));
+  }
+  return [...found].map(([name, strength]) => `${name} ${strength}`).join(", ");
+}
+
 // ↔ stands for two rows, one in each direction.
 function arrowOf(e, v) {
   if (edges.both[e]) return ["↔", "to and from"];
@@ -432,7 +446,7 @@ function showPanel() {
 
 function edgeItem(e, vertex) {
   const other = vertices[otherEnd(e, vertex.v)], type = edgeTypes[edges.type[e]];
-  const [sign, spoken] = arrowOf(e, vertex.v), evidence = evidenceOf(e);
+  const [sign, spoken] = arrowOf(e, vertex.v), evidence = [evidenceOf(e), scoresOf(e)].filter(Boolean).join(" · ");
   const item = element("li", state.marked === e ? { class: "chosen" } : {},
     element("div", { class: "edge" },
       element("span", { class: "arrow", style: "color:" + type.colour, role: "img", "aria-label": spoken, title: spoken }, sign),
