@@ -7,6 +7,7 @@ is the matter. A seed or a blob would mean something else as soon as the machine
 from collections.abc import Callable
 
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph import Decision
 from mcp_assets_tests.machine import Workspace
 
 Steps = Callable[[Workspace], None]
@@ -65,8 +66,48 @@ def an_entity_that_lives_by_events_ends_and_comes_back_between_two_transactions(
     state.teardown()
 
 
+def a_text_changes_and_is_as_before_while_the_edges_of_it_are_rejected(state: Workspace) -> None:
+    a, b, d = (EntityRef(type="task", id=name) for name in "abd")
+    state.begin(
+        entities=[
+            (a, "Plan", 1, ["task:b"], {"tags": ["red"]}),
+            (b, "Notes", 2, [], {"tags": ["red"]}),
+            (EntityRef(type="task", id="c"), "", 3, [], {}),
+        ]
+    )
+    for place in range(3):
+        state.judge(place=place, decision=Decision.REJECTED)
+    state.rest()
+    # The ledger has another text, for which there is no vector yet, while a newcomer has the lists asked for.
+    state.write_some(entities=[(b, "Notes", 9, [], {"tags": ["red", "green"]}), (d, "", 1, [], {"tags": ["red"]})])
+    state.see_some(places=[0], embed=False)
+    state.see_some(places=[1], embed=True)
+    state.link_some(transactions=6)
+    state.write_some(entities=[(b, "Notes", 2, [], {"tags": ["red"]})])
+    state.see_some(places=[0], embed=True)
+    state.teardown()
+
+
+def an_accepted_edge_outlives_its_rule_and_not_its_end(state: Workspace) -> None:
+    a, b = (EntityRef(type="task", id=name) for name in "ab")
+    state.begin(entities=[(a, "Plan", 1, [], {"depends_on": ["page:b"]}), (b, "Plan", 2, [], {"tags": ["red"]})])
+    state.judge(place=0, decision=Decision.ACCEPTED)
+    state.judge(place=1, decision=Decision.ACCEPTED)
+    state.write_some(entities=[(a, "Plan", 9, [], {})])
+    state.see_some(places=[0], embed=True)
+    state.link_some(transactions=6)
+    state.delete(refs=[b])
+    state.see_some(places=[1], embed=True)
+    state.link_some(transactions=1)
+    state.write_some(entities=[(b, "Plan", 2, [], {})])
+    state.judge(place=0, decision=None)
+    state.teardown()
+
+
 STEPS: tuple[Steps, ...] = (
     a_change_meets_a_list_with_somebody_gone_while_everybody_is_asked_anew,
     a_newcomer_comes_back_with_another_vector_before_the_lists_are_asked_for,
     an_entity_that_lives_by_events_ends_and_comes_back_between_two_transactions,
+    a_text_changes_and_is_as_before_while_the_edges_of_it_are_rejected,
+    an_accepted_edge_outlives_its_rule_and_not_its_end,
 )

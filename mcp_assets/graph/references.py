@@ -158,14 +158,19 @@ class ReferenceRules:
         ref = EntityRef(bare_type, text) if named_type is None else EntityRef(named_type, after.strip())
         return ref if ref.id and id_excess(ref.id) is None else None
 
-    def place_of(self, title: str | None, content: str, rule: str, context: str) -> Span | None:
-        """Where the words of an edge's evidence stand in `build_text(title, content)`: the first mention that has them.
+    def place_of(
+        self, title: str | None, content: str, evidence: tuple[str, str], target: Collection[ReferenceKey]
+    ) -> Span | None:
+        """Where the reference stands in `build_text(title, content)` that made an edge: its first mention there.
 
-        None: the text has no such mention, or no mention in a text made the edge.
+        `evidence`: the rule and the words of the edge. `target`: the keys that find its other end. None: no mention in
+        the text made the edge, or the text has it no longer.
         """
+        rule, context = evidence
         text = build_text(title, content)
         for mention in self._in(text, content):
-            if rule in ("text", f"text:{mention.phrase}") and _context(text, mention) == context:
+            made = rule in ("text", f"text:{mention.phrase}") and not set(mention.keys).isdisjoint(target)
+            if made and _context(text, mention) == context:
                 return Span(mention.start, mention.end)
         return None
 

@@ -78,7 +78,9 @@ def refusal(platform: Platform, tool: str, **arguments: Any) -> str:
 def test_every_tool_only_reads_and_says_what_it_takes(platform: Platform) -> None:
     tools = asked(platform, lambda client: client.list_tools()).tools
 
-    assert [tool.name for tool in tools] == ["search", "fetch", "related", "explain_edge", "index_status"]
+    assert [tool.name for tool in tools] == [
+        "search", "fetch", "related", "explain_edge", "index_status", "list_verdicts",
+    ]  # fmt: skip
     assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
     assert all(tool.description and tool.output_schema for tool in tools)
 
@@ -120,10 +122,36 @@ def test_related_and_explain_edge_say_why(filled: Platform) -> None:
         ("task:CHK-104", "Renew the certificate")
     ]
     assert "depends_on" in edges[0]["why"]
+    evidence = edges[0]["evidence"]
+    assert evidence["place"] == {"entity": "task:OPS/8 ü", "part": "depends_on", "span": None}
+    assert (evidence["rule"], evidence["kept"], evidence["verdict"]) == ("metadata:depends_on", False, None)
+    assert -1 <= evidence["cosine"] <= 1
+    assert evidence["relevance"] == 0
 
     between = call(filled, "explain_edge", entity="CHK-104", other="task:OPS/8 ü")["edges"]
     assert "sequential_dependency" in {edge["type"] for edge in between}
     assert call(filled, "explain_edge", entity="CHK-105", other="page:long")["edges"] == []
+
+
+def test_a_client_that_may_write_judges_an_edge_by_its_name(
+    filled: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    writing = make_platform(mcp_writes=True)
+    edge = {"source": "task:OPS/8 ü", "target": "CHK-104", "type": "sequential_dependency"}
+
+    judged = call(writing, "judge_edge", **edge, verdict="reject", note="done")
+
+    assert judged == {
+        "type": "sequential_dependency", "edges": [["task:OPS/8 ü", "task:CHK-104"]], "linked": True,
+    }  # fmt: skip
+    assert call(filled, "related", entity="task:OPS/8 ü", types=["sequential_dependency"])["edges"] == []
+    (given,) = call(filled, "list_verdicts", entity="CHK-104")["verdicts"]
+    assert (given["verdict"], given["state"], given["note"], given["by"]) == ("rejected", "in force", "done", "mcp")
+    assert "no edge of ours" in refusal(writing, "judge_edge", **{**edge, "target": "CHK-105"}, verdict="accept")
+
+    call(writing, "judge_edge", **edge, verdict="withdraw")
+    assert call(filled, "list_verdicts")["verdicts"] == []
+    assert len(call(filled, "related", entity="task:OPS/8 ü", types=["sequential_dependency"])["edges"]) == 1
 
 
 def test_answers_say_how_fresh_the_index_is(filled: Platform) -> None:

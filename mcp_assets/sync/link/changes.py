@@ -56,41 +56,32 @@ class ChangeLinker:
         changes = update_link_states(
             self._platform, connection, changed, vectors, self._semantic.collections, self._rules
         )
-        changes.referring |= {ref for ref, marked in reasons.items() if Reason.REFERENCES in marked}
-        verdicts = read_verdicts(self._platform, connection, changed | changes.referring)
-        self._mark_judged(connection, changed, changes, verdicts)
-        self._link_references(connection, writer, reasons, changes, verdicts)
+        referring = changes.referring | {ref for ref, marked in reasons.items() if Reason.REFERENCES in marked}
+        at_once = self._platform.tuning.link.referring_at_once
+        now = sorted(referring, key=lambda ref: (ref not in reasons, ref))[:at_once]
+        mark(self._platform, connection, referring - set(now), Reason.REFERENCES)
+        verdicts = read_verdicts(self._platform, connection, changed.union(now))
+        self._mark_judged(connection, changed, now, verdicts)
+        # The edges of entities that are gone are removed, and references resolved again that may have changed.
+        writer.write(changes.gone, tuple(EdgeType), [])
+        edges = reference_edges(self._platform, connection, now)
+        writer.write(now, REFERENCE_TYPES, verdicts.judged(now, REFERENCE_TYPES, edges))
         self._update_semantic_lists(connection, writer, changes, outside_rebuild, verdicts)
         tags = {ref for ref, marked in reasons.items() if Reason.TAGS in marked}
         self._update_topical_lists(connection, writer, changes, tags, outside_rebuild, verdicts)
         writer.count_relinked(reasons)
 
     def _mark_judged(
-        self, connection: Connection, changed: Collection[EntityRef], changes: StateChanges, verdicts: Verdicts
+        self, connection: Connection, changed: Collection[EntityRef], now: Collection[EntityRef], verdicts: Verdicts
     ) -> None:
         """Have the edges judged again whose verdict may apply otherwise, because one of their ends changed.
 
-        A rejected edge is not stored, so that the lists that name a changed entity do not show it.
+        A rejected edge is not stored, so that the lists that name a changed entity do not show it. `now`: the entities
+        whose references are resolved in this transaction.
         """
         mark(self._platform, connection, verdicts.sources_of(changed, LISTED_TYPES), Reason.LISTS)
-        referring = verdicts.sources_of(changed, REFERENCE_TYPES)
-        mark(self._platform, connection, referring - changes.referring, Reason.REFERENCES)
-
-    def _link_references(
-        self,
-        connection: Connection,
-        writer: EdgeWriter,
-        reasons: Mapping[EntityRef, set[Reason]],
-        changes: StateChanges,
-        verdicts: Verdicts,
-    ) -> None:
-        """Remove the edges of entities that are gone, and resolve the references that may have changed."""
-        writer.write(changes.gone, tuple(EdgeType), [])
-        at_once = self._platform.tuning.link.referring_at_once
-        now = sorted(changes.referring, key=lambda ref: (ref not in reasons, ref))[:at_once]
-        mark(self._platform, connection, changes.referring - set(now), Reason.REFERENCES)
-        edges = reference_edges(self._platform, connection, now)
-        writer.write(now, REFERENCE_TYPES, verdicts.judged(now, REFERENCE_TYPES, edges))
+        referring = verdicts.sources_of(changed, REFERENCE_TYPES).difference(now)
+        mark(self._platform, connection, referring, Reason.REFERENCES)
 
     def _update_semantic_lists(
         self,

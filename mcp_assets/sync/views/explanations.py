@@ -14,7 +14,7 @@ from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnav
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
 from mcp_assets.stores.postgres.rows import by_ref
-from mcp_assets.sync.link.link_state import by_type_and_id, read_link_states
+from mcp_assets.sync.link.link_state import LinkState, by_type_and_id, read_link_states
 from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 from mcp_assets.sync.link.verdicts import GivenVerdict, given_verdicts
 from mcp_assets.sync.views.evidence import evidence_of
@@ -106,9 +106,8 @@ def explain(platform: Platform, edges: Sequence[Related]) -> tuple[list[Explanat
         texts = _texts(platform, connection, writers)
         given = {one.verdict.key: one for one in given_verdicts(platform, connection, refs)}
     cosines, missing = _cosines(platform, edges)
-    tags = {ref: state.tags for ref, state in states.items()}
     return [
-        _explanation(platform, edge, tags, weights, texts, given, cosines.get((edge.source, edge.target)))
+        _explanation(platform, edge, states, weights, texts, given, cosines.get((edge.source, edge.target)))
         for edge in edges
     ], missing
 
@@ -122,18 +121,19 @@ def weights_of_tags(platform: Platform) -> dict[str, float]:
 def _explanation(
     platform: Platform,
     edge: Related,
-    tags: Mapping[EntityRef, frozenset[str]],
+    states: Mapping[EntityRef, LinkState],
     weights: Mapping[str, TagWeight],
     texts: Mapping[EntityRef, _Text],
     given: Mapping[EdgeKey, GivenVerdict],
     cosine: float | None,
 ) -> Explanation:
     rule, words = evidence_of({key: value for key, value in edge.metadata.items() if key != KEPT})
-    one, other = tags.get(edge.source), tags.get(edge.target)
-    shared = one & other if one is not None and other is not None else frozenset()
+    source, target = states.get(edge.source), states.get(edge.target)
+    shared = source.tags & target.tags if source is not None and target is not None else frozenset()
     place = _place(platform, edge)
-    if place is not None and (text := texts.get(place.entity)) is not None:
-        span = platform.reference_rules.place_of(text.title, text.content, rule, words)
+    if place is not None and target is not None and (text := texts.get(place.entity)) is not None:
+        keys = target.keys(edge.target)
+        span = platform.reference_rules.place_of(text.title, text.content, (rule, words), keys)
         place = Place(place.entity, place.part, None if span is None else (span.start, span.end))
     ours = edge.edge_type in {*EdgeType} and edge.origin == ORIGIN
     return Explanation(
@@ -145,7 +145,7 @@ def _explanation(
             key=lambda found: (-found.weight, found.tag),
         ),
         edge.strength if edge.edge_type == EdgeType.SEMANTIC_SIMILARITY and KEPT not in edge.metadata else cosine,
-        relevance(one, other, weights) if one is not None and other is not None else None,
+        relevance(source.tags, target.tags, weights) if source is not None and target is not None else None,
         KEPT in edge.metadata,
         given.get(EdgeKey(edge.source, edge.target, EdgeType(edge.edge_type))) if ours else None,
     )

@@ -70,6 +70,42 @@ def test_related_shows_an_entitys_edges_both_ways_and_further_with_depth(world: 
     assert "Traffic" in call(world, "related", "P").stdout
 
 
+def test_related_with_why_shows_words_and_place_scores_and_the_verdict(world: Platform) -> None:
+    judged = call(
+        world, "verdict", "accept", "A", "P", "--type", "cross_reference", "--by", "ada", "--note", "so it is"
+    )
+    assert (judged.returncode, judged.stdout) == (0, "task:A → page:P (cross_reference) is accepted\n"), judged.stderr
+    shown = call(world, "related", "A", "--type", "cross_reference", "--why").stdout.splitlines()
+    assert shown[0] == "task:A Wash the </script> car @0 → page:P Cars @5 cross_reference 1.000"
+    assert [line.split(maxsplit=1)[1] for line in shown[1:5]] == [
+        "text",
+        "as page:P says",
+        "characters 33 to 39 of task:A",
+        "cosine 0.996, shared tags 0.000",
+    ]
+    assert shown[5].startswith("    verdict accepted by ada, ")
+    assert shown[5].endswith(": so it is")
+    (edge,) = json.loads(call(world, "related", "A", "--type", "cross_reference", "--why", "--json").stdout)["edges"]
+    assert edge["why"]["place"] == {"entity": "task:A", "part": "text", "span": [33, 39]}
+
+
+def test_verdicts_are_given_listed_and_withdrawn(world: Platform) -> None:
+    rejected = json.loads(call(world, "verdict", "reject", "P", "A", "--type", "semantic_similarity", "--json").stdout)
+    assert rejected["linked"]
+    assert len(rejected["edges"]) == 2
+    assert not json.loads(call(world, "related", "A", "--type", "semantic_similarity", "--json").stdout)["edges"]
+    (listed,) = json.loads(call(world, "verdict", "list", "task:A", "--json").stdout)
+    assert (listed["verdict"], listed["state"], listed["both_directions"]) == ("rejected", "in force", True)
+    assert listed["by"]
+
+    withdrawn = call(world, "verdict", "withdraw", "A", "P")
+    assert withdrawn.stdout == "the verdict about task:A ↔ page:P (semantic_similarity) is withdrawn\n"
+    assert call(world, "verdict", "list").stdout == "no verdicts\n"
+    again = call(world, "verdict", "withdraw", "A", "P")
+    assert again.returncode == 1
+    assert "nothing to judge between task:A and page:P" in again.stderr
+
+
 def test_an_unknown_entity_is_a_failure_that_names_it(world: Platform) -> None:
     result = call(world, "related", "task:nobody")
     assert result.returncode == 1

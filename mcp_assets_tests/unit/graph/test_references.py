@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.registry import SOURCE_PRESETS, EntityType, EntityTypes
+from mcp_assets.entities.text import build_text
 from mcp_assets.graph.edges import Edge, EdgeType, strongest
 from mcp_assets.graph.keys import ReferenceKey, id_key, keys_of
 from mcp_assets.graph.references import MAX_CONTEXT, METADATA_KEYS, ReferenceRules, Use, pick, resolve
@@ -339,3 +340,27 @@ def test_relinking_the_users_of_changed_keys_keeps_the_edges_of_a_rebuild(
             mine = strongest(edge for edge in stated if edge.source == source)
             edges[source] = [without_words(mine[key]) for key in sorted(mine)]
     assert [edge for ref in sorted(edges) for edge in edges[ref]] == edges_of(*entities.values())
+
+
+@pytest.mark.parametrize(
+    "content", ["task:B, and later:\n\nit depends on  task:B for now", "see [[Plan]]; part of page:A"]
+)
+def test_the_place_of_an_edges_words_is_that_of_its_mention(content: str) -> None:
+    text = build_text("A title", content)
+    found = RULES.uses(C, "A title", content, {})
+    places = {
+        (use.rule, use.key): RULES.place_of("A title", content, (use.rule, use.context), [use.reference])
+        for use in found
+    }
+    for (_, key), place in places.items():
+        assert place is not None
+        assert text[place.start : place.end].strip("[]").lower() == key.lower()
+    assert len(set(places.values())) == 2
+
+
+def test_words_that_are_no_longer_in_the_text_or_stand_in_metadata_have_no_place_in_it() -> None:
+    keys = [id_key(B)]
+    assert RULES.place_of(None, "see task:B", ("text", "see task:B"), keys) is not None
+    assert RULES.place_of(None, "see task:B", ("text", "saw task:B"), keys) is None
+    assert RULES.place_of(None, "see task:B", ("text", "see task:B"), [id_key(A)]) is None
+    assert RULES.place_of(None, "depends on task:B", ("metadata:depends_on", "depends on task:B"), keys) is None

@@ -345,10 +345,3 @@ ANALYZE {schema}.linked
 -- name: analyze_relink_marks
 -- Returns nothing. Refreshes the planner's statistics.
 ANALYZE {schema}.relink_marks
-
--- name: read_texts
--- Title and content of living entities, to find the place of words in them.
-SELECT entity_type, entity_id, title, content
-FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
-    USING (entity_type, entity_id)
-WHERE deleted_at IS NULL

@@ -9,7 +9,7 @@ import pytest
 
 from mcp_assets.entities.entity_url import EntityUrl
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import EDGE_COLOURS, EdgeType
+from mcp_assets.graph import EDGE_COLOURS, KEPT, EdgeType
 from mcp_assets.sync.views.evidence import Evidence, evidence_of
 from mcp_assets.sync.views.graph import ExportedEdge
 from mcp_assets.sync.views.page_data import PageData
@@ -78,6 +78,7 @@ def test_of_equal_edges_no_entity_has_all_its_own_before_the_others_have_some() 
         ({"rule": "tags", "shared": ["x", "y"]}, Evidence("tags", "x, y")),
         ({"rule": "cosine", "model": "m", "similarity_score": 0.7}, Evidence("cosine", "model m")),
         ({"rule": "slug"}, Evidence("slug", "")),
+        ({"rule": "slug", KEPT: "verdict"}, Evidence("slug, kept by a verdict", "")),
         ({}, Evidence("", "")),
         ({"why": ["another", 1]}, Evidence("", '{"why": ["another", 1]}')),
         ({"context": "x" * 600}, Evidence("", "x" * 500)),
@@ -86,6 +87,12 @@ def test_of_equal_edges_no_entity_has_all_its_own_before_the_others_have_some() 
 )
 def test_the_evidence_is_the_rule_and_its_words(metadata: dict[str, Any], evidence: Evidence) -> None:
     assert evidence_of(metadata) == evidence
+
+
+def test_shared_tags_are_shown_with_their_weights() -> None:
+    shared = {"rule": "tags", "shared": ["rare", "common", "new"]}
+    (line,) = PageData.of([edge(A, B, metadata=shared)], {"rare": 0.5, "common": 0.1}).lines
+    assert line.evidence.words == "rare (0.50), common (0.10), new"
 
 
 def test_the_columns_say_what_the_lines_say() -> None:
