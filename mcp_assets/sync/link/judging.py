@@ -58,7 +58,6 @@ class _Known(NamedTuple):
 
     strength: float | None
     metadata: Mapping[str, Any]
-    stored: bool
 
 
 def judge(
@@ -146,9 +145,9 @@ def _keys(source: EntityRef, target: EntityRef, edge_type: EdgeType) -> list[Edg
 def _known(edge: Edge | None, given: GivenVerdict | None) -> _Known | None:
     """The edge as it is stored, or else as the verdict before kept it; None: it is unknown."""
     if edge is not None:
-        return _Known(edge.strength, {key: value for key, value in edge.metadata.items() if key != KEPT}, stored=True)
+        return _Known(edge.strength, {key: value for key, value in edge.metadata.items() if key != KEPT})
     if given is not None:
-        return _Known(given.verdict.strength, given.verdict.metadata, stored=False)
+        return _Known(given.verdict.strength, given.verdict.metadata)
     return None
 
 
@@ -184,7 +183,7 @@ def _write(
     if gone:
         raise VerdictRefused(f"{' and '.join(gone)} is not linked, or is gone; an edge needs both ends")
     # The other direction of an edge that stands in one direction only has no metadata; its evidence needs none.
-    found = [known[key] or _Known(None, {}, stored=False) for key in keys]
+    found = [known[key] or _Known(None, {}) for key in keys]
     evidence = [
         evidence_of_edge(key.type, one.metadata, ends[key.source], ends[key.target])
         for key, one in zip(keys, found, strict=True)
@@ -197,10 +196,15 @@ def _write(
             "evidence": [json.dumps(one, ensure_ascii=False) for one in evidence],
             "strengths": [one.strength for one in found],
             "metadata": [json.dumps(one.metadata, ensure_ascii=False) for one in found],
-            "decided_by": by,
-            "note": note or None,
+            "decided_by": _storable(by),
+            "note": _storable(note) if note else None,
         },
     )
+
+
+def _storable(text: str) -> str:
+    """`text` without what PostgreSQL refuses in a text: NUL and lone surrogates."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def _ends_of(keys: Sequence[EdgeKey], edge_type: EdgeType) -> dict[str, Any]:

@@ -98,6 +98,8 @@ def explain(platform: Platform, edges: Sequence[Related]) -> tuple[list[Explanat
     Raises:
         StoreUnavailable: PostgreSQL does not answer.
     """
+    if not edges:
+        return [], None
     refs = {ref for edge in edges for ref in (edge.source, edge.target)}
     writers = {place.entity for edge in edges if (place := _place(platform, edge)) is not None and place.part == _TEXT}
     with platform.postgres.transaction() as connection:
