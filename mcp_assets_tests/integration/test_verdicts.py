@@ -178,7 +178,7 @@ def test_an_accepted_edge_stays_though_no_rule_makes_it_until_an_end_is_gone(wor
 
 def test_a_later_verdict_replaces_the_one_before(world: Platform) -> None:
     decide(world, Decision.REJECTED, A, D, SEQUENTIAL)
-    decide(world, Decision.ACCEPTED, A, D)
+    decide(world, Decision.ACCEPTED, A, D, SEQUENTIAL)
     assert targets(world, A, SEQUENTIAL) == [D]
     assert [(one.decision, one.by, one.note) for one in listed(world)] == [(Decision.ACCEPTED, "ada", "why not")]
     assert_settled(world)
@@ -211,6 +211,7 @@ def test_the_evidence_of_an_edge_names_words_and_place_tags_and_both_scores(worl
     assert (sequential.rule, sequential.words) == ("text:depends on", "@0 depends on task:d")
     assert sequential.place is not None
     assert (str(sequential.place), sequential.place.span) == ("characters 14 to 20 of task:a", (14, 20))
+    assert sequential.as_dict()["place"] == {"entity": "task:a", "part": "text", "span": (14, 20)}
     assert sequential.cosine == pytest.approx(-0.9397, abs=1e-4)
     topical = why[A, B, TOPICAL]
     assert [one.tag for one in topical.tags] == ["red"]
