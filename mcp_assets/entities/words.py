@@ -44,6 +44,11 @@ _WITHOUT_SPACES = re.compile(f"[{_SPACELESS}]+")
 _PIECE = re.compile(rf"[{_SPACELESS}]+|[^{_SPACELESS}\-./:+#@_]+")
 """A piece of a run: of a script without spaces, or of another one and between connectors."""
 
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+
+_ANY_WORD = re.compile(rf"[{_SPACELESS}]+|(?:[^\W_{_SPACELESS}]|[{_MARKS}])+")
+"""A run of a script without spaces, or a word of another script, which ends at each connector."""
+
 LONGEST_WORD = 64
 """Characters. A longer run, such as a key or a data URL, is not searched as a whole; its parts are."""
 
@@ -157,6 +162,23 @@ def question_of(text: str) -> Question:
         name=fold(plain),
         is_one_run=len(runs) == 1,
     )
+
+
+def word_sequence(text: str) -> list[str]:
+    """The words of a text in their order, folded, each connector between two words; nothing is searched by these.
+
+    A run of a script that is written without spaces gives its pairs of neighbouring characters.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    if folded.isascii():
+        return _ASCII_WORD.findall(folded)
+    found: list[str] = []
+    for piece in _ANY_WORD.findall(folded):
+        if _WITHOUT_SPACES.match(piece):
+            found += ["".join(pair) for pair in pairwise(piece)] or [piece]
+        else:
+            found.append(piece)
+    return found
 
 
 def fold(text: str) -> str:

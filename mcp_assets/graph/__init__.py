@@ -1,6 +1,6 @@
 """The relationship rules: from entities, scores and weights to typed edges, and the difference to stored edges. Pure.
 
-Belongs here: what an edge is, the five rules, ranked lists and how one change changes them, the extraction of
+Belongs here: what an edge is, the rules, ranked lists and how one change changes them, the extraction of
 references, how verdicts apply, the diff of edges. Does not: which store gives neighbours, tags and references, and when
 an entity is linked again (`sync.link`); how edges are stored (`stores`). It imports `entities` only.
 
@@ -23,6 +23,17 @@ from mcp_assets.graph.edges import (
     strongest,
 )
 from mcp_assets.graph.keys import ReferenceKey, ReferenceKind, id_key, keys_of, slug_key, title_key
+from mcp_assets.graph.near_duplicates import (
+    COMPARED_CHARACTERS,
+    DuplicateRule,
+    NearCopy,
+    Wording,
+    duplicate_edges,
+    near_copies,
+    near_enough,
+    shared_words,
+    wording_of,
+)
 from mcp_assets.graph.ranking import (
     LIST_AND_RESERVES,
     LIST_LENGTH,
@@ -53,6 +64,7 @@ from mcp_assets.graph.url_references import LinkForm
 from mcp_assets.graph.verdicts import KEPT, REFERENCE_TYPES, Decision, End, Verdict, Verdicts, evidence_of_edge
 
 __all__ = [
+    "COMPARED_CHARACTERS",
     "EDGE_COLOURS",
     "KEPT",
     "LIST_AND_RESERVES",
@@ -64,6 +76,7 @@ __all__ = [
     "UNKNOWN_LIST",
     "UNKNOWN_TAG",
     "Decision",
+    "DuplicateRule",
     "Edge",
     "EdgeDiff",
     "EdgeKey",
@@ -73,6 +86,7 @@ __all__ = [
     "LinkForm",
     "ListDiff",
     "ListedEdge",
+    "NearCopy",
     "Neighbour",
     "NeighbourList",
     "Ranking",
@@ -86,6 +100,7 @@ __all__ = [
     "Use",
     "Verdict",
     "Verdicts",
+    "Wording",
     "bin_of",
     "candidate_tags",
     "certain_list",
@@ -93,9 +108,12 @@ __all__ = [
     "diff",
     "diff_lists",
     "differing",
+    "duplicate_edges",
     "evidence_of_edge",
     "id_key",
     "keys_of",
+    "near_copies",
+    "near_enough",
     "nearest",
     "neighbourhood",
     "pick",
@@ -105,6 +123,7 @@ __all__ = [
     "rounded",
     "search_threshold",
     "semantic_edges",
+    "shared_words",
     "slug_key",
     "strongest",
     "tags_of",
@@ -115,4 +134,5 @@ __all__ = [
     "update_lists",
     "updated_list",
     "weight_of",
+    "wording_of",
 ]

@@ -6,6 +6,7 @@ from mcp_assets.graph.edges import EdgeType
 
 EDGE_COLOURS: Mapping[EdgeType, str] = {
     EdgeType.SEMANTIC_SIMILARITY: "#1f77b4",
+    EdgeType.POSSIBLE_DUPLICATE: "#e377c2",
     EdgeType.TOPICAL_RELEVANCE: "#ff7f0e",
     EdgeType.SEQUENTIAL_DEPENDENCY: "#2ca02c",
     EdgeType.CONCEPTUAL_HIERARCHY: "#d62728",

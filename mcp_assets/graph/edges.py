@@ -20,6 +20,7 @@ class EdgeType(StrEnum):
     """The values of `relationships.relationship_type`."""
 
     SEMANTIC_SIMILARITY = "semantic_similarity"
+    POSSIBLE_DUPLICATE = "possible_duplicate"
     TOPICAL_RELEVANCE = "topical_relevance"
     SEQUENTIAL_DEPENDENCY = "sequential_dependency"
     CONCEPTUAL_HIERARCHY = "conceptual_hierarchy"

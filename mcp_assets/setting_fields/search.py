@@ -1,4 +1,4 @@
-"""Search and the MCP server: weights, filters, who may connect."""
+"""Search and the MCP server: weights, filters, duplicates, who may connect."""
 
 from pydantic import Field, NonNegativeFloat, SecretStr
 from pydantic_settings import BaseSettings
@@ -7,7 +7,7 @@ from mcp_assets.setting_fields.values import MetadataIndex
 
 
 class SearchFields(BaseSettings):
-    """Search and the MCP server: weights, filters, who may connect."""
+    """Search and the MCP server: weights, filters, duplicates, who may connect."""
 
     search_words_weight: NonNegativeFloat = Field(
         default=3.0,
@@ -28,6 +28,21 @@ class SearchFields(BaseSettings):
         default=False,
         validation_alias="MCP_ASSETS_MCP_WRITES",
         description="Let clients of `mcp-assets mcp` accept and reject relationships; docs/how-to/verdicts.md.",
+    )
+    duplicate_similarity: float = Field(
+        default=0.85,
+        gt=0,
+        le=1,
+        validation_alias="MCP_ASSETS_DUPLICATE_SIMILARITY",
+        description="Cosine from which on the words of two entities are compared, to find possible duplicates.",
+    )
+    duplicate_shared_words: float = Field(
+        default=0.7,
+        gt=0,
+        le=1,
+        validation_alias="MCP_ASSETS_DUPLICATE_SHARED_WORDS",
+        description="Share of the pairs of neighbouring words that two entities have in common from which on they are "
+        "possible duplicates; docs/how-to/duplicates.md.",
     )
     filter_keys: dict[str, MetadataIndex] = Field(
         default={"due_date": "datetime"},
