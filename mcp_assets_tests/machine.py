@@ -60,6 +60,9 @@ PARTS = [
     "task:m memory:n",
     # Longer than what its own point embeds: it has chunks, too.
     "at length " * 850,
+    # Written twice, if the other words and the vectors agree; the second differs from the first by one word.
+    "Order a new certificate, install it, restart the service, and tell all people on call about it.",
+    "Order a new certificate, install it, restart the service, and ask all people on call about it.",
     "<!-- page:d --> | [[Notes\\|n]] |",
 ]
 TAGS = ["red", "green", "blue", "rare"]

@@ -27,7 +27,7 @@ class EdgeType(StrEnum):
     CROSS_REFERENCE = "cross_reference"
 
 
-UNDIRECTED = frozenset({EdgeType.SEMANTIC_SIMILARITY, EdgeType.TOPICAL_RELEVANCE})
+UNDIRECTED = frozenset({EdgeType.SEMANTIC_SIMILARITY, EdgeType.POSSIBLE_DUPLICATE, EdgeType.TOPICAL_RELEVANCE})
 """Types that mean the same in both directions."""
 
 

@@ -246,8 +246,8 @@ ADOPTED = {
     "an enumeration": COLUMNS.replace("relationship_type text", "relationship_type kind"),
 }
 ENUMERATION = (
-    "CREATE TYPE kind AS ENUM ('semantic_similarity', 'topical_relevance', 'sequential_dependency',"
-    " 'conceptual_hierarchy', 'cross_reference', '\"blocks\"', 'blocks')"
+    "CREATE TYPE kind AS ENUM ('semantic_similarity', 'possible_duplicate', 'topical_relevance',"
+    " 'sequential_dependency', 'conceptual_hierarchy', 'cross_reference', '\"blocks\"', 'blocks')"
 )
 
 

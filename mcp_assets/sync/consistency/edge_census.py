@@ -22,6 +22,7 @@ from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind
 from mcp_assets.sync.consistency.ledger_hashes import EntityText
 from mcp_assets.sync.consistency.recheck import LIE, lies
+from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
 from mcp_assets.sync.link.link_rules import rules_fingerprint
 from mcp_assets.sync.link.link_state import by_type_and_id, read_link_states, reference_edges, stale_link_states
 from mcp_assets.sync.link.locks import exclusive
@@ -38,6 +39,9 @@ The cost of the sample does not grow with the partition."""
 
 RELINKED_AT_ONCE = 250
 """Entities whose edges are recomputed at once: the link lock is held meanwhile, and linkers wait for it."""
+
+_OF_SEMANTIC_LISTS = (EdgeType.SEMANTIC_SIMILARITY, DUPLICATE)
+"""The types of edge that follow from semantic lists, and so from the points in Qdrant."""
 
 _ROWS_A_PAGE = 5_000
 """Rows that are read at once: some hundred kilobytes."""
@@ -233,6 +237,7 @@ class EdgeRules:
         self._platform = platform
         self._semantic = SemanticNeighbours(platform)
         self._topical = TopicalNeighbours(platform)
+        self._duplicates = Duplicates(platform)
         self._linked_by = rules_fingerprint(platform, self._semantic.profile)
 
     def differing(self, refs: Collection[EntityRef]) -> list[Drift]:
@@ -285,7 +290,7 @@ class EdgeRules:
                 row_id, held = stored.get(edge.key, ("", edge))
                 instead = f": {held.strength}" if held.strength != edge.strength else ""
                 detail = f"{edge.source} → {edge.target} ({edge.type}, {edge.strength}){instead}"
-                semantic = edge.type is EdgeType.SEMANTIC_SIMILARITY
+                semantic = edge.type in _OF_SEMANTIC_LISTS
                 drift.append(_EdgeDrift(Drift(kind, edge.source, detail, str(row_id)), edge.target, semantic))
         collections = self._semantic.collections
         drift += (
@@ -303,6 +308,7 @@ class EdgeRules:
         verdicts = read_verdicts(platform, connection, refs)
         made = [
             *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in self._semantic.edges(near)),
+            *(edge.of_type(DUPLICATE) for edge in self._duplicates.compared(connection, near).edges()),
             *(edge.of_type(EdgeType.TOPICAL_RELEVANCE) for edge in topical),
             *reference_edges(platform, connection, refs),
         ]
@@ -310,7 +316,7 @@ class EdgeRules:
 
     def _is_approximate(self, edge: Edge) -> bool:
         """The search of a large collection is approximate, so that a second answer may differ a little."""
-        return edge.type is EdgeType.SEMANTIC_SIMILARITY and not self._semantic.exact
+        return edge.type in _OF_SEMANTIC_LISTS and not self._semantic.exact
 
 
 def _entity_id(entity_id: str) -> str:

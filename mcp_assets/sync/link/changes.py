@@ -3,9 +3,19 @@
 from collections.abc import Collection, Mapping
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import LIST_LENGTH, REFERENCE_TYPES, EdgeType, Verdicts, differing, ranked, update_lists
+from mcp_assets.graph import (
+    LIST_LENGTH,
+    REFERENCE_TYPES,
+    EdgeType,
+    NeighbourList,
+    Verdicts,
+    differing,
+    ranked,
+    update_lists,
+)
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
 from mcp_assets.sync.link.edge_writer import EdgeWriter
 from mcp_assets.sync.link.link_rules import rules_fingerprint
 from mcp_assets.sync.link.link_state import StateChanges, reference_edges, update_link_states
@@ -18,7 +28,7 @@ from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
 from mcp_assets.sync.link.verdicts import read_verdicts
 
 SEMANTIC, TOPICAL = EdgeType.SEMANTIC_SIMILARITY, EdgeType.TOPICAL_RELEVANCE
-LISTED_TYPES = (SEMANTIC, TOPICAL)
+LISTED_TYPES = (SEMANTIC, DUPLICATE, TOPICAL)
 
 _CHANGE_OF_ENTITY = frozenset({Reason.CHANGED, Reason.VECTOR, Reason.TAGS})
 
@@ -37,6 +47,7 @@ class ChangeLinker:
         self._platform = platform
         self._semantic = semantic
         self._topical = topical
+        self._duplicates = Duplicates(platform)
         self._prefetch = prefetch
         self._rules = rules_fingerprint(platform, semantic.profile)
 
@@ -92,14 +103,18 @@ class ChangeLinker:
         verdicts: Verdicts,
     ) -> None:
         moved = changes.moved & set(outside_rebuild)
+        reworded = changes.reworded & set(outside_rebuild)
+        if not moved and not reworded:
+            return
         if moved:
             record_move(self._platform, connection, moved)
         points = {ref: row.point for ref in moved if (row := changes.living.get(ref)) and row.point}
-        stored = StoredLists(self._platform, connection, SEMANTIC, moved)
+        stored = StoredLists(self._platform, connection, SEMANTIC, moved | reworded)
         # PostgreSQL reads lists while Qdrant searches and while its answers are processed.
         with connection.pipeline():
             reach = dict.fromkeys(moved, Reach()) | self._semantic.reach(connection, points, stored.read)
-        self._update_lists(connection, writer, stored, reach, verdicts)
+        written, unknown = self._update_lists(connection, writer, stored, reach, verdicts)
+        self._duplicates.update(connection, writer, stored, written, unknown)
 
     def _update_topical_lists(
         self,
@@ -126,17 +141,21 @@ class ChangeLinker:
         stored: StoredLists,
         reach: Mapping[EntityRef, Reach],
         verdicts: Verdicts,
-    ) -> None:
+    ) -> tuple[dict[EntityRef, NeighbourList], set[EntityRef]]:
         """Write the lists of the changed entities, and of those whose lists they enter, leave or stay in.
 
         `reach`: that of each changed entity; empty of one that is gone. `verdicts`: about edges of the changed
         entities. A list of another entity that has a verdict counts as unknown, so that Qdrant is asked for it.
+
+        Returns the lists that were written, and the entities whose list only a query can give, which are marked.
         """
-        if not reach:
-            return
+        if not stored.changed:
+            return {}, set()
         edge_type = stored.edge_type
         stored.read({near.ref for one in reach.values() for near in one.within_reach})
         before = stored.lists()
+        if not reach:
+            return {}, set()
         lists = {ref: one for ref, one in before.items() if ref not in reach}
         within_reach = {ref: one.within_reach for ref, one in reach.items()}
         updated, to_query = update_lists(within_reach, lists, LIST_LENGTH, stored.kept)
@@ -168,3 +187,4 @@ class ChangeLinker:
                 wanted = self._topical.edges(connection, rankings)
             found = writer.list_diff(edge_type, held, verdicts.judged_list(reach.keys(), edge_type, wanted))
         writer.write_lists([found])
+        return written, to_query

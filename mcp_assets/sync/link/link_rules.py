@@ -6,7 +6,7 @@ import json
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.platform import Platform
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """A part of the fingerprint: raise it when a rule makes other edges of the same entities, so that all are re-linked."""
 
 
@@ -20,6 +20,7 @@ def rules_fingerprint(platform: Platform, profile: ModelProfile) -> str:
         profile.name,
         profile.similarity_threshold,
         platform.settings.topical_threshold,
+        *(platform.settings.duplicate_similarity, platform.settings.duplicate_shared_words),
         sorted(platform.settings.link_forms.items()),
         sorted(platform.reference_rules.type_names.items()),
     ]

@@ -41,6 +41,8 @@ class LinkState:
     """The same of its topical list: the column `linked.topical_cut_off`."""
     linked_by: str = ""
     """The fingerprint of the rules by which it was last linked."""
+    text_hash: str | None = None
+    """The hash of the text that its words were last compared by; None: by an older version."""
 
     def keys(self, ref: EntityRef) -> frozenset[ReferenceKey]:
         """The keys under which references find `ref`, the entity of this row."""
@@ -60,6 +62,7 @@ class _LinkedRow(NamedTuple):
     semantic_cut_off: float | None
     topical_cut_off: float | None
     linked_by: str
+    text_hash: str | None
 
 
 class _UseRow(NamedTuple):
@@ -114,6 +117,7 @@ class _LedgerState(NamedTuple):
     content: str
     metadata: Mapping[str, Any]
     is_deleted: bool
+    text_hash: str
     has_point: bool
     """Whether one of the collections that are searched has its point."""
 
@@ -126,6 +130,8 @@ class StateChanges:
     gone: set[EntityRef] = field(default_factory=set)
     moved: set[EntityRef] = field(default_factory=set)
     """Entities whose vector came, went or changed, so that semantic lists change."""
+    reworded: set[EntityRef] = field(default_factory=set)
+    """Entities whose title or text changed, so that they may have other duplicates, also with the vector they had."""
     retagged: set[EntityRef] = field(default_factory=set)
     """Entities whose tags came, went or changed, so that topical lists change."""
     referring: set[EntityRef] = field(default_factory=set)
@@ -152,6 +158,7 @@ def read_link_states(
             row.semantic_cut_off,
             row.topical_cut_off,
             row.linked_by,
+            row.text_hash,
         )
         for row in map(_LinkedRow._make, rows.fetchall())
     }
@@ -188,6 +195,8 @@ def update_link_states(
         changed_keys |= (was.keys(ref) if was else frozenset()) ^ after_keys.get(ref, frozenset())
         if (was.point if was else None) != (now.point if now else None) or (ref in vectors and now and now.point):
             changes.moved.add(ref)
+        if was and now and (was.text_hash, was.title_key) != (now.text_hash, now.title_key):
+            changes.reworded.add(ref)
         if (was.tags if was else frozenset()) != (now.tags if now else frozenset()):
             changes.retagged.add(ref)
         if now is not None and (was is None or not _same(was, now)):
@@ -243,6 +252,7 @@ def _states(
             by_kind.get(ReferenceKind.SLUG),
             tags_of(row.metadata),
             linked_by=linked_by,
+            text_hash=row.text_hash,
         )
         found[ref] = state, platform.reference_rules.uses(ref, row.title, row.content, row.metadata)
     return found
@@ -268,12 +278,13 @@ def reference_edges(platform: Platform, connection: Connection, refs: Collection
 
 
 def _same(was: LinkState, now: LinkState) -> bool:
-    return (was.point, was.title_key, was.slug_key, was.tags, was.linked_by) == (
+    return (was.point, was.title_key, was.slug_key, was.tags, was.linked_by, was.text_hash) == (
         now.point,
         now.title_key,
         now.slug_key,
         now.tags,
         now.linked_by,
+        now.text_hash,
     )
 
 
@@ -346,6 +357,7 @@ def _write_linked(
                 "slug_key": [row.slug_key for row in rows],
                 "tags": [json.dumps(sorted(row.tags), ensure_ascii=False) for row in rows],
                 "linked_by": linked_by,
+                "text_hash": [row.text_hash for row in rows],
             },
         )
 

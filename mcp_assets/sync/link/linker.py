@@ -33,6 +33,7 @@ from mcp_assets.sync.collections.journal import Journal, hold_collections
 from mcp_assets.sync.collections.move import read_journal
 from mcp_assets.sync.link.changes import SEMANTIC, TOPICAL, ChangeLinker, any_change_outside_rebuild
 from mcp_assets.sync.link.counts import LinkReport
+from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
 from mcp_assets.sync.link.edge_writer import EdgeWriter
 from mcp_assets.sync.link.link_state import read_link_states
 from mcp_assets.sync.link.locks import by_index, exclusive, is_sole_linker, require_usable_edges, sole_linker
@@ -185,6 +186,7 @@ class _Linker:
         self._prefetch = prefetch
         self._entities: Entities = {}
         self._topical = TopicalNeighbours(platform)
+        self._duplicates = Duplicates(platform)
         self._change_linker = ChangeLinker(platform, semantic, self._topical, prefetch)
 
     def changes(self) -> LinkReport:
@@ -288,11 +290,15 @@ class _Linker:
             semantic = empty | self._semantic.lists(connection, points, answers, self._entities)
             batches = list(self._topical.batches(connection, {ref: row.tags for ref, row in living.items()}))
             topical: dict[EntityRef, NeighbourList] = {}
-            stored = self._platform.relationships.lists(connection, living.keys(), (SEMANTIC, TOPICAL))
+            near = {ref: one.ranking for ref, one in semantic.items()}
+            compared = self._duplicates.compared(connection, near)
+            stored = self._platform.relationships.lists(connection, living.keys(), (SEMANTIC, TOPICAL, DUPLICATE))
 
             def diffs() -> Iterator[tuple[EdgeType, ListDiff]]:
-                near = self._semantic.edges({ref: one.ranking for ref, one in semantic.items()})
-                yield writer.list_diff(SEMANTIC, stored[SEMANTIC], verdicts.judged_list(semantic, SEMANTIC, near))
+                edges = self._semantic.edges(near)
+                yield writer.list_diff(SEMANTIC, stored[SEMANTIC], verdicts.judged_list(semantic, SEMANTIC, edges))
+                copies = verdicts.judged_list(semantic, DUPLICATE, compared.edges())
+                yield writer.list_diff(DUPLICATE, stored[DUPLICATE], copies)
                 for batch in batches:
                     found = {ref: batch.list_of(ref) for ref in batch.tags}
                     topical.update(found)

@@ -88,7 +88,7 @@ class StoredLists:
         self._cut_offs: dict[EntityRef, float | None] = {}
         self._reserves: dict[EntityRef, tuple[_Reserves, int]] = {}
         """The reserves of an entity, and the highest move number when they were written."""
-        self._judged: set[EntityRef] = set()
+        self.judged: set[EntityRef] = set()
         """The entities of whose list an edge has a verdict: their stored edges may differ from the list."""
         self._begun = False
         self._reading: list[tuple[_Edges, Cursor]] = []
@@ -122,7 +122,7 @@ class StoredLists:
         found = {}
         for ref, cut_off in self._cut_offs.items():
             near = self._rankings.get(ref, ())
-            if ref in self._judged:
+            if ref in self.judged:
                 found[ref] = UNKNOWN_LIST
             elif len(near) == LIST_LENGTH:
                 found[ref] = NeighbourList((*near, *reserves.get(ref, ())), cut_off)
@@ -145,7 +145,7 @@ class StoredLists:
                 ref = EntityRef(stored.entity_type, stored.entity_id)
                 self._cut_offs[ref] = stored.cut_off
                 if stored.judged:
-                    self._judged.add(ref)
+                    self.judged.add(ref)
                 if stored.reserves:
                     self._reserves[ref] = stored.reserves, stored.written_after_move
 

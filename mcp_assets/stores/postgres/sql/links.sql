@@ -123,7 +123,7 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid = %(session)s
 
 -- name: read_states
 -- The ledger rows of entities, and whether they have a point: what the linker compares with `linked`.
-SELECT entity_type, entity_id, title, content, metadata, deleted_at IS NOT NULL AS is_deleted,
+SELECT entity_type, entity_id, title, content, metadata, deleted_at IS NOT NULL AS is_deleted, text_hash,
        EXISTS (
            SELECT FROM {schema}.embedded
            WHERE embedded.entity_type = entities.entity_type AND embedded.entity_id = entities.entity_id
@@ -135,7 +135,7 @@ FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted
 -- name: read_linked
 -- The entities as they were when last linked; no row of an entity that was never linked.
 SELECT entity_type, entity_id, point::text, title_key, slug_key, tags,
-       semantic_cut_off, topical_cut_off, linked_by
+       semantic_cut_off, topical_cut_off, linked_by, text_hash
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 
@@ -150,14 +150,23 @@ SELECT entity_type, entity_id, tags FROM {schema}.linked WHERE tags && %(tags)s:
 
 -- name: write_linked
 -- Returns nothing. Cut-offs and move number of a row that is there stay, because lists are written by other queries.
-INSERT INTO {schema}.linked AS stored (entity_type, entity_id, point, title_key, slug_key, tags, linked_by)
-SELECT entity_type, entity_id, point, title_key, slug_key, ARRAY(SELECT jsonb_array_elements_text(tags)), %(linked_by)s
+INSERT INTO {schema}.linked AS stored
+    (entity_type, entity_id, point, title_key, slug_key, tags, linked_by, text_hash)
+SELECT entity_type, entity_id, point, title_key, slug_key, ARRAY(SELECT jsonb_array_elements_text(tags)),
+       %(linked_by)s, text_hash
 FROM unnest(%(types)s::text[], %(ids)s::text[], %(point)s::uuid[], %(title_key)s::text[], %(slug_key)s::text[],
-            %(tags)s::jsonb[])
-    AS new (entity_type, entity_id, point, title_key, slug_key, tags)
+            %(tags)s::jsonb[], %(text_hash)s::text[])
+    AS new (entity_type, entity_id, point, title_key, slug_key, tags, text_hash)
 ON CONFLICT (entity_type, entity_id) DO UPDATE
 SET point = excluded.point, title_key = excluded.title_key, slug_key = excluded.slug_key, tags = excluded.tags,
-    linked_by = excluded.linked_by, linked_at = now()
+    linked_by = excluded.linked_by, text_hash = excluded.text_hash, linked_at = now()
+
+-- name: read_wordings
+-- Titles and contents of living entities, as far as they are compared to find possible duplicates.
+SELECT entity_type, entity_id, title, left(content, %(characters)s) AS content
+FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
+    USING (entity_type, entity_id)
+WHERE deleted_at IS NULL
 
 -- name: delete_linked
 -- Returns nothing. Deletes the state of entities that are gone, with their reserves.
