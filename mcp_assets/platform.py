@@ -162,14 +162,19 @@ class Platform:
             settings.require_nats_url(),
             stream_subjects(),
             results,
-            access=NatsAccess(
-                creds_file=settings.nats_creds_file,
-                nkey_file=settings.nats_nkey_file,
-                tls_ca_file=settings.nats_tls_ca_file,
-                tls_cert_file=settings.nats_tls_cert_file,
-                tls_key_file=settings.nats_tls_key_file,
-            ),
+            access=self.nats_access,
             verify=lambda mark: self.marks.check_nats(mark),
+        )
+
+    @property
+    def nats_access(self) -> NatsAccess:
+        settings = self.settings
+        return NatsAccess(
+            creds_file=settings.nats_creds_file,
+            nkey_file=settings.nats_nkey_file,
+            tls_ca_file=settings.nats_tls_ca_file,
+            tls_cert_file=settings.nats_tls_cert_file,
+            tls_key_file=settings.nats_tls_key_file,
         )
 
     @cached_property

@@ -19,6 +19,7 @@ from mcp_assets.cli import (
     consistency,
     dead_letters,
     demo,
+    duplicates,
     entities,
     graph,
     init,
@@ -69,6 +70,7 @@ _add(_LOOK, plan.plan, "mcp-assets plan --model text-embedding-3-small")
 _add(_LOOK, search.search, 'mcp-assets search "how do we renew certificates" --type page')
 _add(_LOOK, mcp_server.mcp, "mcp-assets mcp --http --port 8765")
 _add(_LOOK, graph.related, "mcp-assets related task:7 --depth 2")
+_add(_LOOK, duplicates.duplicates, "mcp-assets duplicates --type task")
 _add(_LOOK, status.status, "mcp-assets status --json")
 _add(_LOOK, observing.costs, "mcp-assets costs --days 7")
 _add(_LOOK, observing.metrics, "mcp-assets metrics --once")

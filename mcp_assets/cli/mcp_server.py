@@ -20,8 +20,10 @@ def mcp(
 ) -> None:
     """Serve search, entities and relationships to assistants by the Model Context Protocol.
 
-    It only reads, unless MCP_ASSETS_MCP_WRITES is set.
+    It only reads, unless MCP_ASSETS_MCP_WRITES is set. It also answers requests for possible duplicates by NATS, on
+    entity.duplicates.request.
     """
+    from mcp_assets.mcp_server.duplicate_requests import answering_duplicates
     from mcp_assets.mcp_server.server import http_app, make_server
     from mcp_assets.settings import load_settings
 
@@ -33,14 +35,15 @@ def mcp(
                 f"other machines reach --host {host}: set MCP_ASSETS_MCP_TOKEN, which each client then has to send"
             )
         server = make_server(platform)
-        if not http:
-            server.run("stdio")
-            return
-        import uvicorn
+        with answering_duplicates(platform):
+            if not http:
+                server.run("stdio")
+                return
+            import uvicorn
 
-        say_progress(f"serving MCP at http://{host}:{port}/mcp")
-        app = http_app(server, token=token, host=host, hosts=allowed or [])
-        uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+            say_progress(f"serving MCP at http://{host}:{port}/mcp")
+            app = http_app(server, token=token, host=host, hosts=allowed or [])
+            uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,6 +13,10 @@ INDEX_REQUEST = "vector.index.request"
 DEAD_LETTER = "mcp_assets.dead_letter"
 """The subject on which each dead letter is announced."""
 
+DUPLICATES_REQUEST = "entity.duplicates.request"
+"""The subject of a request that the MCP server answers at once. No stream may list it: JetStream would acknowledge the
+request, and the requester would take that for the answer."""
+
 REQUESTS: Mapping[str, MessageKind] = MappingProxyType(
     {
         INDEX_REQUEST: MessageKind.ENTITY,

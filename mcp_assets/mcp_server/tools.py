@@ -45,7 +45,7 @@ from mcp_assets.sync.views.pending import pending
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_EXPECTED = (
+EXPECTED = (
     StoreUnavailable,
     StoreRefused,
     CollectionMismatch,
@@ -65,7 +65,7 @@ def with_reasons(tool: Callable[P, T]) -> Callable[P, T]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return tool(*args, **kwargs)
-        except _EXPECTED as error:
+        except EXPECTED as error:
             raise ToolError(str(error)) from error
 
     return wrapped
@@ -98,7 +98,7 @@ class Tools:
         answer = search(
             self._platform,
             query,
-            types=[self._type(name) for name in types],
+            types=[self.entity_type(name) for name in types],
             where=conditions_of(where),
             limit=limit,
             offset=offset,
@@ -213,7 +213,8 @@ class Tools:
         """How far the index may be behind the truth, for an answer."""
         return str(self._platform.companion(FreshnessReader).read())
 
-    def _type(self, name: str) -> str:
+    def entity_type(self, name: str) -> str:
+        """The entity type of this name or alias, for whose absence a client gets a sentence."""
         found = self._platform.type_names.canonical(name)
         if found is None:
             known = ", ".join(self._platform.settings.entity_types)

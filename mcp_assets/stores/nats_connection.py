@@ -177,7 +177,7 @@ class NatsConnection:
         )
         return client
 
-    async def _ask(self, subject: str, **options: Any) -> dict[str, Any]:
+    async def _ask(self, subject: str, /, **options: Any) -> dict[str, Any]:
         """The answer of JetStream's API to a request; an error that it answers is raised."""
         client = await self._connected()
         body = json.dumps(options).encode() if options else b""

@@ -68,6 +68,33 @@ class QdrantSearches(QdrantConnection):
         )
         return [Hit(hit.score, hit.payload or {}) for group in found.groups for hit in group.hits]
 
+    def nearest_entities(
+        self,
+        collection: str,
+        vector: NDArray[np.float32],
+        *,
+        entity_types: Sequence[str],
+        limit: int,
+        floor: float,
+    ) -> list[Hit]:
+        """The `limit` entities of the types nearest to `vector` by their own points, best first; not by chunks.
+
+        `floor`: cosine; entities that score lower are left out. The payload of a hit names its entity.
+        """
+        own_points = models.FieldCondition(key=Key.KIND, match=models.MatchValue(value="entity"))
+        of_types = models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchAny(any=list(entity_types)))
+        found = self._call(
+            lambda: self._client.query_points(
+                collection,
+                query=vector.tolist(),
+                query_filter=models.Filter(must=[own_points, of_types]),
+                limit=limit,
+                score_threshold=floor,
+                with_payload=_PLACE_KEYS,
+            )
+        )
+        return [Hit(hit.score, hit.payload or {}) for hit in found.points]
+
     def nearest(
         self, collection: str, queries: Sequence[QueryPoint], *, limit: int, floor: float, exact: bool
     ) -> list[list[tuple[str, float]]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import nats
 import psycopg
 import pytest
+from nats.aio.msg import Msg
 from pydantic import SecretStr
 
 from mcp_assets.defs.storage import SettingsPostgresStorage
@@ -279,7 +280,12 @@ def test_the_users_of_nats_are_refused_what_they_do_not_need(bus: Server) -> Non
         "_INBOX.of.another",
     )
     servers = ("$JS.API.STREAM.MSG.GET.MCP_ASSETS", "vector.index.completed", "mcp.task.anything")
-    listening = (("mcp_assets", "mcp.>"), ("mcp_assets", "_INBOX.>"), ("mcp_assets", ">"))
+    listening = (
+        ("mcp_servers", "entity.duplicates.request"),
+        ("mcp_assets", "mcp.>"),
+        ("mcp_assets", "_INBOX.>"),
+        ("mcp_assets", ">"),
+    )
 
     async def allowed() -> list[str]:
         found = [subject for subject in platform if not await is_denied(bus, "mcp_assets", subject)]
@@ -291,6 +297,23 @@ def test_the_users_of_nats_are_refused_what_they_do_not_need(bus: Server) -> Non
 
     assert asyncio.run(allowed()) == []
     assert not asyncio.run(is_denied(bus, "mcp_assets", "vector.index.completed"))
+
+
+def test_a_request_for_duplicates_is_answered_to_who_asked_and_to_no_other(bus: Server) -> None:
+    async def answer_it(asked: Msg) -> None:
+        await asked.respond(b"{}")
+
+    async def ask() -> tuple[bytes, bool]:
+        answering = await nats.connect(of(bus, "mcp_assets"), inbox_prefix="_INBOX.mcp_assets")
+        await answering.subscribe("entity.duplicates.request", queue="mcp_assets", cb=answer_it)
+        await answering.flush()
+        asking = await nats.connect(of(bus, "mcp_servers"))
+        answer = await asking.request("entity.duplicates.request", b"{}", timeout=10)
+        for client in (answering, asking):
+            await client.close()
+        return answer.data, await is_denied(bus, "mcp_assets", "_INBOX.of.another")
+
+    assert asyncio.run(ask()) == (b"{}", True)
 
 
 def test_a_message_that_the_user_may_not_publish_is_named(restricted: Platform) -> None:

@@ -2,7 +2,7 @@
 
 from mcp_assets.entities.registry import SOURCE_PRESETS
 from mcp_assets.events.model import Verb
-from mcp_assets.events.subjects import CHANGES, VERBS, result_subjects, stream_subjects
+from mcp_assets.events.subjects import CHANGES, DUPLICATES_REQUEST, VERBS, result_subjects, stream_subjects
 
 _HEAD = """# Subjects and names
 
@@ -16,6 +16,10 @@ _HEAD = """# Subjects and names
 def page() -> str:
     parts = [_HEAD, *(f"- `{subject}`\n" for subject in stream_subjects())]
     parts += ["\n## Subjects of results\n\n", *(f"- `{subject}`\n" for subject in result_subjects())]
+    parts.append(
+        f"\n## The subject of a request that is answered at once\n\n- `{DUPLICATES_REQUEST}`: "
+        "[possible duplicates](../how-to/duplicates.md#from-another-program-by-nats); no stream may list it.\n"
+    )
     parts.append("\n## Verbs\n\n| verb | with a source row | without one |\n|---|---|---|\n")
     parts += [f"| `{verb}` | the row is read | {_without_row(verb)} |\n" for verb in VERBS]
     parts.append(

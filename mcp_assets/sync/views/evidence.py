@@ -27,6 +27,8 @@ def evidence_of(metadata: Mapping[str, Any], weights: Mapping[str, float] = {}) 
         words = context
     elif isinstance(shared, list):
         words = ", ".join(f"{tag} ({weights[tag]:.2f})" if tag in weights else str(tag) for tag in map(str, shared))
+    elif isinstance(words_shared := metadata.get("shared_words"), float | int):
+        words = f"{words_shared:.0%} of the words in their order, cosine {metadata.get('similarity_score')}"
     elif isinstance(model, str):
         words = f"model {model}"
     elif metadata and not isinstance(rule, str):

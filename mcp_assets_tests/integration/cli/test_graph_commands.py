@@ -108,6 +108,29 @@ def test_an_unknown_entity_is_a_failure_that_names_it(world: Platform) -> None:
     assert "task:nobody" in result.stderr
 
 
+def test_duplicates_lists_pairs_and_finds_copies_of_a_text(world: Platform, tmp_path: Path) -> None:
+    none = call(world, "duplicates", "--json")
+    assert (none.returncode, json.loads(none.stdout)) == (1, [])
+
+    body = "It ends in thirty days: order a new one, install it, restart the service, tell all people on call."
+    copies = [EntityRef("task", "one"), EntityRef("task", "two")]
+    for ref in copies:
+        write_source(world, ref, f"Renew the certificate {'again' if ref.id == 'two' else ''} @40", body)
+    index(world, *copies)
+    relink(world)
+
+    (pair,) = json.loads(call(world, "duplicates", "one", "--json").stdout)
+    assert (pair["entity"]["entity_id"], pair["duplicate"]["title"]) == ("one", "Renew the certificate again @40")
+    assert pair["strength"] == pair["shared_words"] > 0.8
+    (tmp_path / "text").write_text(body)
+    found = call(world, "duplicates", "--title", "Renew the certificate @40", "--text", "text", folder=tmp_path)
+    # The command embeds by the local model, and the collections are those of another one.
+    assert "angles" in found.stderr
+    shown = call(world, "duplicates", "--type", "task")
+    assert shown.returncode == 0
+    assert "task:one" in shown.stdout
+
+
 def test_exports_hold_every_edge_with_its_types(world: Platform, tmp_path: Path) -> None:
     for name in ("csv", "parquet", "graphml", "html"):
         result = call(world, "graph", "export", "--format", name, "--json", folder=tmp_path)

@@ -12,6 +12,7 @@ from mcp_assets_tests.command import Done, Place, bare_environment
 COMMANDS = {
     "search": ["search", "a question"],
     "related": ["related", "task:7"],
+    "duplicates": ["duplicates", "--title", "Renew the certificate"],
     "status": ["status"],
     "doctor": ["doctor"],
     "plan": ["plan"],
@@ -143,6 +144,9 @@ BAD_ARGUMENTS = [
     ["related", "[/x]"],
     ["related", "task:[/x]"],
     ["related", "task:1", "--type", "[/x]"],
+    ["duplicates", "[/x]"],
+    ["duplicates", "task:1", "--title", "x"],
+    ["duplicates", "--text", "/"],
     ["publish", "with space", "{}"],
     ["publish", "mcp.task.updated", "{"],
     ["publish", "only-a-subject"],
