@@ -9,13 +9,14 @@ import pytest
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedding.protocol import TextRefused
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import EdgeType
+from mcp_assets.graph import Decision, EdgeType
 from mcp_assets.mcp_server.duplicate_tools import DuplicateTools
 from mcp_assets.mcp_server.tools import Tools
 from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.drift import DriftKind
 from mcp_assets.sync.consistency.edge_census import EdgeRules
 from mcp_assets.sync.consistency.edge_repair import link_again
+from mcp_assets.sync.link.judging import judge
 from mcp_assets.sync.views.duplicates import DuplicatesFound, duplicates_of_text, stored_duplicates
 from mcp_assets_tests.linking import (
     TYPES,
@@ -121,6 +122,25 @@ def test_a_census_finds_a_lost_and_a_false_edge_and_a_repair_mends_them(world: P
     ])  # fmt: skip
     assert link_again(world, [A, B], rules) == {A, B}
     assert graph(world) == before
+
+
+def test_a_pair_that_a_team_rejects_stays_away_until_a_text_changes_and_others_stay(world: Platform) -> None:
+    judge(world, A, B, edge_type=DUPLICATE, decision=Decision.REJECTED, by="kim")
+    left = ALL_THREE - {frozenset(("task:a", "task:b"))}
+    assert pairs(world) == left
+    # A list that is written again for another reason brings it not back.
+    write_source(world, C, TITLE, f"{OTHER} Or on Tuesday.")
+    write_source(world, PAGE, TITLE, f"{BODY} Ask Kim or Lee.")
+    index(world, C, PAGE)
+    relink(world)
+    assert pairs(world) == left
+    now = graph(world)
+    assert rebuild(world) == now
+
+    write_source(world, B, TITLE, f"{BODY} Today.")
+    index(world, B)
+    relink(world)
+    assert pairs(world) == ALL_THREE
 
 
 def shown(found: DuplicatesFound) -> list[tuple[str | None, str]]:

@@ -42,7 +42,7 @@ class LinkState:
     linked_by: str = ""
     """The fingerprint of the rules by which it was last linked."""
     text_hash: str | None = None
-    """The hash of the text that its words were last compared by; None: by an older version."""
+    """The hash of the text by which its words were last compared: the column `linked.words_hash`; None: by none."""
 
     def keys(self, ref: EntityRef) -> frozenset[ReferenceKey]:
         """The keys under which references find `ref`, the entity of this row."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import EdgeType
+from mcp_assets.graph import REFERENCE_TYPES, EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.quality import (
     RESULTS,
@@ -24,7 +24,7 @@ from mcp_assets.stores.edge_samples import ends_of, sampled_pairs
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync.collections.serving import serving_profile
 from mcp_assets.sync.index.embedding_costs import EmbeddingCosts
-from mcp_assets.sync.link.changes import REFERENCE_TYPES, SEMANTIC, TOPICAL
+from mcp_assets.sync.link.changes import SEMANTIC, TOPICAL
 from mcp_assets.sync.link.locks import reading_edges
 from mcp_assets.sync.resolve_ids import pages
 from mcp_assets.sync.search.search import search

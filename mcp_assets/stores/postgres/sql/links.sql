@@ -135,7 +135,7 @@ FROM {schema}.entities JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted
 -- name: read_linked
 -- The entities as they were when last linked; no row of an entity that was never linked.
 SELECT entity_type, entity_id, point::text, title_key, slug_key, tags,
-       semantic_cut_off, topical_cut_off, linked_by, text_hash
+       semantic_cut_off, topical_cut_off, linked_by, words_hash AS text_hash
 FROM {schema}.linked JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS wanted (entity_type, entity_id)
     USING (entity_type, entity_id)
 
@@ -151,7 +151,7 @@ SELECT entity_type, entity_id, tags FROM {schema}.linked WHERE tags && %(tags)s:
 -- name: write_linked
 -- Returns nothing. Cut-offs and move number of a row that is there stay, because lists are written by other queries.
 INSERT INTO {schema}.linked AS stored
-    (entity_type, entity_id, point, title_key, slug_key, tags, linked_by, text_hash)
+    (entity_type, entity_id, point, title_key, slug_key, tags, linked_by, words_hash)
 SELECT entity_type, entity_id, point, title_key, slug_key, ARRAY(SELECT jsonb_array_elements_text(tags)),
        %(linked_by)s, text_hash
 FROM unnest(%(types)s::text[], %(ids)s::text[], %(point)s::uuid[], %(title_key)s::text[], %(slug_key)s::text[],
@@ -159,7 +159,7 @@ FROM unnest(%(types)s::text[], %(ids)s::text[], %(point)s::uuid[], %(title_key)s
     AS new (entity_type, entity_id, point, title_key, slug_key, tags, text_hash)
 ON CONFLICT (entity_type, entity_id) DO UPDATE
 SET point = excluded.point, title_key = excluded.title_key, slug_key = excluded.slug_key, tags = excluded.tags,
-    linked_by = excluded.linked_by, text_hash = excluded.text_hash, linked_at = now()
+    linked_by = excluded.linked_by, words_hash = excluded.words_hash, linked_at = now()
 
 -- name: read_wordings
 -- Titles and contents of living entities, as far as they are compared to find possible duplicates.

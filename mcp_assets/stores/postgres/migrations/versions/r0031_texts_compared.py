@@ -13,8 +13,8 @@ def upgrade() -> None:
     op.execute(f'SET LOCAL search_path TO "{schema}"')
     op.execute(
         """
-        ALTER TABLE linked ADD COLUMN text_hash text;
-        COMMENT ON COLUMN linked.text_hash IS
+        ALTER TABLE linked ADD COLUMN words_hash text;
+        COMMENT ON COLUMN linked.words_hash IS
             'The hash of the text by which its words were last compared with those of its neighbours; NULL: by an '
             'older version, which did not compare words.';
 
@@ -30,4 +30,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     schema = context.config.attributes["schema"]
     op.execute(f'SET LOCAL search_path TO "{schema}"')
-    op.execute("ALTER TABLE linked DROP COLUMN text_hash")
+    op.execute("ALTER TABLE linked DROP COLUMN words_hash")
