@@ -104,9 +104,10 @@ def link_by_threshold(stack: Bench, threshold: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", type=Path, default=WORKSPACE, help="gzipped JSON lines of entities")
+    parser.add_argument("--limit", type=int, help="only the first entities; each edge is judged in a transaction")
     parser.add_argument("--raise-by", type=float, default=0.1, help="by how much the threshold is raised")
     arguments = parser.parse_args()
-    entities = list(read_workspace(arguments.workspace))
+    entities = list(read_workspace(arguments.workspace, arguments.limit))
     stated = stated_pairs(entities)
     with bench() as stack:
         load_entities(stack, entities)
