@@ -15,6 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mcp_assets.cli import (
+    changes,
     collections,
     consistency,
     dead_letters,
@@ -71,6 +72,7 @@ _add(_LOOK, search.search, 'mcp-assets search "how do we renew certificates" --t
 _add(_LOOK, mcp_server.mcp, "mcp-assets mcp --http --port 8765")
 _add(_LOOK, graph.related, "mcp-assets related task:7 --depth 2")
 _add(_LOOK, duplicates.duplicates, "mcp-assets duplicates --type task")
+_add(_LOOK, changes.changes, "mcp-assets changes --since 2h --type task")
 _add(_LOOK, status.status, "mcp-assets status --json")
 _add(_LOOK, observing.costs, "mcp-assets costs --days 7")
 _add(_LOOK, observing.metrics, "mcp-assets metrics --once")

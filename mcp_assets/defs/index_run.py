@@ -15,6 +15,7 @@ from mcp_assets.defs.partitions import ShardRange
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
+from mcp_assets.sync.feed.publisher import publish_changes
 from mcp_assets.sync.inbox.announce import announce_links, answer_relinked
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.drain_requests import is_drained, pending_types
@@ -191,6 +192,7 @@ def _link(platform: Platform, log: EventLog, reports: Iterable[LinkReport], *, m
     if total.relinked and not answered:
         announce_links(platform, total)
     publish_waiting(platform)
+    publish_changes(platform)
     return total.relinked
 
 

@@ -33,6 +33,7 @@ from mcp_assets.defs.resources import PlatformResource, embedding_until_interrup
 from mcp_assets.events import MessageKind
 from mcp_assets.settings import Settings
 from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.feed.edition import forget_old_changes
 from mcp_assets.sync.inbox import outbox
 from mcp_assets.sync.link.counts import LinkCounts
 from mcp_assets.sync.link.linker import link_until_done
@@ -276,6 +277,7 @@ def build_clean_up_job(settings: Settings) -> dg.JobDefinition:
         opened = platform.get()
         forgotten = full_sync_requests.forget_old(opened, settings.keep_runs_days)
         unpublished = outbox.forget_old(opened, settings.results_days)
+        changes = forget_old_changes(opened)
         if unpublished:
             context.log.warning(
                 f"{unpublished} results could not be published for {settings.results_days:g} days "
@@ -287,6 +289,7 @@ def build_clean_up_job(settings: Settings) -> dg.JobDefinition:
                 "observations_deleted": observations,
                 "full_syncs_forgotten": forgotten,
                 "results_forgotten": unpublished,
+                "changes_forgotten": changes,
             }
         )
 

@@ -30,6 +30,7 @@ from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.settings import Settings
+from mcp_assets.sync.feed.publisher import publish_changes
 from mcp_assets.sync.inbox.announce import answer_relinked
 from mcp_assets.sync.inbox.drain_lock import heartbeats
 from mcp_assets.sync.inbox.drain_requests import (
@@ -357,6 +358,7 @@ def build_sync_sensor(settings: Settings) -> dg.SensorDefinition:
             followed.extend(follow_full_syncs(opened, instance, graph))
             answer_relinked(opened)
             announce_dead_letters(opened)
+            publish_changes(opened)
             return _request_runs(opened, instance)
 
         done = tick(platform.get(), context.instance, look)

@@ -20,11 +20,12 @@ from mcp_assets.events.model import (
 )
 from mcp_assets.events.parse import parse
 from mcp_assets.events.payload import payload_of, read_payload
-from mcp_assets.events.subjects import result_subjects, stream_subjects
+from mcp_assets.events.subjects import FEED_SUBJECTS, feed_subject, result_subjects, stream_subjects
 from mcp_assets.events.type_names import DEFAULT_TYPE_NAMES, TypeNames
 
 __all__ = [
     "DEFAULT_TYPE_NAMES",
+    "FEED_SUBJECTS",
     "Carried",
     "Changed",
     "Coalesced",
@@ -41,6 +42,7 @@ __all__ = [
     "TypeNames",
     "Verb",
     "coalesce",
+    "feed_subject",
     "merge_stated",
     "parse",
     "payload_of",

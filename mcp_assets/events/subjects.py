@@ -17,6 +17,9 @@ DUPLICATES_REQUEST = "entity.duplicates.request"
 """The subject of a request that the MCP server answers at once. No stream may list it: JetStream would acknowledge the
 request, and the requester would take that for the answer."""
 
+FEED_SUBJECTS = "mcp_assets.changes.>"
+"""The subjects on which the change feed is published."""
+
 REQUESTS: Mapping[str, MessageKind] = MappingProxyType(
     {
         INDEX_REQUEST: MessageKind.ENTITY,
@@ -78,6 +81,12 @@ def result_subjects() -> list[str]:
     """The subjects of all results: answers to requests, and dead letters."""
     stems = [subject.removesuffix("request") for subject in REQUESTS]
     return [*(f"{stem}{outcome}" for stem in stems for outcome in ("completed", "failed")), DEAD_LETTER]
+
+
+def feed_subject(kind: str, entity_type: str | None) -> str:
+    """The subject of an entry of the change feed; None: it is about no single entity type."""
+    stem = FEED_SUBJECTS.removesuffix(">") + kind
+    return stem if entity_type is None else f"{stem}.{entity_type}"
 
 
 def route(subject: str) -> Route:

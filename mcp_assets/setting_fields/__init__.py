@@ -7,6 +7,7 @@ Belongs here: what one variable is and which values of it are refused. What foll
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mcp_assets.secret_files import SecretFiles
+from mcp_assets.setting_fields.changes import ChangeFields
 from mcp_assets.setting_fields.embedding import EmbeddingFields
 from mcp_assets.setting_fields.entities import EntityFields
 from mcp_assets.setting_fields.observing import ObservingFields
@@ -15,13 +16,29 @@ from mcp_assets.setting_fields.search import SearchFields
 from mcp_assets.setting_fields.stores import StoreFields
 from mcp_assets.setting_fields.work import WorkFields
 
-GROUPS = (StoreFields, EmbeddingFields, EntityFields, SearchFields, QualityFields, WorkFields, ObservingFields)
+GROUPS = (
+    StoreFields,
+    EmbeddingFields,
+    EntityFields,
+    SearchFields,
+    QualityFields,
+    ChangeFields,
+    WorkFields,
+    ObservingFields,
+)
 """In the order in which the reference and `.env.example` list them."""
 
 
 # Fields of the last base stand first in pydantic's order.
 class SettingFields(
-    ObservingFields, WorkFields, QualityFields, SearchFields, EntityFields, EmbeddingFields, StoreFields
+    ObservingFields,
+    WorkFields,
+    ChangeFields,
+    QualityFields,
+    SearchFields,
+    EntityFields,
+    EmbeddingFields,
+    StoreFields,
 ):
     """Every setting, each from the environment variable of its alias (or a `.env` file). Secrets are never printed.
 

@@ -25,9 +25,9 @@ def copy_lines(added: Iterable[tuple[EdgeType, Sequence[ListedEdge]]], ids: Iter
     copied: dict[str, str] = {}
     for edge_type, edges in added:
         for ref in {*map(_SOURCE, edges), *map(_TARGET, edges)} - names.keys():
-            names[ref] = f"{_escaped(ref.type)}\t{_escaped(ref.id)}\t"
+            names[ref] = f"{escaped(ref.type)}\t{escaped(ref.id)}\t"
         for text in {*map(_EVIDENCE, edges)} - copied.keys():
-            copied[text] = f"\t{_escaped(text)}\t{ORIGIN}\n"
+            copied[text] = f"\t{escaped(text)}\t{ORIGIN}\n"
         of_type = f"{edge_type.value}\t"
         for row, (source, target, strength, text) in zip(ids, edges, strict=False):
             yield f"{row}{names[source]}{names[target]}{of_type}{strength}{copied[text]}"
@@ -45,5 +45,6 @@ def rising_ids() -> Iterator[str]:
     return (f"{prefix}{number:08x}\t" for number in count())
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """`text` as a value in the text format of COPY."""
     return text.translate(_ESCAPES) if _TO_ESCAPE.search(text) else text

@@ -97,6 +97,28 @@ class NatsPublisher(NatsConnection):
         """
         self._run(self._announce(announcements), self._timeout_s * 3)
 
+    def store(self, announcements: Sequence[Announcement]) -> None:
+        """As `announce`, of announcements that a stream has to keep.
+
+        Raises:
+            StoreUnavailable: some may be stored. StoreRefused: no stream takes a subject, or the user may not publish.
+        """
+        self._run(self._store(announcements), self._timeout_s * 3)
+
+    async def _store(self, announcements: Sequence[Announcement]) -> None:
+        js = await self._jetstream()
+        storing = (
+            self._denials.unless_denied(
+                one.subject, js.publish(one.subject, one.data, headers={api.Header.MSG_ID.value: one.id})
+            )
+            for one in announcements
+        )
+        try:
+            await asyncio.gather(*storing)
+        except NoStreamResponseError:
+            await self._raise_if_taken_by_no_stream(js, sorted({one.subject for one in announcements}))
+            raise
+
     def ensure_results_stream(self) -> None:
         """Make the stream that keeps announcements, unless each of them is kept already or the settings forbid it.
 

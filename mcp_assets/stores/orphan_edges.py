@@ -55,22 +55,21 @@ def orphans_among(
 
 def delete_orphans(
     table: EdgeTable, connection: Connection, schema: str, ids: Sequence[str], types: Sequence[str], *, ours: bool
-) -> int:
-    """Remove those of the rows `ids` that lack a living end now. Returns how many.
+) -> list[Orphan]:
+    """Remove those of the rows `ids` that lack a living end now. Returns them.
 
     `ours`: of our rows alone; if false, of the rows of other programs alone.
     """
     orphans = [
-        orphan.id
-        for orphan in orphans_among(table, connection, schema, ids, types)
-        if (orphan.origin == ORIGIN) is ours
+        orphan for orphan in orphans_among(table, connection, schema, ids, types) if (orphan.origin == ORIGIN) is ours
     ]
-    return connection.execute(
+    connection.execute(
         sql.SQL("DELETE FROM {} WHERE id::text = ANY(%s) AND (origin IS NOT DISTINCT FROM %s) = %s").format(
             table.table
         ),
-        (orphans, ORIGIN, ours),
-    ).rowcount
+        ([orphan.id for orphan in orphans], ORIGIN, ours),
+    )
+    return orphans
 
 
 def _orphans(table: EdgeTable, schema: str, types: Sequence[str]) -> sql.Composed:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from mcp_assets.defs.storage import SettingsPostgresStorage
 from mcp_assets.embedded.stack import StackAddresses
 from mcp_assets.events import result_subjects, stream_subjects
+from mcp_assets.mcp_server.change_tools import ChangeTools
 from mcp_assets.mcp_server.tools import Tools
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
@@ -214,6 +215,8 @@ def test_the_role_of_a_search_reads_all_that_the_mcp_server_gives_and_writes_not
     assert tools.fetch("task:t1").title == "gate"
     assert tools.related("task:t1").edges
     assert "up to date" in tools.index_status().freshness
+    changes = ChangeTools(make_platform(database_url=SecretStr(url), reads_only=True), tools).changed_since("1h")
+    assert "task:t1" in {change.entity for change in changes.changes}
     for statement in (
         "DELETE FROM mcp_assets.entities",
         "UPDATE mcp_assets.search_words SET length = 0",

@@ -79,7 +79,7 @@ def test_every_tool_only_reads_and_says_what_it_takes(platform: Platform) -> Non
     tools = asked(platform, lambda client: client.list_tools()).tools
 
     assert [tool.name for tool in tools] == [
-        "search", "fetch", "related", "explain_edge", "index_status", "duplicates", "list_verdicts",
+        "search", "fetch", "related", "explain_edge", "index_status", "duplicates", "changed_since", "list_verdicts",
     ]  # fmt: skip
     assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
     assert all(tool.description and tool.output_schema for tool in tools)

@@ -2,7 +2,16 @@
 
 from mcp_assets.entities.registry import SOURCE_PRESETS
 from mcp_assets.events.model import Verb
-from mcp_assets.events.subjects import CHANGES, DUPLICATES_REQUEST, VERBS, result_subjects, stream_subjects
+from mcp_assets.events.subjects import (
+    CHANGES,
+    DUPLICATES_REQUEST,
+    FEED_SUBJECTS,
+    VERBS,
+    feed_subject,
+    result_subjects,
+    stream_subjects,
+)
+from mcp_assets.sync.feed.entries import ChangeKind
 
 _HEAD = """# Subjects and names
 
@@ -20,6 +29,11 @@ def page() -> str:
         f"\n## The subject of a request that is answered at once\n\n- `{DUPLICATES_REQUEST}`: "
         "[possible duplicates](../how-to/duplicates.md#from-another-program-by-nats); no stream may list it.\n"
     )
+    parts.append(
+        f"\n## Subjects of the change feed\n\n`{FEED_SUBJECTS}`, if [the feed is published](../how-to/change-feed.md): "
+        "the kind of the change, and the entity type.\n\n"
+    )
+    parts += [f"- `{feed_subject(kind, _type_of(kind))}`\n" for kind in ChangeKind]
     parts.append("\n## Verbs\n\n| verb | with a source row | without one |\n|---|---|---|\n")
     parts += [f"| `{verb}` | the row is read | {_without_row(verb)} |\n" for verb in VERBS]
     parts.append(
@@ -31,6 +45,10 @@ def page() -> str:
         parts.append(f"| `{name}` | {_codes(entity_type.aliases)} | {_codes(keys)}, `entity_id`, `id` |\n")
     parts.append("\nKeys are read in snake_case and in camelCase (`taskId`).\n")
     return "".join(parts)
+
+
+def _type_of(kind: ChangeKind) -> str | None:
+    return None if kind is ChangeKind.RESTARTED else "<type>"
 
 
 def _without_row(verb: str) -> str:

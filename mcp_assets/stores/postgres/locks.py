@@ -33,6 +33,8 @@ class Lock(Enum):
     """Of the transaction in which a request joins or begins a full sync."""
     LINK = "link"
     """Of the transaction that changes edges."""
+    PUBLISH_CHANGES = "publish-changes"
+    """Of the transaction that publishes entries of the change feed, which takes no other lock."""
 
 
 def lock_name(postgres: Postgres, lock: Lock, *parts: str) -> str:
@@ -59,6 +61,12 @@ def release(session: Connection, name: str) -> None:
 def hold_in_transaction(connection: Connection, name: str) -> None:
     """Wait for the lock, and hold it until the transaction ends."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+
+
+def try_to_hold_in_transaction(connection: Connection, name: str) -> bool:
+    """Take the lock until the transaction ends. False: another session holds it."""
+    row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (name,)).fetchone()
+    return row is not None and bool(row[0])
 
 
 def share_in_transaction(connection: Connection, name: str) -> None:

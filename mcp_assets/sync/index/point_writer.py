@@ -14,8 +14,10 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import by_id
 from mcp_assets.stores.qdrant_collections import Collection
 from mcp_assets.sync.collections.journal import hold_collections
+from mcp_assets.sync.feed.edition import ChangeFeed
 from mcp_assets.sync.index import paid_vectors
 from mcp_assets.sync.index.batch_report import BatchReport, Counts
+from mcp_assets.sync.index.entity_entries import fed_state, told
 from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
 from mcp_assets.sync.index.write_plan import Destination, EmbeddedRow, PointChanges, WritePlan
 
@@ -29,6 +31,7 @@ class _LockedState:
     state_hash: str
     deleted: bool
     chunk_bound: int
+    fed_state: str | None
 
 
 class PointWriter:
@@ -43,18 +46,20 @@ class PointWriter:
     def write(self, plans: Sequence[WritePlan], destination: Destination, report: BatchReport) -> None:
         """Write `plans` to Qdrant under the locks of their ledger rows, record them, and count into `report`."""
         collection = destination.collection
+        self._platform.companion(ChangeFeed).open()
         self._forget_replaced(plans, collection)
         with self._platform.postgres.transaction() as connection:
             if not hold_collections(self._platform, connection, destination.targets.journal):
                 self._forget_targets()
                 report.superseded |= {plan.id for plan in plans}
                 return
-            current, chunk_bounds = self._lock(connection, plans)
+            current, locked = self._lock(connection, plans)
             current = self._without_stale(connection, current, collection)
             report.superseded |= {plan.id for plan in plans} - {plan.id for plan in current}
             embedded = [plan for plan in current if plan.refusal is None]
             indexed_at = datetime.now(UTC).isoformat(timespec="milliseconds")
             lacking = [plan for plan in embedded if not (destination.targets.building and plan.written_already)]
+            chunk_bounds = {entity_id: row.chunk_bound for entity_id, row in locked.items()}
             self._write_points(lacking, destination, chunk_bounds, indexed_at)
             missing = {plan.id for plan in lacking if plan.point_missing}
             if missing:
@@ -69,7 +74,7 @@ class PointWriter:
                 paid_vectors.forget(self._platform, connection, destination.embedder.profile.key, written)
             if destination.is_last:
                 # An entity is done, or given up, once the last of its collections is written.
-                self._finish(connection, [plan for plan in embedded if plan.refusal is None], destination)
+                self._finish(connection, [plan for plan in embedded if plan.refusal is None], locked, destination)
                 self._dead_letter_refused(connection, current, {plan.id for plan in embedded}, report)
         self._count(current, destination, report)
 
@@ -97,18 +102,18 @@ class PointWriter:
             {"entity_type": self._type, "collection": collection.name, "ids": list(ids)},
         )
 
-    def _lock(self, connection: Connection, plans: Sequence[WritePlan]) -> tuple[list[WritePlan], dict[str, int]]:
-        """Lock the ledger rows of `plans`. Returns the plans whose state has not changed, and their chunk bounds."""
+    def _lock(
+        self, connection: Connection, plans: Sequence[WritePlan]
+    ) -> tuple[list[WritePlan], dict[str, _LockedState]]:
+        """Lock the ledger rows of `plans`. Returns the plans whose state has not changed, and the rows by id."""
         parameters = {"entity_type": self._type, "ids": sorted(plan.id for plan in plans)}
         locked = dict(self._platform.postgres.rows(connection, "lock_states", by_id(_LockedState), parameters))
         current: list[WritePlan] = []
-        chunk_bounds: dict[str, int] = {}
         for plan in plans:
             row = locked.get(plan.id)
             if row is not None and (row.state_hash, row.deleted) == (plan.dirty.state_hash, plan.dirty.deleted):
                 current.append(plan)
-                chunk_bounds[plan.id] = row.chunk_bound
-        return current, chunk_bounds
+        return current, locked
 
     def read_recorded(
         self, connection: Connection, ids: Sequence[str], collection: Collection
@@ -198,21 +203,35 @@ class PointWriter:
                 postgres.query("mark"), {"types": [self._type] * len(moved), "ids": moved, "reason": "vector"}
             )
 
-    def _finish(self, connection: Connection, plans: Sequence[WritePlan], destination: Destination) -> None:
-        """Mark the entities clean, and delete their dead letters: every collection that is to hold them does."""
+    def _finish(
+        self,
+        connection: Connection,
+        plans: Sequence[WritePlan],
+        locked: Mapping[str, _LockedState],
+        destination: Destination,
+    ) -> None:
+        """Mark the entities clean, and delete their dead letters: every collection that is to hold them does.
+
+        The same statement writes the entries of the change feed.
+        """
         if not plans:
             return
         postgres = self._platform.postgres
         ids = [plan.id for plan in plans]
         if destination.targets.complete:
-            connection.execute(
-                postgres.query("mark_clean"),
-                {
-                    "entity_type": self._type,
-                    "entity_id": ids,
-                    "chunks": [max(plan.point_count - 1, 0) for plan in plans],
-                },
-            )
+            clean = {
+                "entity_type": self._type,
+                "entity_id": ids,
+                "chunks": [max(plan.point_count - 1, 0) for plan in plans],
+            }
+            if self._platform.companion(ChangeFeed).is_on:
+                entries = [told(plan, locked[plan.id].fed_state) for plan in plans]
+                kinds = {"kind": [entry and entry[0] for entry in entries]}
+                reasons = {"reason": [entry and entry[1] for entry in entries]}
+                states = {"fed_state": [fed_state(plan) for plan in plans]}
+                connection.execute(postgres.query("mark_clean_and_tell"), clean | states | kinds | reasons)
+            else:
+                connection.execute(postgres.query("mark_clean"), clean)
         connection.execute(postgres.query("resolve_dead_letters"), {"entity_type": self._type, "ids": ids})
 
     def _dead_letter_refused(

@@ -15,6 +15,7 @@ from mcp_assets.graph import (
 )
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.feed.edge_entries import EdgeCauses
 from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
 from mcp_assets.sync.link.edge_writer import EdgeWriter
 from mcp_assets.sync.link.link_rules import rules_fingerprint
@@ -67,6 +68,8 @@ class ChangeLinker:
         changes = update_link_states(
             self._platform, connection, changed, vectors, self._semantic.collections, self._rules
         )
+        tags = {ref for ref, marked in reasons.items() if Reason.TAGS in marked}
+        writer.explain(EdgeCauses(changes.gone, changes.moved, changes.retagged | tags))
         referring = changes.referring | {ref for ref, marked in reasons.items() if Reason.REFERENCES in marked}
         at_once = self._platform.tuning.link.referring_at_once
         now = sorted(referring, key=lambda ref: (ref not in reasons, ref))[:at_once]
@@ -78,7 +81,6 @@ class ChangeLinker:
         edges = reference_edges(self._platform, connection, now)
         writer.write(now, REFERENCE_TYPES, verdicts.judged(now, REFERENCE_TYPES, edges))
         self._update_semantic_lists(connection, writer, changes, outside_rebuild, verdicts)
-        tags = {ref for ref, marked in reasons.items() if Reason.TAGS in marked}
         self._update_topical_lists(connection, writer, changes, tags, outside_rebuild, verdicts)
         writer.count_relinked(reasons)
 

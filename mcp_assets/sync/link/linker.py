@@ -31,6 +31,8 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.collections.gc_threshold import collected_seldom
 from mcp_assets.sync.collections.journal import Journal, hold_collections
 from mcp_assets.sync.collections.move import read_journal
+from mcp_assets.sync.feed.edge_entries import begin_rebuild
+from mcp_assets.sync.feed.edition import ChangeFeed
 from mcp_assets.sync.link.changes import SEMANTIC, TOPICAL, ChangeLinker, any_change_outside_rebuild
 from mcp_assets.sync.link.counts import LinkReport
 from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
@@ -88,6 +90,7 @@ def link_until_done(platform: Platform) -> Iterator[LinkReport]:
 
 def _link_marked(platform: Platform, session: int, enough: Callable[[], bool]) -> Generator[LinkReport]:
     require_usable_edges(platform)
+    platform.companion(ChangeFeed).open()
     # The journal is read first, so that a move of the collections between the two is noticed.
     journal = read_journal(platform)
     semantic = SemanticNeighbours(platform)
@@ -237,6 +240,7 @@ class _Linker:
                 self._prefetch.invalidate()
             if reasons:
                 self._change_linker.link(connection, writer, reasons, outside_rebuild)
+                writer.write_entries()
         return _ChangesDone(writer.report, in_rebuild=in_rebuild)
 
     def _hold_collections(self, connection: Connection) -> None:
@@ -264,6 +268,7 @@ class _Linker:
         if share <= rebuild_from or changed(share) >= share:
             connection.execute(query("cover_changes_by_rebuild"))
             connection.execute(query("mark_all_for_lists"))
+            begin_rebuild(self._platform, connection)
             return True
         return False
 
@@ -309,6 +314,7 @@ class _Linker:
             writer.write_lists(diffs())
             write_cut_offs_and_reserves(self._platform, connection, semantic, topical)
             writer.count_relinked(claimed)
+            writer.write_entries()
         return writer.report
 
 

@@ -55,7 +55,7 @@ UPDATE {schema}.entities SET dirty = true WHERE entity_type = %(entity_type)s AN
 
 -- name: lock_states
 -- The states of ledger rows, locked, to be compared with the states that were embedded.
-SELECT entity_id, state_hash, deleted_at IS NOT NULL AS deleted, chunk_bound
+SELECT entity_id, state_hash, deleted_at IS NOT NULL AS deleted, chunk_bound, fed_state
 FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 ORDER BY entity_id
@@ -101,6 +101,20 @@ WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND NOT dirty
 UPDATE {schema}.entities AS ledger SET dirty = false, chunk_bound = written.chunks
 FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[]) AS written (entity_id, chunks)
 WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = written.entity_id
+
+-- name: mark_clean_and_tell
+-- As `mark_clean`, and writes entries of the change feed about those of the entities whose `kind` is given.
+WITH clean AS (
+    UPDATE {schema}.entities AS ledger SET dirty = false, chunk_bound = written.chunks, fed_state = written.fed_state
+    FROM unnest(%(entity_id)s::text[], %(chunks)s::integer[], %(fed_state)s::text[])
+        AS written (entity_id, chunks, fed_state)
+    WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = written.entity_id
+)
+INSERT INTO {schema}.changes (kind, reason, entity_type, entity_id, state_hash)
+SELECT kind, reason, %(entity_type)s, entity_id, nullif(fed_state, '')
+FROM unnest(%(entity_id)s::text[], %(fed_state)s::text[], %(kind)s::text[], %(reason)s::text[])
+    AS told (entity_id, fed_state, kind, reason)
+WHERE kind IS NOT NULL
 
 -- name: forget_collection
 -- Deletes what the ledger records of a collection that is gone, and marks its entities as dirty.
