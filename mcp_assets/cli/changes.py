@@ -1,5 +1,6 @@
 """The command `changes`: what changed in the index and why, since a position or a time."""
 
+import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -67,6 +68,8 @@ def _show(platform: "Platform", page: "Page", *, json: bool, lines: bool) -> Non
             print_rows(("when (UTC)", "change", "of", "edge", "to", "strength", "reason"), rows, ids=("of", "to"))
         if not lines:
             _say_position(page.position, more=page.more)
+    # Otherwise a program that follows by a pipe would get nothing for a long time.
+    sys.stdout.flush()
 
 
 def _row(entry: "Entry", shards: int) -> tuple[str, ...]:

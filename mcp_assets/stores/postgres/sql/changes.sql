@@ -1,11 +1,10 @@
 -- name: open_feed
 -- Returns nothing unless an edition of the feed begins: because the feed was off, or because the database was restored.
--- Entries of the edition before are deleted, and the first entry of the new one says that it begins.
+-- Entries of the edition before are deleted, and the first entry of the new one says that it begins. A rebuild goes on.
 WITH begun AS (
     UPDATE {schema}.change_feed
     SET edition = left(gen_random_uuid()::text, 8), is_on = true, database_life = life.now, began_at = now(),
-        forgotten_xid = NULL, forgotten_seq = NULL, forgotten_at = NULL, published_xid = NULL, published_seq = NULL,
-        rebuild_mark = NULL
+        forgotten_xid = NULL, forgotten_seq = NULL, forgotten_at = NULL, published_xid = NULL, published_seq = NULL
     FROM (SELECT {schema}.database_life() AS now) AS life
     WHERE NOT is_on OR (life.now IS NOT NULL AND database_life IS DISTINCT FROM life.now)
     RETURNING edition
