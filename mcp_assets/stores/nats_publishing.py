@@ -29,6 +29,12 @@ _KEPT_AGAIN_S = 60.0
 _NO_STREAM = "mcp_assets_none"
 """The name of a stream that does not exist."""
 
+_PUBLISH_ELSEWHERE = (
+    "publish on a subject of a stream in MCP_ASSETS_STREAMS (`mcp-assets doctor` names them), or add it to one"
+)
+_MAKE_ONE = "make a stream of yours that takes it; the platform makes none"
+"""What to do if no stream takes a subject: of messages that the platform reads, and of those that others read."""
+
 _ANNOUNCE_WAIT_S = 1.0
 """How long an announcement waits for a lost connection. It is short because announcements are kept and sent later."""
 
@@ -116,8 +122,19 @@ class NatsPublisher(NatsConnection):
         try:
             await asyncio.gather(*storing)
         except NoStreamResponseError:
-            await self._raise_if_taken_by_no_stream(js, sorted({one.subject for one in announcements}))
+            await self._raise_if_taken_by_no_stream(js, sorted({one.subject for one in announcements}), _MAKE_ONE)
             raise
+
+    def require_stream(self, subject: str) -> None:
+        """A stream stores what is published on `subject`.
+
+        Raises:
+            StoreUnavailable: NATS does not answer. StoreRefused: none does.
+        """
+        self._run(self._require_stream(subject), self._timeout_s * 2)
+
+    async def _require_stream(self, subject: str) -> None:
+        await self._raise_if_taken_by_no_stream(await self._jetstream(), [subject], _MAKE_ONE)
 
     def ensure_results_stream(self) -> None:
         """Make the stream that keeps announcements, unless each of them is kept already or the settings forbid it.
@@ -171,7 +188,9 @@ class NatsPublisher(NatsConnection):
             raise
         return len(acknowledged)
 
-    async def _raise_if_taken_by_no_stream(self, js: JetStreamContext, subjects: Sequence[str]) -> None:
+    async def _raise_if_taken_by_no_stream(
+        self, js: JetStreamContext, subjects: Sequence[str], advice: str = _PUBLISH_ELSEWHERE
+    ) -> None:
         """Raises StoreRefused with the first of `subjects` that no stream takes. A stream may also lack its leader."""
         for subject in subjects:
             try:
@@ -179,8 +198,7 @@ class NatsPublisher(NatsConnection):
             except NotFoundError as error:
                 raise StoreRefused(
                     f"no stream takes messages on the subject {subject}, so that what is published there is not "
-                    "stored: publish on a subject of a stream in MCP_ASSETS_STREAMS (`mcp-assets doctor` names them), "
-                    "or add it to one"
+                    f"stored: {advice}"
                 ) from error
 
     async def _announce(self, announcements: Sequence[Announcement]) -> None:

@@ -321,6 +321,7 @@ def test_without_a_stream_entries_wait_and_with_one_they_are_published_in_their_
     put(publishing, A, "@0")
     assert publish_changes(publishing) == 0
     assert "no stream takes messages on the subject mcp_assets.changes." in caplog.text
+    assert "make a stream of yours that takes it" in caplog.text
     make_stream(publishing)
     put(publishing, C, "@1")
     relink(publishing)

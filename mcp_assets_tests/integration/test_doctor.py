@@ -76,6 +76,16 @@ def test_a_subject_that_no_stream_takes_is_named(settings: Settings, diagnosed: 
     assert "No stream takes vector.index.request, relationship.analyze.request, data.validate.request:" in message
 
 
+def test_a_published_change_feed_without_a_stream_is_wrong(settings: Settings, diagnosed: Diagnosed) -> None:
+    assert diagnosed(publish_changes=True)["change feed"].state == "bad"
+
+    async def add(js: JetStreamContext) -> None:
+        await js.add_stream(name="SITE", subjects=["mcp_assets.changes.>"])
+
+    on_jetstream(settings.require_nats_url(), add)
+    assert diagnosed(publish_changes=True)["change feed"].state == "ok"
+
+
 def test_what_an_older_qdrant_lacks_is_said(
     platform: Platform, diagnosed: Diagnosed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

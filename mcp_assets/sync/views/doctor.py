@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import SecretStr
 
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
-from mcp_assets.events import stream_subjects
+from mcp_assets.events import feed_subject, stream_subjects
 from mcp_assets.mapping_file import MappingFile
 from mcp_assets.platform import Platform
 from mcp_assets.setting_errors import SettingsError
@@ -24,6 +24,7 @@ from mcp_assets.stores.postgres import no_writes
 from mcp_assets.stores.source_tables.examine import examine
 from mcp_assets.stores.streams import StreamState, covers
 from mcp_assets.sync.collections.serving import serving_and_foreign, write_targets
+from mcp_assets.sync.feed.entries import ChangeKind
 from mcp_assets.sync.inbox.stream_limits import absent_stream, can_be_made, meaning_of
 from mcp_assets.sync.link.locks import require_usable_edges
 from mcp_assets.sync.search.search import search
@@ -115,6 +116,7 @@ def _checks(settings: Settings) -> list[_Check]:
         _Check("nats", _nats, ("postgres",)),
         _Check("streams", _streams, ("postgres", "nats")),
         _Check("publish", _publish, ("postgres", "nats")),
+        *([_Check("change feed", _change_feed, ("postgres", "nats"))] if settings.publish_changes else []),
         _Check("qdrant", _qdrant, ("postgres",)),
         _Check("collections", _collections, ("postgres", "qdrant")),
         _Check("embedder", _embedder),
@@ -227,6 +229,12 @@ def _untaken(states: Sequence[StreamState | None]) -> list[str]:
     taken = [subject for state in present for subject in state.traits.subjects]
     untaken = [subject for subject in stream_subjects() if not covers(taken, subject)]
     return [f"No stream takes {', '.join(untaken)}: what is published there is not read"] if untaken else []
+
+
+def _change_feed(platform: Platform) -> str:
+    subject = feed_subject(ChangeKind.RESTARTED, None)
+    platform.nats.require_stream(subject)
+    return f"a stream stores what is published on {subject}"
 
 
 def _publish(platform: Platform) -> str:
