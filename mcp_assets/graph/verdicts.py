@@ -91,6 +91,10 @@ class Verdicts:
             if verdict.keeps:
                 self._kept.setdefault(verdict.key.source, []).append(verdict)
 
+    def __contains__(self, key: object) -> bool:
+        """Whether the edge has a verdict."""
+        return key in self._by_key
+
     def judged(
         self, sources: Collection[EntityRef], types: Collection[EdgeType], edges: Iterable[Edge]
     ) -> Iterable[Edge]:

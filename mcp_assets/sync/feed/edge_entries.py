@@ -1,11 +1,11 @@
 """Edge entries: collects the changes of edges that one transaction makes, and writes their entries at its end."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import EdgeDiff, EdgeType, ListDiff, ListedEdge
+from mcp_assets.graph import REFERENCE_TYPES, EdgeDiff, EdgeKey, EdgeType, ListDiff, ListedEdge
 from mcp_assets.platform import Platform
 from mcp_assets.stores.edge_copy import escaped
 from mcp_assets.stores.postgres import Connection
@@ -18,8 +18,6 @@ _LINES_AT_ONCE = 250
 _NULL = "\\N"
 """In the text format of COPY."""
 
-_REFERENCES = frozenset({EdgeType.SEQUENTIAL_DEPENDENCY, EdgeType.CONCEPTUAL_HIERARCHY, EdgeType.CROSS_REFERENCE})
-
 
 @dataclass(slots=True)
 class EdgeCauses:
@@ -30,18 +28,21 @@ class EdgeCauses:
     """Their vectors are new or others."""
     retagged: Collection[EntityRef] = frozenset()
     """Their tags, or the weights of these, are others."""
+    verdicts: Container[EdgeKey] = frozenset()
+    """The edges that have one."""
 
     def reason(self, edge_type: EdgeType, source: EntityRef, target: EntityRef) -> EdgeReason:
         """Why the edge changed."""
         if source in self.gone or target in self.gone:
             return EdgeReason.ENTITY_REMOVED
-        if edge_type in _REFERENCES:
-            return EdgeReason.REFERENCE
         by_tags = edge_type is EdgeType.TOPICAL_RELEVANCE
         changed = self.retagged if by_tags else self.moved
-        if source in changed or target in changed:
+        is_reference = edge_type in REFERENCE_TYPES
+        if not is_reference and (source in changed or target in changed):
             return EdgeReason.TAGS if by_tags else EdgeReason.TEXT
-        return EdgeReason.RANKING
+        if EdgeKey(source, target, edge_type) in self.verdicts:
+            return EdgeReason.VERDICT
+        return EdgeReason.REFERENCE if is_reference else EdgeReason.RANKING
 
 
 @dataclass(slots=True)

@@ -51,6 +51,8 @@ class EdgeReason(StrEnum):
     """A reference came or went, or what it leads to did."""
     RANKING = "ranking"
     """The ends did not change: another entity took or freed a place in a list, or the rules are others."""
+    VERDICT = "verdict"
+    """A person accepted or rejected it."""
     ENTITY_REMOVED = "entity_removed"
     REBUILD = "rebuild"
     REPAIR = "repair"

@@ -68,14 +68,14 @@ class ChangeLinker:
         changes = update_link_states(
             self._platform, connection, changed, vectors, self._semantic.collections, self._rules
         )
-        tags = {ref for ref, marked in reasons.items() if Reason.TAGS in marked}
-        writer.explain(EdgeCauses(changes.gone, changes.moved, changes.retagged | tags))
         referring = changes.referring | {ref for ref, marked in reasons.items() if Reason.REFERENCES in marked}
         at_once = self._platform.tuning.link.referring_at_once
         now = sorted(referring, key=lambda ref: (ref not in reasons, ref))[:at_once]
         mark(self._platform, connection, referring - set(now), Reason.REFERENCES)
         verdicts = read_verdicts(self._platform, connection, changed.union(now))
         self._mark_judged(connection, changed, now, verdicts)
+        tags = {ref for ref, marked in reasons.items() if Reason.TAGS in marked}
+        writer.explain(EdgeCauses(changes.gone, changes.moved, changes.retagged | tags, verdicts))
         # The edges of entities that are gone are removed, and references resolved again that may have changed.
         writer.write(changes.gone, tuple(EdgeType), [])
         edges = reference_edges(self._platform, connection, now)

@@ -31,7 +31,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.collections.gc_threshold import collected_seldom
 from mcp_assets.sync.collections.journal import Journal, hold_collections
 from mcp_assets.sync.collections.move import read_journal
-from mcp_assets.sync.feed.edge_entries import begin_rebuild
+from mcp_assets.sync.feed.edge_entries import EdgeCauses, begin_rebuild
 from mcp_assets.sync.feed.edition import ChangeFeed
 from mcp_assets.sync.link.changes import SEMANTIC, TOPICAL, ChangeLinker, any_change_outside_rebuild
 from mcp_assets.sync.link.counts import LinkReport
@@ -288,6 +288,7 @@ class _Linker:
                 return writer.report
             living = read_link_states(self._platform, connection, claimed)
             verdicts = read_verdicts(self._platform, connection, living.keys())
+            writer.explain(EdgeCauses(verdicts=verdicts))
             points = {ref: row.point for ref, row in living.items() if row.point}
             if len(self._entities) > self._tuning.entities_kept:
                 self._entities = {}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import EdgeType
+from mcp_assets.graph import EdgeKey, EdgeType
 from mcp_assets.sync.feed.edge_entries import EdgeCauses, entry_line, name_of
 from mcp_assets.sync.feed.entries import ChangeKind, EdgeReason, Entry, NoPosition, Position, parse_since
 
@@ -92,12 +92,14 @@ def test_an_entry_tells_what_its_kind_has_and_nothing_else() -> None:
         (EdgeType.TOPICAL_RELEVANCE, A, B, EdgeReason.RANKING),
         (EdgeType.CROSS_REFERENCE, A, C, EdgeReason.REFERENCE),
         (EdgeType.CROSS_REFERENCE, A, EntityRef("task", "gone"), EdgeReason.ENTITY_REMOVED),
+        (EdgeType.SEMANTIC_SIMILARITY, C, B, EdgeReason.VERDICT),
     ],
 )
 def test_the_reason_of_an_edge_is_the_change_of_an_end_that_its_type_depends_on(
     edge_type: EdgeType, source: EntityRef, target: EntityRef, reason: EdgeReason
 ) -> None:
-    causes = EdgeCauses(gone={EntityRef("task", "gone")}, moved={A}, retagged={C})
+    judged = {EdgeKey(C, B, EdgeType.SEMANTIC_SIMILARITY)}
+    causes = EdgeCauses(gone={EntityRef("task", "gone")}, moved={A}, retagged={C}, verdicts=judged)
     assert causes.reason(edge_type, source, target) is reason
 
 
