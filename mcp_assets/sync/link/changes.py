@@ -75,7 +75,7 @@ class ChangeLinker:
         verdicts = read_verdicts(self._platform, connection, changed.union(now))
         self._mark_judged(connection, changed, now, verdicts)
         tags = {ref for ref, marked in reasons.items() if Reason.TAGS in marked}
-        writer.explain(EdgeCauses(changes.gone, changes.moved, changes.retagged | tags, verdicts))
+        writer.explain(EdgeCauses(changes.gone, changes.moved | changes.reworded, changes.retagged | tags, verdicts))
         # The edges of entities that are gone are removed, and references resolved again that may have changed.
         writer.write(changes.gone, tuple(EdgeType), [])
         edges = reference_edges(self._platform, connection, now)
