@@ -153,7 +153,7 @@ FAULTS = (
     Fault(
         "a ledger without the rows",
         _statement("DELETE FROM mcp_assets.entities WHERE entity_id = ANY(%s)"),
-        {DriftKind.LEDGER_BEHIND: BROKEN},
+        {DriftKind.LEDGER_BEHIND: BROKEN, DriftKind.WRONG_WORDS: BROKEN},
         # Their neighbours, too: how many these are depends on the tags that they share.
         besides=frozenset({DriftKind.STALE_LINK}),
     ),
@@ -168,6 +168,24 @@ FAULTS = (
         _statement("DELETE FROM tasks WHERE id = ANY(%s)"),
         {DriftKind.VANISHED_ROW: BROKEN, DriftKind.ORPHAN_VECTOR: BROKEN, DriftKind.LYING_LEDGER: BROKEN},
         gone=BROKEN,
+    ),
+    Fault(
+        "search words that are gone",
+        _statement("DELETE FROM mcp_assets.search_words WHERE entity_id = ANY(%s)"),
+        {DriftKind.WRONG_WORDS: BROKEN},
+    ),
+    Fault(
+        "search words of another text",
+        _statement("UPDATE mcp_assets.search_words SET words = 'other:1' WHERE entity_id = ANY(%s)"),
+        {DriftKind.WRONG_WORDS: BROKEN},
+    ),
+    Fault(
+        "search words of entities that are not there",
+        _statement(
+            "INSERT INTO mcp_assets.search_words SELECT 'task', 'none-' || id, 'other:1', 1"
+            " FROM unnest(%s::text[]) AS t (id)"
+        ),
+        {DriftKind.WRONG_WORDS: BROKEN},
     ),
     Fault(
         "edges of another strength",

@@ -40,6 +40,7 @@ CHECKED_ASSETS: Mapping[str, dg.AssetKey] = {
     "intake_is_current": ENTITIES,
     "provider_answers": EMBEDDINGS,
     "ledger_matches_source": ENTITIES,
+    "search_words_match_ledger": ENTITIES,
 }
 """By check, the asset that it judges."""
 

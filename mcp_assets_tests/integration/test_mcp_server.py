@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from mcp_assets.settings import Settings, variable_of
 from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets_tests.nats_servers import free_port
-from mcp_assets_tests.observing import drain_all, put, put_tasks, send, sync_all
+from mcp_assets_tests.observing import drain_all, put, put_tasks, rows, send, sync_all
 from mcp_assets_tests.waiting import until
 
 T = TypeVar("T")
@@ -293,16 +294,24 @@ def test_requests_without_the_token_or_from_a_foreign_page_are_refused(served: t
     assert _status(url, {**bears, "Origin": "https://evil.example.com"}) == 403
 
 
-def test_a_client_of_a_killed_server_gets_an_error_and_a_new_server_answers(
+WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%search_words%%'"
+
+
+def test_a_client_of_a_server_that_is_killed_in_mid_call_gets_an_error_and_a_new_server_answers(
     served: tuple[str, "subprocess.Popen[bytes]"], filled: Platform, tmp_path: Path
 ) -> None:
     url, process = served
     asyncio.run(ask_by_http(url, "search", query="CHK-104"))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    # The SDK raises it from its task group.
-    with pytest.raises((MCPError, ExceptionGroup)):
-        asyncio.run(ask_by_http(url, "search", query="CHK-104"))
+    with ThreadPoolExecutor(1) as asking, filled.postgres.transaction() as holder:
+        holder.execute("LOCK TABLE mcp_assets.search_words IN ACCESS EXCLUSIVE MODE")
+        call = asking.submit(lambda: asyncio.run(ask_by_http(url, "search", query="CHK-104")))
+        until(lambda: rows(filled, WAITING), "the call waits in PostgreSQL")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        # The SDK raises it from its task group.
+        with pytest.raises((MCPError, ExceptionGroup)):
+            call.result(timeout=60)
+    until(lambda: not rows(filled, WAITING), "PostgreSQL has ended the session of the call")
 
     port = url.rpartition(":")[2].removesuffix("/mcp")
     environment = environment_of(filled.settings, MCP_ASSETS_MCP_TOKEN=TOKEN)

@@ -1,4 +1,4 @@
-"""Census: compares source table, ledger, Qdrant and edges of one partition, read from the stores themselves.
+"""Census: compares source table, ledger, Qdrant, search words and edges of one partition, as the stores have them now.
 
 A first comparison reads hashes. Entities that look wrong in it are *suspects*: they are read again and compared closely
 (`sync.consistency.recheck`), because they may only be about to change, and what is wrong then is drift. Texts are
@@ -18,6 +18,7 @@ from mcp_assets.sync.consistency.edge_census import EdgeCensus
 from mcp_assets.sync.consistency.removed_types import drift_of_removed_types
 from mcp_assets.sync.consistency.stored_censuses import Census, DriftLog, running_census
 from mcp_assets.sync.consistency.vector_census import VectorCensus
+from mcp_assets.sync.consistency.word_census import drift_of_words
 from mcp_assets.sync.link.locks import require_usable_edges
 
 
@@ -47,6 +48,8 @@ def take_census(
     with running_census(platform, census, slots, in_use=collection is None) as (session, log):
         VectorCensus(platform, census, slots, session, log, profile, exists=found is not None).take()
         if collection is None:
+            for drift in drift_of_words(platform, session, entity_type, slots, deep=deep, seed=census.id):
+                log.add(drift)
             _take_edges(platform, census, slots, log)
     census.seconds = time.monotonic() - began
     return census

@@ -345,6 +345,11 @@ CHECKS: Mapping[str, Check] = {
         _drift(DriftKind.INVALID_VECTOR, DriftKind.SWAPPED_VECTOR),
     ),
     "no_foreign_points": Check("No point was written by another program.", _drift(DriftKind.FOREIGN_POINT)),
+    "search_words_match_ledger": Check(
+        "Every living entity has the search words of its text; they are cut again for a sample, or by a deep census "
+        "for all.",
+        _drift(DriftKind.WRONG_WORDS),
+    ),
     "collections_match_model": Check("Every collection is made for the embedding model in use.", _collections),
     "no_orphaned_relationships": Check(
         "Both ends of every edge are living entities; of edges that other programs wrote, a warning.",

@@ -31,6 +31,7 @@ class DriftKind(StrEnum):
     SURPLUS_CHUNK = "surplus_chunk"
     DUPLICATE_POINT = "duplicate_point"
     FOREIGN_POINT = "foreign_point"
+    WRONG_WORDS = "wrong_search_words"
     ORPHANED_EDGE = "orphaned_edge"
     FOREIGN_EDGE = "foreign_orphaned_edge"
     MISSING_EDGE = "missing_edge"
@@ -84,6 +85,8 @@ _ADVICE: Mapping[DriftKind, str] = {
     DriftKind.DUPLICATE_POINT: f"A second point names the entity. {_REPAIR} removes it.",
     DriftKind.FOREIGN_POINT: "A point that this platform did not write. It stays; `mcp-assets validate --repair "
     "--foreign` removes it.",
+    DriftKind.WRONG_WORDS: "The words by which an entity is searched are missing, are not those of its text, or are of "
+    f"an entity that is not living. {_REPAIR} writes them again, without embedding.",
     DriftKind.ORPHANED_EDGE: f"One end of an edge is no living entity. {_REPAIR} removes the edge.",
     DriftKind.FOREIGN_EDGE: "A row of `relationships` that another program wrote names an entity that this platform "
     "does not know as living. The row stays; `mcp-assets validate --repair --foreign-edges` removes it.",

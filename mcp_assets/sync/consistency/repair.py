@@ -1,6 +1,7 @@
 """Repair: repairs the drift that censuses found and stored, and deletes it from the table `drift`.
 
-Ledger rows and points come first (`entity_repair`), because edges follow from them; then edges (`edge_repair`). Each
+Ledger rows and points come first (`entity_repair`), because search words (`word_census`) and edges (`edge_repair`)
+follow from them. Each
 repair reads the stores again before and after: stored drift only says where to look. If a repair is killed, what it
 has done stays, and the next one does the rest.
 """
@@ -27,6 +28,7 @@ from mcp_assets.sync.consistency.stored_censuses import (
     drifting_entities,
 )
 from mcp_assets.sync.consistency.vector_census import belongs
+from mcp_assets.sync.consistency.word_census import drift_of_words_of, rewrite_words
 from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion, is_mass, sentence
 from mcp_assets.sync.link.linker import link_until_done
@@ -67,6 +69,7 @@ def repair_drift(
         mark_waiting(platform, census.entity_type, census.slots)
         _index_dirty(platform, census, done, allow_mass_delete=allow_mass_delete)
         _repair_entities(platform, census, done, sparing=census.entity_type in sparing)
+        _rewrite_words(platform, census, done)
         if foreign:
             _remove_foreign_points(platform, census, done)
     removed = list(_of_removed_types(platform, censuses))
@@ -151,6 +154,15 @@ def _repair_entities(platform: Platform, census: LastCensus, done: Repaired, *, 
         clean, embedded = repair_entities(platform, census.entity_type, dict(page), sparing=sparing)
         done.embedded += embedded
         done.mended += delete_drift_of_entities(platform, census.id, OF_ENTITIES, sorted(clean))
+
+
+def _rewrite_words(platform: Platform, census: LastCensus, done: Repaired) -> None:
+    for page in drifting_entities(platform, census.id, [DriftKind.WRONG_WORDS]):
+        ids = [entity_id for entity_id, _ in page]
+        rewrite_words(platform, census.entity_type, ids)
+        left = {drift.ref.id for drift in drift_of_words_of(platform, census.entity_type, ids) if drift.ref}
+        clean = [entity_id for entity_id in ids if entity_id not in left]
+        done.mended += delete_drift_of_entities(platform, census.id, [DriftKind.WRONG_WORDS], clean)
 
 
 def _remove_foreign_points(platform: Platform, census: LastCensus, done: Repaired) -> None:

@@ -17,6 +17,7 @@ from mcp_assets.sync.consistency.entity_repair import repair_entities
 from mcp_assets.sync.consistency.recheck import ENTITIES_AT_ONCE, recheck_entities
 from mcp_assets.sync.consistency.repair import repair_drift
 from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, Census, last_censuses
+from mcp_assets.sync.consistency.word_census import drift_of_words_of, rewrite_words
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link.link_state import by_type_and_id
@@ -183,6 +184,11 @@ def _check(
             found += drift
             mended += mended_now
             embedded += count
+            words = drift_of_words_of(platform, entity_type, part)
+            found += words
+            if repair and words:
+                rewrite_words(platform, entity_type, [drift.ref.id for drift in words if drift.ref])
+                mended[DriftKind.WRONG_WORDS] += len(words) - len(drift_of_words_of(platform, entity_type, part))
     if repair:
         for _ in link_until_done(platform):
             pass

@@ -17,9 +17,13 @@ def write_words(
         connection.execute(postgres.query("delete_words"), {"entity_type": entity_type, "ids": gone})
     kept = {entity_id: found for entity_id, found in words.items() if found is not None}
     if kept:
-        columns = {
-            "entity_id": list(kept),
-            "words": [one.vector for one in kept.values()],
-            "length": [one.length for one in kept.values()],
-        }
-        connection.execute(postgres.query("write_words"), {"entity_type": entity_type, **columns})
+        connection.execute(postgres.query("write_words"), {"entity_type": entity_type, **word_columns(kept)})
+
+
+def word_columns(words: Mapping[str, Words]) -> dict[str, list[str] | list[int]]:
+    """The columns of the search words of entities, as queries take them."""
+    return {
+        "entity_id": list(words),
+        "words": [one.vector for one in words.values()],
+        "length": [one.length for one in words.values()],
+    }

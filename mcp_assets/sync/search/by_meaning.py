@@ -1,20 +1,27 @@
 """By meaning: ranks entities by the cosine of the question and their nearest point, in Qdrant."""
 
 import json
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mcp_assets.embedding.protocol import Vector
+from mcp_assets.embedding.protocol import Embedder, Vector
 from mcp_assets.entities.conditions import Condition, as_json
 from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.stores.qdrant_connection import is_not_found
 from mcp_assets.stores.qdrant_search import Hit
-from mcp_assets.sync.collections.serving import searchable_collections
+from mcp_assets.sync.collections.serving import WriteTarget, searchable_collections
 
 _NEAREST_COMPARED = 1_000
 """Where Qdrant does not filter, so many of the nearest entities of a type are read, and PostgreSQL filters them."""
+
+_SERVED_S = 2.0
+"""Seconds for which it is known which collections are in service: to ask costs as much as a search. One that has been
+replaced holds the state of that moment until it is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,62 +41,99 @@ class MeaningRanking:
     missing: str | None = None
 
 
-def rank_by_meaning(
-    platform: Platform, query: str, *, types: Sequence[str], conditions: Sequence[Condition], limit: int
-) -> MeaningRanking:
-    """The `limit` entities whose points are nearest to the question, over all collections.
+@dataclass(frozen=True, slots=True)
+class MeaningSearch:
+    """What is looked for: entities of `types` whose metadata meet the conditions.
+
+    `needed`: so many are found, if there are so many; `limit`: what is found beyond them is cut there.
+    """
+
+    query: str
+    types: Sequence[str]
+    conditions: Sequence[Condition]
+    needed: int
+    limit: int
+
+
+def rank_by_meaning(platform: Platform, asked: MeaningSearch) -> MeaningRanking:
+    """The entities whose points are nearest to the question, over all collections.
 
     Raises:
         TextRefused: the query cannot be embedded.
         CollectionMismatch: a collection was made for a model that is not configured.
         StoreUnavailable, StoreRefused, EmbedderUnavailable.
     """
+    served = platform.companion(_Served)
+    try:
+        return _ranked(platform, served.read(), asked)
+    except StoreRefused as error:
+        if not is_not_found(error):
+            raise
+        # The collection was replaced a moment ago.
+        return _ranked(platform, served.read(now=True), asked)
+
+
+class _Served:
+    """The collections in service, by alias. They are read again after _SERVED_S seconds."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._last: tuple[float, Mapping[str, tuple[WriteTarget, Embedder]]] = (-math.inf, {})
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def read(self, *, now: bool = False) -> Mapping[str, tuple[WriteTarget, Embedder]]:
+        since, found = self._last
+        if now or time.monotonic() - since > _SERVED_S:
+            found = searchable_collections(self._platform)
+            # What is not there yet may be there in a moment.
+            complete = found.keys() >= set(self._platform.settings.entity_types.collections())
+            self._last = (time.monotonic() if complete else -math.inf, found)
+        return found
+
+
+def _ranked(
+    platform: Platform, served: Mapping[str, tuple[WriteTarget, Embedder]], asked: MeaningSearch
+) -> MeaningRanking:
     registry = platform.settings.entity_types
-    served = searchable_collections(platform)
     # While a change of model is under way, the collections in service are still those of the old model.
     embedders = [embedder for _, embedder in served.values()] or [platform.embedder]
-    vectors = {key: one.embed_query(query) for key, one in {id(one): one for one in embedders}.items()}
+    vectors = {key: one.embed_query(asked.query) for key, one in {id(one): one for one in embedders}.items()}
     near: list[Near] = []
     missing = None
     # One search a type: entities of two types in a shared collection may have the same id.
-    for name in types:
+    for name in asked.types:
         if (found := served.get(registry[name].collection_name)) is not None:
             target, embedder = found
-            ranking = _near(platform, target.collection.name, vectors[id(embedder)], name, conditions, limit)
+            ranking = _near(platform, target.collection.name, vectors[id(embedder)], name, asked)
             near += ranking.entities
             missing = missing or ranking.missing
-    return MeaningRanking(sorted(near, key=lambda one: (-one.cosine, one.ref.type, one.ref.id))[:limit], missing)
+    return MeaningRanking(sorted(near, key=lambda one: (-one.cosine, one.ref.type, one.ref.id))[: asked.limit], missing)
 
 
 def _near(
-    platform: Platform, collection: str, vector: Vector, entity_type: str, conditions: Sequence[Condition], limit: int
+    platform: Platform, collection: str, vector: Vector, entity_type: str, asked: MeaningSearch
 ) -> MeaningRanking:
+    search, conditions = platform.qdrant.search, asked.conditions
     try:
-        return MeaningRanking(
-            _places(
-                platform.qdrant.search(collection, vector, entity_type=entity_type, limit=limit, conditions=conditions)
-            )
-        )
+        hits = search(collection, vector, entity_type=entity_type, limit=asked.needed, conditions=conditions)
+        return MeaningRanking([_place(hit) for hit in hits])
     except StoreRefused as error:
         # In strict mode, Qdrant filters only by keys that it indexes, and by each only with values of the index's kind.
-        if not conditions:
+        if not conditions or is_not_found(error):
             raise
         refused = str(error)
-    nearest = _places(platform.qdrant.search(collection, vector, entity_type=entity_type, limit=_NEAREST_COMPARED))
-    meeting = _meeting(platform, entity_type, nearest, conditions)
+    hits = search(collection, vector, entity_type=entity_type, limit=_NEAREST_COMPARED)
+    meeting = _meeting(platform, entity_type, [_place(hit) for hit in hits], conditions)
     missing = None
-    if len(nearest) >= _NEAREST_COMPARED and len(meeting) < limit:
+    if len(hits) >= _NEAREST_COMPARED and len(meeting) < asked.needed:
         missing = (
             f"of the entities of type {entity_type}, only the {_NEAREST_COMPARED:,} nearest by meaning were compared "
             f"with the conditions, because Qdrant does not index what they ask for: name the keys in "
             f"MCP_ASSETS_FILTER_KEYS, each with the kind of its values ({refused})"
         )
-    return MeaningRanking(meeting[:limit], missing)
-
-
-def _places(hits: Sequence[Hit]) -> list[Near]:
-    # Points of other programs may name an entity, too; only ours have the key.
-    return [_place(hit) for hit in hits if Key.KIND in hit.payload]
+    return MeaningRanking(meeting, missing)
 
 
 def _place(hit: Hit) -> Near:

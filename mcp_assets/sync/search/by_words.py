@@ -7,6 +7,7 @@ are ranked, so that a search costs the same among a million entities as among a 
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,15 @@ takes some 200 ms."""
 
 _HOLDERS_COUNTED = 3_000
 """The number of holders from which on a word is simply common: counting goes no further."""
+
+_KNOWN_S = 60.0
+"""Seconds for which the number of holders of a common word is known: it hardly changes the word's weight."""
+
+_COMMON_FROM = 50
+"""Holders from which on a word is common. Counting those of a rarer one costs less than remembering it earns."""
+
+_KNOWN_WORDS = 10_000
+"""Common words whose holders are known at once: few languages have more."""
 
 _WORDS_OF_A_QUESTION = 64
 """A question may be a whole text. Of its words, the first so many count."""
@@ -71,8 +81,9 @@ def rank_by_words(platform: Platform, connection: Connection, asked: WordSearch)
         StoreUnavailable, StoreRefused.
     """
     words = asked.question.words[:_WORDS_OF_A_QUESTION]
-    holders = _holders(platform, connection, words)
-    total = _total(platform, connection)
+    counts = platform.companion(_WordCounts)
+    holders = counts.holders(connection, words)
+    total = counts.total(connection)
     weights = {word: _rareness(holders[word], total) for word in words}
     held = sorted((word for word in words if holders[word]), key=lambda word: holders[word])
     if not held:
@@ -122,17 +133,46 @@ def _ranked_of(asked: float) -> Callable[..., Ranked]:
     return make
 
 
-def _holders(platform: Platform, connection: Connection, words: Sequence[str]) -> dict[str, int]:
-    parameters = {"words": [quoted(word) for word in words], "most": _HOLDERS_COUNTED}
-    found = connection.execute(platform.postgres.query("word_holders"), parameters).fetchall()
-    by_word: dict[str, int] = dict(found)
-    return {word: by_word[quoted(word)] for word in words}
+class _WordCounts:
+    """How many entities there are, and how many hold each word: of common words, that is remembered for a while."""
 
+    def __init__(self, platform: Platform) -> None:
+        self._postgres = platform.postgres
+        self._table = f'"{platform.settings.schema_name}".search_words'
+        self._common: dict[str, int] = {}
+        self._total: int | None = None
+        self._since = 0.0
 
-def _total(platform: Platform, connection: Connection) -> int:
-    table = f'"{platform.settings.schema_name}".search_words'
-    row = connection.execute(platform.postgres.query("count_words_of_entities"), {"table": table}).fetchone()
-    return int(row[0]) if row else 0
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def holders(self, connection: Connection, words: Sequence[str]) -> dict[str, int]:
+        """The number of entities that hold each word, at most _HOLDERS_COUNTED."""
+        common = self._remembered()
+        asked = [quoted(word) for word in words if word not in common]
+        if not asked:
+            return {word: common[word] for word in words}
+        parameters = {"words": asked, "most": _HOLDERS_COUNTED}
+        counted: dict[str, int] = dict(connection.execute(self._postgres.query("word_holders"), parameters).fetchall())
+        found = {word: counted[quoted(word)] if word not in common else common[word] for word in words}
+        if len(common) < _KNOWN_WORDS:
+            common.update((word, count) for word, count in found.items() if count >= _COMMON_FROM)
+        return found
+
+    def total(self, connection: Connection) -> int:
+        """How many entities have words, about."""
+        self._remembered()
+        if self._total is not None:
+            return self._total
+        row = connection.execute(self._postgres.query("count_words_of_entities"), {"table": self._table}).fetchone()
+        self._total = int(row[0]) if row else 0
+        return self._total
+
+    def _remembered(self) -> dict[str, int]:
+        # Searches may run in several threads: each keeps the dictionary that it began with.
+        if time.monotonic() - self._since > _KNOWN_S:
+            self._common, self._total, self._since = {}, None, time.monotonic()
+        return self._common
 
 
 def _rareness(holders: int, total: int) -> float:

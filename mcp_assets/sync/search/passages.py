@@ -9,6 +9,12 @@ from typing import NamedTuple
 EXCERPT = 200
 """Characters of the text that a result shows: two lines of a terminal."""
 
+_DECIDING = 8
+"""Words of a question that decide which passage is shown, the rarest ones."""
+
+_DECIDING_WEIGHT = 3.0
+"""A word of which the rarest word of the question has more than so many times the weight decides nothing."""
+
 _LEAD = 40
 """Characters before the first word of the question that an excerpt shows, so that the word stands in its sentence."""
 
@@ -40,9 +46,15 @@ def best_passage(text: str, weights: Mapping[str, float], within: tuple[int, int
     `weights`: of the words, folded. `within`: the part of the text to prefer if none of the words is in the text.
     """
     words = {word: weight for word, weight in weights.items() if weight > 0}
-    found = _places_of(words, text)
+    found = _places_of(_weightiest(words), text)
     start = _best_start(found, words) if found else within[0] if within else 0
     return _passage_at(text, start, words)
+
+
+def _weightiest(weights: Mapping[str, float]) -> list[str]:
+    """The words that decide which passage is the best: the rest stands everywhere, and would cost the most."""
+    ordered = sorted(weights, key=lambda word: -weights[word])[:_DECIDING]
+    return [word for word in ordered if weights[word] * _DECIDING_WEIGHT >= weights[ordered[0]]]
 
 
 class _Place(NamedTuple):

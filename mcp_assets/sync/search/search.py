@@ -1,6 +1,7 @@
 """Search: the entities that answer a question, by words and by meaning, best first."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -13,7 +14,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres.rows import by_ref
 from mcp_assets.sync.resolve_ids import pages
-from mcp_assets.sync.search.by_meaning import Near, rank_by_meaning
+from mcp_assets.sync.search.by_meaning import MeaningRanking, MeaningSearch, Near, rank_by_meaning
 from mcp_assets.sync.search.by_words import WordRanking, WordSearch, named_like, rank_by_words
 from mcp_assets.sync.search.fusion import Contribution, Fused, Ranked, fuse
 from mcp_assets.sync.search.passages import Passage, best_passage
@@ -82,8 +83,12 @@ def search(
     """
     question = question_of(query)
     named = list(types) or list(platform.settings.entity_types)
-    wanted = WordSearch(question, named, where, max(_DEPTH, offset + limit))
-    found = _rankings(platform, query, wanted, by)
+    depth = max(_DEPTH, offset + limit)
+    # Phrases leave some of what is found out.
+    needed = depth if question.phrases else offset + limit
+    found = _rankings(
+        platform, WordSearch(question, named, where, depth), MeaningSearch(query, named, where, needed, depth), by
+    )
     merged = _merged(platform, found, by)
     if question.phrases:
         merged = _with_phrases(platform, merged, question.phrases)
@@ -99,39 +104,41 @@ def search(
 
 @dataclass(frozen=True, slots=True)
 class _Rankings:
-    near: list[Near]
-    by_words: WordRanking
-    named: list[EntityRef]
+    near: list[Near] = field(default_factory=list)
+    by_words: WordRanking = field(default_factory=lambda: WordRanking([], {}))
+    named: list[EntityRef] = field(default_factory=list)
     """Entities whose id or title is the question."""
-    begun: list[EntityRef]
+    begun: list[EntityRef] = field(default_factory=list)
     """Entities whose id or title begins with the question."""
-    missing: list[str]
-    words_alone: bool
+    missing: list[str] = field(default_factory=list)
+    words_alone: bool = False
+
+    def with_meaning(self, ranking: MeaningRanking) -> "_Rankings":
+        return replace(self, near=ranking.entities, missing=[ranking.missing] if ranking.missing else [])
 
 
-def _rankings(platform: Platform, query: str, wanted: WordSearch, by: By) -> _Rankings:
-    missing: list[str] = []
-    near: list[Near] = []
-    words_alone = False
-    if by != "words":
+def _rankings(platform: Platform, words: WordSearch, meaning: MeaningSearch, by: By) -> _Rankings:
+    if by == "words":
+        return _by_words(platform, words)
+    if by == "meaning":
+        return _Rankings().with_meaning(rank_by_meaning(platform, meaning))
+    # At the same time, because one waits for the provider and Qdrant, and the other for PostgreSQL.
+    with ThreadPoolExecutor(1, "search-by-meaning") as other:
+        asked = other.submit(rank_by_meaning, platform, meaning)
+        of_words = _by_words(platform, words)
         try:
-            ranking = rank_by_meaning(
-                platform, query, types=wanted.types, conditions=wanted.conditions, limit=wanted.limit
-            )
-            near = ranking.entities
-            missing += [ranking.missing] if ranking.missing else []
+            return of_words.with_meaning(asked.result())
         except (StoreUnavailable, StoreRefused, EmbedderUnavailable, TextRefused) as error:
-            if by == "meaning":
-                raise
-            missing.append(f"nothing was searched by meaning: {error}")
             # A text that cannot be embedded is no outage.
-            words_alone = not isinstance(error, TextRefused)
-    by_words, named, begun = WordRanking([], {}), list[EntityRef](), list[EntityRef]()
-    if by != "meaning":
-        with platform.postgres.transaction() as connection:
-            by_words = rank_by_words(platform, connection, wanted)
-            named, begun = named_like(platform, connection, wanted)
-    return _Rankings(near, by_words, named, begun, missing, words_alone)
+            missing = [f"nothing was searched by meaning: {error}"]
+            return replace(of_words, missing=missing, words_alone=not isinstance(error, TextRefused))
+
+
+def _by_words(platform: Platform, wanted: WordSearch) -> _Rankings:
+    with platform.postgres.transaction() as connection:
+        by_words = rank_by_words(platform, connection, wanted)
+        named, begun = named_like(platform, connection, wanted)
+    return _Rankings(by_words=by_words, named=named, begun=begun)
 
 
 def _merged(platform: Platform, found: _Rankings, by: By) -> list[Fused]:

@@ -169,7 +169,7 @@ def test_every_check_stands_on_the_asset_that_it_judges(bare_environment: None) 
     for key in build_defs(unset()).resolve_asset_graph().asset_check_keys:
         checks.setdefault(key.asset_key.to_user_string(), set()).add(key.name)
     assert checks == {
-        "entities": {"no_dead_letters", "intake_is_current", "ledger_matches_source"},
+        "entities": {"no_dead_letters", "intake_is_current", "ledger_matches_source", "search_words_match_ledger"},
         "embeddings": {
             "no_missing_vectors", "no_stale_vectors", "no_orphan_vectors", "no_duplicate_points", "vectors_are_valid",
             "no_foreign_points", "collections_match_model", "provider_answers",

@@ -27,12 +27,13 @@ FROM unnest(%(words)b::text[]) AS asked (word)
 -- Entities that hold one of the candidate words, ranked by all words of the question.
 -- A word counts by its weight, which says how rare it is, and by how often it occurs, less so the longer the text is.
 -- `covered` is the weight of the words that occur at all. `conditions`: of which each has to hold for the metadata; a
--- list meets one if an element does. The words are copied (|| '') so that they are read from the
--- table once an entity, and not once a word of the question.
-SELECT candidate.entity_type, candidate.entity_id,
-       sum(weight * often / (often + 0.5 + 0.3 * ln(1 + length / 300.0)))::float8 AS score, sum(weight)::float8 AS covered
-FROM (
-    SELECT entity_type, entity_id, length, words || ''::tsvector AS words
+-- list meets one if an element does. The words are copied (|| '') so that they are read from the table once an entity,
+-- and not once a word of the question; OFFSET 0 has each rank computed once.
+WITH asked AS MATERIALIZED (
+    SELECT word, weight FROM unnest(%(words)b::text[]::tsquery[], %(weights)s::float8[]) AS given (word, weight)
+),
+candidate AS MATERIALIZED (
+    SELECT entity_type, entity_id, 0.5 + 0.3 * ln(1 + length / 300.0::float8) AS damping, words || ''::tsvector AS words
     FROM {schema}.search_words AS holder
     WHERE words @@ %(candidates)s::tsquery AND entity_type = ANY(%(types)s)
       AND (%(conditions)s::jsonb = '[]' OR EXISTS (
@@ -41,14 +42,16 @@ FROM (
             AND {schema}.meets(ledger.metadata, %(conditions)s)
       ))
     LIMIT %(most)s
-) AS candidate
-CROSS JOIN LATERAL (
-    SELECT weight, 8 * ts_rank('{0.125, 0.25, 0.5, 1}', candidate.words, word::tsquery) AS often
-    FROM unnest(%(words)b::text[], %(weights)s::float8[]) AS asked (word, weight)
+)
+SELECT entity_type, entity_id, sum(weight * often / (often + damping)) AS score, sum(weight) AS covered
+FROM (
+    SELECT entity_type, entity_id, damping, weight,
+           8 * ts_rank('{0.125, 0.25, 0.5, 1}', words, word) AS often
+    FROM candidate CROSS JOIN asked OFFSET 0
 ) AS counted
 WHERE often > 0
-GROUP BY candidate.entity_type, candidate.entity_id
-ORDER BY score DESC, candidate.entity_type, candidate.entity_id
+GROUP BY entity_type, entity_id
+ORDER BY score DESC, entity_type, entity_id
 LIMIT %(limit)s
 
 -- name: named_like
@@ -78,3 +81,74 @@ SELECT title, content, metadata, origin, changed_at,
           AND embedded.state_hash = ledger.state_hash) AS embedded_at
 FROM {schema}.entities AS ledger
 WHERE entity_type = %(entity_type)s AND entity_id = %(entity_id)s AND deleted_at IS NULL
+
+-- name: words_missing_or_left_over
+-- Entities of a range of slots whose search words are missing, and search words of entities that are not living. Rows
+-- that were prepared by other rules are left out.
+SELECT entity_id, 'are missing' AS what
+FROM {schema}.entities AS ledger
+WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s AND deleted_at IS NULL
+  AND prepared_by = %(prepared_by)s
+  AND NOT EXISTS (
+      SELECT FROM {schema}.search_words AS held
+      WHERE held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
+  )
+UNION ALL
+SELECT entity_id, 'are there, and it is no living entity'
+FROM {schema}.search_words AS held
+WHERE entity_type = %(entity_type)s
+  AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer >= %(low)s
+  AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer < %(high)s
+  AND NOT EXISTS (
+      SELECT FROM {schema}.entities AS ledger
+      WHERE ledger.entity_type = held.entity_type AND ledger.entity_id = held.entity_id AND deleted_at IS NULL
+  )
+
+-- name: entities_without_right_words
+-- The same of entities by id.
+SELECT entity_id, CASE WHEN living THEN 'are missing' ELSE 'are there, and it is no living entity' END AS what
+FROM (
+    SELECT asked.entity_id, ledger.entity_id IS NOT NULL AS living, held.entity_id IS NOT NULL AS has_words,
+           ledger.prepared_by = %(prepared_by)s AS is_prepared
+    FROM unnest(%(ids)s::text[]) AS asked (entity_id)
+    LEFT JOIN {schema}.entities AS ledger
+        ON ledger.entity_type = %(entity_type)s AND ledger.entity_id = asked.entity_id AND ledger.deleted_at IS NULL
+    LEFT JOIN {schema}.search_words AS held
+        ON held.entity_type = %(entity_type)s AND held.entity_id = asked.entity_id
+) AS found
+WHERE living AND is_prepared AND NOT has_words OR has_words AND NOT living
+
+-- name: sample_of_texts_with_words
+-- A page, by id, of the texts of a sample of slots, of living entities that have search words by the rules of now.
+SELECT entity_id, title, content, text_hash FROM {schema}.entities AS ledger
+WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s AND deleted_at IS NULL
+  AND slot %% %(every)s = %(rest)s AND prepared_by = %(prepared_by)s AND entity_id > %(after)s
+  AND EXISTS (
+      SELECT FROM {schema}.search_words AS held
+      WHERE held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
+  )
+ORDER BY entity_id LIMIT %(limit)s
+
+-- name: texts_with_words
+-- The same of entities by id.
+SELECT entity_id, title, content, text_hash FROM {schema}.entities AS ledger
+WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND deleted_at IS NULL
+  AND prepared_by = %(prepared_by)s
+  AND EXISTS (
+      SELECT FROM {schema}.search_words AS held
+      WHERE held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
+  )
+
+-- name: differing_words
+-- The ids, of those given, of entities whose stored words are others than those given.
+SELECT held.entity_id
+FROM unnest(%(entity_id)s::text[], %(words)b::text[], %(length)s::integer[]) AS right_words (entity_id, words, length)
+JOIN {schema}.search_words AS held
+    ON held.entity_type = %(entity_type)s AND held.entity_id = right_words.entity_id
+WHERE held.words <> right_words.words::tsvector OR held.length <> right_words.length
+
+-- name: lock_texts
+-- Title and content of living entities, whose ledger rows are locked.
+SELECT entity_id, title, content, text_hash FROM {schema}.entities
+WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND deleted_at IS NULL
+ORDER BY entity_id FOR UPDATE

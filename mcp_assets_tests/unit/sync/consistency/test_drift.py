@@ -13,7 +13,11 @@ from mcp_assets.sync.consistency.drift import (
     Severity,
 )
 
-REPAIRED = OF_ENTITIES - {DriftKind.DAMAGED_ROW} | OF_LINKS | {DriftKind.ORPHANED_EDGE, DriftKind.REMOVED_TYPE}
+REPAIRED = (
+    OF_ENTITIES - {DriftKind.DAMAGED_ROW}
+    | OF_LINKS
+    | {DriftKind.WRONG_WORDS, DriftKind.ORPHANED_EDGE, DriftKind.REMOVED_TYPE}
+)
 LEFT_TO_A_PERSON = {
     DriftKind.UNUSABLE_ROW,
     DriftKind.UNUSABLE_TABLE,
@@ -50,6 +54,7 @@ def test_the_names_of_the_kinds_are_kept_because_the_table_drift_and_answers_hav
         "vanished_row",
         "wrong_edge",
         "wrong_model",
+        "wrong_search_words",
     }
 
 

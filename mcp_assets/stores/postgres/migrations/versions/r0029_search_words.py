@@ -18,6 +18,8 @@ CREATE TABLE search_words (
 );
 -- A table of its own, because rows of entities are updated more often than their texts, and each update of a
 -- row would write its words into the index again.
+-- Words hardly become smaller by compression, and a search would uncompress them of each candidate.
+ALTER TABLE search_words ALTER COLUMN words SET STORAGE EXTERNAL;
 CREATE INDEX search_words_words ON search_words USING gin (words);
 COMMENT ON TABLE search_words IS
     'The search words of each living entity, written in the transaction that writes its ledger row.';
