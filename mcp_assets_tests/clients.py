@@ -1,4 +1,4 @@
-"""Clients of a test's own, beside the platform's: with the keys that the stores ask for."""
+"""Clients of a test's own, beside the platform's, and the settings of other processes: with the keys of the stores."""
 
 from typing import Any
 
@@ -18,6 +18,21 @@ def qdrant_at(addresses: StackAddresses, **options: Any) -> QdrantClient:
     """A client of the Qdrant of an embedded stack; the caller closes it."""
     assert addresses.qdrant_url is not None
     return _client(addresses.qdrant_url, addresses.qdrant_api_key, options)
+
+
+def environment_of(settings: Settings, **more: str) -> dict[str, str]:
+    """The variables with which another process works on the stores, and with the embedder, of a test."""
+    assert settings.openai_base_url is not None
+    return {
+        "DATABASE_URL": settings.require_database_url(),
+        "NATS_URL": settings.require_nats_url(),
+        "QDRANT_URL": settings.require_qdrant_url(),
+        "QDRANT_API_KEY": key_in(settings),
+        "OPENAI_BASE_URL": settings.openai_base_url,
+        "EMBEDDING_MODEL": "stub",
+        "EMBEDDING_DIMENSION": str(settings.embedding_dimension),
+        **more,
+    }
 
 
 def key_in(settings: Settings) -> str:

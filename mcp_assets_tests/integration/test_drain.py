@@ -16,7 +16,6 @@ from mcp_assets.entities.registry import SourceTable
 from mcp_assets.events import MessageKind
 from mcp_assets.platform import Platform
 from mcp_assets.setting_fields.values import TypeMapping
-from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import CollectionMismatch
 from mcp_assets.sync.inbox import drain_batch as drain_batch_module
 from mcp_assets.sync.inbox import drain_workers
@@ -27,7 +26,7 @@ from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.views.pending import pending
 from mcp_assets.tuning import InboxTuning, StoreTuning, Tuning
-from mcp_assets_tests.clients import key_in
+from mcp_assets_tests.clients import environment_of
 from mcp_assets_tests.linking import relink
 from mcp_assets_tests.observing import (
     assert_points_are,
@@ -579,7 +578,7 @@ def test_what_a_killed_drain_had_taken_over_is_done_by_the_next_drain_of_that_ty
     stub.add_fault("latency", times=None, latency_s=0.1)
     with subprocess.Popen(
         [sys.executable, "-c", DRAIN_UNTIL_KILLED],
-        env=os.environ | environment(platform.settings) | {"MCP_ASSETS_BATCH_SIZE": "5"},
+        env=os.environ | environment_of(platform.settings, EMBEDDING_CONCURRENCY="3", MCP_ASSETS_BATCH_SIZE="5"),
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
@@ -611,21 +610,6 @@ for drained in drain(platform, "task", "doomed"):
 """
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    assert settings.openai_base_url is not None
-    return {
-        "DATABASE_URL": settings.require_database_url(),
-        "NATS_URL": settings.require_nats_url(),
-        "QDRANT_URL": settings.require_qdrant_url(),
-        "QDRANT_API_KEY": key_in(settings),
-        "OPENAI_BASE_URL": settings.openai_base_url,
-        "EMBEDDING_MODEL": "stub",
-        "EMBEDDING_DIMENSION": str(settings.embedding_dimension),
-        "EMBEDDING_CONCURRENCY": "3",
-        "MCP_ASSETS_BATCH_SIZE": "20",
-    }
-
-
 def test_a_drain_killed_again_and_again_loses_nothing_duplicates_nothing_and_wastes_only_what_was_in_flight(
     platform: Platform, stub: OpenAIStub
 ) -> None:
@@ -637,7 +621,7 @@ def test_a_drain_killed_again_and_again_loses_nothing_duplicates_nothing_and_was
     for after in range(1, kills + 1):
         with subprocess.Popen(
             [sys.executable, "-c", DRAIN_UNTIL_KILLED],
-            env=os.environ | environment(platform.settings),
+            env=os.environ | environment_of(platform.settings, EMBEDDING_CONCURRENCY="3", MCP_ASSETS_BATCH_SIZE="20"),
             stdout=subprocess.PIPE,
         ) as process:
             assert process.stdout is not None

@@ -26,7 +26,7 @@ from mcp_assets.sync.inbox.drain_requests import wanted_full_syncs
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.views.pending import pending
 from mcp_assets.tuning import InboxTuning, Tuning
-from mcp_assets_tests.clients import key_in
+from mcp_assets_tests.clients import environment_of
 from mcp_assets_tests.observing import dead_letters, inbox, raw_publish, rows, send, send_looks, send_raw, take_in
 
 STREAM = "MCP_ASSETS"
@@ -116,7 +116,7 @@ platform.close()
             ended.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-c", code],
-                    env=os.environ | environment(platform.settings),
+                    env=os.environ | environment_of(platform.settings),
                     stdout=subprocess.PIPE,
                 )
             )
@@ -144,20 +144,6 @@ platform.close()
     assert sequences(platform) == list(range(1, count + 1))
     assert len(dead_letters(platform)) == count // 10
     assert wanted_full_syncs(platform) == {}
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    assert settings.openai_base_url is not None
-    assert settings.qdrant_url is not None
-    return {
-        "DATABASE_URL": settings.require_database_url(),
-        "NATS_URL": settings.require_nats_url(),
-        "QDRANT_URL": settings.qdrant_url,
-        "QDRANT_API_KEY": key_in(settings),
-        "OPENAI_BASE_URL": settings.openai_base_url,
-        "EMBEDDING_MODEL": "stub",
-        "EMBEDDING_DIMENSION": str(settings.embedding_dimension),
-    }
 
 
 def test_of_two_intakes_that_read_the_same_messages_one_moves_the_cursor_and_the_other_rolls_back(

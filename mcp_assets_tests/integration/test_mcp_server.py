@@ -18,14 +18,13 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent, TextResourceContents
-from pydantic import SecretStr
 
 from mcp_assets.mcp_server.answers import MOST_CHARACTERS
 from mcp_assets.mcp_server.server import make_server
 from mcp_assets.platform import Platform
-from mcp_assets.settings import Settings, variable_of
 from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets_tests.clients import environment_of
 from mcp_assets_tests.nats_servers import free_port
 from mcp_assets_tests.observing import drain_all, put, put_tasks, rows, send, sync_all
 from mcp_assets_tests.waiting import until
@@ -211,24 +210,13 @@ def test_an_entity_is_a_resource_and_the_prompt_names_the_tools(filled: Platform
     assert "TLS" in str(prompt.messages[0].content)
 
 
-def environment_of(settings: Settings, **more: str) -> dict[str, str]:
-    """The variables with which the command works on the stores of a test."""
-    named = ("database_url", "nats_url", "qdrant_url", "openai_base_url", "embedding_model", "embedding_dimension")
-    values = {variable_of(name): getattr(settings, name) for name in named}
-    given = {
-        variable: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        for variable, value in values.items()
-    }
-    return {**os.environ, **given, "EMBEDDING_PROVIDER": "openai", **more}
-
-
 COMMAND = [sys.executable, "-m", "mcp_assets.cli", "mcp"]
 
 
 def test_a_client_works_over_standard_input_and_output(filled: Platform, tmp_path: Path) -> None:
     async def run() -> dict[str, Any]:
         parameters = StdioServerParameters(
-            command=COMMAND[0], args=COMMAND[1:], env=environment_of(filled.settings), cwd=tmp_path
+            command=COMMAND[0], args=COMMAND[1:], env=os.environ | environment_of(filled.settings), cwd=tmp_path
         )
         async with Client(stdio_client(parameters)) as client:
             result = await client.call_tool("search", {"query": "CHK-104"})
@@ -242,7 +230,7 @@ def test_a_client_works_over_standard_input_and_output(filled: Platform, tmp_pat
 def served(filled: Platform, tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """The address of a server by HTTP that asks for TOKEN, and its process."""
     port = free_port()
-    environment = environment_of(filled.settings, MCP_ASSETS_MCP_TOKEN=TOKEN)
+    environment = os.environ | environment_of(filled.settings, MCP_ASSETS_MCP_TOKEN=TOKEN)
     process = subprocess.Popen([*COMMAND, "--http", "--port", str(port)], env=environment, cwd=tmp_path)
     url = f"http://127.0.0.1:{port}/mcp"
     try:
@@ -314,7 +302,7 @@ def test_a_client_of_a_server_that_is_killed_in_mid_call_gets_an_error_and_a_new
     until(lambda: not rows(filled, WAITING), "PostgreSQL has ended the session of the call")
 
     port = url.rpartition(":")[2].removesuffix("/mcp")
-    environment = environment_of(filled.settings, MCP_ASSETS_MCP_TOKEN=TOKEN)
+    environment = os.environ | environment_of(filled.settings, MCP_ASSETS_MCP_TOKEN=TOKEN)
     again = subprocess.Popen([*COMMAND, "--http", "--port", port], env=environment, cwd=tmp_path)
     try:
         until(lambda: _status(url) is not None, "the server answers again", within_s=200)
@@ -327,7 +315,7 @@ def test_a_client_of_a_server_that_is_killed_in_mid_call_gets_an_error_and_a_new
 def test_an_address_that_others_reach_needs_a_token(filled: Platform, tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "--http", "--host", "0.0.0.0"],
-        env=environment_of(filled.settings), cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env=os.environ | environment_of(filled.settings), cwd=tmp_path, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
     assert "MCP_ASSETS_MCP_TOKEN" in done.stderr
