@@ -26,6 +26,7 @@ from mcp_assets.cli import (
     init,
     mcp_server,
     migrate,
+    model,
     observing,
     plan,
     quality,
@@ -84,6 +85,7 @@ _add(_MEND, consistency.validate, "mcp-assets validate --deep --repair")
 _add(_MEND, consistency.end, "mcp-assets end memory:42")
 app.add_typer(dead_letters.dlq, rich_help_panel=_MEND)
 app.add_typer(collections.collections, rich_help_panel=_MEND)
+app.add_typer(model.model, rich_help_panel=_MEND)
 _add(_MEND, services.accept, "mcp-assets accept qdrant")
 
 

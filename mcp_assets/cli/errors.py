@@ -8,6 +8,7 @@ from mcp_assets.embedded.state import StackError
 from mcp_assets.embedding.protocol import EmbedderUnavailable, TextRefused
 from mcp_assets.setting_errors import SettingsError
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.sync.collections.model_change import NoModelChange
 from mcp_assets.sync.index.mass_delete import MassDeletion
 from mcp_assets.sync.link.judging import VerdictRefused
 from mcp_assets.traces import TracesUnavailable
@@ -25,6 +26,7 @@ _CODES: dict[type[Exception], Exit] = {
     LoadError: Exit.FAILED,
     MassDeletion: Exit.FAILED,
     VerdictRefused: Exit.FAILED,
+    NoModelChange: Exit.FAILED,
     DagsterEnded: Exit.FAILED,
     OSError: Exit.FAILED,
 }

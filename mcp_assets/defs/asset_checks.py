@@ -33,6 +33,7 @@ CHECKED_ASSETS: Mapping[str, dg.AssetKey] = {
     "vectors_are_valid": EMBEDDINGS,
     "no_foreign_points": EMBEDDINGS,
     "collections_match_model": EMBEDDINGS,
+    "model_change_is_decided": EMBEDDINGS,
     "no_orphaned_relationships": EDGES,
     "no_dangling_references": EDGES,
     "edges_match_rules": EDGES,
@@ -44,7 +45,15 @@ CHECKED_ASSETS: Mapping[str, dg.AssetKey] = {
 }
 """By check, the asset that it judges."""
 
-_WITHOUT_CENSUS = frozenset({"collections_match_model", "no_dead_letters", "intake_is_current", "provider_answers"})
+_WITHOUT_CENSUS = frozenset(
+    {
+        "collections_match_model",
+        "model_change_is_decided",
+        "no_dead_letters",
+        "intake_is_current",
+        "provider_answers",
+    }
+)
 """Checks that read the stores themselves. All others judge by the last census of each partition."""
 
 

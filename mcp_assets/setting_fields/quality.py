@@ -1,4 +1,4 @@
-"""How good the index has to be: the golden file, thresholds of the asset `quality`, the gate of a change of model."""
+"""How good the index has to be: golden file, thresholds of the asset `quality`, gate of a change of model."""
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
@@ -7,7 +7,7 @@ from mcp_assets.setting_fields.values import CronSchedule, ReadableFile
 
 
 class QualityFields(BaseSettings):
-    """How good the index has to be: the golden file, thresholds of the asset `quality`."""
+    """How good the index has to be: golden file, thresholds of the asset `quality`, gate of a change of model."""
 
     golden_file: ReadableFile = Field(
         default=None,
@@ -32,4 +32,12 @@ class QualityFields(BaseSettings):
         le=1,
         validation_alias="MCP_ASSETS_QUALITY_HIT_5",
         description="Share of golden questions with an answer among the first five; below it, a check warns.",
+    )
+    model_gate_margin: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        validation_alias="MCP_ASSETS_MODEL_GATE_MARGIN",
+        description="By how much the hits and ranks of a new model may be lower than those of the one that serves; "
+        "beyond it, a person decides; docs/how-to/change-model.md.",
     )

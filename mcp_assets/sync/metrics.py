@@ -21,6 +21,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.setting_errors import SettingsError
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.collections.gates import awaited_decision
 from mcp_assets.sync.consistency.drift import DriftKind
 from mcp_assets.sync.consistency.stored_censuses import drift_counts, last_censuses
 from mcp_assets.sync.counters import LAG_BUCKETS_S, SUM, Count, Counter, bucket_name
@@ -87,6 +88,9 @@ METRICS: Mapping[str, Definition] = {
     ),
     "mcp_assets_provider_outage": Definition(
         "gauge", ("model",), "1: the provider embeds nothing with the model; absent: it does, or has not been asked."
+    ),
+    "mcp_assets_model_change_held": Definition(
+        "gauge", (), "1: a change of model waits for a person to decide. 0: none does."
     ),
     "mcp_assets_dead_letters": Definition("gauge", ("stage", "error_kind"), "Dead letters that are not replayed."),
     "mcp_assets_drift": Definition("gauge", ("kind", "severity"), "Differences that the last censuses have found."),
@@ -267,6 +271,7 @@ def _read_waiting(found: _Families, platform: Platform, connection: Connection) 
     found.add("mcp_assets_linker_backlog", (), waiting.marked)
     found.add("mcp_assets_linker_oldest_seconds", (), waiting.oldest_mark_s)
     found.add("mcp_assets_rechecks", (), waiting.rechecks)
+    found.add("mcp_assets_model_change_held", (), awaited_decision(platform, connection) is not None)
     found.add("mcp_assets_answers_waiting", (), waiting.answers)
 
 

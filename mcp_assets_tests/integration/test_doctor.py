@@ -46,7 +46,7 @@ def test_a_sound_platform_is_tried_once_in_every_part(platform: Platform, diagno
     assert {one.state for one in found.values()} == {"ok"}
     assert list(found) == [
         "settings", "postgres", "source task", "source page", "source memory", "relationships", "nats", "streams",
-        "publish", "qdrant", "collections", "embedder", "search",
+        "publish", "qdrant", "collections", "model change", "embedder", "search",
     ]  # fmt: skip
     assert found["source task"].message.startswith("table tasks, 1 living rows of 1")
     assert "no rows yet" in found["source page"].message

@@ -75,6 +75,7 @@ INSERT INTO counters (name, label, part, value) VALUES ('event_lag', 'task', 'su
 INSERT INTO synced_partitions (entity_type, shards, shard, indexed_since) VALUES ('task', 4, 0, now());
 INSERT INTO deletion_judgements (entity_type, judged_at, gone, living) VALUES ('task', now(), 1, 2);
 INSERT INTO changes (kind, reason, entity_type, entity_id, state_hash) VALUES ('indexed', 'new', 'task', 'a', 's');
+INSERT INTO model_gates (model, dimension, decision, decided_by, ended_at) VALUES ('m', 16, 'approved', 'anna', now());
 INSERT INTO provider_pauses (provider, until) VALUES ('localhost:1', now());
 """
 """A new table gets a row here, so that its migration is undone with a row in it."""

@@ -10,6 +10,7 @@ from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionNotOurs
 from mcp_assets.sync.collections.adoption import adopted
+from mcp_assets.sync.collections.gates import is_abandoned
 from mcp_assets.sync.collections.journal import Journal, stored_journal
 from mcp_assets.sync.collections.model_collections import physical_name
 from mcp_assets.sync.collections.serving import WriteTarget, is_same_model, recognise
@@ -56,6 +57,8 @@ def foresee_targets(platform: Platform, profile: ModelProfile) -> dict[str, Fore
     abandoned = {change.alias for change in journal if change.state == "building"} - building
     other = {alias for alias, target in served.items() if not is_same_model(target.profile, profile)}
     other |= foreign.keys() & handed_over.keys()
+    if is_abandoned(platform, profile):
+        abandoned, building, other = abandoned | building, set(), set()
     changes_model = bool(building or other)
     found = {}
     for alias in names:

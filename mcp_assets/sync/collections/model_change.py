@@ -1,7 +1,10 @@
-"""Model change: a full sync begins it, goes on with it, abandons it, and ends it by the move of the aliases."""
+"""Model change: a full sync begins it, goes on with it, gives it up, and ends it by the move of the aliases.
+
+Before the aliases move, a gate compares both models (see `gates`); a person may approve or abandon the change.
+"""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from mcp_assets.embedding.profiles import ModelProfile
@@ -9,6 +12,14 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.locks import Lock, hold, lock_name
 from mcp_assets.sync.collections.adoption import adopted, holds_others, is_named_by_us
+from mcp_assets.sync.collections.gates import (
+    HOW_TO_DECIDE,
+    describe_gate,
+    end_gates_of_others,
+    is_abandoned,
+    record_decision,
+    why_held,
+)
 from mcp_assets.sync.collections.journal import (
     Change,
     Journal,
@@ -31,20 +42,43 @@ from mcp_assets.sync.collections.verify import count_lacking, mark_lacking_of_al
 
 logger = logging.getLogger(__name__)
 
+notices = logging.getLogger("mcp_assets.notices")
+"""Lines for a person who watches a run: dagster.yaml has them shown in the UI."""
+
+
+class NoModelChange(Exception):
+    """There is no change of model to decide about, or it is too late to. The message says what is the case."""
+
 
 def prepare_model_change(platform: Platform) -> None:
-    """The first step of a full sync: begin a change of model, go on with it, or abandon it, as the settings imply."""
+    """The first step of a full sync: begin a change of model, go on with it, or give it up, as the settings imply.
+
+    A change that a person has abandoned is not begun again.
+    """
     profile = platform.embedder.profile
+    end_gates_of_others(platform, profile)
     while True:
         journal = read_journal(platform)
         building = [change.alias for change in journal if change.state == "building" and change.is_for(profile)]
         if any(change.state == "building" and not change.is_for(profile) for change in journal):
-            _abandon(platform, profile)
+            _give_up(platform, lambda change: not change.is_for(profile), "the settings name another model")
+            continue
+        abandoned = is_abandoned(platform, profile)
+        if abandoned and building:
+            # The process that abandoned it was killed.
+            _give_up(platform, lambda change: change.is_for(profile), "a person has abandoned it")
             continue
         found, foreign = serving_and_foreign(platform)
         other = {alias for alias, target in found.items() if not is_same_model(target.profile, profile)}
         replaced = foreign.keys() & adopted(platform).keys()
         if not building and not other and not replaced:
+            return
+        if abandoned:
+            notices.warning(
+                "no collection is built for %s, because a person has abandoned the change to it: set EMBEDDING_MODEL "
+                "back to the model that serves",
+                profile.name,
+            )
             return
         absent = set(platform.settings.entity_types.collections()) - found.keys() - foreign.keys()
         wanted = other | replaced | (absent if building or other else set())
@@ -64,10 +98,11 @@ def built_for_settings(platform: Platform) -> dict[str, str]:
     return {one.alias: one.new for one in journal if one.state == "building" and one.is_for(profile)}
 
 
-def finish_model_change(platform: Platform, since: datetime) -> str | None:
-    """Move the aliases if the new collections are complete; drop old collections that were kept long enough.
+def finish_model_change(platform: Platform, since: datetime, measure: Callable[[Sequence[Change]], None]) -> str | None:
+    """Move the aliases if the new collections are complete and pass the gate; drop old ones that were kept long enough.
 
     `since`: an entity that changed after it and is not indexed yet does not count as lacking; it soon will be indexed.
+    `measure`: compares both models for the gate, unless it is done; it is called once the new collections are complete.
 
     Returns why the aliases were not moved; None if they were, or if nothing is being built.
     """
@@ -91,12 +126,19 @@ def finish_model_change(platform: Platform, since: datetime) -> str | None:
         if reason is not None:
             logger.error("the aliases are not moved: %s", reason)
             return reason
+        measure(building)
+        reason = why_held(platform, session, building)
+        if reason is not None:
+            notices.warning("the aliases are not moved: %s. %s", reason, HOW_TO_DECIDE)
+            return reason
         with exclusive(platform) as alone:
             if not is_same_choice(stored_journal(platform, alone), journal):
                 return "another process changed the collections meanwhile"
-            for change in building:
-                # Once more, now that no process writes: an entity may have changed since the first comparison.
-                reason = why_incomplete(platform, alone, change, since)
+            for reason in (
+                # Both once more, now that no process writes: a person may have abandoned it, an entity have changed.
+                why_held(platform, alone, building),
+                *(why_incomplete(platform, alone, change, since) for change in building),
+            ):
                 if reason is not None:
                     return reason
             alone.execute(platform.postgres.query("set_collection_changes"), {"state": "moving"})
@@ -128,7 +170,60 @@ def describe_model_change(platform: Platform) -> list[str]:
                         f"collection {change.alias}: {change.old}, which serves, is frozen: its model, {model[0]}, is "
                         "not configured (EMBEDDING_PREVIOUS_MODEL)"
                     )
+        lines += describe_gate(platform, connection)
     return lines
+
+
+def approve_model_change(platform: Platform, by: str) -> str:
+    """Let the new model pass the gate, whatever was or will be measured. Returns its name.
+
+    The aliases move at the next call of `finish_model_change` that finds the new collections complete.
+
+    Raises:
+        NoModelChange: nothing is being built, or the change was abandoned.
+    """
+    with exclusive(platform) as alone, alone.transaction():
+        change = _being_built(platform, alone)[0]
+        record_decision(platform, alone, change, "approved", by)
+    logger.warning("the change to %s is approved by %s", change.model, by)
+    return change.model
+
+
+def abandon_model_change(platform: Platform, by: str) -> list[str]:
+    """Delete the collections that are being built; those that serve go on to serve. Returns the names of the deleted.
+
+    No full sync begins the change again until the settings have named another model.
+
+    Raises:
+        NoModelChange: nothing is being built, or the model that serves is not configured, so that events would reach
+            no collection.
+    """
+    frozen = [
+        target for target in serving_and_foreign(platform)[0].values() if target.embedder is None
+    ]  # fmt: skip
+    if frozen:
+        raise NoModelChange(
+            f"{frozen[0].collection.name} serves, and its model {frozen[0].profile.name} is not configured, so that "
+            "events would reach no collection: set EMBEDDING_MODEL back to it, and run a full sync, which gives the "
+            "new model up"
+        )
+    with exclusive(platform) as alone:
+        building = _being_built(platform, alone)
+        # First: a full sync finishes what a kill leaves undone.
+        with alone.transaction():
+            record_decision(platform, alone, building[0], "abandoned", by)
+        _drop_building(platform, alone, building, f"{by} has abandoned it")
+    return [change.new for change in building]
+
+
+def _being_built(platform: Platform, alone: Connection) -> list[Change]:
+    journal = stored_journal(platform, alone)
+    building = [change for change in journal if change.state == "building"]
+    if not building:
+        if any(change.state == "moving" for change in journal):
+            raise NoModelChange("the aliases are being moved to the new collections: it is too late to decide")
+        raise NoModelChange("no change of model is under way: there is nothing to decide")
+    return building
 
 
 def _begin(platform: Platform, journal: Journal, old: Mapping[str, WriteTarget | None], profile: ModelProfile) -> bool:
@@ -168,28 +263,29 @@ def _begin(platform: Platform, journal: Journal, old: Mapping[str, WriteTarget |
     return True
 
 
-def _abandon(platform: Platform, profile: ModelProfile) -> None:
-    """Drop the collections that are being built for another model than `profile`, and their rows in the journal."""
+def _give_up(platform: Platform, which: Callable[[Change], bool], why: str) -> None:
+    """Drop the collections that are being built by the changes `which`, and their rows in the journal."""
     with exclusive(platform) as alone:
         building = [
-            change
-            for change in stored_journal(platform, alone)
-            if change.state == "building" and not change.is_for(profile)
+            change for change in stored_journal(platform, alone) if change.state == "building" and which(change)
         ]
+        _drop_building(platform, alone, building, why)
+
+
+def _drop_building(platform: Platform, alone: Connection, building: Sequence[Change], why: str) -> None:
+    """The same of `building`; `alone` comes from `exclusive`. Safe to repeat."""
+    for change in building:
+        logger.warning("%s is given up: %s", change.new, why)
+        platform.qdrant.drop_collection(change.new)
+    with alone.transaction():
+        alone.execute(platform.postgres.query("forget_embedded"), {"collections": [change.new for change in building]})
         for change in building:
-            logger.warning("%s is given up: the settings name another model", change.new)
-            platform.qdrant.drop_collection(change.new)
-        with alone.transaction():
-            alone.execute(
-                platform.postgres.query("forget_embedded"), {"collections": [change.new for change in building]}
-            )
-            for change in building:
-                if change.old is not None:
-                    # While its model was not configured, it received no writes.
-                    mark_lacking_of_alias(platform, alone, change.alias, change.old)
-            alone.execute(
-                platform.postgres.query("end_collection_changes"), {"aliases": [change.alias for change in building]}
-            )
+            if change.old is not None:
+                # While its model was not configured, it received no writes.
+                mark_lacking_of_alias(platform, alone, change.alias, change.old)
+        alone.execute(
+            platform.postgres.query("end_collection_changes"), {"aliases": [change.alias for change in building]}
+        )
 
 
 def _drop_old(platform: Platform) -> None:

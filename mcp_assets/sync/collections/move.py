@@ -44,6 +44,8 @@ def move_aliases(platform: Platform, alone: Connection) -> None:
         with alone.transaction():
             alone.execute(query("forget_embedded"), {"collections": vanished})
             alone.execute(query("set_collection_changes"), {"state": "building"})
+            # What was measured was of the collections that are gone.
+            alone.execute(query("end_gate"), {"ended_as": "given up"})
         return
     reason = why_not_movable(platform, moving)
     if reason is not None:
@@ -56,6 +58,7 @@ def move_aliases(platform: Platform, alone: Connection) -> None:
     qdrant.move_aliases({change.alias: change.new for change in moving})
     with alone.transaction():
         alone.execute(query("set_collection_changes"), {"state": "moved"})
+        alone.execute(query("end_gate"), {"ended_as": "moved"})
         alone.execute(query("end_adoptions"), {"aliases": [change.alias for change in moving]})
         alone.execute(
             query("forget_embedded"), {"collections": [change.old for change in moving if change.old == change.alias]}

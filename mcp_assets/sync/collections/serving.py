@@ -17,6 +17,7 @@ from mcp_assets.stores.errors import CollectionMismatch, CollectionNotOurs
 from mcp_assets.stores.postgres.locks import Lock, hold, lock_name
 from mcp_assets.stores.qdrant_collections import Collection, MadeFor
 from mcp_assets.sync.collections.adoption import check_ours
+from mcp_assets.sync.collections.gates import is_abandoned
 from mcp_assets.sync.collections.journal import Journal, exclusive, types_of_alias
 from mcp_assets.sync.collections.model_collections import (
     check_distance,
@@ -362,6 +363,12 @@ def mismatch(platform: Platform, target: WriteTarget) -> str:
     """A sentence: the collection in service was made for another model than the settings name, and how to go on."""
     wanted = platform.embedder.profile
     collection = target.collection
+    if is_abandoned(platform, wanted):
+        return (
+            f"the collection {collection.name} (alias {collection.alias}) was made for {_model(target.profile)}, and "
+            f"the change to {_model(wanted)}, which the settings name, was abandoned: set EMBEDDING_MODEL (and "
+            "EMBEDDING_PROVIDER) back"
+        )
     return (
         f"the collection {collection.name} (alias {collection.alias}) was made for {_model(target.profile)}, the "
         f"settings ask for {wanted.name} with {wanted.dimension}; nothing was written to it. A full sync builds a "

@@ -13,6 +13,7 @@ from mcp_assets.entities.refs import slot_range
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
+from mcp_assets.sync.collections.gates import HOW_TO_DECIDE, awaited_decision, last_gate
 from mcp_assets.sync.collections.journal import types_of_alias
 from mcp_assets.sync.collections.model_change import built_for_settings
 from mcp_assets.sync.collections.serving import mismatch, serving_and_foreign, serving_collection
@@ -269,6 +270,19 @@ def _provider(platform: Platform) -> CheckOutcome:
     )
 
 
+def _model_change(platform: Platform) -> CheckOutcome:
+    with platform.postgres.transaction() as connection:
+        awaited = awaited_decision(platform, connection)
+        last = last_gate(platform, connection)
+    if awaited is None:
+        summary = "no change of model waits for a decision" + (f"; {last.result}" if last is not None else "")
+        return CheckOutcome(True, summary, figures=last.plotted if last is not None else {})
+    gate, held = awaited
+    return CheckOutcome(
+        False, held, 1, Severity.WARNING, rows=gate.sample_rows, advice=HOW_TO_DECIDE, figures=gate.plotted
+    )
+
+
 def _intake(platform: Platform) -> CheckOutcome:
     now = datetime.now(UTC)
     with platform.postgres.transaction() as connection:
@@ -351,6 +365,7 @@ CHECKS: Mapping[str, Check] = {
         _drift(DriftKind.WRONG_WORDS),
     ),
     "collections_match_model": Check("Every collection is made for the embedding model in use.", _collections),
+    "model_change_is_decided": Check("No change of model waits for a person to decide.", _model_change),
     "no_orphaned_relationships": Check(
         "Both ends of every edge are living entities; of edges that other programs wrote, a warning.",
         _drift(DriftKind.ORPHANED_EDGE, DriftKind.FOREIGN_EDGE),

@@ -17,13 +17,14 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import fetch_rows, keyset_pages
 from mcp_assets.sync.collections.journal import building_collection
-from mcp_assets.sync.collections.model_change import finish_model_change, prepare_model_change
+from mcp_assets.sync.collections.model_change import prepare_model_change
 from mcp_assets.sync.index.batch_report import BatchReport, Counts, log_batch
 from mcp_assets.sync.index.embedding_costs import EmbeddingCosts
 from mcp_assets.sync.index.failed_entities import FailedEntity, dead_letter
 from mcp_assets.sync.index.indexer import CHARACTERS_AT_ONCE, Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.index.mass_delete import HeldBack, MassDeletion, hold_back_vanished
+from mcp_assets.sync.index.model_gate import finish_gated_model_change
 from mcp_assets.sync.index.synced_partitions import record_indexed
 from mcp_assets.sync.pipeline import overlapped
 
@@ -100,7 +101,7 @@ def full_sync(
             shards_done.compared_at = started_at
         if stages.embeddings and held is None:
             # Before the last shard is reported as complete, because a retry of a run that fails here begins with it.
-            shards_done.before_last = partial(finish_model_change, platform, started_at)
+            shards_done.before_last = partial(finish_gated_model_change, platform, started_at)
 
         def work(batch: ShardBatch) -> BatchReport:
             began_at = time.monotonic()

@@ -23,6 +23,8 @@ from mcp_assets.stores.errors import CollectionMismatch, CollectionNotOurs, Stor
 from mcp_assets.stores.postgres import no_writes
 from mcp_assets.stores.source_tables.examine import examine
 from mcp_assets.stores.streams import StreamState, covers
+from mcp_assets.sync.collections.gates import HOW_TO_DECIDE, awaited_decision
+from mcp_assets.sync.collections.model_change import describe_model_change
 from mcp_assets.sync.collections.serving import serving_and_foreign, write_targets
 from mcp_assets.sync.feed.entries import ChangeKind
 from mcp_assets.sync.inbox.stream_limits import absent_stream, can_be_made, meaning_of
@@ -119,6 +121,7 @@ def _checks(settings: Settings) -> list[_Check]:
         *([_Check("change feed", _change_feed, ("postgres", "nats"))] if settings.publish_changes else []),
         _Check("qdrant", _qdrant, ("postgres",)),
         _Check("collections", _collections, ("postgres", "qdrant")),
+        _Check("model change", _model_change, ("postgres",)),
         _Check("embedder", _embedder),
         _Check("search", _search, ("collections", "embedder")),
     ]
@@ -276,6 +279,14 @@ def _collections(platform: Platform) -> str:
             # Raises if no configured model fits the collection.
             write_targets(platform, alias)
     return ", ".join(dict.fromkeys(lines))
+
+
+def _model_change(platform: Platform) -> str:
+    with platform.postgres.transaction() as connection:
+        awaited = awaited_decision(platform, connection)
+    if awaited is not None:
+        raise StoreRefused(f"it waits for your decision, because {awaited[1]}. {HOW_TO_DECIDE}")
+    return "; ".join(describe_model_change(platform)) or "none is under way"
 
 
 def _embedder(platform: Platform) -> str:

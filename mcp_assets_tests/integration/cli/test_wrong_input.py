@@ -32,6 +32,9 @@ COMMANDS = {
     "dlq show": ["dlq", "show", "7"],
     "dlq replay": ["dlq", "replay", "--all"],
     "dlq purge": ["dlq", "purge", "--all", "--yes"],
+    "model show": ["model", "show"],
+    "model approve": ["model", "approve"],
+    "model abandon": ["model", "abandon", "--yes"],
     "collections adopt": ["collections", "adopt", "kanban_tasks", "--yes"],
 }
 """Each command that reads settings and starts nothing."""

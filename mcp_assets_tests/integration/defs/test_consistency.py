@@ -204,12 +204,19 @@ def test_a_mass_deletion_stops_sync_and_repair_and_fails_the_check_until_it_is_a
     [
         (
             {"qdrant_url": "http://127.0.0.1:9"},
-            set(CHECKS) - {"no_dead_letters", "intake_is_current", "provider_answers"},
+            set(CHECKS) - {"no_dead_letters", "intake_is_current", "provider_answers", "model_change_is_decided"},
         ),
         ({"nats_url": "nats://127.0.0.1:9"}, {"intake_is_current"}),
         (
             {"source_preset": "cards"},
-            set(CHECKS) - {"no_dead_letters", "intake_is_current", "collections_match_model", "provider_answers"},
+            set(CHECKS)
+            - {
+                "no_dead_letters",
+                "intake_is_current",
+                "collections_match_model",
+                "model_change_is_decided",
+                "provider_answers",
+            },
         ),
     ],
 )

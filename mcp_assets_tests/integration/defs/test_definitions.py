@@ -172,7 +172,7 @@ def test_every_check_stands_on_the_asset_that_it_judges(bare_environment: None) 
         "entities": {"no_dead_letters", "intake_is_current", "ledger_matches_source", "search_words_match_ledger"},
         "embeddings": {
             "no_missing_vectors", "no_stale_vectors", "no_orphan_vectors", "no_duplicate_points", "vectors_are_valid",
-            "no_foreign_points", "collections_match_model", "provider_answers",
+            "no_foreign_points", "collections_match_model", "model_change_is_decided", "provider_answers",
         },
         "quality": {"quality_is_enough"},
         "relationship_edges": {"no_orphaned_relationships", "no_dangling_references", "edges_match_rules"},
