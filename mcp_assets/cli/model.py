@@ -73,16 +73,12 @@ def abandon(
     json: Json = False,
 ) -> None:
     """Give the new model up: its collections are deleted, and those that serve go on to serve."""
-    from mcp_assets.sync.collections.model_change import abandon_model_change
+    from mcp_assets.sync.collections.model_change import abandon_model_change, collections_being_built
 
     with connected() as platform:
-        profile = platform.settings.profile
+        built = collections_being_built(platform)
         if not yes:
-            typer.confirm(
-                shown(f"Delete the collections of {profile.name} with {profile.dimension} dimensions?"),
-                abort=True,
-                err=True,
-            )
+            typer.confirm(shown(f"Delete {', '.join(built)}?"), abort=True, err=True)
         deleted = abandon_model_change(platform, by or _user())
     if json:
         print_json({"deleted": deleted})

@@ -180,10 +180,16 @@ def approve_model_change(platform: Platform, by: str) -> str:
     The aliases move at the next call of `finish_model_change` that finds the new collections complete.
 
     Raises:
-        NoModelChange: nothing is being built, or the change was abandoned.
+        NoModelChange: nothing is being built, or it is built for another model than the settings name.
     """
+    profile = platform.embedder.profile
     with exclusive(platform) as alone, alone.transaction():
         change = _being_built(platform, alone)[0]
+        if not change.is_for(profile):
+            raise NoModelChange(
+                f"collections are being built for {change.model}, and the settings of this process name "
+                f"{profile.name}: call it with the settings of the platform's other processes"
+            )
         record_decision(platform, alone, change, "approved", by)
     logger.warning("the change to %s is approved by %s", change.model, by)
     return change.model
@@ -216,8 +222,18 @@ def abandon_model_change(platform: Platform, by: str) -> list[str]:
     return [change.new for change in building]
 
 
-def _being_built(platform: Platform, alone: Connection) -> list[Change]:
-    journal = stored_journal(platform, alone)
+def collections_being_built(platform: Platform) -> list[str]:
+    """The collections that a person may decide about.
+
+    Raises:
+        NoModelChange: there are none.
+    """
+    with platform.postgres.transaction() as connection:
+        return [change.new for change in _being_built(platform, connection)]
+
+
+def _being_built(platform: Platform, connection: Connection) -> list[Change]:
+    journal = stored_journal(platform, connection)
     building = [change for change in journal if change.state == "building"]
     if not building:
         if any(change.state == "moving" for change in journal):
