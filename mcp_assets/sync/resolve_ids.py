@@ -1,6 +1,6 @@
 """Resolve ids: finds the entities that a request names, with or without a type, in source tables and ledger."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -81,3 +81,11 @@ def _known(platform: Platform, entity_type: str, ids: Sequence[str]) -> set[str]
         if reader is not None:
             known |= reader.read(connection, [entity_id for entity_id in ids if entity_id not in known]).keys()
     return known
+
+
+def living_among(platform: Platform, refs: Collection[EntityRef]) -> set[EntityRef]:
+    """Those of the entities that are living."""
+    names = {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs]}
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute(platform.postgres.query("read_titles"), names).fetchall()
+    return {EntityRef(row[0], row[1]) for row in rows}

@@ -39,7 +39,7 @@ from mcp_assets.sync.collections.journal import Change, types_of_alias
 from mcp_assets.sync.collections.model_change import finish_model_change
 from mcp_assets.sync.collections.serving import how_to_keep, serving_collections
 from mcp_assets.sync.index.embedding_costs import EmbeddingCosts
-from mcp_assets.sync.resolve_ids import pages
+from mcp_assets.sync.resolve_ids import living_among, pages
 
 QUESTIONS = 200
 """Questions that both models answer: of so many, a difference of some hundredths says something. Each is embedded by
@@ -188,7 +188,8 @@ def _questions(platform: Platform, side: _Side) -> tuple[list[Question], dict[En
     """Questions in words; and entities whose points are to find those to which they are linked explicitly."""
     path = platform.settings.golden_file
     golden = read_golden(path, platform.type_names.canonical) if path is not None else []
-    texts = sampled([one for one in golden if any(ref.type in side.collections for ref in one.answers)], QUESTIONS)
+    living = living_among(platform, {ref for one in golden for ref in one.answers if ref.type in side.collections})
+    texts = sampled([one for one in golden if not living.isdisjoint(one.answers)], QUESTIONS)
     if len(texts) >= LEAST_QUESTIONS:
         return texts, {}
     types = list(side.collections)

@@ -26,7 +26,7 @@ from mcp_assets.sync.collections.serving import serving_profile
 from mcp_assets.sync.index.embedding_costs import EmbeddingCosts
 from mcp_assets.sync.link.changes import SEMANTIC, TOPICAL
 from mcp_assets.sync.link.locks import reading_edges
-from mcp_assets.sync.resolve_ids import pages
+from mcp_assets.sync.resolve_ids import living_among, pages
 from mcp_assets.sync.search.search import search
 
 RULES = (SEMANTIC, TOPICAL)
@@ -161,7 +161,7 @@ def _united(
 
 
 def _measure_search(platform: Platform, questions: Sequence[Question]) -> SearchQuality:
-    living = _living(platform, {ref for question in questions for ref in question.answers})
+    living = living_among(platform, {ref for question in questions for ref in question.answers})
     answerable = [question for question in questions if not living.isdisjoint(question.answers)]
     asked = sampled(answerable, _MOST_QUESTIONS)
     profile, costs = serving_profile(platform), platform.companion(EmbeddingCosts)
@@ -186,13 +186,6 @@ def _results(platform: Platform, question: Question) -> list[EntityRef]:
     if answer.words_alone:
         raise StoreUnavailable(f"the quality of searches cannot be measured: {answer.missing[0]}")
     return [result.ref for result in answer.results]
-
-
-def _living(platform: Platform, refs: Collection[EntityRef]) -> set[EntityRef]:
-    names = {"types": [ref.type for ref in refs], "ids": [ref.id for ref in refs]}
-    with platform.postgres.transaction() as connection:
-        rows = connection.execute(platform.postgres.query("read_titles"), names).fetchall()
-    return {EntityRef(row[0], row[1]) for row in rows}
 
 
 def _shortfalls(settings: Settings, edges: EdgeQuality, found: SearchQuality | None) -> list[str]:
