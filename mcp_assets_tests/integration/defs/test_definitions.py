@@ -103,7 +103,7 @@ def test_the_asset_graph_is_this(bare_environment: None) -> None:
             "deps": ["embeddings", "entities"],
             "kinds": ["postgres"],
             "owners": ["team:mcp-assets"],
-            "code_version": "wordllama-0.45/rules-2",
+            "code_version": "wordllama-0.45/rules-3",
             "partitioned": True,
             "executable": True,
         },
