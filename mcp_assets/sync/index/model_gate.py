@@ -18,7 +18,7 @@ from mcp_assets.embedding.protocol import Embedder, EmbedderUnavailable, TextRef
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.entities.text import NO_TEXT_HASH
-from mcp_assets.graph import EdgeType
+from mcp_assets.graph import REFERENCE_TYPES
 from mcp_assets.platform import Platform
 from mcp_assets.quality import (
     RESULTS,
@@ -67,9 +67,6 @@ _POINTS_AT_ONCE = 50
 
 _TRIES = 3
 """How often points are looked up and asked for, while events delete some of them between the two."""
-
-REFERENCES = (EdgeType.SEQUENTIAL_DEPENDENCY, EdgeType.CONCEPTUAL_HIERARCHY, EdgeType.CROSS_REFERENCE)
-"""The types of edge that a text or its metadata states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +212,9 @@ def _linked(platform: Platform, side: _Side) -> dict[EntityRef, frozenset[Entity
         except StoreRefused:
             # Everything else goes on without edges.
             return {}
-        pairs = sampled_pairs(table, connection, REFERENCES, QUESTIONS // 2)
+        pairs = sampled_pairs(table, connection, REFERENCE_TYPES, QUESTIONS // 2)
         sources = sorted({one for one, other in pairs if {one.type, other.type} <= side.collections.keys()})
-        for edge in ends_of(table, connection, sources, leaving=(), touching=REFERENCES):
+        for edge in ends_of(table, connection, sources, leaving=(), touching=REFERENCE_TYPES):
             linked[edge.ref].add(edge.other)
     return {ref: frozenset(others) for ref, others in linked.items()}
 
