@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.entities.text import build_text
 from mcp_assets.entities.words import word_sequence
 from mcp_assets.graph.edges import ListedEdge, rounded
 from mcp_assets.graph.ranking import Ranking
@@ -72,11 +71,12 @@ class Wording:
 
 def wording_of(title: str | None, content: str) -> Wording:
     """The wording of an entity with this title and content."""
-    content = content[:COMPARED_CHARACTERS]
+    of_title = word_sequence(title or "")
     named = frozenset(word_sequence((title or "")[:_TITLE_CHARACTERS]))
-    everything = word_sequence(build_text(title, content))
+    of_content = word_sequence(content[:COMPARED_CHARACTERS])
+    everything = of_title + of_content
     return Wording(
-        subject=named & frozenset(word_sequence(content)) if named else frozenset(),
+        subject=named.intersection(of_content),
         numbers=frozenset(word for word in named if any(character.isdigit() for character in word)),
         words=frozenset(everything),
         pairs=frozenset(pairwise(everything)),
