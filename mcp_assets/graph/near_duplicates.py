@@ -115,8 +115,16 @@ def near_copies(
     return [
         NearCopy(target, words, score)
         for target, score in near_enough(ranking, rule)
-        if (other := wordings.get(target)) is not None and (words := shared_words(own, other)) >= rule.shared_words
+        if (other := wordings.get(target)) is not None
+        and _most_shared(own, other) >= rule.shared_words
+        and (words := shared_words(own, other)) >= rule.shared_words
     ]
+
+
+def _most_shared(one: Wording, other: Wording) -> float:
+    """Upper bound of the share of words, by the lengths alone; it rules out most pairs of long texts at no cost."""
+    shorter, longer = sorted((len(one.pairs), len(other.pairs)))
+    return rounded(shorter / longer) if longer else 0.0
 
 
 def duplicate_edges(
