@@ -9,7 +9,7 @@ from mcp_assets.cli.connect import connected
 from mcp_assets.cli.console import Exit, Json, err, print_json, print_rows, say
 
 if TYPE_CHECKING:
-    from mcp_assets.sync.views.quality import EdgeQuality, Quality, SearchQuality
+    from mcp_assets.sync.views.quality import EdgeQuality, Quality, SearchQuality, VerdictQuality
 
 
 def quality(json: Json = False) -> None:
@@ -55,7 +55,7 @@ def show(measured: "Quality") -> None:
             ids=("expected", "first"),
             title="Golden questions without an answer among the first five",
         )
-    for line in (*_of_edges(measured.edges), *_of_search(measured.search)):
+    for line in (*_of_edges(measured.edges), *_of_verdicts(measured.verdicts), *_of_search(measured.search)):
         say(line)
     for line in measured.shortfalls:
         say(f"too low: {line}")
@@ -69,6 +69,14 @@ def _of_edges(edges: "EdgeQuality") -> list[str]:
         f"edges: semantic and topical edges find {both.recall:.1%} of {edges.links} explicit links; of {both.edges} "
         f"edges of the linked entities, {both.precision:.1%} are explicit links, too"
     ]
+
+
+def _of_verdicts(judged: "VerdictQuality") -> list[str]:
+    if not judged.accepted + judged.rejected:
+        return []
+    recall = f"; the rules still make {judged.recall:.1%} of the accepted" if judged.accepted else ""
+    total = judged.accepted + judged.rejected
+    return [f"verdicts: of {total} edges that were judged, {judged.precision:.1%} were accepted{recall}"]
 
 
 def _of_search(found: "SearchQuality | None") -> list[str]:

@@ -11,7 +11,7 @@ from mcp_assets.sync.consistency.drift import DriftKind
 from mcp_assets.sync.consistency.stored_censuses import Census
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.link.counts import LinkCounts
-from mcp_assets.sync.views.quality import RULES, EdgeQuality, Miss, Quality, SearchQuality
+from mcp_assets.sync.views.quality import RULES, EdgeQuality, Miss, Quality, SearchQuality, VerdictQuality
 
 _HEAD = """# Figures of materializations
 
@@ -61,6 +61,10 @@ _DESCRIPTIONS = {
     "recall/<type>": "share that the edges of one type find",
     "precision": "share of these edges that are explicit links, too",
     "precision/<type>": "the same, of the edges of one type",
+    "accepted": "edges that the rules made and a team accepted",
+    "rejected": "edges that the rules made and a team rejected",
+    "judged_precision": "share of the judged edges that were accepted",
+    "judged_recall": "share of the accepted edges that the rules make now",
     "questions": "golden questions that were asked",
     "questions_absent": "golden questions that were not asked, because no entity that answers them is there",
     "hit_1": "share of the questions with an answer as the first result",
@@ -88,7 +92,7 @@ def _quality() -> Quality:
     """One with each figure."""
     pairs = PairFigures(0.5, 0.5, 1)
     found = SearchQuality(SearchFigures(1, 0.0, 0.0, 0.0), 0, 0, [Miss("query", "task:7", None, "")])
-    return Quality(EdgeQuality(1, {None: pairs, **dict.fromkeys(RULES, pairs)}), found, [])
+    return Quality(EdgeQuality(1, {None: pairs, **dict.fromkeys(RULES, pairs)}), VerdictQuality(1, 1, 1), found, [])
 
 
 def _section(asset: str, keys: Iterable[str]) -> str:

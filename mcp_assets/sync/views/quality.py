@@ -1,10 +1,10 @@
-"""Quality: how many explicit links the other rules find, and how often a search finds what a golden file expects."""
+"""Quality: explicit links that other rules find, edges that a team accepts, golden questions that find an answer."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import REFERENCE_TYPES, EdgeType
+from mcp_assets.graph import REFERENCE_TYPES, Decision, EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.quality import (
     RESULTS,
@@ -20,7 +20,7 @@ from mcp_assets.quality import (
 from mcp_assets.retrying import retrying
 from mcp_assets.setting_errors import SettingsError
 from mcp_assets.settings import Settings
-from mcp_assets.stores.edge_samples import ends_of, sampled_pairs
+from mcp_assets.stores.edge_samples import ends_of, judged_edges, sampled_pairs
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync.collections.serving import serving_profile
 from mcp_assets.sync.index.embedding_costs import EmbeddingCosts
@@ -59,6 +59,26 @@ class EdgeQuality:
 
 
 @dataclass(frozen=True, slots=True)
+class VerdictQuality:
+    """The edges that the rules made and a team has judged."""
+
+    accepted: int
+    rejected: int
+    found: int
+    """Of the accepted ones, those that the rules make now."""
+
+    @property
+    def precision(self) -> float:
+        """Share of the judged edges that were accepted."""
+        return round(self.accepted / (self.accepted + self.rejected), 4)
+
+    @property
+    def recall(self) -> float:
+        """Share of the accepted edges that the rules make now."""
+        return round(self.found / self.accepted, 4)
+
+
+@dataclass(frozen=True, slots=True)
 class Miss:
     """A golden question without an answer among the first five results."""
 
@@ -87,6 +107,7 @@ class Quality:
     """All of it. `search`: None if the site has no golden file."""
 
     edges: EdgeQuality
+    verdicts: VerdictQuality
     search: SearchQuality | None
     shortfalls: Sequence[str]
     """Figures that are below their thresholds, a sentence each."""
@@ -101,6 +122,12 @@ class Quality:
                 found[f"recall{of_rule}"] = one.recall
             if one.edges:
                 found[f"precision{of_rule}"] = one.precision
+        judged = self.verdicts
+        found |= {"accepted": judged.accepted, "rejected": judged.rejected}
+        if judged.accepted + judged.rejected:
+            found["judged_precision"] = judged.precision
+        if judged.accepted:
+            found["judged_recall"] = judged.recall
         if self.search is not None:
             found |= {"questions": self.search.figures.questions, "questions_absent": self.search.absent}
             if self.search.figures.questions:
@@ -119,8 +146,9 @@ def measure_quality(platform: Platform) -> Quality:
     # First, because a person mends a wrong file at once.
     questions = _golden_questions(platform)
     edges = retrying(platform.settings)(_measure_edges, platform)
+    verdicts = retrying(platform.settings)(_measure_verdicts, platform)
     found = _measure_search(platform, questions) if questions is not None else None
-    return Quality(edges, found, _shortfalls(platform.settings, edges, found))
+    return Quality(edges, verdicts, found, _shortfalls(platform.settings, edges, found))
 
 
 def _golden_questions(platform: Platform) -> list[Question] | None:
@@ -146,6 +174,17 @@ def _measure_edges(platform: Platform) -> EdgeQuality:
     rules: Mapping[EdgeType | None, Sequence[EdgeType]] = {None: RULES, **{rule: [rule] for rule in RULES}}
     return EdgeQuality(
         len(pairs), {rule: pair_figures(pairs, _united(linked, types), partners) for rule, types in rules.items()}
+    )
+
+
+def _measure_verdicts(platform: Platform) -> VerdictQuality:
+    with reading_edges(platform) as connection:
+        judged = judged_edges(platform.relationships, connection, platform.postgres.schema)
+    accepted = [one for one in judged if one.decision == Decision.ACCEPTED]
+    return VerdictQuality(
+        accepted=sum(one.edges for one in accepted),
+        rejected=sum(one.edges for one in judged) - sum(one.edges for one in accepted),
+        found=sum(one.made_now for one in accepted),
     )
 
 

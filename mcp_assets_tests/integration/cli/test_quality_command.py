@@ -47,6 +47,22 @@ def test_edges_are_held_against_explicit_links_and_searches_against_the_golden_f
     assert "hit_1" not in bare["figures"]
     assert "not measured, because there is no golden file" in place.run("quality").stdout
 
+    assert (bare["figures"]["accepted"], bare["figures"]["rejected"]) == (0, 0)
+    for target, decision in (("t01", "accept"), ("t00", "reject")):
+        source = "t00" if target == "t01" else "t05"
+        rows(
+            linked,
+            "INSERT INTO {schema}.edge_verdicts (source_type, source_id, target_type, target_id, edge_type, decision,"
+            " evidence, strength, decided_by) VALUES ('task', %s, 'task', %s, 'semantic_similarity', %s, '{}', 0.9,"
+            " 'anna') RETURNING 1",
+            source,
+            target,
+            f"{decision}ed",
+        )
+    judged = place.answer("quality")["figures"]
+    assert (judged["accepted"], judged["rejected"]) == (1, 1)
+    assert (judged["judged_precision"], judged["judged_recall"]) == (0.5, 1.0)
+
     golden = tmp_path / "golden.tsv"
     golden.write_text("hinge0 gate0\ttask:t00\ttask:t01\nalone2\ttask:t02\nnowhere\ttask:t07\nit\ttask:gone\n")
     with_file = {"MCP_ASSETS_GOLDEN_FILE": str(golden)}
