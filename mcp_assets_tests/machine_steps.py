@@ -90,7 +90,7 @@ def a_text_changes_and_is_as_before_while_the_edges_of_it_are_rejected(state: Wo
 
 def an_accepted_edge_outlives_its_rule_and_not_its_end(state: Workspace) -> None:
     a, b = (EntityRef(type="task", id=name) for name in "ab")
-    state.begin(entities=[(a, "Plan", 1, [], {"depends_on": ["page:b"]}), (b, "Plan", 2, [], {"tags": ["red"]})])
+    state.begin(entities=[(a, "Plan", 1, [], {"depends_on": ["b"]}), (b, "Plan", 2, [], {"tags": ["red"]})])
     state.judge(place=0, decision=Decision.ACCEPTED)
     state.judge(place=1, decision=Decision.ACCEPTED)
     state.write_some(entities=[(a, "Plan", 9, [], {})])
