@@ -4,7 +4,7 @@ Questions of four kinds are made by rule from a workspace; see `search_questions
 weights (`--tune` prints a line for each pair of weights), and the figures are of the other half. `hit_1` and `hit_5`:
 share of questions with an answer among the first one or five results; `mrr`: mean of one over the rank of the first
 answer among 20. `p50_ms` and `p95_ms` are of one search in a process that has searched before.
-`words_seconds`: making and storing the words of all entities, over `sync_seconds`, the full sync with them.
+`sync_seconds`: the full sync before the questions; `words_seconds`: to make the words of all entities, a part of it.
 """
 
 import argparse
@@ -12,50 +12,42 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 from harness import WORKSPACE, bench, load_entities, read_workspace, report, say
-from search_questions import KINDS, Asked, questions
+from search_questions import KINDS, questions
 
 from mcp_assets.entities.words import words_of
 from mcp_assets.platform import Platform
+from mcp_assets.quality import RESULTS, Question, SearchFigures, rank_of, search_figures
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.search.search import By, search
-
-_RESULTS = 20
 
 _WEIGHTS = (0.5, 1.0, 2.0, 3.0, 5.0)
 
 
-def ranks(platform: Platform, asked: Sequence[Asked], by: By) -> tuple[list[int | None], list[float]]:
+def ranks(platform: Platform, asked: Sequence[Question], by: By) -> tuple[list[int | None], list[float]]:
     """For each question, the rank of the first answer, and the seconds that the search took."""
     found, seconds = [], []
     for question in asked:
         began = time.perf_counter()
-        results = search(platform, question.text, limit=_RESULTS, by=by).results
+        results = search(platform, question.text, limit=RESULTS, by=by).results
         seconds.append(time.perf_counter() - began)
-        found.append(next((n for n, one in enumerate(results, start=1) if one.ref in question.answers), None))
+        found.append(rank_of((one.ref for one in results), question.answers))
     return found, seconds
 
 
-def figures(found: Sequence[int | None]) -> dict[str, float]:
+def by_kind(asked: Sequence[Question], found: Sequence[int | None]) -> dict[str, SearchFigures]:
     return {
-        "hit_1": round(statistics.fmean(rank == 1 for rank in found), 3),
-        "hit_5": round(statistics.fmean(rank is not None and rank <= 5 for rank in found), 3),
-        "mrr": round(statistics.fmean(1 / rank if rank else 0.0 for rank in found), 3),
-    }
-
-
-def by_kind(asked: Sequence[Asked], found: Sequence[int | None]) -> dict[str, dict[str, float]]:
-    return {
-        kind: figures([rank for question, rank in zip(asked, found, strict=True) if question.kind == kind])
+        kind: search_figures([rank for question, rank in zip(asked, found, strict=True) if question.kind == kind])
         for kind in KINDS
         if any(question.kind == kind for question in asked)
     }
 
 
-def measure(platform: Platform, asked: Sequence[Asked]) -> dict[str, Any]:
+def measure(platform: Platform, asked: Sequence[Question]) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     for by in get_args(By):
         say(f"{len(asked)} questions by {by}")
@@ -63,20 +55,20 @@ def measure(platform: Platform, asked: Sequence[Asked]) -> dict[str, Any]:
         found, seconds = ranks(platform, asked, by)
         cuts = statistics.quantiles([1000 * one for one in seconds], n=20)
         measured[by] = {
-            "kinds": by_kind(asked, found),
+            "kinds": {kind: asdict(one) for kind, one in by_kind(asked, found).items()},
             "p50_ms": round(statistics.median(seconds) * 1000, 1),
             "p95_ms": round(cuts[-1], 1),
         }
     return measured
 
 
-def tune(platform: Platform, asked: Sequence[Asked]) -> None:
+def tune(platform: Platform, asked: Sequence[Question]) -> None:
     """Print the mean reciprocal rank of each kind for each weight of words, with a weight of meaning of 1."""
     for weight in _WEIGHTS:
         settings = platform.settings.model_copy(update={"search_words_weight": weight})
         with closing(Platform(settings)) as other:
             kinds = by_kind(asked, ranks(other, asked, "both")[0])
-        say(f"weight {weight}: " + ", ".join(f"{kind} {one['mrr']:.3f}" for kind, one in kinds.items()))
+        say(f"weight {weight}: " + ", ".join(f"{kind} {one.mrr:.3f}" for kind, one in kinds.items()))
 
 
 def main() -> None:

@@ -10,10 +10,11 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mcp_assets.cli.load_entities import Line
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.quality import Question
 
 KINDS = ("identifier", "title", "paraphrase", "deep")
 
@@ -39,16 +40,7 @@ _HEADING = re.compile(r"^(.*\n=+\n|#+ .*\n)", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question, and the entities of which one at least answers it."""
-
-    kind: str
-    text: str
-    answers: frozenset[EntityRef]
-
-
-def questions(entities: Sequence[Line], *, of_each: int, seed: int) -> tuple[list[Line], list[Asked]]:
+def questions(entities: Sequence[Line], *, of_each: int, seed: int) -> tuple[list[Line], list[Question]]:
     """The entities to index, some of them without their first sentence, and `of_each` questions of each kind."""
     draw = random.Random(seed)
     by_ref = {EntityRef(one.entity_type, one.entity_id): one for one in entities}
@@ -56,20 +48,20 @@ def questions(entities: Sequence[Line], *, of_each: int, seed: int) -> tuple[lis
     for ref, sentence in _first_sentences(by_ref, draw, of_each):
         content = " ".join(by_ref[ref].content.split()).replace(" ".join(sentence.split()), "")
         by_ref[ref] = replace(by_ref[ref], content=content)
-        asked.append(Asked("paraphrase", sentence, frozenset((ref,))))
+        asked.append(Question("paraphrase", sentence, frozenset((ref,))))
     return list(by_ref.values()), asked
 
 
-def _identifiers(by_ref: Mapping[EntityRef, Line], draw: random.Random, count: int) -> list[Asked]:
+def _identifiers(by_ref: Mapping[EntityRef, Line], draw: random.Random, count: int) -> list[Question]:
     where = _where(by_ref, lambda line: _IDENTIFIER.findall(f"{line.title}\n{line.content}"))
     few = sorted(found for found, refs in where.items() if len(refs) <= _FEW)
-    return [Asked("identifier", one, frozenset(where[one])) for one in draw.sample(few, min(count, len(few)))]
+    return [Question("identifier", one, frozenset(where[one])) for one in draw.sample(few, min(count, len(few)))]
 
 
-def _titles(by_ref: Mapping[EntityRef, Line], draw: random.Random, count: int) -> list[Asked]:
+def _titles(by_ref: Mapping[EntityRef, Line], draw: random.Random, count: int) -> list[Question]:
     where = _where(by_ref, lambda line: [" ".join((line.title or "").split()).casefold()])
     titles = sorted(title for title in where if title)
-    return [Asked("title", one, frozenset(where[one])) for one in draw.sample(titles, min(count, len(titles)))]
+    return [Question("title", one, frozenset(where[one])) for one in draw.sample(titles, min(count, len(titles)))]
 
 
 def _where(by_ref: Mapping[EntityRef, Line], found_in: Callable[[Line], Iterable[str]]) -> Mapping[str, set[EntityRef]]:
@@ -92,7 +84,7 @@ def _first_sentences(by_ref: Mapping[EntityRef, Line], draw: random.Random, coun
     return [one for name in sorted(by_type) for one in draw.sample(by_type[name], min(each, len(by_type[name])))]
 
 
-def _deep(by_ref: Mapping[EntityRef, Line], draw: random.Random, count: int) -> list[Asked]:
+def _deep(by_ref: Mapping[EntityRef, Line], draw: random.Random, count: int) -> list[Question]:
     found = []
     for ref, line in by_ref.items():
         if len(line.content) > _LONG_FROM:
@@ -100,7 +92,7 @@ def _deep(by_ref: Mapping[EntityRef, Line], draw: random.Random, count: int) -> 
             if sentences:
                 words = draw.choice(sentences).split()
                 kept = " ".join(word for place, word in enumerate(words) if place % 3 != 2)
-                found.append(Asked("deep", kept, frozenset((ref,))))
+                found.append(Question("deep", kept, frozenset((ref,))))
     return draw.sample(found, min(count, len(found)))
 
 

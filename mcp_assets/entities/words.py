@@ -97,7 +97,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CutQuestion:
     """A question, cut by the rules by which texts are cut."""
 
     words: tuple[str, ...]
@@ -157,7 +157,7 @@ def _within_limit(written: list[str]) -> Iterator[str]:
         yield word
 
 
-def question_of(text: str) -> Question:
+def question_of(text: str) -> CutQuestion:
     """Cut a question. A part in double quotes is a phrase, whose words are words of the question, too."""
     phrases = tuple(dict.fromkeys(fold(found) for found in re.findall(r'"([^"]+)"', text) if fold(found)))
     plain = text.replace('"', " ")
@@ -170,7 +170,7 @@ def question_of(text: str) -> Question:
         for raw in _RUN.findall(phrase)
         for word in (_words_of_run(raw)[1:] or _words_of_run(raw))
     )
-    return Question(
+    return CutQuestion(
         words=tuple(words),
         phrases=phrases,
         phrase_words=tuple(of_phrases),

@@ -85,7 +85,7 @@ class EdgeEvidence(BaseModel):
     verdict: str | None = Field(description="accepted or rejected, by whom and when; null: nobody judged it.")
 
 
-class Edge(BaseModel):
+class ShownEdge(BaseModel):
     """One relationship."""
 
     source: Named
@@ -100,12 +100,12 @@ class Edge(BaseModel):
 class EdgesFound(BaseModel):
     """Relationships, strongest first."""
 
-    edges: list[Edge]
+    edges: list[ShownEdge]
     more: int = Field(description="How many further ones were found and are left out.")
     freshness: str = Field(description="How far the index may be behind the truth.")
 
 
-class TypeStatus(BaseModel):
+class IndexedType(BaseModel):
     """The entities of one type."""
 
     entity_type: str
@@ -121,7 +121,7 @@ class IndexStatus(BaseModel):
     sources_compared_s: float | None
     stores_compared_s: float | None
     drift: int | None
-    types: list[TypeStatus]
+    types: list[IndexedType]
     unlinked: int = Field(description="Entities whose relationships are to be computed again.")
     dead_letters: dict[str, int] = Field(description="Messages and entities that could not be processed, by reason.")
     unavailable: list[str] = Field(description="Stores that do not answer.")

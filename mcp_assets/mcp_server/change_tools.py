@@ -1,4 +1,4 @@
-"""Change tools: the MCP server's tool that says what changed in the index, with its answer."""
+"""ShownChange tools: the MCP server's tool that says what changed in the index, with its answer."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -15,7 +15,7 @@ MOST_CHANGES = 200
 """Changes of one answer: an assistant reads each of them."""
 
 
-class Change(BaseModel):
+class ShownChange(BaseModel):
     """One change."""
 
     position: str
@@ -37,7 +37,7 @@ class Change(BaseModel):
 class ChangesFound(BaseModel):
     """Changes, the oldest first."""
 
-    changes: list[Change]
+    changes: list[ShownChange]
     position: str = Field(description="Give it as `since` to go on.")
     more: bool = Field(description="There may be more now.")
     freshness: str = Field(description="How far the index may be behind the truth.")
@@ -70,7 +70,7 @@ class ChangeTools:
         page = read_changes(self._platform, start, types=wanted, limit=limit)
         shards = self._platform.settings.shards
         return ChangesFound(
-            changes=[Change.model_validate(entry.told(page.edition, shards)) for entry in page.entries],
+            changes=[ShownChange.model_validate(entry.told(page.edition, shards)) for entry in page.entries],
             position=str(page.position),
             more=page.more,
             freshness=self._tools.freshness(),

@@ -19,15 +19,15 @@ from mcp_assets.mcp_server.answers import (
     MOST_METADATA_CHARACTERS,
     MOST_RESULTS,
     MOST_TAGS,
-    Edge,
     EdgeEvidence,
     EdgesFound,
     Fetched,
     Found,
+    IndexedType,
     IndexStatus,
     Named,
     SearchFound,
-    TypeStatus,
+    ShownEdge,
     WeighedTag,
     WordsPlace,
 )
@@ -175,7 +175,7 @@ class Tools:
             stores_compared_s=found.stores_compared_s,
             drift=found.drift,
             types=[
-                TypeStatus(entity_type=name, living=living, waiting=dirty)
+                IndexedType(entity_type=name, living=living, waiting=dirty)
                 for name, (living, dirty) in waiting.entities.items()
             ],
             unlinked=waiting.unlinked,
@@ -196,7 +196,7 @@ class Tools:
 
         explanations, _ = explain(self._platform, edges[:limit])
         shown = [
-            Edge(
+            ShownEdge(
                 source=named(edge.source),
                 target=named(edge.target),
                 type=edge.edge_type,

@@ -21,7 +21,7 @@ _LONGEST_NAME = 200
 _DECISIONS = {"accept": Decision.ACCEPTED, "reject": Decision.REJECTED, "withdraw": None}
 
 
-class GivenVerdict(BaseModel):
+class ShownVerdict(BaseModel):
     """One verdict."""
 
     verdict: str = Field(description="accepted or rejected.")
@@ -38,7 +38,7 @@ class GivenVerdict(BaseModel):
 class VerdictsFound(BaseModel):
     """Verdicts, the newest first."""
 
-    verdicts: list[GivenVerdict]
+    verdicts: list[ShownVerdict]
     more: bool = Field(description="Whether further ones were left out.")
     freshness: str = Field(description="How far the index may be behind the truth.")
 
@@ -70,7 +70,7 @@ class VerdictTools:
         ref = self._tools.ref(entity) if entity is not None else None
         found = list_verdicts(self._platform, entity=ref, decision=decision, limit=limit + 1)
         shown = [
-            GivenVerdict(
+            ShownVerdict(
                 verdict=one.decision.value,
                 source=str(one.source),
                 target=str(one.target),

@@ -27,7 +27,7 @@ from mcp_assets.sync.consistency.compare import (
     wanted_ids,
 )
 from mcp_assets.sync.consistency.drift import DELETING, TO_EMBED, DriftKind
-from mcp_assets.sync.consistency.recheck import LedgerState, Verdict, read_states, recheck_entities, retrieve
+from mcp_assets.sync.consistency.recheck import LedgerState, Rechecked, read_states, recheck_entities, retrieve
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted, apply
 from mcp_assets.sync.link.marks import Reason, mark
@@ -53,11 +53,11 @@ def repair_entities(
     collection, profile = serving_collection(platform, entity_type)
     if collection is None:
         raise CollectionMismatch(f"the collection of {entity_type} vanished: repair again")
-    verdicts = recheck_entities(platform, entity_type, collection.name, profile, suspects)
-    clean = {key for key, one in verdicts.items() if one.clean}
+    rechecked = recheck_entities(platform, entity_type, collection.name, profile, suspects)
+    clean = {key for key, one in rechecked.items() if one.clean}
     spared = (DELETING if sparing else frozenset()) | {DriftKind.DAMAGED_ROW}
     broken = {
-        key: one for key, one in verdicts.items() if one.drift and not (spared & {drift.kind for drift in one.drift})
+        key: one for key, one in rechecked.items() if one.drift and not (spared & {drift.kind for drift in one.drift})
     }
     if not broken:
         return clean, 0
@@ -70,7 +70,7 @@ def repair_entities(
     return clean, sum(counts.embedded for counts in report.shards.values())
 
 
-def _rewrite_ledger(platform: Platform, entity_type: str, broken: Mapping[str, Verdict]) -> None:
+def _rewrite_ledger(platform: Platform, entity_type: str, broken: Mapping[str, Rechecked]) -> None:
     """Apply the source rows to ledger rows that are behind or wrong; what then has to be indexed is dirty."""
     ids = sorted(key for key, one in broken.items() if _OF_LEDGER & {drift.kind for drift in one.drift})
     if not ids:
@@ -107,7 +107,7 @@ def _mark_wrong(
     entity_type: str,
     collection: Collection,
     profile: ModelProfile,
-    broken: Mapping[str, Verdict],
+    broken: Mapping[str, Rechecked],
 ) -> None:
     """Let the ledger record what Qdrant holds of `broken`, and mark as dirty what is wrong, with the rows locked."""
     postgres = platform.postgres
@@ -131,7 +131,7 @@ def _read_points(
     entity_type: str,
     collection: Collection,
     profile: ModelProfile,
-    broken: Mapping[str, Verdict],
+    broken: Mapping[str, Rechecked],
 ) -> dict[EntityRef, list[FoundPoint]]:
     """The points of the entities: those that the recheck found, and those that should be there."""
     seen = [point.id for one in broken.values() for point in one.points]
@@ -145,7 +145,7 @@ def _read_points(
 
 def _corrections(
     entity_type: str,
-    broken: Mapping[str, Verdict],
+    broken: Mapping[str, Rechecked],
     states: Mapping[str, LedgerState],
     points: Mapping[EntityRef, Sequence[FoundPoint]],
     profile: ModelProfile,

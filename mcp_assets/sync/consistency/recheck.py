@@ -52,7 +52,7 @@ class LedgerState(LedgerHashes):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Rechecked:
     """What a recheck found about one entity."""
 
     drift: Sequence[Drift]
@@ -74,13 +74,13 @@ def recheck_entities(
     collection: str | None,
     profile: ModelProfile,
     suspects: Mapping[str, Collection[str]],
-) -> dict[str, Verdict]:
-    """The verdicts on `suspects`: entity ids, each with ids of points that name the entity and may not be its own.
+) -> dict[str, Rechecked]:
+    """What is found about `suspects`: entity ids, each with ids of points that name the entity and may not be its own.
 
     At most ENTITIES_AT_ONCE. `collection`: the physical one, None if there is none yet; `profile`: its model.
 
     Raises:
-        StoreUnavailable, StoreRefused: a store could not be read; there is no verdict on any entity.
+        StoreUnavailable, StoreRefused: a store could not be read; nothing is found about any entity.
     """
     ids = sorted(suspects)
     states, sources = _read(platform, entity_type, collection, ids)
@@ -103,7 +103,7 @@ def recheck_entities(
     points = _retrieve(platform, entity_type, collection, profile, suspects, states, truths)
     with platform.postgres.transaction() as connection:
         states_after = read_states(platform, connection, entity_type, collection, ids)
-    verdicts = {}
+    found_of = {}
     for entity_id in ids:
         ref = EntityRef(entity_type, entity_id)
         state, source, truth = states[entity_id], sources.get(entity_id), truths[entity_id]
@@ -116,12 +116,12 @@ def recheck_entities(
         )
         if isinstance(truth, _Unstorable) or changing:
             expected = truth if isinstance(truth, Expected) else None
-            verdicts[entity_id] = Verdict((), expected, found, waiting=True)
+            found_of[entity_id] = Rechecked((), expected, found, waiting=True)
         else:
-            verdicts[entity_id] = _judge(
+            found_of[entity_id] = _judge(
                 platform, ref, state, source, truth, found, profile, differs=differs, damaged=entity_id in damaged
             )
-    return verdicts
+    return found_of
 
 
 def _judge(
@@ -135,16 +135,16 @@ def _judge(
     *,
     differs: bool,
     damaged: bool,
-) -> Verdict:
-    """The verdict on an entity that is not waiting. `damaged`: its ledger row contradicts its own hashes."""
+) -> Rechecked:
+    """What is found about an entity that is not waiting. `damaged`: its ledger row contradicts its own hashes."""
     if damaged and state.origin == "event" and source is None:
         # Columns or hashes are wrong, and there is no source row to decide which: points cannot be compared.
-        return Verdict((Drift(DriftKind.DAMAGED_ROW, ref, LIE),), None, found)
+        return Rechecked((Drift(DriftKind.DAMAGED_ROW, ref, LIE),), None, found)
     drift = _of_ledger(platform, ref, state, source, expected, differs=differs)
     if damaged and not drift:
         drift = [Drift(DriftKind.LYING_LEDGER, ref, LIE)]
     drift += compare_points(ref, expected, state.recorded, found, profile.name)
-    return Verdict(_without_repeats(drift), expected, found)
+    return Rechecked(_without_repeats(drift), expected, found)
 
 
 def read_states(

@@ -219,17 +219,17 @@ def _check_points(
         # Surplus chunks and duplicates: their ids do not follow from the entity.
         for point in platform.qdrant.naming(collection.name, entity_type, ids):
             suspects[str(point.payload[Key.ENTITY_ID])].append(point.id)
-    verdicts = recheck_entities(platform, entity_type, collection.name if collection else None, profile, suspects)
-    found = [drift for one in verdicts.values() for drift in one.drift]
-    waiting = [Wanted(key) for key, one in verdicts.items() if one.waiting]
-    broken = {key: suspects[key] for key, one in verdicts.items() if one.drift}
+    rechecked = recheck_entities(platform, entity_type, collection.name if collection else None, profile, suspects)
+    found = [drift for one in rechecked.values() for drift in one.drift]
+    waiting = [Wanted(key) for key, one in rechecked.items() if one.waiting]
+    broken = {key: suspects[key] for key, one in rechecked.items() if one.drift}
     if repair and waiting:
         report = index_until_current(platform, Indexer(platform, entity_type), waiting, force=False, embed=True)
         embedded += sum(counts.embedded for counts in report.shards.values())
     if repair and broken:
         clean, count = repair_entities(platform, entity_type, broken, sparing=False)
         embedded += count
-        mended.update(drift.kind for key in clean for drift in verdicts[key].drift)
+        mended.update(drift.kind for key in clean for drift in rechecked[key].drift)
     return found, mended, embedded
 
 

@@ -297,9 +297,9 @@ class VectorCensus:
         """Read the suspects again; what is wrong then is drift."""
         suspects, self._suspects = self._suspects, {}
         for part in pages(suspects.items(), ENTITIES_AT_ONCE):
-            verdicts = recheck_entities(self._platform, self._type, self._collection, self._profile, dict(part))
-            for verdict in verdicts.values():
-                for drift in verdict.drift:
+            rechecked = recheck_entities(self._platform, self._type, self._collection, self._profile, dict(part))
+            for one in rechecked.values():
+                for drift in one.drift:
                     self._log.add(drift)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from mcp_assets.entities.conditions import Condition, as_json
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.entities.words import Question, name_word, quoted
+from mcp_assets.entities.words import CutQuestion, name_word, quoted
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.search.fusion import Ranked
@@ -58,7 +58,7 @@ class WordRanking:
 class WordSearch:
     """What is looked for: at most `limit` entities of `types` whose metadata meet the conditions."""
 
-    question: Question
+    question: CutQuestion
     types: Sequence[str]
     conditions: Sequence[Condition]
     limit: int

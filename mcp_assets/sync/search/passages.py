@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from mcp_assets.graph.prose import Span
+
 EXCERPT = 200
 """Characters of the text that a result shows: two lines of a terminal."""
 
@@ -17,13 +19,6 @@ _DECIDING_WEIGHT = 3.0
 
 _LEAD = 40
 """Characters before the first word of the question that an excerpt shows, so that the word stands in its sentence."""
-
-
-class Span(NamedTuple):
-    """Characters [start, end)."""
-
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
