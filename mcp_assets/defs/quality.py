@@ -99,12 +99,12 @@ def build_quality_job() -> UnresolvedAssetJobDefinition:
 
 
 def build_quality_schedule(settings: Settings, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
-    """Off until a person turns it on, because the questions of a golden file are embedded, which may cost money."""
+    """Each week. It embeds the questions of the golden file, which a site has only if it wants them asked."""
     return dg.ScheduleDefinition(
         name="weekly_quality",
         job=job,
         cron_schedule=settings.quality_cron,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Measures how good edges and searches are. It is off until you turn it on. "
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Measures how good edges and searches are. "
         "MCP_ASSETS_QUALITY_CRON sets the time.",
     )

@@ -17,7 +17,7 @@ class QualityFields(BaseSettings):
     quality_cron: CronSchedule = Field(
         default="37 4 * * 1",
         validation_alias="MCP_ASSETS_QUALITY_CRON",
-        description="When quality is measured, as cron has it, UTC; the schedule is off until you turn it on.",
+        description="When quality is measured, as cron has it, UTC.",
     )
     quality_recall: float = Field(
         default=0.2,

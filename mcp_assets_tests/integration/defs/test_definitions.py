@@ -40,9 +40,7 @@ def test_definitions_load_and_every_job_resolves_without_any_store(bare_environm
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
     for schedule in definitions.schedules or ():
         assert isinstance(schedule, dg.ScheduleDefinition)
-        # What may cost money runs only where a person has asked for it.
-        wanted = "STOPPED" if schedule.name == "weekly_quality" else "RUNNING"
-        assert schedule.default_status is dg.DefaultScheduleStatus(wanted)
+        assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
 
 
 def test_the_asset_graph_is_this(bare_environment: None) -> None:
