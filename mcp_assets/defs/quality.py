@@ -105,6 +105,5 @@ def build_quality_schedule(settings: Settings, job: UnresolvedAssetJobDefinition
         job=job,
         cron_schedule=settings.quality_cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Measures how good edges and searches are. "
-        "MCP_ASSETS_QUALITY_CRON sets the time.",
+        description="Measures how good edges and searches are. MCP_ASSETS_QUALITY_CRON sets the time.",
     )

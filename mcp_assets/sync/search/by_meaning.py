@@ -1,8 +1,6 @@
 """By meaning: ranks entities by the cosine of the question and their nearest point, in Qdrant."""
 
 import json
-import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,10 +16,6 @@ from mcp_assets.sync.collections.serving import WriteTarget, searchable_collecti
 
 _NEAREST_COMPARED = 1_000
 """Where Qdrant does not filter, so many of the nearest entities of a type are read, and PostgreSQL filters them."""
-
-_SERVED_S = 2.0
-"""Seconds for which it is known which collections are in service: to ask costs as much as a search. One that has been
-replaced holds the state of that moment until it is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +63,29 @@ def rank_by_meaning(platform: Platform, asked: MeaningSearch) -> MeaningRanking:
     except StoreRefused as error:
         if not is_not_found(error):
             raise
-        # The collection was replaced a moment ago.
-        return _ranked(platform, served.read(now=True), asked)
+        # A collection was replaced and deleted between the two requests.
+        return _ranked(platform, served.read(), asked)
 
 
 class _Served:
-    """The collections in service, by alias. They are read again after _SERVED_S seconds."""
+    """The collections in service, by alias. They are the same as long as the aliases are, which takes one request."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._last: tuple[float, Mapping[str, tuple[WriteTarget, Embedder]]] = (-math.inf, {})
+        self._last: tuple[Mapping[str, str], Mapping[str, tuple[WriteTarget, Embedder]]] | None = None
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def read(self, *, now: bool = False) -> Mapping[str, tuple[WriteTarget, Embedder]]:
-        since, found = self._last
-        if now or time.monotonic() - since > _SERVED_S:
-            found = searchable_collections(self._platform)
-            # What is not there yet may be there in a moment.
-            complete = found.keys() >= set(self._platform.settings.entity_types.collections())
-            self._last = (time.monotonic() if complete else -math.inf, found)
+    def read(self) -> Mapping[str, tuple[WriteTarget, Embedder]]:
+        aliases = self._platform.qdrant.aliases()
+        last = self._last
+        if last is not None and last[0] == aliases:
+            return last[1]
+        found = searchable_collections(self._platform)
+        # One that bears the name itself, and is made later, changes no alias.
+        complete = found.keys() >= set(self._platform.settings.entity_types.collections())
+        self._last = (aliases, found) if complete else None
         return found
 
 
