@@ -6,7 +6,8 @@ vectors that are paid and not yet written, and records of outages. Does not: whi
 (`collections`), edges (`link`).
 
 Writes: `entities`, `embedded`, `rechecks`, `sweeps`, `sweep_findings`, `unwritten_vectors`, `embedding_rates`,
-`provider_outages`, `synced_partitions`, `deletion_judgements`, `dead_letters`; deletes rows of `wanted_full_syncs`;
+`search_words`, `provider_outages`, `synced_partitions`, `deletion_judgements`, `dead_letters`; deletes rows of
+`wanted_full_syncs`;
 marks entities in `relink_marks`. Locks: rows of `entities`, in the order of their ids; one advisory lock a type for
 the sweep.
 """
