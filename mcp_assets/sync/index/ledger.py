@@ -9,7 +9,7 @@ from typing import Any
 from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.entities.refs import slot_of
 from mcp_assets.entities.text import POINT_CHARACTERS, Prepared, prepare, state_hash
-from mcp_assets.entities.words import Words, words_of
+from mcp_assets.entities.words import Words
 from mcp_assets.events import Stated
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
@@ -18,6 +18,7 @@ from mcp_assets.stores.source_tables.rows import SourceRow
 from mcp_assets.sync.index.event_rechecks import may_be_early
 from mcp_assets.sync.index.search_words import write_words
 from mcp_assets.sync.index.truth import LedgerRow, Truth, truth_of
+from mcp_assets.sync.index.word_cutter import WordCutter
 
 _CUT_UNDER_LOCK = 200_000
 """Characters of long texts that one transaction cuts into chunks while it holds rows.
@@ -71,6 +72,7 @@ class _Texts:
     def __init__(self, platform: Platform, *, room: float = _CUT_UNDER_LOCK) -> None:
         """`room`: characters of long texts that are cut before others are put off."""
         self._chunks = platform.settings.chunks
+        self._cutter = platform.companion(WordCutter)
         self._room = room
         self._put_off: dict[str, tuple[str | None, str]] = {}
         self._prepared: dict[str, tuple[tuple[str | None, str], Prepared]] = {}
@@ -91,17 +93,26 @@ class _Texts:
             self._room -= length
         return prepare(*text, self._chunks)
 
-    def words(self, entity_id: str, title: str | None, content: str) -> Words:
-        """The search words of a text."""
-        of, words = self._words.get(entity_id, (None, None))
-        return words if words is not None and of == (title, content) else words_of(entity_id, title, content)
+    def words(self, texts: Mapping[str, tuple[str | None, str]]) -> dict[str, Words]:
+        """The search words of texts, by entity id."""
+        known = {
+            entity_id: found[1]
+            for entity_id, text in texts.items()
+            if (found := self._words.get(entity_id)) is not None and found[0] == text
+        }
+        return known | self._cut({entity_id: text for entity_id, text in texts.items() if entity_id not in known})
+
+    def _cut(self, texts: Mapping[str, tuple[str | None, str]]) -> dict[str, Words]:
+        words = self._cutter.cut([(entity_id, *text) for entity_id, text in texts.items()])
+        return dict(zip(texts, words, strict=True))
 
     def prepare_rest(self) -> set[str]:
         """Prepare the texts that were put off. Returns the ids of their entities."""
         ready = set(self._put_off)
         for entity_id, text in self._put_off.items():
             self._prepared[entity_id] = (text, prepare(*text, self._chunks))
-            self._words[entity_id] = (text, words_of(entity_id, *text))
+        for entity_id, words in self._cut(self._put_off).items():
+            self._words[entity_id] = (self._put_off[entity_id], words)
         self._put_off = {}
         self._room = _CUT_UNDER_LOCK
         return ready
@@ -346,12 +357,9 @@ def _write(platform: Platform, connection: Connection, entity_type: str, changes
     if inserts:
         inserted = connection.execute(postgres.query("insert_entities"), {**shared, **_columns(inserts)})
         again = {record["entity_id"] for record in inserts} - {row[0] for row in inserted}
-    words = {
-        entity_id: None if text is None else changes.texts.words(entity_id, *text)
-        for entity_id, text in changes.worded.items()
-        if entity_id not in again
-    }
-    write_words(platform, connection, entity_type, words)
+    worded = {entity_id: text for entity_id, text in changes.worded.items() if entity_id not in again}
+    words = changes.texts.words({entity_id: text for entity_id, text in worded.items() if text is not None})
+    write_words(platform, connection, entity_type, dict.fromkeys(worded) | words)
     to_link = [record["entity_id"] for record in inserts if record["entity_id"] not in again]
     to_link += [record["entity_id"] for record in updates if record["relink"]]
     if to_link:
