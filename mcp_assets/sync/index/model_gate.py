@@ -244,12 +244,7 @@ def _nearest_to_text(platform: Platform, side: _Side, question: Question) -> lis
         costs.add(min(question.answers).type, embedder.profile, 1, len(question.text.encode()), None)
     for entity_type, (collection, embedder) in side.collections.items():
         hits = platform.qdrant.search(collection, vectors[id(embedder)], entity_type=entity_type, limit=RESULTS)
-        # Points of other programs may name an entity, too; only ours have the key.
-        found += [
-            (hit.score, EntityRef(hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID]))
-            for hit in hits
-            if Key.KIND in hit.payload
-        ]
+        found += [(hit.score, EntityRef(hit.payload[Key.ENTITY_TYPE], hit.payload[Key.ENTITY_ID])) for hit in hits]
     return [ref for _, ref in sorted(found, key=lambda one: (-one[0], one[1]))][:RESULTS]
 
 
