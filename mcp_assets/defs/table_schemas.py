@@ -32,6 +32,7 @@ LEDGER = _schema(
         ("chunk_bound", "integer", "Qdrant holds no chunk of the entity numbered this or higher."),
         ("changed_at", "timestamp with time zone", "When the state last changed."),
         ("changes", "jsonb", "Changes by events that are newer than event_order. Only without a source row."),
+        ("fed_state", "text", "The state_hash of which the change feed told last; empty: it told of the removal."),
     ]
 )
 """Of the table `entities`, the ledger."""
