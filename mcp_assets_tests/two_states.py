@@ -12,6 +12,7 @@ from typing import Any
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedding.input_batch import PROBE
 from mcp_assets.entities.points import Key
+from mcp_assets.entities.text import collapse
 from mcp_assets.platform import Platform
 from mcp_assets_tests.observing import COLLECTIONS, points, put, remove, rows, send
 from mcp_assets_tests.openai_stub import OpenAIStub
@@ -53,15 +54,22 @@ def _state(name: str) -> State:
             "title": f"Task {n} about gate {n % 4} {name if n % 4 else ''}",
             "depends_on": [f"t{n - (1 if first else 2)}"] if n > 2 else [],
             "tags": [f"gate {n % 4 if first else n % 3}"],
-            "description": "part of page:p0" if n % 5 == 0 else "[[Gates]]" if n % 5 == 1 else "",
+            "description": "part of page:p0" if n % 5 == 0 else "[[Gates]]" if n % 5 == 1 else "It is wide.",
         }
         for n in range(TASKS)
     }
     # Its metadata alone is another, its text is refused, it is cut into more or fewer chunks.
-    tasks["status"] = {"title": "Task whose status changes", "status": "open" if first else "done"}
-    tasks["refused"] = {"title": "Task that is sound" if first else "Task that says REFUSE-ME"}
+    tasks["status"] = {
+        "title": "Task whose status changes",
+        "description": "Nothing else does.",
+        "status": "open" if first else "done",
+    }
+    tasks["refused"] = {
+        "title": "Task that is sound" if first else "Task that says REFUSE-ME",
+        "description": "It depends on the state.",
+    }
     tasks["long"] = {"title": "Long", "description": " ".join(f"{n} gate" for n in range(1_400 if first else 960))}
-    tasks[f"only-{name}"] = {"title": f"Task of the {name} state, after task:t1"}
+    tasks[f"only-{name}"] = {"title": f"Task of the {name} state", "description": "After task:t1."}
     pages: dict[str, dict[str, Any]] = {
         "p0": {"title": "Gates", "content": "How gates are mended.", "slug": "gates", "tags": ["gate 1"]},
         # The smaller id takes the references of the larger: those that use the title are linked anew.
@@ -74,6 +82,8 @@ def _state(name: str) -> State:
 
 
 STATES = (_state("first"), _state("second"))
+
+_TITLES = {collapse(row["title"]) for state in STATES for table in state.tables.values() for row in table.values()}
 
 _TYPE_OF = {"tasks": "task", "wiki_pages": "page", "memory_nodes": "memory"}
 
@@ -238,5 +248,9 @@ class ToAndFro:
         assert spent <= in_flight, f"{spent} texts were embedded again after a kill {where}"
 
     def _embedded(self) -> int:
-        """Texts of entities that were embedded since the last change; the probes that a refusal causes are none."""
-        return self._stub.stats()["texts"] - self._stub.times_embedded(PROBE)
+        """Texts of entities that were embedded since the last change.
+
+        The probes that a refusal causes are none, and the questions by which models are compared are none: these are
+        titles, and no entity consists of its title alone.
+        """
+        return self._stub.stats()["texts"] - sum(map(self._stub.times_embedded, (PROBE, *_TITLES)))
