@@ -77,6 +77,23 @@ def test_all_kinds_of_faults_at_once_among_thousands_of_points_are_found_as_each
         assert client.count(TASKS).count == MANY - sum(fault.gone for fault in FAULTS) + left[DriftKind.FOREIGN_POINT]
 
 
+def test_search_words_that_are_all_lost_are_found_and_written_again_without_embedding(
+    make_platform: Callable[..., Platform],
+) -> None:
+    """More than one page of a census and of what it writes."""
+    embedder = HashEmbedder()
+    platform = make_platform(embedder=embedder, batch_size=1_000, shards=1)
+    fill(platform, MANY + 200)
+    embedder.texts.clear()
+    execute(platform, "TRUNCATE mcp_assets.search_words")
+
+    report = validate(platform, entity_types=["task"], repair=True)
+
+    assert report.found == report.mended == {"wrong_search_words": MANY + 200}
+    assert embedder.texts == []
+    assert found(censuses(platform, deep=True)) == {}
+
+
 def test_clean_censuses_raise_no_false_alarm_with_writers_at_work_or_at_rest(
     make_platform: Callable[..., Platform],
 ) -> None:

@@ -22,6 +22,10 @@ _TEXTS_AT_ONCE = 200
 """Texts in memory at once: a text has up to four million characters."""
 
 
+_IDS_AT_ONCE = 5_000
+"""Entities in memory at once whose words are missing or left over: if the table was emptied, all of them are."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Text:
     """Title and content of a living ledger row."""
@@ -47,7 +51,8 @@ def drift_of_words(
         StoreUnavailable, StoreRefused.
     """
     with session.transaction():
-        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # Not READ ONLY, because the caller writes drift meanwhile, by the same session.
+        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         yield from _drift(platform, session, entity_type, _Sample(slots, 1 if deep else SLOTS_A_SAMPLE, seed))
 
 
@@ -104,15 +109,25 @@ def _drift(platform: Platform, session: Connection, entity_type: str, sample: _S
     query = platform.postgres.query
     low, high = sample.slots
     partition = {"entity_type": entity_type, "low": low, "high": high, **_prepared_by(platform, entity_type)}
-    for row in session.execute(query("words_missing_or_left_over"), partition).fetchall():
-        yield _told(entity_type, *row)
+
+    def read_absent(after: str) -> list[tuple[str, str]]:
+        parameters = partition | {"after": after, "limit": _IDS_AT_ONCE}
+        return session.execute(query("words_missing_or_left_over"), parameters).fetchall()
+
+    for absent in keyset_pages(read_absent, _entity_id, ""):
+        for row in absent:
+            yield _told(entity_type, *row)
     sampled = partition | {"every": sample.every, "rest": sample.seed % sample.every, "limit": _TEXTS_AT_ONCE}
 
     def read(after: str) -> list[tuple[str, _Text]]:
         return platform.postgres.rows(session, "sample_of_texts_with_words", by_id(_Text), sampled | {"after": after})
 
-    for page in keyset_pages(read, lambda row: row[0], ""):
+    for page in keyset_pages(read, _entity_id, ""):
         yield from _differing(platform, session, entity_type, dict(page))
+
+
+def _entity_id(row: tuple[str, object]) -> str:
+    return row[0]
 
 
 def _prepared_by(platform: Platform, entity_type: str) -> dict[str, str]:

@@ -54,16 +54,21 @@ class WordCutter:
 
     def _ask(self, texts: Sequence[tuple[str, str | None, str]]) -> list[Words] | None:
         """What the other process answers; None: it was ended by somebody, and the next call starts another one."""
+        answered = False
         try:
             process = self._process = self._process or _start()
             assert process.stdin is not None and process.stdout is not None  # noqa: S101  (both are pipes)
             pickle.dump(texts, process.stdin)
             process.stdin.flush()
             words: list[Words] = pickle.load(process.stdout)  # noqa: S301  (our own process writes there)
+            answered = True
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             logger.warning("the process that cuts search words ended (%s): they are cut here", error or "no answer")
-            self._end()
             return None
+        finally:
+            # Also after an interruption: otherwise the next call would read the answer to this one.
+            if not answered:
+                self._end()
         return words
 
     def _end(self) -> None:

@@ -83,12 +83,12 @@ FROM {schema}.entities AS ledger
 WHERE entity_type = %(entity_type)s AND entity_id = %(entity_id)s AND deleted_at IS NULL
 
 -- name: words_missing_or_left_over
--- Entities of a range of slots whose search words are missing, and search words of entities that are not living. Rows
--- that were prepared by other rules are left out.
+-- A page, by id, of the entities of a range of slots whose search words are missing, and of search words of entities
+-- that are not living. Rows that were prepared by other rules are left out.
 SELECT entity_id, 'are missing' AS what
 FROM {schema}.entities AS ledger
 WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s AND deleted_at IS NULL
-  AND prepared_by = %(prepared_by)s
+  AND prepared_by = %(prepared_by)s AND entity_id > %(after)s
   AND NOT EXISTS (
       SELECT FROM {schema}.search_words AS held
       WHERE held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
@@ -96,13 +96,14 @@ WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s AND 
 UNION ALL
 SELECT entity_id, 'are there, and it is no living entity'
 FROM {schema}.search_words AS held
-WHERE entity_type = %(entity_type)s
+WHERE entity_type = %(entity_type)s AND entity_id > %(after)s
   AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer >= %(low)s
   AND ('x' || substr(md5(entity_id), 1, 4))::bit(16)::integer < %(high)s
   AND NOT EXISTS (
       SELECT FROM {schema}.entities AS ledger
       WHERE ledger.entity_type = held.entity_type AND ledger.entity_id = held.entity_id AND deleted_at IS NULL
   )
+ORDER BY entity_id LIMIT %(limit)s
 
 -- name: entities_without_right_words
 -- The same of entities by id.

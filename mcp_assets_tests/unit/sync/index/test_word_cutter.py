@@ -72,6 +72,19 @@ def test_if_the_other_process_is_killed_the_texts_are_cut_here_and_the_next_ones
     assert own_process(cutter).pid != killed.pid
 
 
+def test_an_answer_that_an_interruption_left_unread_is_not_taken_for_that_of_the_next_texts(
+    cutter: WordCutter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    cutter.cut(TEXTS)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("pickle.load", interrupted)
+        cutter.cut([("other", None, "other words")] * len(TEXTS))
+    assert cutter.cut(TEXTS) == WORDS
+
+
 def test_the_other_process_ends_with_its_cutter(cutter: WordCutter) -> None:
     cutter.cut(TEXTS)
     process = own_process(cutter)
