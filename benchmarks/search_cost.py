@@ -1,13 +1,15 @@
-"""Search cost: what the search words and the indexes of metadata cost a full sync and a burst of events.
+"""Search cost: what the search words and the indexes of metadata cost a full sync, a burst of events, and linking.
 
 `cold_fill`: a full sync of a workspace into empty stores, by the local model. `burst`: events of all its entities,
-taken in and drained in one process. Of each, the seconds with and without the words of entities and the payload indexes
-of their metadata, medians of some rounds in which both take turns, and `slowed_by`, the share by which it is slower.
+taken in and drained in one process. `linking`: all marks of such a full sync worked off, which also cuts the words that
+it left to the linker. Of each, the seconds with and without the words of entities and the payload indexes of their
+metadata, medians of some rounds in which both take turns, and `slowed_by`, the share by which it is slower.
 """
 
 import argparse
 import statistics
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,27 @@ from burst import event_of, fill, take_in_and_drain
 from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, publish, read_workspace, report, say
 
 from mcp_assets.entities.words import Words
+from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.index import ledger
-from mcp_assets.sync.index.word_cutter import WordCutter
+from mcp_assets.sync.link import linker
 
 
 def leave_out() -> None:
     """Have this process make no words and no indexes of metadata."""
     no_words = Words("", 0)
     # The cost of exactly this is measured.
-    WordCutter.cut = lambda _, texts: [no_words] * len(texts)  # type: ignore[method-assign]
+    ledger.words_of = lambda *_: no_words  # type: ignore[assignment]
     ledger.write_words = lambda *_: None  # type: ignore[assignment]
+    linker.write_pending_words = lambda *_: set()  # type: ignore[assignment]
     Settings.metadata_indexes = lambda *_: {}  # type: ignore[method-assign]
+
+
+def link(settings: Settings) -> None:
+    """Link all that is marked."""
+    with closing(Platform(settings)) as platform:
+        for _ in linker.link_until_done(platform):
+            pass
 
 
 def work_on(settings: Settings, work: Callable[[Settings], None], with_words: bool) -> None:
@@ -35,12 +46,19 @@ def work_on(settings: Settings, work: Callable[[Settings], None], with_words: bo
     work(settings)
 
 
-def measured(stack: Bench, rounds: int, work: Callable[[Settings], None]) -> dict[str, Any]:
+def measured(
+    stack: Bench, rounds: int, work: Callable[[Settings], None], *, after: Callable[[Settings], None] | None = None
+) -> dict[str, Any]:
+    """`after`: work that is done before each round, and is not measured."""
     seconds: dict[bool, list[float]] = {True: [], False: []}
     # A run of its own before them: the first one finds the files of the stores and of the model cold.
     for number in range(2 * rounds + 1):
         with_words = bool(number % 2)
         stack.forget_index()
+        if after is not None:
+            stack.query("TRUNCATE relationships")
+            in_fresh_process(work_on, stack.settings(), after, with_words)
+            stack.settle()
         taken = in_fresh_process(work_on, stack.settings(drain_linger_s=0), work, with_words).seconds
         say(f"{work.__name__} {'with' if with_words else 'without'} words: {taken:.1f} s")
         if number:
@@ -63,10 +81,11 @@ def main() -> None:
     with bench() as stack:
         load_entities(stack, entities)
         cold_fill = measured(stack, arguments.rounds, fill)
+        linking = measured(stack, arguments.rounds, link, after=fill)
         # Each round reads the stream again, because what is known of it is forgotten with the index.
         publish(stack, [event_of(one) for one in entities])
         burst = measured(stack, arguments.rounds, take_in_and_drain)
-    report(entities=len(entities), cold_fill=cold_fill, burst=burst)
+    report(entities=len(entities), cold_fill=cold_fill, burst=burst, linking=linking)
 
 
 if __name__ == "__main__":

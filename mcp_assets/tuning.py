@@ -31,7 +31,11 @@ class CollectionTuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexTuning:
-    """Of `sync.index`: the sweep, the rechecks, the budget, and the probe of Qdrant."""
+    """Of `sync.index`: search words, the sweep, the rechecks, the budget, and the probe of Qdrant."""
+
+    words_cut_at_once: int = 200_000
+    """Characters of a batch up to which its search words are cut in its own transaction, which takes some 40 ms; those
+    of a larger batch are left to the linker. An event, or a second of fifty, stays below it."""
 
     sweep_rows_a_slice: int = 1_000_000
     """Rows that one statement compares: it takes some 4 s. Smaller slices cost more, because each reads the whole

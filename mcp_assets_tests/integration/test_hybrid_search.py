@@ -10,7 +10,11 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync.consistency.end_entities import end_entities
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.index.search_words import write_pending_words
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.search.search import By, SearchResult, search
+from mcp_assets.tuning import IndexTuning, Tuning
 from mcp_assets_tests.observing import drain_all, put, put_tasks, remove, rows, send, sync_all
 
 
@@ -176,6 +180,67 @@ def test_words_follow_each_change_of_an_entity(platform: Platform) -> None:
     end_entities(platform, [EntityRef("memory", "1")])
     assert found(platform, "beta", by="words") == []
     assert rows(platform, "SELECT * FROM {schema}.search_words") == []
+
+
+@pytest.mark.tuning(Tuning(index=IndexTuning(words_cut_at_once=0)))
+def test_words_of_a_large_batch_are_written_when_it_is_linked(platform: Platform) -> None:
+    put_tasks(platform, {"1": "alpha", "2": "beta"})
+    sync_all(platform)
+    assert found(platform, "alpha", by="words") == []
+    assert words_found_wrong(platform) == {}
+
+    link_to_the_end(platform)
+    assert found(platform, "alpha", by="words") == ["task:1"]
+
+    put_tasks(platform, {"1": "gamma"})
+    sync_all(platform)
+    assert found(platform, "alpha", by="words") == ["task:1"]
+    assert words_found_wrong(platform) == {}
+
+    link_to_the_end(platform)
+    assert found(platform, "alpha", by="words") == []
+    assert found(platform, "gamma", by="words") == ["task:1"]
+    assert words_found_wrong(platform) == {}
+
+
+@pytest.mark.tuning(Tuning(index=IndexTuning(words_cut_at_once=0)))
+def test_words_that_wait_for_a_linker_which_knows_nothing_of_them_are_found_and_written(platform: Platform) -> None:
+    put_tasks(platform, {"1": "alpha"})
+    sync_all(platform)
+    with platform.postgres.transaction() as connection:
+        connection.execute(b"DELETE FROM mcp_assets.relink_marks")
+
+    assert words_found_wrong(platform) == {"wrong_search_words": 1}
+    validate(platform, entity_types=["task"], repair=True)
+
+    assert found(platform, "alpha", by="words") == ["task:1"]
+    assert words_found_wrong(platform) == {}
+
+
+@pytest.mark.tuning(Tuning(index=IndexTuning(words_cut_at_once=0)))
+def test_the_linker_leaves_words_to_another_round_whose_ledger_row_is_locked(platform: Platform) -> None:
+    """It holds marks that the transaction with the row may wait for, so that it must not wait for the row."""
+    put_tasks(platform, {"1": "alpha", "2": "beta"})
+    sync_all(platform)
+    refs = [EntityRef("task", "1"), EntityRef("task", "2")]
+    with platform.postgres.transaction() as other, platform.postgres.transaction() as connection:
+        other.execute(b"SELECT FROM mcp_assets.entities WHERE entity_id = '1' FOR UPDATE")
+
+        assert write_pending_words(platform, connection, refs) == {EntityRef("task", "1")}
+
+    assert found(platform, "beta", by="words") == ["task:2"]
+    link_to_the_end(platform)
+    assert found(platform, "alpha", by="words") == ["task:1"]
+
+
+def link_to_the_end(platform: Platform) -> None:
+    for _ in link_until_done(platform):
+        pass
+
+
+def words_found_wrong(platform: Platform) -> dict[str, int]:
+    found_of_all = validate(platform, entity_types=["task"], deep=True).found
+    return {kind: number for kind, number in found_of_all.items() if kind == "wrong_search_words"}
 
 
 def test_a_deleted_row_has_no_words(filled: Platform) -> None:

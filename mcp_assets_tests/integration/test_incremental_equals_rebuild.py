@@ -16,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.platform import Platform
-from mcp_assets.tuning import LinkTuning, Tuning
+from mcp_assets.tuning import IndexTuning, LinkTuning, Tuning
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, shorten_lists
 from mcp_assets_tests.machine import LIMIT, Workspace
 from mcp_assets_tests.machine_steps import STEPS, Steps
@@ -70,7 +70,7 @@ def machine(
     shorten_lists(monkeypatch, LIMIT, LIMIT + way.reserves)
     platform = make_platform(
         embedder=AngleEmbedder(threshold=0.8),
-        tuning=Tuning(link=tuning),
+        tuning=Tuning(link=tuning, index=IndexTuning(words_cut_at_once=200)),
         types=TYPES,
         tag_candidates=4,
         chunk_size=8_000,

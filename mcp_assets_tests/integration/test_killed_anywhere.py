@@ -18,7 +18,7 @@ from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import pending_links
 from mcp_assets.sync.views.pending import pending
-from mcp_assets.tuning import InboxTuning, Tuning
+from mcp_assets.tuning import InboxTuning, IndexTuning, Tuning
 from mcp_assets_tests.hashing import TASKS, points, qdrant, task_point
 from mcp_assets_tests.killing import chosen, killed_at, moments
 from mcp_assets_tests.observing import inbox, rows, take_in
@@ -26,7 +26,10 @@ from mcp_assets_tests.openai_stub import OpenAIStub
 from mcp_assets_tests.two_states import NOTHING, SETTINGS, STATES, State, ToAndFro, send_events, write_rows
 from mcp_assets_tests.waiting import until
 
-pytestmark = pytest.mark.tuning(Tuning(inbox=InboxTuning(intake_wait_s=0.1)))
+# Search words of some batches are cut at once, and of others by the linker.
+pytestmark = pytest.mark.tuning(
+    Tuning(inbox=InboxTuning(intake_wait_s=0.1), index=IndexTuning(words_cut_at_once=1_000))
+)
 
 Make = Callable[..., Platform]
 

@@ -1,7 +1,8 @@
 """Word census: the search words of one partition, compared with the ledger, and their repair.
 
-Words are written in the transaction that writes their ledger row, so that one snapshot of PostgreSQL shows both: what
-differs in it is drift, whatever is under way.
+Words are written while their ledger row is locked, which says whether they are pending, so that one snapshot of
+PostgreSQL shows both: what differs in it is drift, whatever is under way. Pending words of an entity that is marked to
+be linked are none, because the linker writes them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -94,6 +95,9 @@ def rewrite_words(platform: Platform, entity_type: str, ids: Sequence[str]) -> N
                 else:
                     words[entity_id] = words_of(entity_id, text.title, text.content)
             write_words(platform, connection, entity_type, words)
+            connection.execute(
+                platform.postgres.query("words_are_written"), {"entity_type": entity_type, "ids": list(words)}
+            )
 
 
 @dataclass(frozen=True, slots=True)

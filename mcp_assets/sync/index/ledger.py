@@ -9,7 +9,7 @@ from typing import Any
 from mcp_assets.embedding.protocol import Refusal
 from mcp_assets.entities.refs import slot_of
 from mcp_assets.entities.text import POINT_CHARACTERS, Prepared, prepare, state_hash
-from mcp_assets.entities.words import Words
+from mcp_assets.entities.words import Words, words_of
 from mcp_assets.events import Stated
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
@@ -18,7 +18,6 @@ from mcp_assets.stores.source_tables.rows import SourceRow
 from mcp_assets.sync.index.event_rechecks import may_be_early
 from mcp_assets.sync.index.search_words import write_words
 from mcp_assets.sync.index.truth import LedgerRow, Truth, truth_of
-from mcp_assets.sync.index.word_cutter import WordCutter
 
 _CUT_UNDER_LOCK = 200_000
 """Characters of long texts that one transaction cuts into chunks while it holds rows.
@@ -72,11 +71,9 @@ class _Texts:
     def __init__(self, platform: Platform, *, room: float = _CUT_UNDER_LOCK) -> None:
         """`room`: characters of long texts that are cut before others are put off."""
         self._chunks = platform.settings.chunks
-        self._cutter = platform.companion(WordCutter)
         self._room = room
         self._put_off: dict[str, tuple[str | None, str]] = {}
         self._prepared: dict[str, tuple[tuple[str | None, str], Prepared]] = {}
-        self._words: dict[str, tuple[tuple[str | None, str], Words]] = {}
 
     def prepared(self, entity_id: str, truth: Truth) -> Prepared | None:
         """The prepared text of `truth`; None if this takes too long under a lock: `prepare_rest` prepares it."""
@@ -93,26 +90,11 @@ class _Texts:
             self._room -= length
         return prepare(*text, self._chunks)
 
-    def words(self, texts: Mapping[str, tuple[str | None, str]]) -> dict[str, Words]:
-        """The search words of texts, by entity id."""
-        known = {
-            entity_id: found[1]
-            for entity_id, text in texts.items()
-            if (found := self._words.get(entity_id)) is not None and found[0] == text
-        }
-        return known | self._cut({entity_id: text for entity_id, text in texts.items() if entity_id not in known})
-
-    def _cut(self, texts: Mapping[str, tuple[str | None, str]]) -> dict[str, Words]:
-        words = self._cutter.cut([(entity_id, *text) for entity_id, text in texts.items()])
-        return dict(zip(texts, words, strict=True))
-
     def prepare_rest(self) -> set[str]:
         """Prepare the texts that were put off. Returns the ids of their entities."""
         ready = set(self._put_off)
         for entity_id, text in self._put_off.items():
             self._prepared[entity_id] = (text, prepare(*text, self._chunks))
-        for entity_id, words in self._cut(self._put_off).items():
-            self._words[entity_id] = (self._put_off[entity_id], words)
         self._put_off = {}
         self._room = _CUT_UNDER_LOCK
         return ready
@@ -222,8 +204,10 @@ class _RowChanges:
     texts: _Texts
     inserts: list[dict[str, Any]] = field(default_factory=list)
     updates: list[dict[str, Any]] = field(default_factory=list)
-    worded: dict[str, tuple[str | None, str] | None] = field(default_factory=dict)
-    """Entities whose search words change, with title and content; None: the entity is deleted."""
+    worded: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    """Living entities whose search words change, with title and content."""
+    unworded: list[str] = field(default_factory=list)
+    """Entities that lose their search words, because they are deleted."""
     redirtied: list[str] = field(default_factory=list)
     """Entities that are up to date and are to be indexed again, because of `force`."""
     dirty: dict[str, Dirty] = field(default_factory=dict)
@@ -280,7 +264,7 @@ class _RowChanges:
             )
             return
         if truth.deleted:
-            self.worded[entity_id] = None
+            self.unworded.append(entity_id)
         elif row is None or row.deleted or not self._has_words_of(row, truth):
             self.worded[entity_id] = (truth.title, truth.content)
         if row is None:
@@ -350,6 +334,12 @@ def _write(platform: Platform, connection: Connection, entity_type: str, changes
     inserts, updates = changes.inserts, changes.updates
     shared = {"entity_type": entity_type, "prepared_by": changes.prepared_by}
     again: set[str] = set()
+    characters = sum(len(title or "") + len(content) for title, content in changes.worded.values())
+    pending = characters > platform.tuning.index.words_cut_at_once
+    for record in (*inserts, *updates):
+        # None: the words are not concerned.
+        settled = False if record["deleted"] else None
+        record["words_pending"] = pending if record["entity_id"] in changes.worded else settled
     if changes.redirtied:
         connection.execute(postgres.query("mark_dirty"), {"entity_type": entity_type, "ids": changes.redirtied})
     if updates:
@@ -358,10 +348,14 @@ def _write(platform: Platform, connection: Connection, entity_type: str, changes
         inserted = connection.execute(postgres.query("insert_entities"), {**shared, **_columns(inserts)})
         again = {record["entity_id"] for record in inserts} - {row[0] for row in inserted}
     worded = {entity_id: text for entity_id, text in changes.worded.items() if entity_id not in again}
-    words = changes.texts.words({entity_id: text for entity_id, text in worded.items() if text is not None})
-    write_words(platform, connection, entity_type, dict.fromkeys(worded) | words)
-    to_link = [record["entity_id"] for record in inserts if record["entity_id"] not in again]
-    to_link += [record["entity_id"] for record in updates if record["relink"]]
+    words: dict[str, Words | None] = dict.fromkeys(one for one in changes.unworded if one not in again)
+    if not pending:
+        words |= {entity_id: words_of(entity_id, *text) for entity_id, text in worded.items()}
+    write_words(platform, connection, entity_type, words)
+    to_link = {record["entity_id"] for record in inserts if record["entity_id"] not in again}
+    to_link |= {record["entity_id"] for record in updates if record["relink"]}
+    if pending:
+        to_link |= worded.keys()
     if to_link:
         connection.execute(
             postgres.query("mark"),

@@ -6,7 +6,7 @@ decides which of two kinds of work it is:
 
 - *changes*: the entity is compared with what it was when last linked (`linked`). The reference edges of the entity and
   of the users of its keys are resolved again; where its vector or tags changed, the lists of others are updated
-  (`sync.link.changes`).
+  (`sync.link.changes`). Search words that the indexer left pending are written.
 - *lists*: the entity's own neighbours are asked for, before the transaction that writes them (`sync.link.prefetch`).
 
 When very many entities have changed at once, a *rebuild* is cheaper than comparing each change with the lists of
@@ -33,13 +33,14 @@ from mcp_assets.sync.collections.journal import Journal, hold_collections
 from mcp_assets.sync.collections.move import read_journal
 from mcp_assets.sync.feed.edge_entries import EdgeCauses, begin_rebuild
 from mcp_assets.sync.feed.edition import ChangeFeed
+from mcp_assets.sync.index.search_words import write_pending_words
 from mcp_assets.sync.link.changes import SEMANTIC, TOPICAL, ChangeLinker, any_change_outside_rebuild
 from mcp_assets.sync.link.counts import LinkReport
 from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
 from mcp_assets.sync.link.edge_writer import EdgeWriter
 from mcp_assets.sync.link.link_state import read_link_states
 from mcp_assets.sync.link.locks import by_index, exclusive, is_sole_linker, require_usable_edges, sole_linker
-from mcp_assets.sync.link.marks import MarksMadeBefore, Reason, pending_links
+from mcp_assets.sync.link.marks import MarksMadeBefore, Reason, mark, pending_links
 from mcp_assets.sync.link.prefetch import Prefetch
 from mcp_assets.sync.link.semantic_neighbours import Answers, Entities, SemanticNeighbours
 from mcp_assets.sync.link.stored_lists import write_cut_offs_and_reserves
@@ -50,7 +51,7 @@ from mcp_assets.sync.link.verdicts import read_verdicts
 logger = logging.getLogger(__name__)
 
 _WAIT_FOR_OTHERS_S = 0.2
-"""Pause before the marks are read again, while another process holds them."""
+"""Pause before the marks are read again, while another process holds them or the ledger rows that they are about."""
 
 
 def link(platform: Platform, *, enough: Callable[[], bool] = lambda: False) -> Generator[LinkReport]:
@@ -231,6 +232,7 @@ class _Linker:
             rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": limit})
             reasons: dict[EntityRef, set[Reason]] = {}
             outside_rebuild: set[EntityRef] = set()
+            blocked: set[EntityRef] = set()
             for row in map(_ChangeMark._make, rows):
                 ref = EntityRef(row.entity_type, row.entity_id)
                 reasons.setdefault(ref, set()).add(Reason(row.reason))
@@ -241,6 +243,11 @@ class _Linker:
             if reasons:
                 self._change_linker.link(connection, writer, reasons, outside_rebuild)
                 writer.write_entries()
+                # Last, because it locks rows of the ledger until the commit.
+                blocked = write_pending_words(self._platform, connection, reasons.keys())
+                mark(self._platform, connection, blocked, Reason.CHANGED)
+        if blocked:
+            time.sleep(_WAIT_FOR_OTHERS_S)
         return _ChangesDone(writer.report, in_rebuild=in_rebuild)
 
     def _hold_collections(self, connection: Connection) -> None:

@@ -19,34 +19,39 @@ WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
 -- form, each quote in them is escaped, in Python.
 INSERT INTO {schema}.entities
     (entity_type, entity_id, slot, origin, title, content, metadata, source_hash, prepared_by, text_hash, state_hash,
-     event_order, changes, deleted_at, chunk_bound)
+     event_order, changes, deleted_at, chunk_bound, words_pending)
 SELECT %(entity_type)s, entity_id, slot, origin, title, content, metadata::jsonb, source_hash, %(prepared_by)s,
-       text_hash, state_hash, event_order, changes::jsonb, CASE WHEN deleted THEN now() END, chunks
+       text_hash, state_hash, event_order, changes::jsonb, CASE WHEN deleted THEN now() END, chunks,
+       coalesce(words_pending, false)
 FROM unnest(
     %(entity_id)s::text[], %(slot)s::integer[], %(origin)s::text[], %(title)b::text[], %(content)b::text[],
     %(metadata)b::text[], %(source_hash)s::text[], %(text_hash)s::text[], %(state_hash)s::text[],
-    %(event_order)s::text[], %(changes)b::text[], %(deleted)s::boolean[], %(chunks)s::integer[]
+    %(event_order)s::text[], %(changes)b::text[], %(deleted)s::boolean[], %(chunks)s::integer[],
+    %(words_pending)s::boolean[]
 ) AS new (entity_id, slot, origin, title, content, metadata, source_hash, text_hash, state_hash, event_order, changes,
-          deleted, chunks)
+          deleted, chunks, words_pending)
 ORDER BY entity_id
 ON CONFLICT (entity_type, entity_id) DO NOTHING
 RETURNING entity_id
 
 -- name: update_entities
--- Updates ledger rows. Their deleted_at and changed_at stay unless the state changed.
+-- Updates ledger rows. Their deleted_at and changed_at stay unless the state changed, and words_pending stays where it
+-- is given as NULL.
 UPDATE {schema}.entities AS ledger
 SET origin = new.origin, title = new.title, content = new.content, metadata = new.metadata::jsonb,
     source_hash = new.source_hash, prepared_by = %(prepared_by)s, text_hash = new.text_hash,
     state_hash = new.state_hash, event_order = new.event_order, changes = new.changes::jsonb,
     deleted_at = CASE WHEN new.deleted THEN coalesce(ledger.deleted_at, now()) END,
     dirty = ledger.dirty OR new.changed, chunk_bound = greatest(ledger.chunk_bound, new.chunks),
-    changed_at = CASE WHEN new.changed THEN now() ELSE ledger.changed_at END
+    changed_at = CASE WHEN new.changed THEN now() ELSE ledger.changed_at END,
+    words_pending = coalesce(new.words_pending, ledger.words_pending)
 FROM unnest(
     %(entity_id)s::text[], %(origin)s::text[], %(title)b::text[], %(content)b::text[], %(metadata)b::text[],
     %(source_hash)s::text[], %(text_hash)s::text[], %(state_hash)s::text[], %(event_order)s::text[],
-    %(changes)b::text[], %(deleted)s::boolean[], %(chunks)s::integer[], %(changed)s::boolean[]
+    %(changes)b::text[], %(deleted)s::boolean[], %(chunks)s::integer[], %(changed)s::boolean[],
+    %(words_pending)s::boolean[]
 ) AS new (entity_id, origin, title, content, metadata, source_hash, text_hash, state_hash, event_order, changes, deleted,
-          chunks, changed)
+          chunks, changed, words_pending)
 WHERE ledger.entity_type = %(entity_type)s AND ledger.entity_id = new.entity_id
 
 -- name: mark_dirty

@@ -6,6 +6,29 @@ FROM unnest(%(entity_id)s::text[], %(words)b::text[], %(length)s::integer[]) AS 
 ORDER BY entity_id
 ON CONFLICT (entity_type, entity_id) DO UPDATE SET words = excluded.words, length = excluded.length
 
+-- name: lock_texts_pending_words
+-- Title and content of those of some entities whose search words are pending, and their ledger rows locked, without
+-- rows that another transaction has locked.
+SELECT ledger.entity_type, ledger.entity_id, title, content
+FROM {schema}.entities AS ledger
+JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS asked (entity_type, entity_id)
+    ON asked.entity_type = ledger.entity_type AND asked.entity_id = ledger.entity_id
+WHERE words_pending
+LIMIT %(limit)s FOR NO KEY UPDATE OF ledger SKIP LOCKED
+
+-- name: pending_words
+-- Those of some entities whose search words are pending.
+SELECT ledger.entity_type, ledger.entity_id
+FROM {schema}.entities AS ledger
+JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS asked (entity_type, entity_id)
+    ON asked.entity_type = ledger.entity_type AND asked.entity_id = ledger.entity_id
+WHERE words_pending
+
+-- name: words_are_written
+-- Says of entities, whose ledger rows are locked, that their search words are those of their texts.
+UPDATE {schema}.entities SET words_pending = false
+WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND words_pending
+
 -- name: delete_words
 -- Deletes the search words of entities that are no longer living.
 DELETE FROM {schema}.search_words WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s)
@@ -84,15 +107,20 @@ WHERE entity_type = %(entity_type)s AND entity_id = %(entity_id)s AND deleted_at
 
 -- name: words_missing_or_left_over
 -- A page, by id, of the entities of a range of slots whose search words are missing, and of search words of entities
--- that are not living. Rows that were prepared by other rules are left out.
+-- that are not living. Rows that were prepared by other rules are left out, and those whose words the linker will write.
 SELECT entity_id, 'are missing' AS what
 FROM {schema}.entities AS ledger
 WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s AND deleted_at IS NULL
   AND prepared_by = %(prepared_by)s AND entity_id > %(after)s
-  AND NOT EXISTS (
-      SELECT FROM {schema}.search_words AS held
-      WHERE held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
-  )
+  AND CASE WHEN words_pending
+      THEN NOT EXISTS (
+          SELECT FROM {schema}.relink_marks AS mark
+          WHERE mark.entity_type = ledger.entity_type AND mark.entity_id = ledger.entity_id AND mark.reason <> 'lists'
+      )
+      ELSE NOT EXISTS (
+          SELECT FROM {schema}.search_words AS held
+          WHERE held.entity_type = ledger.entity_type AND held.entity_id = ledger.entity_id
+      ) END
 UNION ALL
 SELECT entity_id, 'are there, and it is no living entity'
 FROM {schema}.search_words AS held
@@ -109,8 +137,15 @@ ORDER BY entity_id LIMIT %(limit)s
 -- The same of entities by id.
 SELECT entity_id, CASE WHEN living THEN 'are missing' ELSE 'are there, and it is no living entity' END AS what
 FROM (
-    SELECT asked.entity_id, ledger.entity_id IS NOT NULL AS living, held.entity_id IS NOT NULL AS has_words,
-           ledger.prepared_by = %(prepared_by)s AS is_prepared
+    SELECT asked.entity_id, ledger.entity_id IS NOT NULL AS living,
+           held.entity_id IS NOT NULL AND ledger.words_pending IS NOT TRUE AS has_words,
+           ledger.prepared_by = %(prepared_by)s AND NOT (
+               ledger.words_pending AND EXISTS (
+                   SELECT FROM {schema}.relink_marks AS mark
+                   WHERE mark.entity_type = ledger.entity_type AND mark.entity_id = ledger.entity_id
+                     AND mark.reason <> 'lists'
+               )
+           ) AS is_prepared
     FROM unnest(%(ids)s::text[]) AS asked (entity_id)
     LEFT JOIN {schema}.entities AS ledger
         ON ledger.entity_type = %(entity_type)s AND ledger.entity_id = asked.entity_id AND ledger.deleted_at IS NULL
@@ -122,7 +157,7 @@ WHERE living AND is_prepared AND NOT has_words OR has_words AND NOT living
 -- name: sample_of_texts_with_words
 -- A page, by id, of the texts of a sample of slots, of living entities that have search words by the rules of now.
 SELECT entity_id, title, content, text_hash FROM {schema}.entities AS ledger
-WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s AND deleted_at IS NULL
+WHERE entity_type = %(entity_type)s AND slot >= %(low)s AND slot < %(high)s AND deleted_at IS NULL AND NOT words_pending
   AND slot %% %(every)s = %(rest)s AND prepared_by = %(prepared_by)s AND entity_id > %(after)s
   AND EXISTS (
       SELECT FROM {schema}.search_words AS held
@@ -133,7 +168,7 @@ ORDER BY entity_id LIMIT %(limit)s
 -- name: texts_with_words
 -- The same of entities by id.
 SELECT entity_id, title, content, text_hash FROM {schema}.entities AS ledger
-WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND deleted_at IS NULL
+WHERE entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s) AND deleted_at IS NULL AND NOT words_pending
   AND prepared_by = %(prepared_by)s
   AND EXISTS (
       SELECT FROM {schema}.search_words AS held
