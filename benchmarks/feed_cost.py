@@ -8,15 +8,13 @@ tells of each edge. Of each, the seconds with the feed and without it, medians o
 """
 
 import argparse
-import statistics
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from burst import event_of, fill, take_in_and_drain
-from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, publish, read_workspace, report, say
+from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, publish, read_workspace, report, slowdown
 
 from mcp_assets.cli.load_entities import Line
 from mcp_assets.platform import Platform
@@ -35,26 +33,18 @@ def fill_and_link(settings: Settings) -> None:
             pass
 
 
-def measured(stack: Bench, rounds: int, name: str, work: Callable[[Settings], float]) -> dict[str, Any]:
+def measured(stack: Bench, rounds: int, name: str, work: Callable[[Settings], float]) -> dict[str, float]:
     """`work` gives its seconds."""
-    seconds: dict[bool, list[float]] = {True: [], False: []}
     entries = 0
-    # A run of its own before them: the first one finds the files of the stores and of the model cold.
-    for number in range(2 * rounds + 1):
-        with_feed = bool(number % 2)
-        taken = work(stack.settings(drain_linger_s=0, changes_kept=7.0 if with_feed else 0.0))
-        say(f"{name} {'with' if with_feed else 'without'} the feed: {taken:.1f} s")
-        if number:
-            seconds[with_feed].append(taken)
+
+    def done(with_feed: bool) -> float:
+        nonlocal entries
+        seconds = work(stack.settings(drain_linger_s=0, changes_kept=7.0 if with_feed else 0.0))
         entries = max(entries, stack.query("SELECT count(*) FROM mcp_assets.changes")[0][0])
         stack.query("TRUNCATE mcp_assets.changes")
-    with_it, without = statistics.median(seconds[True]), statistics.median(seconds[False])
-    return {
-        "seconds": round(with_it, 2),
-        "seconds_without": round(without, 2),
-        "slowed_by": round(with_it / without - 1, 3),
-        "entries": entries,
-    }
+        return seconds
+
+    return {**slowdown(f"{name}: the feed", rounds, done), "entries": entries}
 
 
 def main() -> None:

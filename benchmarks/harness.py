@@ -10,6 +10,7 @@ import re
 import resource
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import sysconfig
@@ -256,6 +257,27 @@ def wait_until(what: str, look: Callable[[], bool], daemon: Daemon, *, timeout_s
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout_s:.0f} s in vain for {what}; see {daemon.log}")
         time.sleep(every_s)
+
+
+def slowdown(what: str, rounds: int, work: Callable[[bool], float]) -> dict[str, float]:
+    """What something costs: `work(True)` gives seconds with it, `work(False)` without it; both take turns.
+
+    Returns the medians of both, and `slowed_by`, the share by which `work` is slower with it.
+    """
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    # A round of its own before them: the first one finds the files of the stores and of the model cold.
+    for number in range(2 * rounds + 1):
+        included = bool(number % 2)
+        taken = work(included)
+        say(f"{what} {'included' if included else 'left out'}: {taken:.1f} s")
+        if number:
+            seconds[included].append(taken)
+    with_it, without = statistics.median(seconds[True]), statistics.median(seconds[False])
+    return {
+        "seconds": round(with_it, 2),
+        "seconds_without": round(without, 2),
+        "slowed_by": round(with_it / without - 1, 3),
+    }
 
 
 def peak_rss_mb() -> float:

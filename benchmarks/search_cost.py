@@ -7,14 +7,12 @@ metadata, medians of some rounds in which both take turns, and `slowed_by`, the 
 """
 
 import argparse
-import statistics
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from burst import event_of, fill, take_in_and_drain
-from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, publish, read_workspace, report, say
+from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, publish, read_workspace, report, slowdown
 
 from mcp_assets.entities.words import Words
 from mcp_assets.platform import Platform
@@ -48,27 +46,18 @@ def work_on(settings: Settings, work: Callable[[Settings], None], with_words: bo
 
 def measured(
     stack: Bench, rounds: int, work: Callable[[Settings], None], *, after: Callable[[Settings], None] | None = None
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """`after`: work that is done before each round, and is not measured."""
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    # A run of its own before them: the first one finds the files of the stores and of the model cold.
-    for number in range(2 * rounds + 1):
-        with_words = bool(number % 2)
+
+    def done(with_words: bool) -> float:
         stack.forget_index()
         if after is not None:
             stack.query("TRUNCATE relationships")
             in_fresh_process(work_on, stack.settings(), after, with_words)
             stack.settle()
-        taken = in_fresh_process(work_on, stack.settings(drain_linger_s=0), work, with_words).seconds
-        say(f"{work.__name__} {'with' if with_words else 'without'} words: {taken:.1f} s")
-        if number:
-            seconds[with_words].append(taken)
-    with_them, without = statistics.median(seconds[True]), statistics.median(seconds[False])
-    return {
-        "seconds": round(with_them, 2),
-        "seconds_without": round(without, 2),
-        "slowed_by": round(with_them / without - 1, 3),
-    }
+        return in_fresh_process(work_on, stack.settings(drain_linger_s=0), work, with_words).seconds
+
+    return slowdown(f"{work.__name__}: words", rounds, done)
 
 
 def main() -> None:

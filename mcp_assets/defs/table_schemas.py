@@ -33,7 +33,11 @@ LEDGER = _schema(
         ("changed_at", "timestamp with time zone", "When the state last changed."),
         ("changes", "jsonb", "Changes by events that are newer than event_order. Only without a source row."),
         ("fed_state", "text", "The state_hash of which the change feed told last; empty: it told of the removal."),
-        ("words_pending", "boolean", "The search words are of an older text, or missing, until the linker writes them."),
+        (
+            "words_pending",
+            "boolean",
+            "The search words are of an older text, or missing, until the linker writes them.",
+        ),
     ]
 )
 """Of the table `entities`, the ledger."""
