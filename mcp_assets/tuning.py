@@ -33,9 +33,9 @@ class CollectionTuning:
 class IndexTuning:
     """Of `sync.index`: search words, the sweep, the rechecks, the budget, and the probe of Qdrant."""
 
-    words_cut_at_once: int = 200_000
-    """Characters of a batch up to which its search words are cut in its own transaction, which takes some 40 ms; those
-    of a larger batch are left to the linker. An event, or a second of fifty, stays below it."""
+    words_cut_at_once: int = 50_000
+    """Characters of a batch up to which its search words are cut in its own transaction, which takes some 10 ms; those
+    of a larger batch are left to the linker. Twenty events of usual length stay below it."""
 
     sweep_rows_a_slice: int = 1_000_000
     """Rows that one statement compares: it takes some 4 s. Smaller slices cost more, because each reads the whole
