@@ -204,6 +204,17 @@ def test_words_of_a_large_batch_are_written_when_it_is_linked(platform: Platform
 
 
 @pytest.mark.tuning(Tuning(index=IndexTuning(words_cut_at_once=0)))
+def test_an_entity_that_ends_before_it_is_linked_has_no_words(platform: Platform) -> None:
+    send(platform, ("mcp.memory.stored", {"memoryId": "1", "title": "first", "content": "alpha"}))
+    drain_all(platform)
+
+    assert end_entities(platform, [EntityRef("memory", "1")]).left == []
+
+    assert rows(platform, "SELECT * FROM {schema}.search_words") == []
+    assert validate(platform, entity_types=["memory"], deep=True).found == {}
+
+
+@pytest.mark.tuning(Tuning(index=IndexTuning(words_cut_at_once=0)))
 def test_words_that_wait_for_a_linker_which_knows_nothing_of_them_are_found_and_written(platform: Platform) -> None:
     put_tasks(platform, {"1": "alpha"})
     sync_all(platform)

@@ -7,22 +7,22 @@ ORDER BY entity_id
 ON CONFLICT (entity_type, entity_id) DO UPDATE SET words = excluded.words, length = excluded.length
 
 -- name: lock_texts_pending_words
--- Title and content of those of some entities whose search words are pending, and their ledger rows locked, without
+-- Title and content of those of some living entities whose search words are pending, and their ledger rows locked, without
 -- rows that another transaction has locked.
 SELECT ledger.entity_type, ledger.entity_id, title, content
 FROM {schema}.entities AS ledger
 JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS asked (entity_type, entity_id)
     ON asked.entity_type = ledger.entity_type AND asked.entity_id = ledger.entity_id
-WHERE words_pending
+WHERE words_pending AND deleted_at IS NULL
 LIMIT %(limit)s FOR NO KEY UPDATE OF ledger SKIP LOCKED
 
 -- name: pending_words
--- Those of some entities whose search words are pending.
+-- Those of some entities that are living and whose search words are pending.
 SELECT ledger.entity_type, ledger.entity_id
 FROM {schema}.entities AS ledger
 JOIN unnest(%(types)s::text[], %(ids)s::text[]) AS asked (entity_type, entity_id)
     ON asked.entity_type = ledger.entity_type AND asked.entity_id = ledger.entity_id
-WHERE words_pending
+WHERE words_pending AND deleted_at IS NULL
 
 -- name: words_are_written
 -- Says of entities, whose ledger rows are locked, that their search words are those of their texts.
