@@ -36,7 +36,6 @@ _PRELOADED = [
     "alembic.command",
     "openai",
     "pytest",
-    "qdrant_client",
     "sqlalchemy.dialects.postgresql.psycopg",
 ]
 

@@ -79,7 +79,8 @@ class OpenAICompatibleEmbedder:
                 max_retries=0,
                 timeout=openai.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
                 http_client=openai.DefaultHttpxClient(
-                    trust_env=not (base_url and is_loopback(base_url)), verify=trusted(tls_ca_file)
+                    trust_env=not (base_url and is_loopback(base_url)),
+                    verify=trusted(tls_ca_file, base_url or OPENAI_URL),
                 ),
             )
         except ImportError as error:

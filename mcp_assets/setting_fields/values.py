@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from mcp_assets.entities.registry import Listed, SourceTable
-from mcp_assets.tls import trusted
+from mcp_assets.tls import authority_in
 
 Provider = Literal["openai", "local"]
 SourcePreset = Literal["mcp", "cards"]
@@ -87,8 +87,10 @@ def _readable(path: Path | None) -> Path | None:
 
 
 def _certificate(path: Path | None) -> Path | None:
+    if path is None:
+        return None
     try:
-        trusted(path)
+        authority_in(path)
     except ssl.SSLError:
         raise ValueError(f"{path} holds no certificate in PEM form: give a file of that form") from None
     return path

@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import ResponseHandlingException
 
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
@@ -405,21 +404,21 @@ def test_a_change_of_aliases_of_which_qdrant_saved_a_part_is_finished_by_the_fir
     other: Platform, saved: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real Qdrant saves the actions of one request one by one, so that a crash can leave some of them undone."""
-    real = QdrantClient.update_collection_aliases
+    real = Qdrant._change_aliases
     asked: list[int] = []
 
-    def partly(self: QdrantClient, operations: list[Any]) -> bool:
-        asked.append(len(operations))
+    def partly(self: Qdrant, actions: Sequence[Mapping[str, Any]]) -> None:
+        asked.append(len(actions))
         if saved:
-            real(self, operations[:saved])
-        raise ResponseHandlingException(ConnectionError("crashed"))
+            real(self, actions[:saved])
+        raise StoreUnavailable("crashed")
 
     sync_all(other)
-    monkeypatch.setattr(QdrantClient, "update_collection_aliases", partly)
+    monkeypatch.setattr(Qdrant, "_change_aliases", partly)
     with pytest.raises(StoreUnavailable):
         sync_all(other, "page")
     assert asked
-    monkeypatch.setattr(QdrantClient, "update_collection_aliases", real)
+    monkeypatch.setattr(Qdrant, "_change_aliases", real)
 
     assert search(other, TASKS["t07"], by="meaning").results[0].ref.id == "t07"
 
