@@ -1,4 +1,4 @@
-"""The platform's code location, which also notes the CPU seconds that each run has used at its asset's first line."""
+"""The platform's code location, which also notes the CPU seconds of each run at its asset's first line and its end."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
-from mcp_assets.definitions import build_defs
+from mcp_assets.definitions import build_defs, load_ahead
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.platform import Platform
 from mcp_assets.settings import load_settings
@@ -27,13 +27,25 @@ class TimedPlatform(PlatformResource):
 
     def get(self) -> Platform:
         if self._in_run:
-            # Of this process: a fork's begins at 0, an interpreter's holds all that it imported.
-            note = json.dumps({"cpu_s": time.process_time(), "pid": os.getpid()})
-            with Path(os.environ[NOTES]).open("a") as notes:
-                notes.write(note + "\n")
+            self._note("first_line")
+            # The asset asks first, and then others.
+            self._in_run = False
         return super().get()
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        super().teardown_after_execution(context)
+        if context.run is not None:
+            self._note("end")
+
+    def _note(self, moment: str) -> None:
+        # Of this process: a fork's begins at 0, an interpreter's holds all that it imported.
+        note = json.dumps({"moment": moment, "cpu_s": time.process_time(), "pid": os.getpid()})
+        with Path(os.environ[NOTES]).open("a") as notes:
+            notes.write(note + "\n")
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return build_defs(load_settings(), {"platform": TimedPlatform()})
+    settings = load_settings()
+    load_ahead(settings)
+    return build_defs(settings, {"platform": TimedPlatform()})

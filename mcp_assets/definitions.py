@@ -1,5 +1,6 @@
 """What Dagster loads: the assets, jobs, sensors and resources, assembled in one place."""
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,7 +97,7 @@ def build_defs(
 def defs() -> dg.Definitions:
     """Dagster's entry, by the settings in the environment."""
     settings = load_settings()
-    _load_local_model(settings)
+    load_ahead(settings)
     return build_defs(settings)
 
 
@@ -109,11 +110,16 @@ def component_defs(given: Mapping[str, Any]) -> dg.Definitions:
         SettingsError: a setting is wrong, or the environment says another value than the component.
     """
     settings = load_settings(given)
-    _load_local_model(settings)
+    load_ahead(settings)
     return build_defs(settings, {"platform": platform_of(given)}, executor=None)
 
 
-def _load_local_model(settings: Settings) -> None:
-    """The warm launcher forks each run from a process that has loaded this: then none loads the model for itself."""
+def load_ahead(settings: Settings) -> None:
+    """Load what runs need and most commands do not: the warm launcher forks each run from a process that has it."""
+    importlib.import_module("mcp_assets.stores.nats")
+    # httpx loads it with its first client. Loaded in a fork, it doubles the pages that the run has for itself.
+    importlib.import_module("httpcore")
     if settings.provider == "local":
         load_model()
+    else:
+        importlib.import_module("mcp_assets.embedding.openai_compatible")

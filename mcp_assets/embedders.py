@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 from pydantic import SecretStr
 
-from mcp_assets.embedding.embedding_requests import server_of
 from mcp_assets.embedding.local import LocalEmbedder
-from mcp_assets.embedding.openai_compatible import OPENAI_URL, OpenAICompatibleEmbedder
 from mcp_assets.embedding.profiles import WORDLLAMA, ModelProfile
 from mcp_assets.embedding.protocol import Embedder
 from mcp_assets.embedding.request_gate import OPEN_GATE, RequestGate
@@ -67,7 +65,11 @@ def _openai_embedder(
     base_url: str | None,
     gate_of: GateOf,
     shared_limit_of: SharedLimitOf,
-) -> OpenAICompatibleEmbedder:
+) -> Embedder:
+    # Not at the top, because the SDK takes longer to load than most commands work, and the local model needs none.
+    from mcp_assets.embedding.embedding_requests import server_of
+    from mcp_assets.embedding.openai_compatible import OPENAI_URL, OpenAICompatibleEmbedder
+
     return OpenAICompatibleEmbedder(
         profile,
         api_key=key.get_secret_value() if key else None,

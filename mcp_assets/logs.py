@@ -9,10 +9,10 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import structlog
-from structlog.typing import EventDict
+if TYPE_CHECKING:
+    from structlog.typing import EventDict
 
 LogFormat = Literal["text", "json"]
 
@@ -42,12 +42,15 @@ def describe_process(**fields: object) -> None:
         _Process.fields = {name: value for name, value in fields.items() if value}
 
 
-def _add_process(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def _add_process(_logger: Any, _method: str, event: "EventDict") -> "EventDict":
     return {**event, **{name: value for name, value in _Process.fields.items() if name not in event}}
 
 
 def json_formatter() -> logging.Formatter:
     """Formats a record of `logging` as one line of JSON: timestamp, level, logger, message, fields, exception."""
+    # Not at the top, because most processes write text.
+    import structlog
+
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mcp_assets.embedders import make_embedder, make_previous_embedder
 from mcp_assets.embedding.profiles import ModelProfile
@@ -19,11 +19,9 @@ from mcp_assets.graph import LinkForm, ReferenceRules
 from mcp_assets.settings import Settings, load_settings
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.marks import StoreMarks
-from mcp_assets.stores.nats import NatsStreams
 from mcp_assets.stores.nats_access import NatsAccess
-from mcp_assets.stores.nats_publishing import ResultsStream
 from mcp_assets.stores.postgres import Connection, Postgres
-from mcp_assets.stores.postgres.migrations.relationships import IdColumn
+from mcp_assets.stores.postgres.relationships_shape import IdColumn
 from mcp_assets.stores.postgres.shared_rate import SharedRate
 from mcp_assets.stores.provider_places import ProviderPlaces
 from mcp_assets.stores.qdrant import Qdrant
@@ -31,8 +29,12 @@ from mcp_assets.stores.qdrant_identity import IdentityReader
 from mcp_assets.stores.relationships import Relationships
 from mcp_assets.stores.source_tables.database import SourceDatabase
 from mcp_assets.stores.source_tables.reader import SourceReader
+from mcp_assets.stores.streams import ResultsStream
 from mcp_assets.traces import send_traces
 from mcp_assets.tuning import Tuning
+
+if TYPE_CHECKING:
+    from mcp_assets.stores.nats import NatsStreams
 
 _LOOK_TIMEOUT_S = 5.0
 """Seconds for a connection to PostgreSQL in a process that only reads: a person waits for it, and nothing is lost by
@@ -153,7 +155,10 @@ class Platform:
         return self.marks.accept_qdrant(self._qdrant_identity.read(), self._qdrant_identity)
 
     @cached_property
-    def nats(self) -> NatsStreams:
+    def nats(self) -> "NatsStreams":
+        # Not at the top, because most commands do not need it, and its client takes a while to load.
+        from mcp_assets.stores.nats import NatsStreams
+
         settings = self.settings
         results = ResultsStream(
             settings.results_stream, result_subjects(), settings.results_days, create=settings.create_stream

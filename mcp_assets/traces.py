@@ -5,18 +5,26 @@ Context) names one, which is passed on to the answer in any case. Batches serve 
 trace of its own and links to those of the messages, and each message gets spans for what the batch did.
 """
 
+# OpenTelemetry is loaded by what uses a tracer, because most processes have none.
+from __future__ import annotations
+
 import os
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanKind, Tracer
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from opentelemetry.util.types import AttributeValue
+if TYPE_CHECKING:
+    from opentelemetry.trace import Link, Span, Tracer
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+    from opentelemetry.util.types import AttributeValue
+
+    Attributes = Mapping[str, AttributeValue]
+
+Kind = Literal["INTERNAL", "CONSUMER", "PRODUCER"]
+"""Of a span, by the names of OpenTelemetry's SpanKind."""
 
 HEADER = "traceparent"
 """The header of a message that names its trace."""
@@ -27,10 +35,6 @@ _SERVICE = "mcp_assets"
 
 _SENT_WITHIN_MS = 2_000
 """How long the end of a run waits until its spans are sent: a collector that is away must not hold up runs."""
-
-_PROPAGATOR = TraceContextTextMapPropagator()
-
-Attributes = Mapping[str, AttributeValue]
 
 
 class Provider(Protocol):
@@ -127,7 +131,7 @@ def begin(
     began_ns: int | None = None,
     attributes: Attributes | None = None,
     links: Sequence[Span] = (),
-    kind: SpanKind = SpanKind.INTERNAL,
+    kind: Kind = "INTERNAL",
 ) -> Span | None:
     """A span in the trace that `traceparent` names, which the caller ends; None if traces are off or it names none.
 
@@ -136,12 +140,14 @@ def begin(
     tracer = _Sending.tracer
     if tracer is None or traceparent is None:
         return None
+    from opentelemetry.trace import SpanKind
+
     return tracer.start_span(
         name,
-        context=_PROPAGATOR.extract({HEADER: traceparent}),
-        kind=kind,
+        context=_propagator().extract({HEADER: traceparent}),
+        kind=SpanKind[kind],
         attributes=attributes,
-        links=[Link(span.get_span_context()) for span in links],
+        links=[_link_to(span) for span in links],
         start_time=began_ns,
     )
 
@@ -150,8 +156,10 @@ def traceparent_of(span: Span | None, otherwise: str | None) -> str | None:
     """How a span is named as a parent; `otherwise` if there is no span."""
     if span is None:
         return otherwise
+    from opentelemetry import trace
+
     carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier, trace.set_span_in_context(span))
+    _propagator().inject(carrier, trace.set_span_in_context(span))
     return carrier.get(HEADER, otherwise)
 
 
@@ -166,13 +174,17 @@ def record_batch(
     tracer = _Sending.tracer
     if tracer is None or not messages or not stages:
         return
+    from opentelemetry import trace
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanKind
+
     began_ns, ended_ns = stages[0].began_ns, stages[-1].ended_ns
-    contexts = [_PROPAGATOR.extract({HEADER: traceparent}) for traceparent, _ in messages]
-    links = [Link(trace.get_current_span(context).get_span_context()) for context in contexts]
+    contexts = [_propagator().extract({HEADER: traceparent}) for traceparent, _ in messages]
+    links = [_link_to(trace.get_current_span(context)) for context in contexts]
     batch = tracer.start_span(name, Context(), SpanKind.INTERNAL, attributes, links, began_ns)
     _record_stages(tracer, batch, stages)
     batch.end(ended_ns)
-    back = [Link(batch.get_span_context())]
+    back = [_link_to(batch)]
     for context, (_, of_message) in zip(contexts, messages, strict=True):
         span = tracer.start_span("mcp_assets.index", context, SpanKind.CONSUMER, of_message, back, began_ns)
         _record_stages(tracer, span, stages)
@@ -187,9 +199,24 @@ def record(name: str, traceparent: str, began_ns: int, attributes: Attributes | 
 
 
 def _record_stages(tracer: Tracer, parent: Span, stages: Sequence[Stage]) -> None:
+    from opentelemetry import trace
+
     context = trace.set_span_in_context(parent)
     for stage in stages:
         tracer.start_span(f"mcp_assets.{stage.name}", context, start_time=stage.began_ns).end(stage.ended_ns)
+
+
+def _link_to(span: Span) -> Link:
+    from opentelemetry.trace import Link
+
+    return Link(span.get_span_context())
+
+
+@cache
+def _propagator() -> TraceContextTextMapPropagator:
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return TraceContextTextMapPropagator()
 
 
 def _named() -> bool:

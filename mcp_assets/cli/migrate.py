@@ -11,7 +11,7 @@ from mcp_assets.cli.console import Exit, Json, print_json, print_rows, say, say_
 
 if TYPE_CHECKING:
     from mcp_assets.stores.postgres import Postgres
-    from mcp_assets.stores.postgres.migrations import SchemaState, Step
+    from mcp_assets.stores.postgres.schema_version import SchemaState, Step
 
 
 def migrate(
@@ -79,7 +79,7 @@ def _show(state: "SchemaState") -> None:
 
 
 def _move(state: "SchemaState", postgres: "Postgres", revision: str, *, yes: bool, json: bool) -> None:
-    from mcp_assets.stores.postgres.migrations import UnknownRevision
+    from mcp_assets.stores.postgres.schema_version import UnknownRevision
 
     if state.goes_down_to(revision) and not yes:
         if json or not sys.stdin.isatty():

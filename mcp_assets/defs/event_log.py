@@ -13,7 +13,7 @@ from mcp_assets.defs.keys import EDGES, EMBEDDINGS, ENTITIES, FULL_SYNC_ID_TAG
 from mcp_assets.defs.metadata import edges_metadata, embeddings_metadata, ledger_metadata
 from mcp_assets.defs.partitions import shard_of_key
 from mcp_assets.defs.totals import Totals
-from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
+from mcp_assets.embedding.request_log import RequestingEmbedder
 from mcp_assets.entities.refs import partition_key
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
@@ -185,7 +185,7 @@ class EventLog:
         if self._platform.settings.provider != "openai" or not self.selects(EMBEDDINGS):
             return None
         embedder = self._platform.embedder
-        return embedder.answered if isinstance(embedder, OpenAICompatibleEmbedder) else None
+        return embedder.answered if isinstance(embedder, RequestingEmbedder) else None
 
     def _key(self, entity_type: str, shard: int) -> str:
         return partition_key(entity_type, shard, self._shards)

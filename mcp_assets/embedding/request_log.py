@@ -3,6 +3,9 @@
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from mcp_assets.embedding.profiles import ModelProfile
 
 LATENCY_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histogram of latencies: from a local server to one that is busy."""
@@ -44,3 +47,17 @@ class RequestLog:
         with self._lock:
             taken, self._requests = self._requests, Requests()
         return taken
+
+
+@runtime_checkable
+class RequestingEmbedder(Protocol):
+    """An embedder that sends requests to a provider, and counts them."""
+
+    profile: ModelProfile
+
+    @property
+    def answered(self) -> int:
+        """Requests that the provider has answered with vectors so far."""
+
+    def take_requests(self) -> Requests:
+        """What became of the requests since this was last called."""

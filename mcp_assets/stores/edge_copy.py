@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType, ListedEdge
-from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 
 _SOURCE, _TARGET, _EVIDENCE = attrgetter("source"), attrgetter("target"), attrgetter("evidence")
 

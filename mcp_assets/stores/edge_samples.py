@@ -12,7 +12,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import KEPT, EdgeType
 from mcp_assets.stores.edge_table import EdgeTable
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 from mcp_assets.stores.postgres.rows import fetch_rows
 
 

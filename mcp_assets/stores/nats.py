@@ -18,9 +18,19 @@ from nats.js.errors import BadRequestError, NotFoundError
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.nats_access import PLAIN, NatsAccess
 from mcp_assets.stores.nats_denials import Denials
-from mcp_assets.stores.nats_publishing import NatsPublisher, ResultsStream
+from mcp_assets.stores.nats_publishing import NatsPublisher
 from mcp_assets.stores.nats_pull import Pulled
-from mcp_assets.stores.streams import MAX_DELETED, Message, Read, Retention, StreamState, covers, instant, state_of
+from mcp_assets.stores.streams import (
+    MAX_DELETED,
+    Message,
+    Read,
+    ResultsStream,
+    Retention,
+    StreamState,
+    covers,
+    instant,
+    state_of,
+)
 
 _SUBJECTS_OVERLAP = 10065
 """JetStream's error code: another stream takes some of the subjects."""

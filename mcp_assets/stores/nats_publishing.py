@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
@@ -14,6 +13,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.nats_access import PLAIN, NatsAccess
 from mcp_assets.stores.nats_connection import NatsConnection
+from mcp_assets.stores.streams import Announcement, ResultsStream
 from mcp_assets.traces import HEADER
 
 logger = logging.getLogger(__name__)
@@ -37,29 +37,6 @@ _MAKE_ONE = "make a stream of yours that takes it; the platform makes none"
 
 _ANNOUNCE_WAIT_S = 1.0
 """How long an announcement waits for a lost connection. It is short because announcements are kept and sent later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    """A message to publish once: the server drops a second message of the same `id`, while it remembers the first.
-
-    `traceparent`: the trace that it belongs to, as its header names it.
-    """
-
-    subject: str
-    data: bytes
-    id: str
-    traceparent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ResultsStream:
-    """The stream that keeps announcements. If it is absent and `create` is set, it is made on `subjects`."""
-
-    name: str
-    subjects: Sequence[str]
-    days: float
-    create: bool
 
 
 class NatsPublisher(NatsConnection):

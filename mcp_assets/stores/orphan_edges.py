@@ -7,7 +7,7 @@ from psycopg import sql
 
 from mcp_assets.stores.edge_table import EdgeTable
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 from mcp_assets.stores.postgres.rows import fetch_rows
 
 

@@ -32,8 +32,8 @@ from mcp_assets.stores.edge_rows import EdgeCounts, ListColumns, OurEdge
 from mcp_assets.stores.edge_table import EdgeTable
 from mcp_assets.stores.errors import StoreRefused
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
 from mcp_assets.stores.postgres.privileges import missing_privileges
+from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 from mcp_assets.stores.postgres.rows import fetch_rows
 
 _LINES_AT_ONCE = 250

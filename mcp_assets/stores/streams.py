@@ -1,4 +1,7 @@
-"""Streams and messages of NATS as values, and which subjects a list of subjects covers."""
+"""Streams and messages of NATS as values, and which subjects a list of subjects covers.
+
+It does not load the client of NATS, which most commands do not need.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -93,6 +96,29 @@ class Read:
     messages: Sequence[Message]
     more: bool
     last: Message | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A message to publish once: the server drops a second message of the same `id`, while it remembers the first.
+
+    `traceparent`: the trace that it belongs to, as its header names it.
+    """
+
+    subject: str
+    data: bytes
+    id: str
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsStream:
+    """The stream that keeps announcements. If it is absent and `create` is set, it is made on `subjects`."""
+
+    name: str
+    subjects: Sequence[str]
+    days: float
+    create: bool
 
 
 def covers(subjects: Sequence[str], subject: str) -> bool:

@@ -17,7 +17,7 @@ from nats.js import api
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
-from mcp_assets.stores.nats_publishing import Announcement
+from mcp_assets.stores.streams import Announcement
 from mcp_assets.sync.consistency.drift import DriftKind
 from mcp_assets.sync.consistency.edge_repair import remove_orphaned_edges
 from mcp_assets.sync.feed.edition import ChangeFeed, forget_old_changes

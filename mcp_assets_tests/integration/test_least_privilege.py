@@ -18,7 +18,7 @@ from mcp_assets.mcp_server.tools import Tools
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.inbox.outbox import publish_waiting
 from mcp_assets.sync.views.doctor import diagnose

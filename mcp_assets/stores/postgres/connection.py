@@ -16,11 +16,11 @@ from psycopg.types.array import ListDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable, Stranger, first_line
-from mcp_assets.stores.postgres.migrations import Database, SchemaState, Step, migrate, move, schema_state
-from mcp_assets.stores.postgres.migrations.relationships import IdColumn
 from mcp_assets.stores.postgres.privileges import missing_privileges
 from mcp_assets.stores.postgres.queries import load_queries
+from mcp_assets.stores.postgres.relationships_shape import IdColumn, read_shape
 from mcp_assets.stores.postgres.rows import fetch_row, fetch_rows
+from mcp_assets.stores.postgres.schema_version import Database, SchemaState, Step, is_newest
 from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, SILENCE_LIMITS, PatientConnection, SilenceLimits
 
 Connection = psycopg.Connection[TupleRow]
@@ -154,6 +154,8 @@ class Postgres:
 
     def schema_state(self) -> SchemaState:
         """Where the platform's schema is, compared with this version's migrations. Changes nothing."""
+        from mcp_assets.stores.postgres.migrations import schema_state
+
         with self._explained():
             return schema_state(self._database)
 
@@ -164,6 +166,8 @@ class Postgres:
             UnknownRevision: no migration has that name.
             StoreRefused: a newer version has migrated the schema, or the platform works on it and it is to go down.
         """
+        from mcp_assets.stores.postgres.migrations import move
+
         with self._explained():
             return move(self._database, revision)
 
@@ -175,11 +179,21 @@ class Postgres:
         with self._lock:
             if self._migrated:
                 return
-            with self._explained():
-                self.relationships_fault = migrate(self._database, self._relationships, self._ids)
-                self._mark = self._recognise(accept=accept)
+            with self._explained(), PatientConnection.connect(self.url, **self._options) as connection:
+                if not self._has_nothing_to_migrate(connection):
+                    # Not at the top, because Alembic and SQLAlchemy take longer to load than most commands work.
+                    from mcp_assets.stores.postgres.migrations import migrate
+
+                    self.relationships_fault = migrate(self._database, self._relationships, self._ids)
+                self._mark = self._recognise(connection, accept=accept)
             self._pool.open()
             self._migrated = True
+
+    def _has_nothing_to_migrate(self, connection: Connection) -> bool:
+        """The tables are of the newest revision, and `relationships` is as it has to be."""
+        # No transaction is left open, because a migration would wait for it.
+        with connection.transaction():
+            return is_newest(connection, self.schema) and read_shape(connection, self._relationships).is_right
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -199,9 +213,9 @@ class Postgres:
                 raise self._unavailable(refused) from error
             raise
 
-    def _recognise(self, *, accept: bool) -> str | None:
+    def _recognise(self, connection: Connection, *, accept: bool) -> str | None:
         """The database's mark, recorded in it at the first start. Raises Stranger if another one is recorded."""
-        with PatientConnection.connect(self.url, **self._options) as connection:
+        with connection.transaction():
             mark = mark_of(connection)
             known: dict[str, str] = dict(connection.execute(self.query("store_marks")).fetchall())
             # Written only where it is missing, because a database that takes no writes can be read.

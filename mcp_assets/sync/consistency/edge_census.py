@@ -17,7 +17,7 @@ from mcp_assets.graph import Edge, EdgeType, diff
 from mcp_assets.platform import Platform
 from mcp_assets.stores.orphan_edges import Orphan, orphans_among, orphans_of_partition
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind
 from mcp_assets.sync.consistency.ledger_hashes import EntityText

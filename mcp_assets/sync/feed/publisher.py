@@ -12,9 +12,9 @@ from mcp_assets.events import feed_subject
 from mcp_assets.platform import Platform
 from mcp_assets.setting_errors import SettingsError
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets.stores.nats_publishing import Announcement
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.locks import Lock, lock_name, try_to_hold_in_transaction
+from mcp_assets.stores.streams import Announcement
 from mcp_assets.sync.feed.entries import ChangeKind, Entry, Position, RestartReason
 from mcp_assets.sync.feed.reader import FeedState, entries_after, feed_state
 

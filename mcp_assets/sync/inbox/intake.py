@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
-
-from opentelemetry.trace import Span, SpanKind
+from typing import TYPE_CHECKING
 
 from mcp_assets import traces
 from mcp_assets.events import Event, MessageKind, Rejected, parse, payload_of
@@ -28,6 +27,9 @@ from mcp_assets.sync.inbox.stream_cursor import (
     is_left_behind,
 )
 from mcp_assets.sync.inbox.stream_limits import absent_stream, can_be_made
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 logger = logging.getLogger(__name__)
 
@@ -287,7 +289,7 @@ def _insert_accepted(
     stream: str,
     cursor: Cursor,
     accepted: list[tuple[Message, Event]],
-    spans: Mapping[int, Span],
+    spans: "Mapping[int, Span]",
 ) -> None:
     """`spans`: of messages that belong to traces, by sequence."""
     if not accepted:
@@ -317,7 +319,7 @@ def _insert_accepted(
     )
 
 
-def _begin_spans(stream: str, accepted: Sequence[tuple[Message, Event]]) -> dict[int, Span]:
+def _begin_spans(stream: str, accepted: Sequence[tuple[Message, Event]]) -> "dict[int, Span]":
     """By sequence, the spans of messages that belong to traces: from the time of storing until intake has committed."""
     if not traces.are_on():
         return {}
@@ -327,7 +329,7 @@ def _begin_spans(stream: str, accepted: Sequence[tuple[Message, Event]]) -> dict
             message.traceparent,
             began_ns=round(message.stored_at.timestamp() * 1_000_000_000),
             attributes={"messaging.system": "nats", "messaging.destination.name": message.subject, "stream": stream},
-            kind=SpanKind.CONSUMER,
+            kind="CONSUMER",
         )
         for message, _ in accepted
     }

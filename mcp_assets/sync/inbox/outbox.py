@@ -9,17 +9,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-from opentelemetry.trace import Span, SpanKind
 
 from mcp_assets import traces
 from mcp_assets.platform import Platform
 from mcp_assets.setting_errors import SettingsError
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets.stores.nats_publishing import Announcement
 from mcp_assets.stores.postgres import Connection
+from mcp_assets.stores.streams import Announcement
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def _publish_some(platform: Platform) -> int:
     return len(results)
 
 
-def _begin_answer(result: _StoredResult) -> tuple[str | None, list[Span]]:
+def _begin_answer(result: _StoredResult) -> "tuple[str | None, list[Span]]":
     """The trace that the header of the answer names, and a span in each trace of the requests that it answers.
 
     A header names one trace, so that an answer to requests of several names none.
@@ -172,7 +173,7 @@ def _begin_answer(result: _StoredResult) -> tuple[str | None, list[Span]]:
     traceparents = result.traceparent.split(",") if result.traceparent else []
     named = {"messaging.system": "nats", "messaging.destination.name": result.subject}
     begun = [
-        traces.begin("mcp_assets.answer", traceparent, attributes=named, kind=SpanKind.PRODUCER)
+        traces.begin("mcp_assets.answer", traceparent, attributes=named, kind="PRODUCER")
         for traceparent in traceparents
     ]
     header = traces.traceparent_of(begun[0], traceparents[0]) if len(traceparents) == 1 else None

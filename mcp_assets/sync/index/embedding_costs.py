@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass, field
 from datetime import date
 
-from mcp_assets.embedding.openai_compatible import OpenAICompatibleEmbedder
 from mcp_assets.embedding.profiles import ModelProfile
+from mcp_assets.embedding.request_log import RequestingEmbedder
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import StoreUnavailable
 from mcp_assets.sync import counters
@@ -102,7 +102,7 @@ class EmbeddingCosts:
         opened = self._platform.__dict__
         counts: list[Count] = []
         for embedder in (opened.get("embedder"), opened.get("previous_embedder")):
-            if not isinstance(embedder, OpenAICompatibleEmbedder):
+            if not isinstance(embedder, RequestingEmbedder):
                 continue
             requests, model = embedder.take_requests(), embedder.profile.key
             counts += counters.histogram(Counter.REQUESTS, model, sorted(requests.answered.items()), requests.seconds)

@@ -20,7 +20,7 @@ from mcp_assets.graph import (
     wording_of,
 )
 from mcp_assets.platform import Platform
-from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 from mcp_assets.stores.postgres.rows import by_ref, fetch_rows
 from mcp_assets.sync.collections.serving import searchable_collections
 from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates, duplicate_rule

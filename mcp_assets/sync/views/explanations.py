@@ -12,7 +12,7 @@ from mcp_assets.graph import KEPT, UNKNOWN_TAG, EdgeKey, EdgeType, TagWeight, re
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.postgres.migrations.relationships import ORIGIN
+from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 from mcp_assets.stores.postgres.rows import by_ref
 from mcp_assets.sync.link.link_state import LinkState, by_type_and_id, read_link_states
 from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours

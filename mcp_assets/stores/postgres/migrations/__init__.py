@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import sqlalchemy
 from alembic import command
@@ -13,7 +11,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from mcp_assets.stores.errors import StoreRefused
-from mcp_assets.stores.postgres.migrations.relationships import IdColumn, ensure_relationships
+from mcp_assets.stores.postgres.migrations.relationships import ensure_relationships
+from mcp_assets.stores.postgres.relationships_shape import IdColumn
+from mcp_assets.stores.postgres.schema_version import Database, SchemaState, Step, UnknownRevision
 from mcp_assets.stores.postgres.silence import LIBPQ_TIMEOUTS, PatientConnection
 
 WORKS_WITH = "0028"
@@ -22,56 +22,6 @@ that takes a column or table away, or gives it another meaning, raises it to its
 
 # One number for all processes, so that two that start at once do not both migrate.
 _MIGRATION_LOCK = 0x6D63705F6D696772
-
-
-class Step(NamedTuple):
-    """One migration, and the first line of its description."""
-
-    revision: str
-    title: str
-
-
-@dataclass(frozen=True)
-class SchemaState:
-    """Where the platform's schema is, compared with the migrations of this version."""
-
-    schema: str
-    found: str | None
-    """The revision of its tables; None: there are none."""
-    known: tuple[str, ...]
-    """The revisions of this version, oldest first."""
-    steps: tuple[Step, ...]
-    """What has to be done to come to the newest of them, in order."""
-    newer: str | None = None
-    """A newer version has migrated it. Why this version cannot work with its tables, or an empty text if it can."""
-
-    @property
-    def newest(self) -> str:
-        """The newest revision that this version knows."""
-        return self.known[-1]
-
-    @property
-    def fits(self) -> bool:
-        """This version works with the tables as they are, without migrating them."""
-        return not self.steps and not self.newer
-
-    def goes_down_to(self, revision: str) -> bool:
-        """Whether migrations are undone on the way to `revision`."""
-        both = revision in self.known and self.found in self.known
-        return both and self.known.index(revision) < self.known.index(self.found or "")
-
-
-class UnknownRevision(LookupError):
-    """No migration of this version has the name that was asked for."""
-
-
-@dataclass(frozen=True)
-class Database:
-    """Where the schema is, and how long a connection may take."""
-
-    url: str
-    schema: str
-    connect_timeout_s: int
 
 
 def migrate(database: Database, relationships: str, ids: Mapping[str, IdColumn]) -> str | None:

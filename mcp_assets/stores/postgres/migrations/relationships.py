@@ -6,46 +6,13 @@ by types and origin. It runs after the migrations of our own schema, whenever th
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
+import psycopg
 import sqlalchemy
+from psycopg.rows import TupleRow
 from sqlalchemy import text
 
-ORIGIN = "mcp_assets"
-"""`relationships.origin` of the rows that are ours. Those of others have NULL or a word of their own."""
-
-
-_INDEXES = {
-    # Origin is part of the key: what others state stands beside what we find. NULLS NOT DISTINCT keeps rows whose
-    # types are unknown as unique as they were.
-    "by_source": (
-        "UNIQUE INDEX",
-        "(source_id, target_id, relationship_type, source_type, target_type, origin) NULLS NOT DISTINCT",
-    ),
-    "by_target_id": ("INDEX", "(target_id, target_type)"),
-}
-_FORMER_INDEXES = {"relationships_key", "relationships_by_target"}
-
-
-class IdColumn(NamedTuple):
-    """Where the ids of an entity type stand: a source table, which may be qualified by its schema, and its column."""
-
-    table: str
-    column: str
-
-
-def quoted(name: str) -> str:
-    """`name`, which may be qualified, as SQL. Settings allow only identifiers in it."""
-    return ".".join(f'"{part}"' for part in name.split("."))
-
-
-class _Column(NamedTuple):
-    type_name: str
-    """Without its modifier, such as `numeric`."""
-    scale: int | None
-    """Decimals of a `numeric` that bounds them."""
-    is_filled: bool
-    """It may be left out of an insert: it takes NULL, or has a default."""
+from mcp_assets.stores.postgres.relationships_shape import IdColumn, RelationshipsShape, quoted, read_shape
 
 
 def ensure_relationships(connection: sqlalchemy.Connection, name: str, ids: Mapping[str, IdColumn]) -> str | None:
@@ -55,7 +22,7 @@ def ensure_relationships(connection: sqlalchemy.Connection, name: str, ids: Mapp
     """
     try:
         with connection.begin_nested():
-            _ensure(connection, quoted(name), ids)
+            _ensure(connection, name, ids)
     except sqlalchemy.exc.DBAPIError as error:
         if isinstance(error, sqlalchemy.exc.OperationalError):
             raise
@@ -63,55 +30,29 @@ def ensure_relationships(connection: sqlalchemy.Connection, name: str, ids: Mapp
     return None
 
 
-def _ensure(connection: sqlalchemy.Connection, table: str, ids: Mapping[str, IdColumn]) -> None:
-    columns = _columns(connection, table)
-    if not columns:
-        _create(connection, table)
-    elif "origin" not in columns or "source_type" not in columns:
-        _adopt(connection, table, columns, ids)
+def _ensure(connection: sqlalchemy.Connection, name: str, ids: Mapping[str, IdColumn]) -> None:
+    shape = _shape(connection, name)
+    if not shape.columns:
+        _create(connection, shape.table)
+    elif not shape.is_adopted:
+        _adopt(connection, shape, ids)
     else:
-        _fit(connection, table, columns)
-    _index(connection, table)
+        _fit(connection, shape)
+    _index(connection, _shape(connection, name))
 
 
-def _columns(connection: sqlalchemy.Connection, table: str) -> dict[str, _Column]:
-    rows = connection.execute(
-        text(
-            "SELECT attname, format_type(atttypid, NULL),"
-            # The modifier of numeric(p, s) is ((p << 16) | s) + 4.
-            " CASE WHEN atttypid = 'numeric'::regtype AND atttypmod >= 4 THEN (atttypmod - 4) & 2047 END,"
-            " NOT attnotnull OR atthasdef OR attidentity <> '' FROM pg_attribute"
-            " WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped"
-        ),
-        {"table": table},
-    )
-    return {str(name): _Column(*rest) for name, *rest in rows}
+def _shape(connection: sqlalchemy.Connection, name: str) -> RelationshipsShape:
+    driver: psycopg.Connection[TupleRow] | None = connection.connection.driver_connection
+    assert driver is not None  # noqa: S101  (the connection is open)
+    return read_shape(driver, name)
 
 
-def _fit(connection: sqlalchemy.Connection, table: str, columns: Mapping[str, _Column]) -> None:
-    """Give columns the defaults that our rows need, and `strength` its four decimals; no row changes.
-
-    The original worker wrote `created_at` itself, so that a table of its time may have no default for it.
-    """
-    for name in ("created_at", "updated_at"):
-        if name in columns and not columns[name].is_filled:
-            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} SET DEFAULT now()"))
-    own_id = columns.get("id")
-    if own_id is not None and not own_id.is_filled and own_id.type_name in _DRAWN:
-        connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN id SET DEFAULT {_DRAWN[own_id.type_name]}"))
-    strength = columns.get("strength")
-    if strength is not None and strength.scale is not None and strength.scale < _DECIMALS:
-        # Stored with fewer, each edge would differ from what the rules make, and be written again each time.
-        connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN strength TYPE numeric"))
-
-
-_DECIMALS = 4
-
-_DRAWN = {
-    "uuid": "gen_random_uuid()",
-    "text": "gen_random_uuid()::text",
-    "character varying": "gen_random_uuid()::text",
-}
+def _fit(connection: sqlalchemy.Connection, shape: RelationshipsShape) -> None:
+    """Give columns the defaults that our rows need, and `strength` its four decimals; no row changes."""
+    for name, default in shape.defaults_lacking.items():
+        connection.execute(text(f"ALTER TABLE {shape.table} ALTER COLUMN {name} SET DEFAULT {default}"))
+    if shape.cuts_strengths:
+        connection.execute(text(f"ALTER TABLE {shape.table} ALTER COLUMN strength TYPE numeric"))
 
 
 def _create(connection: sqlalchemy.Connection, table: str) -> None:
@@ -136,9 +77,8 @@ def _create(connection: sqlalchemy.Connection, table: str) -> None:
     )
 
 
-def _adopt(
-    connection: sqlalchemy.Connection, table: str, columns: Mapping[str, _Column], ids: Mapping[str, IdColumn]
-) -> None:
+def _adopt(connection: sqlalchemy.Connection, shape: RelationshipsShape, ids: Mapping[str, IdColumn]) -> None:
+    table, columns = shape.table, shape.columns
     connection.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
     connection.execute(
         text(
@@ -158,7 +98,7 @@ def _adopt(
         connection.execute(text(f"ALTER TABLE {table} ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()"))
     elif columns["id"].type_name == "uuid":
         connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN id SET DEFAULT gen_random_uuid()"))
-    _fit(connection, table, columns)
+    _fit(connection, shape)
     for name in _narrow_keys(connection, table):
         connection.execute(text(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"'))
     for name in _narrow_indexes(connection, table):
@@ -232,30 +172,15 @@ def _fill_types(connection: sqlalchemy.Connection, table: str, end: str, ids: Ma
         )
 
 
-def _index(connection: sqlalchemy.Connection, table: str) -> None:
+def _index(connection: sqlalchemy.Connection, shape: RelationshipsShape) -> None:
     """Have the indexes that look-ups need; ids come first: types alone tell hardly anything apart."""
-    rows = connection.execute(
-        text(
-            "SELECT relname, indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
-            " WHERE indrelid = to_regclass(:table)"
-        ),
-        {"table": table},
-    )
-    found = {str(name): str(qualified) for name, qualified in rows}
-    for suffix, (kind, columns) in _INDEXES.items():
-        name = f"{_unqualified(table)}_{suffix}"
-        if name not in found:
-            try:
-                with connection.begin_nested():
-                    connection.execute(text(f'CREATE {kind} "{name}" ON {table} {columns}'))
-            except sqlalchemy.exc.IntegrityError:
-                # Rows of others that state the same twice stay; ours are one linker's, which compares before it writes.
-                plain = columns.removesuffix(" NULLS NOT DISTINCT")
-                connection.execute(text(f'CREATE INDEX "{name}" ON {table} {plain}'))
-    for name in _FORMER_INDEXES & found.keys():
-        connection.execute(text(f"DROP INDEX {found[name]}"))
-
-
-def _unqualified(table: str) -> str:
-    """The start of a quoted name's last part: with something behind it, PostgreSQL does not cut it off."""
-    return table.rpartition(".")[2].strip('"')[:40]
+    for name, (kind, columns) in shape.indexes_lacking.items():
+        try:
+            with connection.begin_nested():
+                connection.execute(text(f'CREATE {kind} "{name}" ON {shape.table} {columns}'))
+        except sqlalchemy.exc.IntegrityError:
+            # Rows of others that state the same twice stay; ours are one linker's, which compares before it writes.
+            plain = columns.removesuffix(" NULLS NOT DISTINCT")
+            connection.execute(text(f'CREATE INDEX "{name}" ON {shape.table} {plain}'))
+    for index in shape.indexes_to_drop:
+        connection.execute(text(f"DROP INDEX {index}"))
