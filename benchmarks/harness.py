@@ -23,6 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import httpx
 import nats
 import psutil
 import psycopg
@@ -175,6 +176,13 @@ def _measure(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
     return Measured(result, seconds, peak_rss_mb())
 
 
+_UNFINISHED_RUNS = """
+query ($statuses: [RunStatus!]) {
+    runsOrError(filter: {statuses: $statuses}, limit: 1) { ... on Runs { results { runId } } }
+}
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Daemon:
     """A running Dagster daemon and the home of its instance."""
@@ -182,6 +190,15 @@ class Daemon:
     home: Path
     log: Path
     process: "subprocess.Popen[bytes]"
+    url: str
+    """Of the webserver."""
+
+    def is_idle(self) -> bool:
+        """Whether no run is queued, about to start or at work."""
+        statuses = ["NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING", "MANAGED"]
+        body = {"query": _UNFINISHED_RUNS, "variables": {"statuses": statuses}}
+        answer = httpx.post(f"{self.url}/graphql", json=body, timeout=30, trust_env=False).raise_for_status().json()
+        return not answer["data"]["runsOrError"]["results"]
 
     def check(self) -> None:
         """Raise RuntimeError with the end of the log if it has ended."""
@@ -204,6 +221,7 @@ def daemon(
     for file, text in (("dagster.yaml", dagster_yaml), ("workspace.yaml", workspace_yaml)):
         (home / file).write_text((CHECKOUT / file).read_text() if text is None else text)
     log = home / "daemon.log"
+    port = _free_port()
     place = {"DAGSTER_HOME": str(home), "MCP_ASSETS_STATE_DIR": str(bench.state_dir), variable_of("sweep"): "false"}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -213,7 +231,7 @@ def daemon(
                 "--host",
                 "127.0.0.1",
                 "--port",
-                str(_free_port()),
+                str(port),
             ],
             cwd=home,
             env={**dagster_environment(bench.settings()), **place, **(environment or {})},
@@ -223,7 +241,7 @@ def daemon(
             start_new_session=True,
         )
     try:
-        yield Daemon(home, log, process)
+        yield Daemon(home, log, process, f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
