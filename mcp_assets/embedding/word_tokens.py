@@ -59,27 +59,19 @@ class WordTokens:
     def of(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of each text. No text is empty."""
         known = self._remembered()
-        tokens: dict[int, bytes] = {}
-        whole: list[int] = []
-        lacking: list[tuple[int, list[str]]] = []
-        new: dict[str, None] = {}
-        for place, text in enumerate(texts):
-            words = text.split(" ")
-            if self._is_more_than(words, text):
-                whole.append(place)
-                continue
-            found = list(map(known.get, words))
-            if None in found:
-                lacking.append((place, words))
-                new.update((word, None) for word, one in zip(words, found, strict=True) if one is None)
-            else:
-                tokens[place] = b"".join(found)  # type: ignore[arg-type]  # no entry is None
-        self._learn(known, list(new))
-        for place, words in lacking:
-            tokens[place] = b"".join([known[word] for word in words])
+        words_of = [text.split(" ") for text in texts]
+        whole = [
+            place
+            for place, (words, text) in enumerate(zip(words_of, texts, strict=True))
+            if self._is_more_than(words, text)
+        ]
+        for place in whole:
+            words_of[place] = []
+        self._learn(known, list(set[str]().union(*words_of).difference(known)))
+        tokens = [b"".join(map(known.__getitem__, words)) for words in words_of]
         for place, encoded in zip(whole, self._encoded([texts[place] for place in whole]), strict=True):
             tokens[place] = encoded.tobytes()
-        return [np.frombuffer(tokens[place], dtype=np.uint16) for place in range(len(texts))]
+        return [np.frombuffer(one, dtype=np.uint16) for one in tokens]
 
     def _is_more_than(self, words: Sequence[str], text: str) -> bool:
         """Whether the tokens of `text` are not those of `words`, which spaces separate in it.
