@@ -1,0 +1,78 @@
+"""mcp_assets: one full sync of all entity types through the platform, with shipped settings, search words included."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from threading import Event
+
+from pydantic import SecretStr
+from stub import DIMENSION, Job, Stub, TextRefused, main
+
+from mcp_assets.embedding.profiles import ModelProfile
+from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Refusal, Vector, only_vector
+from mcp_assets.platform import Platform
+from mcp_assets.settings import Settings
+from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.index.full_sync import full_sync
+
+
+class Embedder:
+    """The stub as a provider of ours: a request that is refused is halved until the text at fault stands alone."""
+
+    concurrency = 2
+
+    def __init__(self, stub: Stub) -> None:
+        self._stub = stub
+        self.profile = ModelProfile("stub", DIMENSION, "Cosine", 0.7, 1_000_000, 4096, 1_000_000_000)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        stopping: Event | None = None,
+        background: bool = False,
+    ) -> EmbeddingResult:
+        try:
+            return EmbeddingResult([EmbeddingOutcome(vector, None) for vector in self._stub.embed(texts)], None)
+        except TextRefused as refused:
+            if len(texts) == 1:
+                refusal = Refusal("input_refused", str(refused))
+                return EmbeddingResult([EmbeddingOutcome(None, refusal)], None)
+        half = len(texts) // 2
+        return EmbeddingResult([*self.embed(texts[:half]).outcomes, *self.embed(texts[half:]).outcomes], None)
+
+    def embed_query(self, text: str) -> Vector:
+        return only_vector(self.embed([text]))
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def settings_of(job: Job) -> Settings:
+    """The shipped settings, on the stores of the job."""
+    key = SecretStr(job.qdrant_api_key) if job.qdrant_api_key else None
+    return Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        database_url=SecretStr(job.database_url),
+        nats_url=SecretStr(job.nats_url),
+        qdrant_url=job.qdrant_url,
+        qdrant_api_key=key,
+    )
+
+
+def sync(job: Job, stub: Stub) -> None:
+    with closing(Platform(settings_of(job), embedder=Embedder(stub))) as platform:
+        entity_types = list(platform.settings.entity_types)
+        if job.mend:
+            validate(platform, entity_types=entity_types, repair=True)
+        else:
+            for entity_type in entity_types:
+                for _ in full_sync(platform, entity_type, range(platform.settings.shards)):
+                    pass
+        stub.note_children()
+
+
+if __name__ == "__main__":
+    main(sync)
