@@ -49,15 +49,25 @@ check: $(VENV)/.installed-dev  ## lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-dev  ## every benchmark, a JSON line each; takes most of an hour
-	$(BIN)/python benchmarks/cold_fill.py
-	$(BIN)/python benchmarks/burst.py
-	$(BIN)/python benchmarks/freshness.py
-	$(BIN)/python benchmarks/scale.py
-	$(BIN)/python benchmarks/linking.py
+bench: $(VENV)/.installed-dev  ## every benchmark in its short form, a JSON line each; takes some 20 minutes
+	$(BIN)/python benchmarks/cold_fill.py --rounds 1 --entities 2000
+	$(BIN)/python benchmarks/burst.py --events 1000
+	$(BIN)/python benchmarks/freshness.py --idle-events 5 --distance 5 15 --seconds 10
+	$(BIN)/python benchmarks/scale.py --entities 10000
+	$(BIN)/python benchmarks/linking.py --limit 2000 --rounds 1
 	$(BIN)/python benchmarks/graph_quality.py
-	$(BIN)/python benchmarks/census.py
-	$(BIN)/python benchmarks/resync.py
+	$(BIN)/python benchmarks/verdict_quality.py --limit 2000
+	$(BIN)/python benchmarks/duplicate_quality.py --of-each 20
+	$(BIN)/python benchmarks/search_quality.py --of-each 40
+	$(BIN)/python benchmarks/search_cost.py --rounds 1 --entities 2000
+	$(BIN)/python benchmarks/feed_cost.py --rounds 1 --entities 1000
+	$(BIN)/python benchmarks/plan.py --entities 10000
+	$(BIN)/python benchmarks/census.py --entities 10000
+	$(BIN)/python benchmarks/resync.py --rows 100000
+	$(BIN)/python benchmarks/side_by_side.py --sizes 300
+
+bench-%: $(VENV)/.installed-dev  ## one benchmark at length, such as make bench-linking; ARGS are its own
+	$(BIN)/python benchmarks/$*.py $(ARGS)
 
 docs: $(VENV)/.installed-dev  ## the documentation as a site, in site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build

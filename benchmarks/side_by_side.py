@@ -3,7 +3,9 @@
 Each system gets a stack of its own, the source tables of one size, and an embedder that costs one hash a text. Then
 come the cases, one process each, which does what a person would start to bring the index up to date:
 
-- `cold`: tables and collections are made, and empty. `unchanged`: nothing changed. `changed`, `deleted`: 1 % of the rows.
+- `cold`: tables and collections are made, and empty. `unchanged`: nothing changed.
+- `words`: after `cold`, the words for search by words; ours alone has them, and a full sync leaves them to the linker.
+- `changed`, `deleted`: 1 % of the rows.
 - `poison`: 1 % changed, and one row more, which the embedder refuses together with the request that it is in.
 - `lost`: 2 % of the texts have lost their points in Qdrant; an ordinary run. `mend`: then the system's own repair.
 
@@ -45,8 +47,12 @@ from mcp_assets.entities.chunks import ChunkSpec
 
 SIZES = ("3000", "30000", "workspace")
 
-NO_REPAIR = {"llamaindex": "has none"}
-"""Systems without a repair of lost points: their way is to forget all that they know, and to run cold."""
+NOT_MEASURED = {
+    "langchain": {"words": "has none"},
+    "llamaindex": {"words": "has none", "mend": "has none"},
+    "cocoindex": {"words": "has none"},
+}
+"""What a system does not do. LlamaIndex has no repair: its way is to forget all that it knows, and to run cold."""
 
 
 @dataclass(slots=True)
@@ -61,12 +67,12 @@ class Bout:
     rows: list[Row]
     figures: dict[str, dict[str, Any]]
 
-    def case(self, name: str, rows: Sequence[Row], *, mend: bool = False) -> None:
+    def case(self, name: str, rows: Sequence[Row], task: str = "sync") -> None:
         """Bring the source tables to `rows`, run the system once, and note its figures and its vectors."""
         self.write(rows)
         before = stores.cpu_seconds(self.stores)
         began = time.perf_counter()
-        figures = self.run(mend=mend)
+        figures = self.run(task)
         figures["process_s"] = round(time.perf_counter() - began, 3)
         after = stores.cpu_seconds(self.stores)
         for store, used in after.items():
@@ -82,7 +88,7 @@ class Bout:
         stores.write_source(self.stores, upsert, remove, self.spec)
         self.rows = list(rows)
 
-    def run(self, *, mend: bool = False) -> dict[str, Any]:
+    def run(self, task: str = "sync") -> dict[str, Any]:
         """One process of the system; its figures.
 
         Raises:
@@ -95,14 +101,13 @@ class Bout:
             "qdrant_url": addresses.qdrant_url,
             "qdrant_api_key": addresses.qdrant_api_key or "",
             "state_dir": str(self.state_dir),
-            "mend": mend,
+            "task": task,
         }
         try:
             done = subprocess.run(
                 [interpreter(self.peer), self.peer.script],
                 input=json.dumps(job),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 text=True,
                 timeout=self.limit_s,
                 check=True,
@@ -111,8 +116,9 @@ class Bout:
         except subprocess.TimeoutExpired as expired:
             raise RuntimeError(f"{self.peer.title} took more than {self.limit_s:.0f} s: see --limit-s") from expired
         except (subprocess.CalledProcessError, IndexError, ValueError) as error:
-            said = getattr(error, "stderr", "") or ""
-            raise RuntimeError(f"{self.peer.title} ended without figures: {said[-2000:]}") from error
+            said = (getattr(error, "stderr", "") or "nothing said").strip()
+            say(said)
+            raise RuntimeError(f"{self.peer.title} ended without figures: {said.splitlines()[-1]}") from error
         return figures
 
     def verdict(self) -> tuple[int, Vectors]:
@@ -132,10 +138,13 @@ class Bout:
 
 def measure(bout: Bout, rows: list[Row]) -> dict[str, dict[str, Any]]:
     """All cases of one system at one size."""
+    not_measured = NOT_MEASURED.get(bout.peer.name, {})
     # Tables and collections are made once in the life of an index, by a run that finds no row.
     bout.write([])
     bout.run()
     bout.case("cold", rows)
+    if "words" not in not_measured:
+        bout.case("words", rows, "words")
     bout.case("unchanged", rows)
     bout.case("changed", cases.changed(bout.rows))
     bout.case("deleted", cases.thinned(bout.rows))
@@ -146,8 +155,8 @@ def measure(bout: Bout, rows: list[Row]) -> dict[str, dict[str, Any]]:
     lost = bout.lose()
     bout.case("lost", bout.rows)
     bout.figures["lost"]["lost"] = lost
-    if bout.peer.name not in NO_REPAIR:
-        bout.case("mend", bout.rows, mend=True)
+    if "mend" not in not_measured:
+        bout.case("mend", bout.rows, "mend")
     return bout.figures
 
 
@@ -198,9 +207,9 @@ def measure_size(size: str, peers: Sequence[Peer], arguments: argparse.Namespace
     found: dict[str, Any] = {}
     for peer in peers:
         measured = {} if peer.name in failures else median_round(rounds[peer.name])
-        not_measured = {"mend": NO_REPAIR[peer.name]} if peer.name in NO_REPAIR else {}
+        not_measured = dict(NOT_MEASURED.get(peer.name, {}))
         if peer.name in failures:
-            not_measured["cold"] = f"not measured: {failures[peer.name].splitlines()[0]}"
+            not_measured["cold"] = f"not measured: {failures[peer.name]}"
         found[peer.name] = {"title": peer.title, **measured, "not_measured": not_measured}
     return found
 

@@ -67,8 +67,5 @@ def key_of(payload: Mapping[str, Any]) -> str:
     numbers chunks from 0 under a key of its own.
     """
     fields = payload if "entity_id" in payload else payload.get("metadata", {})
-    if fields.get("mcp_kind") == "chunk":
-        piece = fields["mcp_chunk"] + 1
-    else:
-        piece = fields.get("piece", 0)
+    piece = fields["mcp_chunk"] + 1 if fields.get("mcp_kind") == "chunk" else fields.get("piece", 0)
     return f"{fields.get('entity_type')}:{fields.get('entity_id')}#{piece}"

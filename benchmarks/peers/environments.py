@@ -60,8 +60,23 @@ def interpreter(peer: Peer) -> Path:
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, stdout=sys.stderr)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*install, "--requirement", peer.pins], check=True, stdout=sys.stderr)
+        for command in _commands(folder, python, peer.pins):
+            subprocess.run(command, check=True, stdout=sys.stderr)
         (folder / "complete").touch()
     return python
+
+
+def _commands(folder: Path, python: Path, pins: Path) -> list[list[str | Path]]:
+    """What makes an environment: uv where it is, because it takes seconds where pip takes a minute."""
+    # The pins are all packages, so that nothing has to be resolved.
+    options: list[str | Path] = ["--quiet", "--no-deps", "--requirement", pins]
+    uv = shutil.which("uv")
+    if uv is not None:
+        return [
+            [uv, "venv", "--quiet", "--python", sys.executable, folder],
+            [uv, "pip", "install", "--python", python, *options],
+        ]
+    return [
+        [sys.executable, "-m", "venv", folder],
+        [python, "-m", "pip", "install", "--disable-pip-version-check", *options],
+    ]

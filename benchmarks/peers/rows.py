@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from peers.stub import POISON
-
 from mcp_assets.entities.chunks import ChunkSpec
 from mcp_assets.entities.text import prepare
+from peers.stub import POISON
 
 CHANGED = DELETED = 0.01
 LOST = 0.02
@@ -16,10 +15,10 @@ LOST = 0.02
 SHORT_CHARACTERS = 300
 """Of the content of a short row: a note, or a task with two sentences."""
 
-_WORDS = (
+_SENTENCE = (
     "the release note names each setting that a new version reads and says which default it has so that an operator "
     "knows before the upgrade what the service will do with the old file and where to look when a check fails"
-).split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +64,10 @@ def short_rows(count: int) -> list[Row]:
 
 
 def _content(number: int) -> str:
-    # Steps that share no factor with the number of words: neighbours in number are no neighbours in words.
-    words = (_WORDS[(number * 7 + place * (1 + number % 5)) % len(_WORDS)] for place in range(SHORT_CHARACTERS // 6))
-    return f"{number} " + " ".join(words)
+    words = _SENTENCE.split()
+    # Begin and step differ from row to row, so that no two rows read alike.
+    chosen = (words[(number * 7 + place * (1 + number % 5)) % len(words)] for place in range(SHORT_CHARACTERS // 6))
+    return f"{number} " + " ".join(chosen)
 
 
 def pieces(rows: Iterable[Row], spec: ChunkSpec | None) -> Iterator[Piece]:
@@ -88,9 +88,7 @@ def picked(count: int, share: float, *, first: int = 0) -> range:
 def changed(rows: Sequence[Row]) -> list[Row]:
     """CHANGED of the rows have a word more."""
     chosen = set(picked(len(rows), CHANGED))
-    return [
-        replace(row, content=f"{row.content} again") if place in chosen else row for place, row in enumerate(rows)
-    ]
+    return [replace(row, content=f"{row.content} again") if place in chosen else row for place, row in enumerate(rows)]
 
 
 def thinned(rows: Sequence[Row]) -> list[Row]:

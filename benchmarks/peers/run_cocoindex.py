@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import cocoindex as coco
 import numpy as np
+from cocoindex.connectors import postgres, qdrant
+from cocoindex.resources.schema import VectorSchema
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient
 from stub import DIMENSION, TABLE, Job, Stub, TextRefused, main
-
-import cocoindex as coco
-from cocoindex.connectors import postgres, qdrant
-from cocoindex.resources.schema import VectorSchema
 
 BATCH = 1_000
 """Texts in a request to the embedder at most; how many there are is up to the rows that CocoIndex works on at once,
@@ -96,7 +95,7 @@ def sync(job: Job, stub: Stub) -> None:
 
     app = coco.App(coco.AppConfig(name="Peers"), app_main)
     with coco.runtime():
-        app.update_blocking(full_reprocess=job.mend)
+        app.update_blocking(full_reprocess=job.task == "mend")
 
 
 if __name__ == "__main__":

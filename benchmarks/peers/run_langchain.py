@@ -52,7 +52,7 @@ def sync(job: Job, stub: Stub) -> None:
         cleanup="full",
         source_id_key="entity_id",
         key_encoder="blake2b",
-        force_update=job.mend,
+        force_update=job.task == "mend",
     )
     client.close()
 

@@ -22,8 +22,8 @@ from qdrant_client import QdrantClient
 from stub import QUERY, Job, Stub, main
 
 BATCH = 1_000
-"""Documents in a statement of the document store (1 by default), texts in a request to the embedder (10 by default, 2,048
-at most) and points in a request to Qdrant (64 by default): the larger ones cost it less."""
+"""Documents in a statement of the document store (1 by default), texts in a request to the embedder (10 by default,
+2,048 at most) and points in a request to Qdrant (64 by default): the larger ones cost it less."""
 
 
 class OneNode(TransformComponent):

@@ -1,4 +1,7 @@
-"""mcp_assets: one full sync of all entity types through the platform, with shipped settings, search words included."""
+"""mcp_assets: one full sync of all entity types through the platform, with shipped settings.
+
+The search words of many texts are left to the linker: its part that writes them is a run of its own here.
+"""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -9,10 +12,15 @@ from stub import DIMENSION, Job, Stub, TextRefused, main
 
 from mcp_assets.embedding.profiles import ModelProfile
 from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Refusal, Vector, only_vector
+from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.index.search_words import write_pending_words
+
+WORDS_AT_ONCE = 1_000
+"""Entities whose words are written in one transaction."""
 
 
 class Embedder:
@@ -28,8 +36,8 @@ class Embedder:
         self,
         texts: Sequence[str],
         *,
-        stopping: Event | None = None,
-        background: bool = False,
+        stopping: Event | None = None,  # noqa: ARG002
+        background: bool = False,  # noqa: ARG002
     ) -> EmbeddingResult:
         try:
             return EmbeddingResult([EmbeddingOutcome(vector, None) for vector in self._stub.embed(texts)], None)
@@ -65,13 +73,25 @@ def settings_of(job: Job) -> Settings:
 def sync(job: Job, stub: Stub) -> None:
     with closing(Platform(settings_of(job), embedder=Embedder(stub))) as platform:
         entity_types = list(platform.settings.entity_types)
-        if job.mend:
+        if job.task == "mend":
             validate(platform, entity_types=entity_types, repair=True)
+        elif job.task == "words":
+            write_words(platform)
         else:
             for entity_type in entity_types:
                 for _ in full_sync(platform, entity_type, range(platform.settings.shards)):
                     pass
         stub.note_children()
+
+
+def write_words(platform: Platform) -> None:
+    """Write the pending search words, in transactions as small as those of the linker."""
+    with platform.postgres.session() as session:
+        rows = session.execute("SELECT entity_type, entity_id FROM entities WHERE words_pending").fetchall()
+    refs = [EntityRef(*row) for row in rows]
+    for first in range(0, len(refs), WORDS_AT_ONCE):
+        with platform.postgres.transaction() as connection:
+            write_pending_words(platform, connection, refs[first : first + WORDS_AT_ONCE])
 
 
 if __name__ == "__main__":

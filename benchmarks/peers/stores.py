@@ -11,9 +11,6 @@ import numpy as np
 import psutil
 import psycopg
 from harness import Bench, load_entities
-from peers.comparison import Vector, key_of
-from peers.rows import Piece, Row, pieces
-from peers.stub import TABLE
 from psycopg.types.json import Jsonb
 from qdrant_client import QdrantClient
 from qdrant_client.models import PointIdsList
@@ -22,6 +19,9 @@ from mcp_assets.cli.load_entities import Line
 from mcp_assets.embedded import stack
 from mcp_assets.embedded.stack import Part
 from mcp_assets.entities.chunks import ChunkSpec
+from peers.comparison import Vector, key_of
+from peers.rows import Piece, Row, pieces
+from peers.stub import TABLE
 
 _PAGE = 2_000
 """Points in a request: 384 numbers each as JSON are some 10 MB."""

@@ -34,14 +34,18 @@ class TextRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a run works on. `mend`: repair what the stores have lost, in the way that the system has for that."""
+    """What a run works on, and what it does there.
+
+    `task`: `sync`, bring the index up to date; `mend`, repair what the stores have lost, in the way that the system has
+    for that; `words`, write the words for search by words, where the system leaves them to a later run.
+    """
 
     database_url: str
     nats_url: str
     qdrant_url: str
     qdrant_api_key: str
     state_dir: str
-    mend: bool
+    task: str
 
     @property
     def qdrant_headers(self) -> dict[str, str]:

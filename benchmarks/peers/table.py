@@ -5,6 +5,7 @@ from typing import Any
 
 CASE_TITLES: Mapping[str, str] = {
     "cold": "cold: empty stores",
+    "words": "then the words for search by words",
     "unchanged": "nothing changed",
     "changed": "1 % of the rows changed",
     "deleted": "1 % of the rows deleted",

@@ -65,7 +65,9 @@ def test_the_poison_stands_in_the_middle_and_goes_without_a_trace(rows: Any, par
 
 def test_a_long_row_is_cut_into_the_texts_that_the_platform_embeds(rows: Any) -> None:
     sentence = "A page has many sentences. "
-    long, short, empty = (rows.Row("page", name, None, sentence * count) for name, count in zip("abc", (1_000, 1, 0)))
+    long, short, empty = (
+        rows.Row("page", *row) for row in (("a", None, sentence * 1_000), ("b", None, sentence), ("c", None, ""))
+    )
     cut = list(rows.pieces([long, short, empty], SPEC))
     assert [piece.key for piece in cut if piece.row is not long] == ["page:b#0"]
     own, *chunks = [piece for piece in cut if piece.row is long]
