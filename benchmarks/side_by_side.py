@@ -152,6 +152,9 @@ def measure(bout: Bout, rows: list[Row]) -> dict[str, dict[str, Any]]:
     # What a refused text has left behind is no part of what comes next.
     bout.write(cases.without_poison(bout.rows))
     bout.run()
+    if bout.peer.name == "ours":
+        # A repair also links what waits for it, and here all entities do.
+        bout.run("link")
     lost = bout.lose()
     bout.case("lost", bout.rows)
     bout.figures["lost"]["lost"] = lost

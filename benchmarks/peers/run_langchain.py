@@ -51,7 +51,8 @@ def sync(job: Job, stub: Stub) -> None:
         batch_size=BATCH,
         cleanup="full",
         source_id_key="entity_id",
-        key_encoder="blake2b",
+        # Of its encoders the one whose keys are UUIDs: Qdrant takes no other text as the id of a point.
+        key_encoder="sha1",
         force_update=job.task == "mend",
     )
     client.close()

@@ -18,6 +18,7 @@ from mcp_assets.settings import Settings
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.index.search_words import write_pending_words
+from mcp_assets.sync.link.linker import link_until_done
 
 WORDS_AT_ONCE = 1_000
 """Entities whose words are written in one transaction."""
@@ -77,6 +78,9 @@ def sync(job: Job, stub: Stub) -> None:
             validate(platform, entity_types=entity_types, repair=True)
         elif job.task == "words":
             write_words(platform)
+        elif job.task == "link":
+            for _ in link_until_done(platform):
+                pass
         else:
             for entity_type in entity_types:
                 for _ in full_sync(platform, entity_type, range(platform.settings.shards)):
@@ -86,8 +90,8 @@ def sync(job: Job, stub: Stub) -> None:
 
 def write_words(platform: Platform) -> None:
     """Write the pending search words, in transactions as small as those of the linker."""
-    with platform.postgres.session() as session:
-        rows = session.execute("SELECT entity_type, entity_id FROM entities WHERE words_pending").fetchall()
+    with platform.postgres.transaction() as connection:
+        rows = connection.execute("SELECT entity_type, entity_id FROM entities WHERE words_pending").fetchall()
     refs = [EntityRef(*row) for row in rows]
     for first in range(0, len(refs), WORDS_AT_ONCE):
         with platform.postgres.transaction() as connection:

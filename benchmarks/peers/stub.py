@@ -37,7 +37,7 @@ class Job:
     """What a run works on, and what it does there.
 
     `task`: `sync`, bring the index up to date; `mend`, repair what the stores have lost, in the way that the system has
-    for that; `words`, write the words for search by words, where the system leaves them to a later run.
+    for that; `words` and `link`, write the words for search by words, and the edges, which ours alone has.
     """
 
     database_url: str
@@ -91,7 +91,7 @@ def main(sync: Callable[[Job, Stub], None]) -> None:
     try:
         sync(job, stub)
     except Exception as raised:  # noqa: BLE001  (what a system makes of a refused text is what is measured)
-        error = f"{type(raised).__name__}: {(str(raised).splitlines() or [''])[0][:200]}"
+        error = f"{type(raised).__name__}: {' '.join(str(raised).split())[:300]}"
     seconds, cpu = time.perf_counter() - began, _cpu_s() - cpu
     figures = {
         "seconds": round(seconds, 3),
