@@ -15,8 +15,9 @@ the vectors afterwards how many are `right` of `expected`, and what is `wrong` w
 round with the median seconds. CPU seconds hold on a busy machine too; seconds need an idle one (`--idle`).
 
 All systems get the same texts: long rows are cut as ours cuts them, before the run for the others, within it for ours.
-Environments of the other systems are made once, in the user's cache. QDRANT_URL names a Qdrant to measure with, which
-has to be empty; without it the embedded engine serves all.
+Environments of the other systems are made once, in the user's cache. QDRANT_URL (and QDRANT_API_KEY) name a Qdrant to
+measure with, which has to be empty; without it the embedded engine serves all. All systems speak HTTP to it, but
+CocoIndex speaks gRPC, its default, if PEERS_QDRANT_GRPC_PORT names the port.
 """
 
 import argparse
@@ -42,6 +43,7 @@ from peers.environments import PEERS, Peer, interpreter
 from peers.rows import Row
 from peers.stub import POISON, vector_of
 from peers.table import in_page, markdown
+from qdrant_client import QdrantClient
 
 from mcp_assets.entities.chunks import ChunkSpec
 
@@ -225,7 +227,9 @@ def qdrant_name(url: str | None) -> str:
     """The server that the figures are of, as the table says it."""
     if url is None:
         return f"the embedded engine (qdrant-edge-py {metadata.version('qdrant-edge-py')}), over HTTP"
-    return f"a server, {os.environ.get('PEERS_QDRANT_NAME', 'version not named')}"
+    key = os.environ.get("QDRANT_API_KEY")
+    with closing(QdrantClient(url=url, headers={"api-key": key} if key else None, check_compatibility=False)) as client:
+        return f"a server of version {client.info().version}"
 
 
 def main() -> None:

@@ -80,10 +80,12 @@ def sync(job: Job, stub: Stub) -> None:
     @coco.lifespan
     async def lifespan(builder: coco.EnvironmentBuilder) -> AsyncIterator[None]:
         builder.settings.db_path = Path(job.state_dir) / "cocoindex.db"
-        # The embedded engine of our stack answers HTTP and no gRPC.
+        # gRPC is its default, and the embedded engine of our stack answers HTTP alone.
+        grpc_port = os.environ.get("PEERS_QDRANT_GRPC_PORT")
         client = qdrant.create_client(
             job.qdrant_url,
-            prefer_grpc=bool(os.environ.get("PEERS_QDRANT_GRPC")),
+            prefer_grpc=grpc_port is not None,
+            grpc_port=int(grpc_port or 6334),
             headers=job.qdrant_headers,
             check_compatibility=False,
             timeout=600,

@@ -91,7 +91,8 @@ def sync(job: Job, stub: Stub) -> None:
 def write_words(platform: Platform) -> None:
     """Write the pending search words, in transactions as small as those of the linker."""
     with platform.postgres.transaction() as connection:
-        rows = connection.execute("SELECT entity_type, entity_id FROM entities WHERE words_pending").fetchall()
+        pending = f"SELECT entity_type, entity_id FROM {platform.postgres.schema}.entities WHERE words_pending"
+        rows = connection.execute(pending.encode()).fetchall()
     refs = [EntityRef(*row) for row in rows]
     for first in range(0, len(refs), WORDS_AT_ONCE):
         with platform.postgres.transaction() as connection:
