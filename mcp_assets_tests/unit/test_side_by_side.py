@@ -122,7 +122,13 @@ def test_the_key_of_a_text_is_found_in_the_payload_of_each_system(
 
 
 def report(*, idle: bool) -> dict[str, Any]:
-    cold = {"seconds": 2.7, "cpu_s": 1.25, "postgres_cpu_s": 0.5, "qdrant_cpu_s": None, "peak_rss_mb": 150.4}
+    cold: dict[str, Any] = {
+        "seconds": 2.7,
+        "cpu_s": 1.25,
+        "postgres_cpu_s": 0.5,
+        "qdrant_cpu_s": None,
+        "peak_rss_mb": 150.4,
+    }
     cold |= {"rows": 3_000, "expected": 3_000, "texts": 3_000, "wrong": {}, "error": None}
     poison = cold | {"seconds": 0.3, "wrong": {"stale": 20, "missing": 4}, "error": "TextRefused: no"}
     return {
