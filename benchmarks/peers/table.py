@@ -16,7 +16,7 @@ CASE_TITLES: Mapping[str, str] = {
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
-NOT_IDLE = "to be measured"
+NOT_IDLE = "–"
 """Stands for seconds that were measured while the machine did other work: they would mislead."""
 
 
@@ -35,7 +35,9 @@ def _heading(report: Mapping[str, Any]) -> str:
         f"Qdrant: {report['qdrant']}. Machine: {report['machine']}.",
     ]
     if not report["idle"]:
-        lines.append("The machine did other work meanwhile: CPU seconds hold, and seconds are left out.")
+        lines.append(
+            "The machine did other work meanwhile: CPU seconds hold, and seconds (–) are to be measured on an idle one."
+        )
     return "\n".join(lines)
 
 
