@@ -56,7 +56,8 @@ from mcp_assets.sync.link import changes, linker, semantic_neighbours, stored_li
 from mcp_assets.sync.link.counts import LinkCounts
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.prefetch import Prefetch
-from mcp_assets.sync.link.semantic_neighbours import Answers, SemanticNeighbours
+from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
+from mcp_assets.sync.link.settling import Answers
 from mcp_assets.sync.link.stored_lists import StoredLists
 from mcp_assets.tuning import LinkTuning
 
@@ -195,8 +196,8 @@ class _InTurn(Prefetch):
         pass
 
     def _submit(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[Mapping[EntityRef, str], Future[Answers]]]:
-        for collection, part in self._semantic.requests(points):
-            yield part, _AnswerWhenRead(partial(self._semantic.answer, collection, part))
+        for part in self._semantic.requests(points):
+            yield part, _AnswerWhenRead(partial(self._semantic.answer, part))
 
 
 def _without_prefetch() -> None:

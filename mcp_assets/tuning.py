@@ -97,6 +97,24 @@ class LinkTuning:
     """Hits that a query for a list asks for. The list holds 20. It needs one more, because the last hit may tie with
     points that are left out; a few more make up for hits whose entity is gone."""
 
+    ask_query_s: float = 2e-4
+    """Estimated seconds of a question for a list to one collection, beside the comparison of vectors."""
+
+    ask_number_s: float = 1e-9
+    """Estimated seconds in which Qdrant compares one number of a stored vector with that of a question."""
+
+    block_start_s: float = 0.1
+    """Estimated seconds before the first vector is read for blocks: files are made."""
+
+    read_number_s: float = 1e-7
+    """Estimated seconds in which one number of a stored vector is read from Qdrant."""
+
+    block_query_s: float = 1e-4
+    """Estimated seconds of a list that is found in blocks, beside the comparison of vectors."""
+
+    block_number_s: float = 3e-11
+    """Estimated seconds in which one number of a stored vector is compared in blocks with that of another."""
+
     reach_hits: int = 1_000
     """Hits that a query for the reach of an entity asks for at first; twice as many while that does not go down to the
     threshold."""

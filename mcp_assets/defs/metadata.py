@@ -88,6 +88,8 @@ def edges_metadata(
             f"edges/{edge_type}": dg.MetadataValue.int(sum(strengths[edge_type])) for edge_type in sorted(strengths)
         }
     entries["relinked"] = dg.MetadataValue.int(counts.relinked)
+    entries["lists_in_blocks"] = dg.MetadataValue.int(counts.lists_in_blocks)
+    entries["lists_asked"] = dg.MetadataValue.int(counts.lists_asked)
     changes = {"added": counts.added, "changed": counts.changed, "removed": counts.removed}
     entries |= {name: dg.MetadataValue.int(by_type.total()) for name, by_type in changes.items()}
     for name, by_type in changes.items():

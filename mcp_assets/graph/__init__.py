@@ -10,6 +10,7 @@ Incremental linking gives the edges of a rebuild because of three rules here. Th
 """
 
 from mcp_assets.graph.colours import EDGE_COLOURS, OTHER_COLOUR
+from mcp_assets.graph.cosines import doubtful_hits, doubtful_positions, lowest_that_ties, settled_scores
 from mcp_assets.graph.diff import EdgeDiff, ListDiff, StoredEdge, StoredList, diff, diff_lists
 from mcp_assets.graph.edges import (
     STRENGTH_BINS,
@@ -108,10 +109,13 @@ __all__ = [
     "diff",
     "diff_lists",
     "differing",
+    "doubtful_hits",
+    "doubtful_positions",
     "duplicate_edges",
     "evidence_of_edge",
     "id_key",
     "keys_of",
+    "lowest_that_ties",
     "near_copies",
     "near_enough",
     "nearest",
@@ -123,6 +127,7 @@ __all__ = [
     "rounded",
     "search_threshold",
     "semantic_edges",
+    "settled_scores",
     "shared_words",
     "slug_key",
     "strongest",

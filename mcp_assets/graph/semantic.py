@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from mcp_assets.entities.refs import EntityRef
+from mcp_assets.graph.cosines import highest_score
 from mcp_assets.graph.edges import ListedEdge, rounded
 from mcp_assets.graph.ranking import Neighbour, NeighbourList, Ranking, ranked, truncated
 
@@ -81,11 +82,12 @@ def cut_off_of(answer: Sequence[tuple[object, float]], asked: int, threshold: fl
     """Upper bound, rounded, of the score of any point that the answer of one search leaves out.
 
     None: the answer leaves out no point at or above the threshold. `answer`: all its hits with their cosines, best
-    first, also those that are no neighbours. `asked`: the limit of the search.
+    first, also those that are no neighbours; the last as the engine gave it, not settled. `asked`: the limit of the
+    search.
     """
     if len(answer) < asked:
         return None
-    last = rounded(answer[-1][1])
+    last = highest_score(answer[-1][1])
     return last if last >= threshold else None
 
 

@@ -25,6 +25,9 @@ _DECIMALS = 8
 _POINTS_A_PAGE = 1_000
 """Points in one page of a scroll: with 1,536 dimensions as JSON some 25 MB."""
 
+_NUMBERS_A_PAGE = 256_000
+"""Numbers in one page of vectors: as JSON some 5 MB, and as Python's floats 8 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -117,6 +120,22 @@ class QdrantPoints(QdrantConnection):
         asked = {"ids": list(map(_identifier, ids)), **wanted}
         records: list[dict[str, Any]] = self._request("POST", collection_path(collection, "/points"), asked)
         return records
+
+    def vectors(self, collection: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The vectors of those of `ids` that `collection` holds; NaN where Qdrant gave no number."""
+        found: dict[str, NDArray[np.float32]] = {}
+        for part in _slices(ids):
+            found |= _vectors(map(_held, self._retrieve(collection, part, with_payload=False, with_vector=True)))
+        return found
+
+    def scroll_vectors(self, collection: str, dimension: int) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """The vectors of all entity points, page by page, in the order of their ids; NaN where Qdrant gave no number.
+
+        Points that are written meanwhile may be left out. `dimension`: that of the collection.
+        """
+        entity_points = {"must": [has(Key.KIND, "entity")]}
+        limit = max(_POINTS_A_REQUEST, _NUMBERS_A_PAGE // dimension)
+        return map(_vectors, self._scroll(collection, entity_points, (), with_vectors=True, limit=limit))
 
     def scroll_slots(
         self, collection: str, slots: tuple[int, int], *, keys: Sequence[str] | None = None, vectors: bool = True
@@ -220,6 +239,11 @@ def _held(record: Mapping[str, Any]) -> HeldPoint:
     vector = record.get("vector")
     numbers = np.array(vector if isinstance(vector, list) else [], dtype=np.float32)
     return HeldPoint(str(record["id"]), record.get("payload") or {}, numbers)
+
+
+def _vectors(points: Iterable[HeldPoint]) -> dict[str, NDArray[np.float32]]:
+    """By id; without points that have no vector."""
+    return {point.id: point.vector for point in points if len(point.vector)}
 
 
 def _bodies(key: str, records: Sequence[Mapping[str, Any]], max_bytes: int) -> Iterator[bytes]:

@@ -18,7 +18,8 @@ from mcp_assets.sync.link.linker import link
 from mcp_assets.sync.link.locks import exclusive
 from mcp_assets.sync.link.marks import Reason, mark, pending_links
 from mcp_assets.sync.link.prefetch import Prefetch
-from mcp_assets.sync.link.semantic_neighbours import Answers, SemanticNeighbours
+from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
+from mcp_assets.sync.link.settling import Answers
 from mcp_assets.tuning import LinkTuning, Tuning
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, rebuild, relink, shorten_lists, write_source
 from mcp_assets_tests.observing import rows
@@ -147,7 +148,7 @@ def test_of_a_hub_in_the_lists_of_very_many_only_those_whose_turn_comes_first_ar
 ) -> None:
     asked: set[EntityRef] = set()
 
-    def answer(self: SemanticNeighbours, collection: str, points: Mapping[EntityRef, str]) -> Answers:
+    def answer(self: SemanticNeighbours, points: Mapping[EntityRef, str], blocks: object) -> Answers:
         asked.update(points)
         return {}
 

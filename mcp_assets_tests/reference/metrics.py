@@ -41,6 +41,8 @@ _DESCRIPTIONS = {
     "dagster/partition_row_count": "edges from the partition",
     "edges/<type>": "edges of one type from the partition",
     "relinked": "entities that were linked again",
+    "lists_in_blocks": "semantic lists found in blocks ([linking](../explanation/linking.md))",
+    "lists_asked": "semantic lists that Qdrant was asked for",
     "added": "new edges",
     "added/<type>": "new edges of one type",
     "removed": "edges that are gone",

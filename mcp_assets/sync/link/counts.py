@@ -25,6 +25,10 @@ class LinkCounts:
 
     relinked: int = 0
     """Entities that were linked again; an entity with several marks may count several times."""
+    lists_in_blocks: int = 0
+    """Semantic lists that were found in blocks, from vectors that were read once (`sync.link.blocked_lists`)."""
+    lists_asked: int = 0
+    """Semantic lists that Qdrant was asked for."""
     added: Counter[EdgeType] = field(default_factory=Counter)
     changed: Counter[EdgeType] = field(default_factory=Counter)
     removed: Counter[EdgeType] = field(default_factory=Counter)
@@ -35,6 +39,8 @@ class LinkCounts:
 
     def add(self, other: "LinkCounts") -> None:
         self.relinked += other.relinked
+        self.lists_in_blocks += other.lists_in_blocks
+        self.lists_asked += other.lists_asked
         self.added += other.added
         self.changed += other.changed
         self.removed += other.removed
@@ -111,6 +117,13 @@ class LinkCounter:
         self._count_listed("added", edge_type, diff.added)
         self._count_listed("changed", edge_type, [edge for _, edge in diff.changed])
         self._count_listed("removed", edge_type, [edge for _, edge in diff.removed])
+
+    def count_lists(self, refs: Iterable[EntityRef], *, in_blocks: bool) -> None:
+        """Semantic lists of these entities were found in blocks, or asked of Qdrant."""
+        for ref in refs:
+            counts = self._counts(ref)
+            counts.lists_in_blocks += in_blocks
+            counts.lists_asked += not in_blocks
 
     def count_relinked(self, refs: Iterable[EntityRef]) -> None:
         """The entities that the transaction linked: called last, once."""

@@ -53,6 +53,10 @@ class EdgeWriter:
         """Write the results of `list_diff`; an iterator makes the next one while PostgreSQL writes."""
         self._relationships.write_lists(self._connection, diffs)
 
+    def count_lists(self, refs: Iterable[EntityRef], *, in_blocks: bool) -> None:
+        """The entities whose semantic lists this transaction writes, found in blocks or asked of Qdrant."""
+        self._counter.count_lists(refs, in_blocks=in_blocks)
+
     def count_relinked(self, refs: Iterable[EntityRef]) -> None:
         """The entities that this transaction linked: called last, once."""
         self._counter.count_relinked(refs)

@@ -7,7 +7,7 @@ decides which of two kinds of work it is:
 - *changes*: the entity is compared with what it was when last linked (`linked`). The reference edges of the entity and
   of the users of its keys are resolved again; where its vector or tags changed, the lists of others are updated
   (`sync.link.changes`). Search words that the indexer left pending are written.
-- *lists*: the entity's own neighbours are asked for, before the transaction that writes them (`sync.link.prefetch`).
+- *lists*: the entity's own neighbours are found, before the transaction that writes them (`sync.link.prefetch`).
 
 When very many entities have changed at once, a *rebuild* is cheaper than comparing each change with the lists of
 others: all living entities are marked for lists, and the changes that are marked then are covered by it (the column
@@ -42,7 +42,8 @@ from mcp_assets.sync.link.link_state import read_link_states
 from mcp_assets.sync.link.locks import by_index, exclusive, is_sole_linker, require_usable_edges, sole_linker
 from mcp_assets.sync.link.marks import MarksMadeBefore, Reason, mark, pending_links
 from mcp_assets.sync.link.prefetch import Prefetch
-from mcp_assets.sync.link.semantic_neighbours import Answers, Entities, SemanticNeighbours
+from mcp_assets.sync.link.semantic_neighbours import Entities, SemanticNeighbours
+from mcp_assets.sync.link.settling import Answers
 from mcp_assets.sync.link.stored_lists import write_cut_offs_and_reserves
 from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
@@ -135,7 +136,12 @@ def _log(platform: Platform, report: LinkReport) -> None:
             "entities are linked",
             extra={
                 "partitions": [partition_key(name, shard, shards) for name, shard in sorted(report.partitions)],
-                "counts": {"relinked": total.relinked} | {name: number.total() for name, number in changes.items()},
+                "counts": {
+                    "relinked": total.relinked,
+                    "lists_in_blocks": total.lists_in_blocks,
+                    "lists_asked": total.lists_asked,
+                    **{name: number.total() for name, number in changes.items()},
+                },
             },
         )
 
@@ -206,7 +212,9 @@ class _Linker:
     def lists(self) -> Iterator[LinkReport]:
         """Write the lists of some batches of marks."""
         for batch in self._prefetch.take(self._tuning.batches_between_changes):
-            report = retrying(self._platform.settings)(self._lists_batch, batch.marks, batch.answers())
+            answers = batch.answers()
+            in_blocks = batch.found_in_blocks()
+            report = retrying(self._platform.settings)(self._lists_batch, batch.marks, answers, in_blocks=in_blocks)
             if report.partitions:
                 yield report
 
@@ -239,7 +247,7 @@ class _Linker:
                 if not row.in_rebuild:
                     outside_rebuild.add(ref)
             if outside_rebuild:
-                self._prefetch.invalidate()
+                self._prefetch.invalidate(outside_rebuild)
             if reasons:
                 self._change_linker.link(connection, writer, reasons, outside_rebuild)
                 writer.write_entries()
@@ -279,8 +287,11 @@ class _Linker:
             return True
         return False
 
-    def _lists_batch(self, marks: Sequence[int], answers: Answers) -> LinkReport:
-        """Write the lists of one batch; an empty report if other transactions claimed all of its marks."""
+    def _lists_batch(self, marks: Sequence[int], answers: Answers, *, in_blocks: bool) -> LinkReport:
+        """Write the lists of one batch; an empty report if other transactions claimed all of its marks.
+
+        `in_blocks`: the answers were found in blocks, and not asked of Qdrant.
+        """
         with exclusive(self._platform) as connection:
             by_index(connection)
             self._hold_collections(connection)
@@ -321,6 +332,7 @@ class _Linker:
 
             writer.write_lists(diffs())
             write_cut_offs_and_reserves(self._platform, connection, semantic, topical)
+            writer.count_lists(points, in_blocks=in_blocks)
             writer.count_relinked(claimed)
             writer.write_entries()
         return writer.report

@@ -1,16 +1,19 @@
-"""Prefetch: Qdrant is asked for the lists of marked entities before their turn, outside any transaction.
+"""Prefetch: the neighbours of marked entities are found before their turn, outside any transaction.
 
-When very much is linked, waiting for Qdrant takes most of the time. So it is asked without a pause, while changes are
-linked and while other lists are written.
+When very much is linked, finding neighbours takes most of the time. So it is done without a pause, while changes are
+linked and while other lists are written. Qdrant is asked for them, or they are found in blocks (`blocked_lists`): the
+cheaper of the two by their estimated cost.
 
 A prefetched answer is valid only while no vector has changed since it was asked. Otherwise the list built from it would
 miss that change, and nothing would mark the entity again.
 """
 
+import logging
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import nsmallest
+from threading import Event
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -18,7 +21,15 @@ from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
-from mcp_assets.sync.link.semantic_neighbours import Answers, SemanticNeighbours, merged
+from mcp_assets.stores.postgres import Connection
+from mcp_assets.sync.link.blocked_lists import BlockedLists, list_costs
+from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours, merged
+from mcp_assets.sync.link.settling import Answers
+
+logger = logging.getLogger(__name__)
+
+Blocks = Future[BlockedLists | None]
+"""The vectors in blocks, once they are read; None: they could not be stored, so that Qdrant is asked."""
 
 _IN_FLIGHT = 2
 """Requests at once: Qdrant works on one while the answer of the other is received. Chosen, not measured: a third one
@@ -44,10 +55,11 @@ class PrefetchedBatch:
     Another linker may have removed some of the marks meanwhile.
     """
 
-    def __init__(self, marks: Sequence[int], answers: Sequence[Future[Answers]]) -> None:
+    def __init__(self, marks: Sequence[int], answers: Sequence[Future[Answers]], blocks: Blocks | None = None) -> None:
         self.marks = marks
         """Their `relink_marks.seq`."""
         self._answers = answers
+        self._blocks = blocks
 
     def answers(self) -> Answers:
         """Waits for them.
@@ -56,6 +68,10 @@ class PrefetchedBatch:
             StoreUnavailable, StoreRefused: Qdrant gave none.
         """
         return merged(future.result() for future in self._answers)
+
+    def found_in_blocks(self) -> bool:
+        """Whether the answers were found in blocks, and not asked of Qdrant; to be called after `answers`."""
+        return self._blocks is not None and self._blocks.result() is not None
 
     def cancel(self) -> None:
         for future in self._answers:
@@ -79,6 +95,10 @@ class Prefetch:
         self._after = 0
         """The `seq` of the last mark that was read."""
         self._all_read = False
+        self._way_is_chosen = False
+        self._blocks: Blocks | None = None
+        """None: Qdrant is asked."""
+        self._stopping = Event()
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +106,9 @@ class Prefetch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stopping.set()
         self._executor.shutdown(wait=True, cancel_futures=True)
+        self._forget_blocks()
 
     def fill(self, batches: int | None = None) -> None:
         """Read marks and ask Qdrant about their entities, until `batches` are prefetched or no mark is left.
@@ -125,15 +147,23 @@ class Prefetch:
             yield self._window.popleft()
         if self._all_read:
             self._read_from_the_first()
+            self._forget_blocks()
 
-    def invalidate(self) -> None:
-        """A vector has changed: discard all answers, and begin again at the first mark."""
+    def invalidate(self, changed: Collection[EntityRef] | None = None) -> None:
+        """Vectors have changed: discard all answers, and begin again at the first mark.
+
+        `changed`: the entities whose vectors may have changed; None: any.
+        """
         for batch in self._window:
             batch.cancel()
         for _, future in self._early:
             future.cancel()
         self._window.clear()
         self._read_from_the_first()
+        if changed is None:
+            self._forget_blocks()
+        elif self._blocks is not None:
+            self._blocks = self._executor.submit(self._refreshed, self._blocks, self._semantic.points_of(changed))
 
     def _read_from_the_first(self) -> None:
         # Marks become visible as their transactions are committed, which may be in another order than that of `seq`.
@@ -148,6 +178,11 @@ class Prefetch:
                 self._platform.postgres.query("marked_for_lists"),
                 {"after": self._after, "limit": self._tuning.lists_at_once, "collections": self._semantic.collections},
             ).fetchall()
+            # A batch that is not full costs little either way.
+            is_open = not self._way_is_chosen and len(rows) == self._tuning.lists_at_once
+            lists = self._count(connection) if is_open else 0
+        if is_open:
+            self._choose_way(lists)
         marks = [_ListMark._make(row) for row in rows]
         if marks:
             self._after = marks[-1].seq
@@ -159,9 +194,64 @@ class Prefetch:
         early = {ref for refs, _ in asked_early for ref in refs}
         unasked = {ref: point for ref, point in points.items() if ref not in early}
         answers = [*(future for _, future in asked_early), *(future for _, future in self._submit(unasked))]
-        return PrefetchedBatch([mark.seq for mark in marks], answers)
+        return PrefetchedBatch([mark.seq for mark in marks], answers, self._blocks)
 
     def _submit(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[Mapping[EntityRef, str], Future[Answers]]]:
-        retry = retrying(self._platform.settings)
-        for collection, part in self._semantic.requests(points):
-            yield part, self._executor.submit(retry, self._semantic.answer, collection, part)
+        for part in self._semantic.requests(points):
+            yield part, self._executor.submit(self._answer, part, self._blocks)
+
+    def _answer(self, points: Mapping[EntityRef, str], blocks: Blocks | None) -> Answers:
+        # Vectors are read in the other thread, and were asked for before: they never wait for this.
+        read = None if blocks is None else blocks.result()
+        return retrying(self._platform.settings)(self._semantic.answer, points, read)
+
+    def _count(self, connection: Connection) -> int:
+        """The marks for lists that wait."""
+        query = self._platform.postgres.query("count_marked_for_lists")
+        row = connection.execute(query, {"after": self._after}).fetchone()
+        return int(row[0]) if row else 0
+
+    def _choose_way(self, lists: int) -> None:
+        """Find the neighbours for so many lists in blocks if this is cheaper than asking Qdrant."""
+        self._way_is_chosen = True
+        points = retrying(self._platform.settings)(lambda: self._semantic.points_held)
+        costs = list_costs(lists, points.values(), self._semantic.profile.dimension, self._tuning)
+        logger.info(
+            "neighbours are found in blocks" if costs.blocks_are_cheaper else "neighbours are asked of Qdrant",
+            extra={"counts": {"lists": lists, "points": sum(points.values())}, "seconds": costs._asdict()},
+        )
+        if costs.blocks_are_cheaper:
+            self._blocks = self._executor.submit(self._read)
+
+    def _read(self) -> BlockedLists | None:
+        platform, semantic = self._platform, self._semantic
+        try:
+            return retrying(platform.settings)(
+                BlockedLists, platform.qdrant, semantic.collections, semantic.profile.dimension, self._stopping
+            )
+        except OSError as error:
+            logger.warning(
+                "vectors are not read for blocks, and Qdrant is asked for each list, which takes longer: the temporary "
+                "folder cannot hold them (%s); make room in it, or set TMPDIR to another folder",
+                error,
+            )
+            return None
+
+    def _refreshed(self, blocks: Blocks, points: Mapping[str, Collection[str]]) -> BlockedLists | None:
+        """The vectors with those of `points` as they are now."""
+        read = blocks.result()
+        if read is None or retrying(self._platform.settings)(read.refresh, points):
+            return read
+        read.close()
+        return self._read()
+
+    def _forget_blocks(self) -> None:
+        """Give the vectors back. The way is chosen again for the marks that come next."""
+        blocks, self._blocks, self._way_is_chosen = self._blocks, None, False
+        if blocks is not None and not blocks.cancel():
+            blocks.add_done_callback(_close)
+
+
+def _close(blocks: Blocks) -> None:
+    if not blocks.cancelled() and blocks.exception() is None and (read := blocks.result()) is not None:
+        read.close()

@@ -8,7 +8,10 @@ a search returns points, and one query reads entity and cut-off of each. At 100,
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
+
+import numpy as np
 
 from mcp_assets.entities.points import is_own_id, point_id
 from mcp_assets.entities.refs import EntityRef
@@ -21,18 +24,22 @@ from mcp_assets.graph import (
     Ranking,
     certain_list,
     cut_off_of,
+    doubtful_positions,
+    lowest_that_ties,
     nearest,
     neighbourhood,
-    rounded,
     search_threshold,
     semantic_edges,
+    settled_scores,
 )
 from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import PointsMissing
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant_search import QueryPoint
 from mcp_assets.sync.collections.serving import serving_collections, serving_profile
+from mcp_assets.sync.link.blocked_lists import BlockedLists
 from mcp_assets.sync.link.reach import Reach, complete_list
+from mcp_assets.sync.link.settling import Answers, Hits, Place, doubtful_places, settle
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.resolve_ids import pages
 
@@ -46,11 +53,9 @@ is read."""
 _REACH_IN_FLIGHT = 4
 """Requests at once; twice as many answers are held in memory."""
 
-Hits = list[tuple[str, float]]
-"""Points and their cosines, best first."""
-
-Answers = Mapping[EntityRef, Mapping[str, Hits]]
-"""The hits nearest to each entity, by collection."""
+_BEST_HITS = LIST_AND_RESERVES + 5
+"""Hits of an entity that are settled before it is known which entities they are: those of a list, one more to tell
+where it ends, and some in place of entities that are gone."""
 
 Entities = dict[str, EntityRef | None]
 """A cache: the entity of each point, as `linked` has it; None if it has none. Valid until the next change is linked."""
@@ -117,26 +122,50 @@ class SemanticNeighbours:
         for ref in {ref for pair in pairs for ref in pair if ref.type in self._of_type}:
             by_collection.setdefault(self._of_type[ref.type], {})[str(point_id(ref))] = ref
         vectors = {
-            named[point.id]: point.vector
+            named[point]: vector
             for collection, named in by_collection.items()
-            for point in self._platform.qdrant.points(collection, list(named), keys=())
+            for point, vector in self._platform.qdrant.vectors(collection, list(named)).items()
         }
-        # Vectors are stored with length 1. Where Qdrant gave no number, there is no cosine.
-        found = {
-            (one, other): float(vectors[one] @ vectors[other])
-            for one, other in pairs
-            if one in vectors and other in vectors
-        }
-        return {pair: rounded(cosine) for pair, cosine in found.items() if math.isfinite(cosine)}
+        there = [(one, other) for one, other in pairs if one in vectors and other in vectors]
+        if not there:
+            return {}
+        ones, others = (np.stack([vectors[pair[end]] for pair in there]) for end in (0, 1))
+        found = zip(there, settled_scores(ones, others), strict=True)
+        # Where Qdrant gave no number, there is no cosine.
+        return {pair: score for pair, score in found if math.isfinite(score)}
 
-    def requests(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[str, Mapping[EntityRef, str]]]:
-        """The requests that ask Qdrant for the lists of entities, given their points; each is arguments of `answer`."""
-        for part in map(dict, pages(sorted(points.items()), QUERIES_A_REQUEST)):
-            yield from ((collection, part) for collection in self.collections)
+    def points_of(self, refs: Iterable[EntityRef]) -> dict[str, list[str]]:
+        """The ids of the points that entities have or may have, by collection."""
+        found: dict[str, list[str]] = {}
+        for ref in refs:
+            if ref.type in self._of_type:
+                found.setdefault(self._of_type[ref.type], []).append(str(point_id(ref)))
+        return found
 
-    def answer(self, collection: str, points: Mapping[EntityRef, str]) -> Answers:
-        found = self._nearest(collection, list(points), points, self._tuning.list_hits, QUERIES_A_REQUEST)
-        return {ref: {collection: hits} for ref, hits in found.items()}
+    def requests(self, points: Mapping[EntityRef, str]) -> Iterator[Mapping[EntityRef, str]]:
+        """Parts of `points`, whose entities are asked about at once; each is an argument of `answer`."""
+        return map(dict, pages(sorted(points.items()), QUERIES_A_REQUEST))
+
+    def answer(self, points: Mapping[EntityRef, str], blocks: BlockedLists | None = None) -> Answers:
+        """The hits that the lists of entities are made of, given their points, from `blocks` or from Qdrant."""
+        limit, floor = self._tuning.list_hits, search_threshold(self._threshold)
+        asking = self._asking(points)
+        found: dict[EntityRef, dict[str, Hits]] = {ref: {} for ref in points}
+        for collection in self.collections:
+            if blocks is None:
+                answers = self._nearest(collection, list(points), points, limit, QUERIES_A_REQUEST)
+            else:
+                hits = blocks.nearest(collection, list(asking.values()), limit=limit, floor=floor)
+                answers = dict(zip(asking, hits, strict=True))
+            for ref, answer in answers.items():
+                found[ref][collection] = answer
+        limits = dict.fromkeys(self.collections, limit)
+        places: list[Place] = []
+        for ref in points:
+            places += doubtful_places(ref, found[ref], limits, self._threshold, _BEST_HITS)
+        if places:
+            settle(places, found, asking, blocks or self._platform.qdrant)
+        return found
 
     def lists(
         self,
@@ -152,7 +181,7 @@ class SemanticNeighbours:
         found: dict[EntityRef, NeighbourList] = dict.fromkeys(points, NeighbourList())
         answers = answers or {}
         unasked = {ref: point for ref, point in points.items() if ref not in answers}
-        answered = merged((answers, *(self.answer(*request) for request in self.requests(unasked))))
+        answered = merged((answers, *(self.answer(part) for part in self.requests(unasked))))
         hits = {ref: dict(answered.get(ref, {})) for ref in points}
         limits = {ref: dict.fromkeys(hits[ref], self._tuning.list_hits) for ref in points}
         entities = {} if entities is None else entities
@@ -161,6 +190,7 @@ class SemanticNeighbours:
             new = {point for ref in asked for hit in hits[ref].values() for point, _ in hit if point not in entities}
             resolved = self._resolve(connection, new)
             entities |= {point: resolved[point][0] if point in resolved else None for point in new}
+            self._settle_living(asked, hits, limits, points, entities)
             waiting: dict[tuple[str, int], list[EntityRef]] = {}
             for ref in asked:
                 near = nearest(ref, hits[ref].values(), entities, self._threshold, LIST_AND_RESERVES + 1)
@@ -196,7 +226,7 @@ class SemanticNeighbours:
         entry: dict[str, float] = {}
         """The lowest cosine that may enter the list of a point's entity."""
         # One answer is processed while Qdrant works on the next.
-        for _, hits in overlapped(
+        for (collection, _), hits in overlapped(
             self._reach_requests(points),
             lambda request: self._down_to_threshold(*request, points),
             in_flight=_REACH_IN_FLIGHT,
@@ -212,6 +242,7 @@ class SemanticNeighbours:
                 # Most hits enter no list: they are filtered by cosine, before a Neighbour is made of each.
                 lowest = self._threshold if cut_off is None else cut_off
                 entry[point] = math.inf if entity is None else search_threshold(lowest)
+            self._settle_reach(collection, hits, entry, points)
             within_reach: set[EntityRef] = set()
             for ref, answer in hits.items():
                 near[ref] += nearest(ref, [answer], entities, self._threshold, LIST_AND_RESERVES + 1)
@@ -225,6 +256,47 @@ class SemanticNeighbours:
     def edges(self, rankings: Mapping[EntityRef, Ranking]) -> Iterator[ListedEdge]:
         for source, ranking in rankings.items():
             yield from semantic_edges(source, ranking, self.profile.name, self._collection_of)
+
+    def _settle_living(
+        self,
+        refs: Iterable[EntityRef],
+        hits: Answers,
+        limits: Mapping[EntityRef, Mapping[str, int]],
+        points: Mapping[EntityRef, str],
+        entities: Entities,
+    ) -> None:
+        """Settle what is doubtful now that it is known which hits are of entities that are gone; most often nothing."""
+        places: list[Place] = []
+        for ref in refs:
+            gone = sum(entities[point] is None for answer in hits[ref].values() for point, _ in answer)
+            best = LIST_AND_RESERVES + 1 + gone
+            places += doubtful_places(ref, hits[ref], limits[ref], self._threshold, best)
+        if places:
+            settle(places, hits, self._asking(points), self._platform.qdrant)
+
+    def _settle_reach(
+        self,
+        collection: str,
+        hits: Mapping[EntityRef, Hits],
+        entry: Mapping[str, float],
+        points: Mapping[EntityRef, str],
+    ) -> None:
+        """Settle the hits of changed entities that may enter a list: theirs, or that of the entity that was hit."""
+        places: list[Place] = []
+        for ref, answer in hits.items():
+            living = (cosine for point, cosine in answer if entry[point] < math.inf)
+            last = next(islice(living, LIST_AND_RESERVES, None), -math.inf)
+            lowest = lowest_that_ties(last)
+            for position in doubtful_positions([cosine for _, cosine in answer]):
+                point, cosine = answer[position]
+                if cosine >= lowest or cosine >= entry[point]:
+                    places.append(Place(ref, collection, position))
+        if places:
+            answers = {ref: {collection: answer} for ref, answer in hits.items()}
+            settle(places, answers, self._asking({ref: points[ref] for ref in hits}), self._platform.qdrant)
+
+    def _asking(self, points: Mapping[EntityRef, str]) -> dict[EntityRef, QueryPoint]:
+        return {ref: QueryPoint(point, self._of_type[ref.type]) for ref, point in points.items()}
 
     def _reach_requests(self, refs: Iterable[EntityRef]) -> Iterator[tuple[str, list[EntityRef]]]:
         for part in pages(sorted(refs), self._tuning.reach_queries_a_request):
@@ -288,5 +360,10 @@ class SemanticNeighbours:
         }
 
     @cached_property
+    def points_held(self) -> Mapping[str, int]:
+        """Points of each collection, with chunks, when it was first asked."""
+        return {name: self._platform.qdrant.count(name) for name in self.collections}
+
+    @property
     def _exact(self) -> Mapping[str, bool]:
-        return {name: self._platform.qdrant.count(name) <= EXACT_UP_TO for name in self.collections}
+        return {name: points <= EXACT_UP_TO for name, points in self.points_held.items()}

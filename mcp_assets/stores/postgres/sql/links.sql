@@ -107,6 +107,10 @@ SELECT seq, entity_type, entity_id,
 FROM {schema}.relink_marks AS marks
 WHERE reason = 'lists' AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
 
+-- name: count_marked_for_lists
+-- One row: how many marks for lists there are after `after`.
+SELECT count(*) FROM {schema}.relink_marks WHERE reason = 'lists' AND seq > %(after)s
+
 -- name: claim_lists
 -- The entities of those of `marks` that no other transaction has claimed, deleted.
 WITH claimed AS (
