@@ -37,10 +37,13 @@ class Way(NamedTuple):
     rebuild_from: int
     """From so many changes on, all lists are rebuilt."""
     reserves: int
+    in_blocks: bool = False
+    """Lists that are rebuilt are found in blocks, and not asked of Qdrant."""
 
 
 WAYS = (
     Way("all lists are rebuilt", 3, 2),
+    Way("all lists are rebuilt in blocks", 3, 2, in_blocks=True),
     Way("lists are updated", 1_000, 2),
     Way("lists are updated without reserves", 1_000, 0),
 )
@@ -66,6 +69,7 @@ def machine(
         referring_at_once=4,
         reach_hits=2,
         list_hits=2,
+        ask_query_s=1e9 if way.in_blocks else 0.0,
     )
     shorten_lists(monkeypatch, LIMIT, LIMIT + way.reserves)
     platform = make_platform(
