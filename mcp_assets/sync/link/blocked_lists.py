@@ -32,23 +32,25 @@ class ListCosts(NamedTuple):
 
     asking_s: float
     blocks_s: float
+    asking_is_exact: bool
 
-    @property
-    def blocks_are_cheaper(self) -> bool:
-        return self.blocks_s < self.asking_s
+    def blocks_are_better(self, exact_for_s: float) -> bool:
+        """They cost less, or up to `exact_for_s` where they are exact and the answers of Qdrant are not."""
+        return self.blocks_s < (self.asking_s if self.asking_is_exact else max(self.asking_s, exact_for_s))
 
 
-def list_costs(lists: int, points: Iterable[int], dimension: int, tuning: LinkTuning) -> ListCosts:
+def list_costs(lists: int, points: Collection[int], dimension: int, tuning: LinkTuning) -> ListCosts:
     """The costs of `lists` lists. `points`: of each collection that is searched."""
-    counts = list(points)
-    numbers = sum(counts) * dimension
-    asking = lists * (len(counts) * tuning.ask_query_s + numbers * tuning.ask_number_s)
+    # A search by Qdrant's index compares far fewer vectors than this, and costs more a vector.
+    asked = sum(min(count, tuning.exact_up_to) for count in points) * dimension
+    compared = sum(points) * dimension
+    asking = lists * (len(points) * tuning.ask_query_s + asked * tuning.ask_number_s)
     blocks = (
         tuning.block_start_s
-        + numbers * tuning.read_number_s
-        + lists * (tuning.block_query_s + numbers * tuning.block_number_s)
+        + compared * tuning.read_number_s
+        + lists * (tuning.block_query_s + compared * tuning.block_number_s)
     )
-    return ListCosts(asking, blocks)
+    return ListCosts(asking, blocks, max(points, default=0) <= tuning.exact_up_to)
 
 
 class _Vectors:

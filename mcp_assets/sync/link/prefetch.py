@@ -212,15 +212,16 @@ class Prefetch:
         return int(row[0]) if row else 0
 
     def _choose_way(self, lists: int) -> None:
-        """Find the neighbours for so many lists in blocks if this is cheaper than asking Qdrant."""
+        """Find the neighbours for so many lists in blocks if this is better than to ask Qdrant."""
         self._way_is_chosen = True
         points = retrying(self._platform.settings)(lambda: self._semantic.points_held)
-        costs = list_costs(lists, points.values(), self._semantic.profile.dimension, self._tuning)
+        costs = list_costs(lists, list(points.values()), self._semantic.profile.dimension, self._tuning)
+        in_blocks = costs.blocks_are_better(self._tuning.exact_for_s)
         logger.info(
-            "neighbours are found in blocks" if costs.blocks_are_cheaper else "neighbours are asked of Qdrant",
+            "neighbours are found in blocks" if in_blocks else "neighbours are asked of Qdrant",
             extra={"counts": {"lists": lists, "points": sum(points.values())}, "seconds": costs._asdict()},
         )
-        if costs.blocks_are_cheaper:
+        if in_blocks:
             self._blocks = self._executor.submit(self._read)
 
     def _read(self) -> BlockedLists | None:

@@ -43,9 +43,6 @@ from mcp_assets.sync.link.settling import Answers, Hits, Place, doubtful_places,
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.resolve_ids import pages
 
-EXACT_UP_TO = 100_000
-"""Points in a collection up to which it is searched exactly: there, incremental equals rebuild strictly."""
-
 QUERIES_A_REQUEST = 250
 """Queries for lists in one request: its answer has some 6,000 hits for each collection, and the next is asked while it
 is read."""
@@ -366,4 +363,4 @@ class SemanticNeighbours:
 
     @property
     def _exact(self) -> Mapping[str, bool]:
-        return {name: points <= EXACT_UP_TO for name, points in self.points_held.items()}
+        return {name: points <= self._tuning.exact_up_to for name, points in self.points_held.items()}

@@ -43,6 +43,17 @@ def test_the_best_hits_are_found_in_blocks_of_any_size(
 
 
 def test_many_lists_are_found_in_blocks_and_few_are_asked_for() -> None:
+    assert in_blocks(8_000, 8_000)
+    assert in_blocks(100_000, 100_000)
+    assert not in_blocks(200, 100_000)
+    assert not in_blocks(20, 20)
+
+
+def test_above_the_bound_of_exact_searches_a_rebuild_stays_exact_as_long_as_that_takes_no_hour() -> None:
+    assert in_blocks(300_000, 300_000)
+    assert not in_blocks(3_000_000, 3_000_000)
+
+
+def in_blocks(lists: int, points: int) -> bool:
     tuning = LinkTuning()
-    assert list_costs(20_000, [20_000], 256, tuning).blocks_are_cheaper
-    assert not list_costs(500, [100_000], 256, tuning).blocks_are_cheaper
+    return list_costs(lists, [points], 256, tuning).blocks_are_better(tuning.exact_for_s)
