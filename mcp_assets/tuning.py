@@ -107,8 +107,8 @@ class LinkTuning:
 
     ask_query_s: float = 2e-4
     """CPU seconds of a question for a list to one collection, beside the comparison of vectors. These are estimates by
-    which the linker chooses how to find neighbours (`sync.link.prefetch`): of 8,821 entities of 256 dimensions in three
-    collections, asking took 10.4 CPU seconds and blocks 3.9."""
+    which the linker chooses how to find neighbours (`sync.link.prefetch`). For 8,821 entities of 256 dimensions in
+    three collections, asking took 10.4 CPU seconds and blocks 3.9; for 16,000, 28 (by proportion) and 8.7."""
 
     ask_number_s: float = 3e-10
     """CPU seconds in which Qdrant compares one number of a stored vector with that of a question; a real Qdrant of two
@@ -117,10 +117,10 @@ class LinkTuning:
     block_start_s: float = 0.1
     """Seconds that make blocks not worth their while for a few entities: files are made, and lists wait for them."""
 
-    read_number_s: float = 2e-7
+    read_number_s: float = 3e-7
     """CPU seconds in which one number of a stored vector is read from Qdrant, as JSON."""
 
-    block_query_s: float = 3e-4
+    block_query_s: float = 3.5e-4
     """CPU seconds of a list that is found in blocks, beside the comparison of vectors."""
 
     block_number_s: float = 2.4e-11
