@@ -50,7 +50,7 @@ telemetry:
 STOCK_ENVIRONMENT = {"MCP_ASSETS_SENSOR_TICK_S": "0.05", "MCP_ASSETS_DRAIN_LINGER_S": "0"}
 
 _LOOK_EVERY_S = 0.02
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 
 _REST_LOOK_EVERY_S = 0.5
 """How often Dagster is asked whether a run is at work: an answer costs milliseconds, and runs take seconds to start."""
