@@ -197,7 +197,7 @@ class _InTurn(Prefetch):
 
     def _submit(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[Mapping[EntityRef, str], Future[Answers]]]:
         for part in self._semantic.requests(points):
-            yield part, _AnswerWhenRead(partial(self._semantic.answer, part))
+            yield part, _AnswerWhenRead(partial(self._answer, part, self._blocks))
 
 
 def _without_prefetch() -> None:
