@@ -43,7 +43,6 @@ from peers.environments import PEERS, Peer, interpreter
 from peers.rows import Row
 from peers.stub import POISON, vector_of
 from peers.table import in_page, markdown
-from qdrant_client import QdrantClient
 
 from mcp_assets.entities.chunks import ChunkSpec
 
@@ -166,11 +165,10 @@ def measure(bout: Bout, rows: list[Row]) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def bout_of(peer: Peer, qdrant_url: str | None, limit_s: float) -> Iterator[Bout]:
+def bout_of(peer: Peer, server: stores.Server | None, limit_s: float) -> Iterator[Bout]:
     """A stack of its own for `peer`, with empty stores."""
     with bench() as own:
-        served = stores.with_qdrant(own, qdrant_url)
-        stores.require_empty(served)
+        served = stores.on_server(own, server)
         state_dir = own.folder / "state"
         state_dir.mkdir()
         try:
@@ -195,7 +193,9 @@ def median_round(rounds: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[
     return {name: figures[(len(figures) - 1) // 2] for name, figures in ordered.items()}
 
 
-def measure_size(size: str, peers: Sequence[Peer], arguments: argparse.Namespace, url: str | None) -> dict[str, Any]:
+def measure_size(
+    size: str, peers: Sequence[Peer], arguments: argparse.Namespace, server: stores.Server | None
+) -> dict[str, Any]:
     """The figures of each system at one size; the systems take turns in each round."""
     rows = rows_of(size, arguments.workspace)
     rounds: dict[str, list[dict[str, dict[str, Any]]]] = {peer.name: [] for peer in peers}
@@ -204,7 +204,7 @@ def measure_size(size: str, peers: Sequence[Peer], arguments: argparse.Namespace
         for peer in peers:
             if peer.name not in failures:
                 try:
-                    with bout_of(peer, url, arguments.limit_s) as bout:
+                    with bout_of(peer, server, arguments.limit_s) as bout:
                         rounds[peer.name].append(measure(bout, rows))
                 except RuntimeError as error:
                     failures[peer.name] = str(error)
@@ -223,13 +223,11 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
-def qdrant_name(url: str | None) -> str:
-    """The server that the figures are of, as the table says it."""
-    if url is None:
-        return f"the embedded engine (qdrant-edge-py {metadata.version('qdrant-edge-py')}), over HTTP"
-    key = os.environ.get("QDRANT_API_KEY")
-    with closing(QdrantClient(url=url, headers={"api-key": key} if key else None, check_compatibility=False)) as client:
-        return f"a server of version {client.info().version}"
+def qdrant_name(server: stores.Server | None) -> str:
+    """The Qdrant that the figures are of, as the table says it."""
+    if server is not None:
+        return f"a server of version {server.version()}"
+    return f"the embedded engine (qdrant-edge-py {metadata.version('qdrant-edge-py')}), over HTTP"
 
 
 def main() -> None:
@@ -244,7 +242,12 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print the tables after the JSON line")
     parser.add_argument("--page", type=Path, help="write the tables into this page, between its marks")
     arguments = parser.parse_args()
-    url = os.environ.get("QDRANT_URL") or None
+    server = stores.named_server()
+    if server is not None and (names := server.collections()):
+        raise SystemExit(
+            f"the Qdrant at {server.url} holds the collections {', '.join(names)}: set QDRANT_URL to an empty one, "
+            "because the benchmark deletes all collections that are there"
+        )
     peers = [peer for peer in PEERS if peer.name in arguments.peers]
     for peer in peers:
         interpreter(peer)
@@ -253,9 +256,9 @@ def main() -> None:
         "command": "python benchmarks/side_by_side.py " + " ".join(sys.argv[1:]),
         "machine": machine(),
         "idle": arguments.idle,
-        "qdrant": qdrant_name(url),
+        "qdrant": qdrant_name(server),
         "versions": {peer.title: peer.version for peer in peers},
-        "sizes": {size: measure_size(size, peers, arguments, url) for size in arguments.sizes},
+        "sizes": {size: measure_size(size, peers, arguments, server) for size in arguments.sizes},
     }
     print(json.dumps(found))
     if arguments.markdown:

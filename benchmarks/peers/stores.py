@@ -36,12 +36,36 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
 """
 
 
-def with_qdrant(bench: Bench, url: str | None) -> Bench:
-    """The stack with the Qdrant at `url` in the place of its own; with None as it is."""
-    if url is None:
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Qdrant that QDRANT_URL and QDRANT_API_KEY name; the key is empty if it asks for none."""
+
+    url: str
+    key: str
+
+    def client(self) -> QdrantClient:
+        return QdrantClient(url=self.url, headers={"api-key": self.key} if self.key else None, timeout=60)
+
+    def collections(self) -> list[str]:
+        with closing(self.client()) as client:
+            return [collection.name for collection in client.get_collections().collections]
+
+    def version(self) -> str:
+        with closing(self.client()) as client:
+            return str(client.info().version)
+
+
+def named_server() -> Server | None:
+    """The server that the environment names: asked before a stack starts, because that forgets these variables."""
+    url = os.environ.get("QDRANT_URL")
+    return Server(url, os.environ.get("QDRANT_API_KEY", "")) if url else None
+
+
+def on_server(bench: Bench, server: Server | None) -> Bench:
+    """The stack with `server` in the place of its own Qdrant; with None as it is."""
+    if server is None:
         return bench
-    key = os.environ.get("QDRANT_API_KEY", "")
-    return replace(bench, addresses=replace(bench.addresses, qdrant_url=url, qdrant_api_key=key))
+    return replace(bench, addresses=replace(bench.addresses, qdrant_url=server.url, qdrant_api_key=server.key))
 
 
 def write_source(bench: Bench, upsert: Sequence[Row], remove: Sequence[Row], spec: ChunkSpec | None) -> None:
@@ -108,17 +132,6 @@ def lose(client: QdrantClient, keys: set[str]) -> int:
     for collection, ids in by_collection.items():
         client.delete(collection, PointIdsList(points=ids), wait=True)
     return sum(map(len, by_collection.values()))
-
-
-def require_empty(bench: Bench) -> None:
-    """Raise RuntimeError if Qdrant holds a collection: the benchmark reads and deletes all that there are."""
-    with closing(bench.qdrant()) as client:
-        names = [collection.name for collection in client.get_collections().collections]
-    if names:
-        raise RuntimeError(
-            f"the Qdrant at {bench.addresses.qdrant_url} holds the collections {', '.join(names)}: set QDRANT_URL to "
-            "an empty one, because the benchmark deletes all collections that are there"
-        )
 
 
 def empty(bench: Bench) -> None:
