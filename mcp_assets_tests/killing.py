@@ -36,6 +36,7 @@ _PRELOADED = [
     "alembic.command",
     "openai",
     "pytest",
+    "qdrant_client",
     "sqlalchemy.dialects.postgresql.psycopg",
 ]
 

@@ -1,4 +1,4 @@
-"""Qdrant: what the platform asks of one Qdrant, over its REST API. It knows nothing of models.
+"""Qdrant: what the platform asks of one Qdrant, through qdrant-client over REST. It knows nothing of models.
 
 `qdrant_collections`, `qdrant_points` and `qdrant_search` hold the requests, `qdrant_connection` the client. Which
 collection belongs to which model is decided in `sync.collections`.

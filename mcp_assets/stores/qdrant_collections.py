@@ -1,14 +1,14 @@
 """Qdrant collections: physical collections, the aliases that lead to them, payload indexes, copies."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import quote
+
+from qdrant_client import models
 
 from mcp_assets.entities.points import INDEXED_KEYS
 from mcp_assets.stores.errors import CollectionNotOurs, StoreRefused
 from mcp_assets.stores.qdrant_conditions import payload_path
-from mcp_assets.stores.qdrant_connection import WAIT, QdrantConnection, collection_path
+from mcp_assets.stores.qdrant_connection import QdrantConnection
 from mcp_assets.stores.qdrant_identity import METADATA_KEY
 
 _POINTS_A_COPY = 100
@@ -50,11 +50,11 @@ class QdrantCollections(QdrantConnection):
 
     def collections(self) -> list[str]:
         """The names of all physical collections; the cheapest question that shows that Qdrant answers."""
-        return [entry["name"] for entry in self._request("GET", "/collections")["collections"]]
+        return [entry.name for entry in self._call(lambda: self._client.get_collections()).collections]
 
     def exists(self, name: str) -> bool:
         """There is a collection, or an alias, of that name."""
-        return bool(self._request("GET", collection_path(name, "/exists"))["exists"])
+        return self._call(lambda: self._client.collection_exists(name))
 
     def create_collection(self, name: str, *, dimension: int, distance: str) -> None:
         """Make the physical collection `name`, of one unnamed vector, with its payload indexes, unless it is there.
@@ -63,20 +63,22 @@ class QdrantCollections(QdrantConnection):
         """
         if not self.exists(name):
             try:
-                self._create(name, {"vectors": {"size": dimension, "distance": distance}})
+                self._call(
+                    lambda: self._client.create_collection(
+                        name,
+                        vectors_config=models.VectorParams(size=dimension, distance=models.Distance(distance)),
+                        metadata={METADATA_KEY: self._mark()} if self._mark is not None else None,
+                    )
+                )
             except StoreRefused:
                 # Another process made it between the question and the request.
                 if not self.exists(name):
                     raise
         self.create_indexes(name)
 
-    def _create(self, name: str, config: Mapping[str, Any]) -> None:
-        marked = {"metadata": {METADATA_KEY: self._mark()}} if self._mark is not None else {}
-        self._request("PUT", collection_path(name), {**config, **marked})
-
     def drop_collection(self, name: str) -> None:
         """Delete the physical collection `name`, if it is there, and with it all that leads to it."""
-        self._request("DELETE", collection_path(name))
+        self._call(lambda: self._client.delete_collection(name))
 
     def made_for(self, alias: str, target: str) -> MadeFor:
         """The vectors and indexes of the collection `target`, which `alias` leads to.
@@ -84,30 +86,30 @@ class QdrantCollections(QdrantConnection):
         Raises:
             CollectionNotOurs: it has named vectors, so that this platform cannot write to it.
         """
-        info = self._request("GET", collection_path(target))
-        vectors = info["config"]["params"].get("vectors") or {}
-        # Named vectors are a mapping of names, which may be any.
-        if not isinstance(vectors.get("size"), int):
+        info = self._call(lambda: self._client.get_collection(target))
+        vectors = info.config.params.vectors
+        if not isinstance(vectors, models.VectorParams):
             raise CollectionNotOurs(_named_vectors(target))
-        kinds = {key: index["data_type"] for key, index in info["payload_schema"].items()}
-        return MadeFor(alias, target, vectors["size"], vectors["distance"], kinds)
+        kinds = {key: index.data_type.value for key, index in info.payload_schema.items()}
+        return MadeFor(alias, target, vectors.size, vectors.distance.value, kinds)
 
     def create_indexes(self, name: str, kinds: Mapping[str, str] = INDEXED_KEYS) -> None:
         """The payload indexes that the collection `name` lacks; `kinds`: by key, such as `keyword`."""
         for key, kind in kinds.items():
-            index = {"field_name": payload_path(key), "field_schema": kind}
-            self._request("PUT", collection_path(name, "/index"), index, WAIT)
+            self._create_index(name, payload_path(key), models.PayloadSchemaType(kind))
+
+    def _create_index(self, name: str, path: str, kind: models.PayloadSchemaType) -> None:
+        self._call(lambda: self._client.create_payload_index(name, path, field_schema=kind, wait=True))
 
     def drop_indexes(self, name: str, keys: Iterable[str]) -> None:
         """Remove the payload indexes of `keys`."""
         for key in keys:
-            path = f"/index/{quote(payload_path(key), safe='')}"
-            self._request("DELETE", collection_path(name, path), WAIT)
+            self._call(lambda key=key: self._client.delete_payload_index(name, payload_path(key), wait=True))  # type: ignore[misc]
 
     def aliases(self) -> dict[str, str]:
         """Every alias with the physical collection that it leads to."""
-        found = self._request("GET", "/aliases")["aliases"]
-        return {entry["alias_name"]: entry["collection_name"] for entry in found}
+        found = self._call(lambda: self._client.get_aliases()).aliases
+        return {entry.alias_name: entry.collection_name for entry in found}
 
     def alias_target(self, alias: str) -> str | None:
         """The physical collection that `alias` leads to; None if there is no such alias."""
@@ -115,8 +117,11 @@ class QdrantCollections(QdrantConnection):
 
     def create_alias(self, alias: str, collection: str) -> None:
         """Make `alias` lead to `collection`. If another process has just done the same, that is no error."""
+        operation = models.CreateAliasOperation(
+            create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
+        )
         try:
-            self._change_aliases([_leading(alias, collection)])
+            self._call(lambda: self._client.update_collection_aliases([operation]))
         except StoreRefused:
             if self.alias_target(alias) != collection:
                 raise
@@ -124,15 +129,16 @@ class QdrantCollections(QdrantConnection):
     def move_aliases(self, targets: Mapping[str, str]) -> None:
         """Make each alias lead to its collection, all in one call, so that no reader sees only some of them moved."""
         there = self.aliases()
-        actions: list[dict[str, Any]] = []
+        operations: list[models.AliasOperations] = []
         for alias, collection in targets.items():
             if alias in there:
-                actions.append({"delete_alias": {"alias_name": alias}})
-            actions.append(_leading(alias, collection))
-        self._change_aliases(actions)
-
-    def _change_aliases(self, actions: Sequence[Mapping[str, Any]]) -> None:
-        self._request("POST", "/collections/aliases", {"actions": actions})
+                operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+            operations.append(
+                models.CreateAliasOperation(
+                    create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
+                )
+            )
+        self._call(lambda: self._client.update_collection_aliases(operations))
 
     def copy_collection(self, source: str, copy: str, on_progress: Callable[[int], None]) -> None:
         """Add all points of `source` to `copy`, which is made for the same vectors if it is not there.
@@ -143,28 +149,32 @@ class QdrantCollections(QdrantConnection):
             StoreRefused: `copy` is there and takes other vectors; what has been copied by then stays.
         """
         if not self.exists(copy):
-            params = self._request("GET", collection_path(source))["config"]["params"]
-            self._create(copy, {key: params[key] for key in ("vectors", "sparse_vectors") if params.get(key)})
+            params = self._call(lambda: self._client.get_collection(source)).config.params
+            self._call(
+                lambda: self._client.create_collection(
+                    copy,
+                    vectors_config=params.vectors,
+                    sparse_vectors_config=params.sparse_vectors,
+                    metadata={METADATA_KEY: self._mark()} if self._mark is not None else None,
+                )
+            )
         done, offset = 0, None
         while True:
-            asked = {"limit": _POINTS_A_COPY, "offset": offset, "with_payload": True, "with_vector": True}
-            page = self._request("POST", collection_path(source, "/points/scroll"), asked)
+            records, offset = self._call(
+                lambda offset=offset: self._client.scroll(  # type: ignore[misc]
+                    source, limit=_POINTS_A_COPY, offset=offset, with_payload=True, with_vectors=True
+                )
+            )
             points = [
-                {"id": record["id"], "vector": record.get("vector") or {}, "payload": record.get("payload")}
-                for record in page["points"]
+                models.PointStruct(id=record.id, vector=record.vector or {}, payload=record.payload)  # type: ignore[arg-type]
+                for record in records
             ]
             if points:
-                self._applied(self._request("PUT", collection_path(copy, "/points"), {"points": points}, WAIT))
+                self._applied(lambda points=points: self._client.upsert(copy, points, wait=True))  # type: ignore[misc]
             done += len(points)
             on_progress(done)
-            offset = page.get("next_page_offset")
             if offset is None:
                 return
-
-
-def _leading(alias: str, collection: str) -> dict[str, Any]:
-    """The action that makes `alias` lead to `collection`."""
-    return {"create_alias": {"collection_name": collection, "alias_name": alias}}
 
 
 def _named_vectors(collection: str) -> str:

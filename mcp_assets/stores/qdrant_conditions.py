@@ -1,39 +1,27 @@
-"""Conditions of a search as a filter of Qdrant, which is JSON."""
+"""Conditions of a search as a filter of Qdrant."""
 
 from collections.abc import Sequence
-from typing import Any
+
+from qdrant_client import models
 
 from mcp_assets.entities.conditions import Condition
 
-Filter = dict[str, Any]
-"""A filter, or one condition in it, as Qdrant's API describes them."""
 
-
-def filter_of(conditions: Sequence[Condition], *others: Filter) -> Filter:
+def filter_of(conditions: Sequence[Condition], *others: models.Condition) -> models.Filter:
     """A filter that each of `conditions` and `others` has to pass.
 
     A list in a payload passes a condition if one of its elements does, which is Qdrant's own rule.
     """
-    must: list[Filter] = list(others)
-    must_not: list[Filter] = []
+    must: list[models.Condition] = list(others)
+    must_not: list[models.Condition] = []
     for condition in conditions:
         if condition.comparison == "=":
-            must.append({"should": _equal(condition)})
+            must.append(models.Filter(should=_equal(condition)))
         elif condition.comparison == "!=":
             must_not += _equal(condition)
         else:
-            must.append({"key": payload_path(condition.key), "range": _range(condition)})
-    return {"must": must, "must_not": must_not} if must_not else {"must": must}
-
-
-def has(key: str, value: str) -> Filter:
-    """The condition that a payload has `value` under `key`."""
-    return {"key": key, "match": {"value": value}}
-
-
-def has_any(key: str, values: Sequence[str]) -> Filter:
-    """The condition that a payload has one of `values` under `key`."""
-    return {"key": key, "match": {"any": list(values)}}
+            must.append(models.FieldCondition(key=payload_path(condition.key), range=_range(condition)))
+    return models.Filter(must=must, must_not=must_not or None)
 
 
 def payload_path(key: str) -> str:
@@ -41,12 +29,11 @@ def payload_path(key: str) -> str:
     return key if key.replace("_", "").isalnum() else f'"{key}"'
 
 
-def _equal(condition: Condition) -> list[Filter]:
-    path = payload_path(condition.key)
+def _equal(condition: Condition) -> list[models.Condition]:
     return [
-        {"key": path, "range": {"gte": value, "lte": value}}
+        models.FieldCondition(key=payload_path(condition.key), range=models.Range(gte=value, lte=value))
         if isinstance(value, float)
-        else {"key": path, "match": {"value": value}}
+        else models.FieldCondition(key=payload_path(condition.key), match=models.MatchValue(value=value))
         for value in condition.any_of
     ]
 
@@ -54,6 +41,8 @@ def _equal(condition: Condition) -> list[Filter]:
 _BOUNDS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
-def _range(condition: Condition) -> Filter:
-    bound = condition.moment.isoformat() if condition.moment is not None else condition.number
-    return {_BOUNDS[condition.comparison]: bound}
+def _range(condition: Condition) -> models.Range | models.DatetimeRange:
+    bound = _BOUNDS[condition.comparison]
+    if condition.moment is not None:
+        return models.DatetimeRange.model_validate({bound: condition.moment})
+    return models.Range.model_validate({bound: condition.number})

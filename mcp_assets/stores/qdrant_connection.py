@@ -1,36 +1,30 @@
-"""Qdrant connection: requests over REST, and the answers of Qdrant that are errors as the errors of this package.
+"""Qdrant connection: one client, and the answers of Qdrant that are errors as the errors of this package."""
 
-Requests and answers are plain JSON, as Qdrant's API describes them. qdrant-client is not used here, because to load it
-takes half of the start of a command, and its objects cost more than the requests that they are made for.
-"""
-
+import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import httpx
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
+from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.stores.addresses import without_password
-from mcp_assets.stores.errors import PointsMissing, StoreRefused, StoreUnavailable
-from mcp_assets.stores.qdrant_identity import KEY_REFUSED, key_header, text_of
+from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
+from mcp_assets.stores.qdrant_identity import KEY_REFUSED, key_header, text_of, verify_connections
 from mcp_assets.tls import trusted
 from mcp_assets.tuning import StoreTuning
 
+T = TypeVar("T")
+
 _CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=3.0)
-"""Connections are kept for the next request, because every new connection is verified, which takes a request or more.
-They are closed before a server closes them, which both the embedded server and a real Qdrant do after 5 s."""
-
-_TRIED_AGAIN = (408, 429)
-"""Answers of 400 to 499 that say nothing about the request itself: it took too long, or there are too many of them."""
-
-_JSON = {"Content-Type": "application/json"}
-
-WAIT = {"wait": "true"}
-"""The parameter by which Qdrant answers a write when it is applied, and not when it is accepted."""
+"""Connections are kept for the next request, on loopback too, where qdrant-client would open one for each request:
+every new connection is verified, which takes a request or more. They are closed before a server closes them, which
+both the embedded server and a real Qdrant do after 5 s."""
 
 
 class QdrantConnection:
@@ -59,23 +53,26 @@ class QdrantConnection:
         self._tls_ca_file = tls_ca_file
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
-        self._made: httpx.Client | None = None
+        self._made: QdrantClient | None = None
 
     @property
-    def _client(self) -> httpx.Client:
+    def _client(self) -> QdrantClient:
         with self._lock:
             if self._made is None:
                 try:
-                    self._made = httpx.Client(
-                        base_url=self._url,
+                    self._made = QdrantClient(
+                        url=self._url,
                         headers=key_header(self._api_key),
                         verify=trusted(self._tls_ca_file, self._url),
-                        timeout=self._timeout_s,
+                        timeout=int(self._timeout_s),
+                        check_compatibility=False,
                         limits=_CONNECTIONS,
                         trust_env=not is_loopback(self._url),
                     )
                 except ImportError as error:
                     raise StoreUnavailable(unusable_proxy("QDRANT_URL", error)) from error
+                if self._verify is not None:
+                    self._made.http.client.add_middleware(verify_connections(self._verify))
             return self._made
 
     def close(self) -> None:
@@ -84,91 +81,71 @@ class QdrantConnection:
                 self._made.close()
                 self._made = None
 
-    def _request(self, method: str, path: str, body: Any = None, params: Mapping[str, str] | None = None) -> Any:
-        """The `result` of Qdrant's answer, as JSON.
+    def _applied(self, call: Callable[[], models.UpdateResult | Iterable[models.UpdateResult]]) -> None:
+        """Do `call`, which writes and waits; raises StoreUnavailable unless Qdrant has applied all of it."""
+        answer = self._call(call)
+        results = [answer] if isinstance(answer, models.UpdateResult) else list(answer)
+        for result in results:
+            if result.status != models.UpdateStatus.COMPLETED:
+                raise StoreUnavailable(
+                    f"Qdrant took a write but has not applied it within {self._timeout_s:.0f} s "
+                    f"(status {result.status.value}): it is repeated; if this goes on, look at Qdrant's load"
+                )
 
-        `path`: made by `collection_path` where it names a collection. `body`: what is sent as JSON, or its bytes.
+    def _post(self, collection: str, path: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
+        """What `read` makes of the result of a request about points, which is JSON.
 
-        Raises:
-            PointsMissing: Qdrant answers 404. StoreRefused: it refuses the request otherwise.
-            StoreUnavailable: it does not answer, or something else than Qdrant does.
+        Without the client's models: one for each hit or vector, they cost three times what the request itself does.
         """
-        content = body if body is None or isinstance(body, bytes) else to_json(body, inf_nan_mode="null")
-        client = self._client
-        try:
-            answer = client.request(
-                method,
-                path,
-                content=content,
-                params=params,
-                headers=None if content is None else _JSON,
-                extensions={"trace": self._verify_connection} if self._verify is not None else None,
+        answer: dict[str, Any] = self._call(
+            lambda: self._client.http.client.request(
+                type_=dict[str, Any],
+                method="POST",
+                url="/collections/{collection_name}/points" + path,
+                path_params={"collection_name": collection},
+                params={"timeout": str(int(self._timeout_s))},
+                headers={"Content-Type": "application/json"},
+                content=to_json(body),
             )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        )
+        try:
+            return read(answer["result"])
+        except (KeyError, TypeError) as error:
+            raise StoreUnavailable(
+                f"Qdrant at {without_password(self._url)} answered a request for points with something else: "
+                "check that QDRANT_URL leads to Qdrant itself"
+            ) from error
+
+    def _call(self, call: Callable[[], T]) -> T:
+        """The result of `call`. Raises StoreRefused or StoreUnavailable."""
+        try:
+            return call()
+        except UnexpectedResponse as error:
+            if error.status_code in (401, 403):
+                raise StoreRefused(KEY_REFUSED.format(reason=text_of(error.content))) from error
+            reason = reason_of(error)
+            if error.status_code is not None and 400 <= error.status_code < 500 and error.status_code not in (408, 429):
+                raise StoreRefused(f"Qdrant refused ({error.status_code}): {reason}") from error
+            raise StoreUnavailable(f"Qdrant failed ({error.status_code}): {reason}") from error
+        except ResourceExhaustedResponse as error:
+            # A 429 that names a time after which to try again; the client has an exception of its own for it.
+            raise StoreUnavailable(f"Qdrant takes no more requests at the moment (429): {error}") from error
+        except (ResponseHandlingException, ApiException) as error:
+            source = error.source if isinstance(error, ResponseHandlingException) else None
+            if isinstance(source, StoreUnavailable | StoreRefused):
+                raise source from error
             raise StoreUnavailable(
                 f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
             ) from error
-        if answer.is_success:
-            try:
-                return from_json(answer.content)["result"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise self._unlike_qdrant(path) from error
-        raise _error_of(answer)
-
-    def _applied(self, results: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
-        """Raise StoreUnavailable unless Qdrant has applied all of a write that it has answered with `results`."""
-        for result in [results] if isinstance(results, Mapping) else results:
-            if result["status"] != "completed":
-                raise StoreUnavailable(
-                    f"Qdrant took a write but has not applied it within {self._timeout_s:.0f} s "
-                    f"(status {result['status']}): it is repeated; if this goes on, look at Qdrant's load"
-                )
-
-    def _unlike_qdrant(self, path: str) -> StoreUnavailable:
-        return StoreUnavailable(
-            f"what answers at {without_password(self._url)}{path} is not Qdrant: check QDRANT_URL, and which program "
-            "listens on that port"
-        )
-
-    def _verify_connection(self, event: str, info: Mapping[str, Any]) -> None:
-        """Verify a new connection before a request goes over it; the HTTP client calls this at each event of a request.
-
-        A program that takes over an address is always met on a new connection: the old one ends with the old program.
-        """
-        if event == "connection.connect_tcp.complete" and self._verify is not None:
-            try:
-                self._verify()
-            except BaseException:
-                info["return_value"].close()
-                raise
 
 
-def collection_path(collection: str, path: str = "") -> str:
-    """The path of a request about a collection; `path`: what follows its name, such as `/points/scroll`.
-
-    Raises:
-        StoreRefused: a collection cannot have this name, because the path would be another one.
-    """
-    if collection in ("", ".", ".."):
-        raise StoreRefused(f"{collection!r} is no name of a collection")
-    return f"/collections/{quote(collection, safe='')}{path}"
-
-
-def _error_of(answer: httpx.Response) -> StoreRefused | StoreUnavailable:
-    status = answer.status_code
-    if status in (401, 403):
-        return StoreRefused(KEY_REFUSED.format(reason=text_of(answer.content)))
-    said = f"({status}): {_reason_of(answer)}"
-    if status == 404:
-        return PointsMissing(f"Qdrant refused {said}")
-    if 400 <= status < 500 and status not in _TRIED_AGAIN:
-        return StoreRefused(f"Qdrant refused {said}")
-    return StoreUnavailable(f"Qdrant failed {said}")
-
-
-def _reason_of(answer: httpx.Response) -> str:
+def reason_of(error: UnexpectedResponse) -> str:
     """The sentence in which Qdrant says why it refused."""
     try:
-        return str(from_json(answer.content)["status"]["error"])[:500]
+        return str(json.loads(error.content)["status"]["error"])[:500]
     except (ValueError, KeyError, TypeError):
-        return answer.reason_phrase
+        return error.reason_phrase
+
+
+def is_not_found(error: StoreRefused) -> bool:
+    return isinstance(error.__cause__, UnexpectedResponse) and error.__cause__.status_code == 404

@@ -1,12 +1,13 @@
 """Qdrant's identity: the marks that a Qdrant shows, read on each new connection before a request goes over it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
+from qdrant_client.http.api_client import Send
 
 from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.stores.addresses import without_password
@@ -114,7 +115,7 @@ class IdentityReader:
 
     @cached_property
     def _client(self) -> httpx.Client:
-        """Made once, because for TLS it loads the system's certificates, which takes 20 ms; it keeps no connection."""
+        """Made once, because it loads the system's certificates, which takes 20 ms; it keeps no connection."""
         no_keeping = httpx.Limits(max_keepalive_connections=0)
         try:
             return httpx.Client(
@@ -148,8 +149,32 @@ def text_of(content: bytes) -> str:
 
 
 def key_header(api_key: str | None) -> dict[str, str]:
-    """The header by which Qdrant knows its client."""
+    """The header by which Qdrant knows its client.
+
+    Given to qdrant-client as a header, because for its option `api_key` it warns of plain HTTP on loopback, too.
+    """
     return {"api-key": api_key} if api_key else {}
+
+
+def verify_connections(verify: Callable[[], None]) -> Callable[[httpx.Request, Send], httpx.Response]:
+    """Middleware of qdrant-client that calls `verify` on each new connection, before a request goes over it.
+
+    A program that takes over an address is always met on a new connection: the old one ends with the old program.
+    """
+
+    def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            try:
+                verify()
+            except BaseException:
+                info["return_value"].close()
+                raise
+
+    def middleware(request: httpx.Request, send: Send) -> httpx.Response:
+        request.extensions["trace"] = trace
+        return send(request)
+
+    return middleware
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
+from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import SLOTS
-from mcp_assets.stores.qdrant_conditions import Filter, has, has_any
-from mcp_assets.stores.qdrant_connection import WAIT, QdrantConnection, collection_path
+from mcp_assets.stores.errors import PointsMissing
+from mcp_assets.stores.qdrant_connection import QdrantConnection, reason_of
 
 T = TypeVar("T")
 
@@ -73,16 +75,17 @@ class QdrantPoints(QdrantConnection):
                 for point, vector in zip(part, vectors, strict=True)
             ]
             for body in _bodies("points", records, self._tuning.qdrant_bytes_a_request):
-                self._applied(self._upsert(collection, body))
+                self._applied(lambda body=body: self._upsert(collection, body))  # type: ignore[misc]
         for entries in _slices(list((payloads or {}).items())):
             operations = [
                 {"overwrite_payload": {"payload": payload, "points": [str(identifier)]}}
                 for identifier, payload in entries
             ]
             for body in _bodies("operations", operations, self._tuning.qdrant_bytes_a_request):
-                self._applied(self._update(collection, body))
+                self._applied(lambda body=body: self._update(collection, body))  # type: ignore[misc]
         for identifiers in _slices(delete):
-            self._applied(self._delete(collection, {"points": [str(identifier) for identifier in identifiers]}))
+            selector = models.PointIdsList(points=[str(identifier) for identifier in identifiers])
+            self._applied(lambda selector=selector: self._client.delete(collection, selector, wait=True))  # type: ignore[misc]
 
     def delete(self, collection: str, ids: Sequence[str], *, naming: Sequence[str] | None = None) -> None:
         """Remove points by their ids, which another program may have given; returns when it is applied.
@@ -90,18 +93,23 @@ class QdrantPoints(QdrantConnection):
         `naming`: only those whose payload names one of these entity ids at that moment.
         """
         for part in _slices(ids):
-            must: list[Filter] = [{"has_id": list(map(_identifier, part))}]
+            must: list[models.Condition] = [models.HasIdCondition(has_id=list(map(_identifier, part)))]
             if naming is not None:
-                must.append(has_any(Key.ENTITY_ID, naming))
-            self._applied(self._delete(collection, {"filter": {"must": must}}))
+                must.append(models.FieldCondition(key=Key.ENTITY_ID, match=models.MatchAny(any=list(naming))))
+            selector = models.FilterSelector(filter=models.Filter(must=must))
+            self._applied(lambda selector=selector: self._client.delete(collection, selector, wait=True))  # type: ignore[misc]
 
     def existing(self, collection: str, points: Sequence[str]) -> set[str]:
         """Those of `points` that `collection` holds."""
-        return {
-            str(record["id"])
-            for part in _slices(points)
-            for record in self._retrieve(collection, part, with_payload=False, with_vector=False)
-        }
+        found: set[str] = set()
+        for part in _slices(points):
+            records = self._call(
+                lambda part=part: self._client.retrieve(  # type: ignore[misc]
+                    collection, list(part), with_payload=False, with_vectors=False
+                )
+            )
+            found.update(str(record.id) for record in records)
+        return found
 
     def points(
         self, collection: str, ids: Sequence[str], *, keys: Sequence[str] | None = None, vectors: bool = True
@@ -112,20 +120,23 @@ class QdrantPoints(QdrantConnection):
         """
         found: list[HeldPoint] = []
         for part in _slices(ids):
-            with_payload = True if keys is None else list(keys)
-            found += map(_held, self._retrieve(collection, part, with_payload=with_payload, with_vector=vectors))
+            records = self._call(
+                lambda part=part: self._client.retrieve(  # type: ignore[misc]
+                    collection,
+                    list(map(_identifier, part)),
+                    with_payload=True if keys is None else list(keys),
+                    with_vectors=vectors,
+                )
+            )
+            found += map(_held, records)
         return found
-
-    def _retrieve(self, collection: str, ids: Sequence[str], **wanted: object) -> list[dict[str, Any]]:
-        asked = {"ids": list(map(_identifier, ids)), **wanted}
-        records: list[dict[str, Any]] = self._request("POST", collection_path(collection, "/points"), asked)
-        return records
 
     def vectors(self, collection: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The vectors of those of `ids` that `collection` holds; NaN where Qdrant gave no number."""
         found: dict[str, NDArray[np.float32]] = {}
         for part in _slices(ids):
-            found |= _vectors(map(_held, self._retrieve(collection, part, with_payload=False, with_vector=True)))
+            body = {"ids": list(map(_identifier, part)), "with_payload": False, "with_vector": True}
+            found |= self._post(collection, "", body, _vectors)
         return found
 
     def scroll_vectors(self, collection: str, dimension: int) -> Iterator[dict[str, NDArray[np.float32]]]:
@@ -133,9 +144,19 @@ class QdrantPoints(QdrantConnection):
 
         Points that are written meanwhile may be left out. `dimension`: that of the collection.
         """
-        entity_points = {"must": [has(Key.KIND, "entity")]}
-        limit = max(_POINTS_A_REQUEST, _NUMBERS_A_PAGE // dimension)
-        return map(_vectors, self._scroll(collection, entity_points, (), with_vectors=True, limit=limit))
+        body: dict[str, Any] = {
+            "filter": {"must": [{"key": Key.KIND, "match": {"value": "entity"}}]},
+            "limit": max(_POINTS_A_REQUEST, _NUMBERS_A_PAGE // dimension),
+            "with_payload": False,
+            "with_vector": True,
+        }
+        while True:
+            page, body["offset"] = self._post(
+                collection, "/scroll", body, lambda found: (_vectors(found["points"]), found["next_page_offset"])
+            )
+            yield page
+            if body["offset"] is None:
+                return
 
     def scroll_slots(
         self, collection: str, slots: tuple[int, int], *, keys: Sequence[str] | None = None, vectors: bool = True
@@ -151,11 +172,16 @@ class QdrantPoints(QdrantConnection):
 
         This platform wrote none of them.
         """
-        return self._scroll(collection, {"must_not": [_SLOT]}, keys, with_vectors=False)
+        return self._scroll(collection, models.Filter(must_not=[_SLOT]), keys, with_vectors=False)
 
     def naming(self, collection: str, entity_type: str, ids: Sequence[str]) -> Iterator[HeldPoint]:
         """The points whose payload names one of the entities; they come with the key `entity_id` alone."""
-        named = {"must": [has(Key.ENTITY_TYPE, entity_type), has_any(Key.ENTITY_ID, ids)]}
+        named = models.Filter(
+            must=[
+                models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchValue(value=entity_type)),
+                models.FieldCondition(key=Key.ENTITY_ID, match=models.MatchAny(any=list(ids))),
+            ]
+        )
         for page in self._scroll(collection, named, [Key.ENTITY_ID], with_vectors=False):
             yield from page
 
@@ -165,68 +191,88 @@ class QdrantPoints(QdrantConnection):
 
     def count(self, collection: str, slots: tuple[int, int] | None = None) -> int:
         """The exact number of points; of those with a slot in `slots` (half-open), if that is given."""
-        return self._count(collection, None if slots is None else _slots(slots))
+        count_filter = None if slots is None else _slots(slots)
+        return self._call(lambda: self._client.count(collection, count_filter=count_filter, exact=True)).count
 
     def count_ours(self, collection: str) -> int:
         """The exact number of points that bear this platform's keys. `collection` is prepared."""
-        return self._count(collection, {"must": [has_any(Key.KIND, ["entity", "chunk"])]})
-
-    def _count(self, collection: str, counted: Filter | None) -> int:
-        asked = {"filter": counted, "exact": True}
-        return int(self._request("POST", collection_path(collection, "/points/count"), asked)["count"])
+        ours = models.FieldCondition(key=Key.KIND, match=models.MatchAny(any=["entity", "chunk"]))
+        return self._call(
+            lambda: self._client.count(collection, count_filter=models.Filter(must=[ours]), exact=True)
+        ).count
 
     def model_in(self, collection: str) -> str | None:
         """The model that the points of `collection` bear; None if no point bears one."""
-        own_points = {"must": [has(Key.KIND, "entity")]}
-        page = next(self._scroll(collection, own_points, [Key.MODEL], with_vectors=False, limit=1))
-        return next((str(point.payload[Key.MODEL]) for point in page if Key.MODEL in point.payload), None)
+        points, _ = self._call(
+            lambda: self._client.scroll(
+                collection,
+                scroll_filter=models.Filter(
+                    must=[models.FieldCondition(key=Key.KIND, match=models.MatchValue(value="entity"))]
+                ),
+                limit=1,
+                with_payload=[Key.MODEL],
+            )
+        )
+        return next(
+            (str(point.payload[Key.MODEL]) for point in points if point.payload and Key.MODEL in point.payload), None
+        )
 
     def _scroll(
         self,
         collection: str,
-        scroll_filter: Filter | None,
+        scroll_filter: models.Filter | None,
         keys: Sequence[str] | None,
         *,
         with_vectors: bool,
         limit: int = _POINTS_A_PAGE,
     ) -> Iterator[list[HeldPoint]]:
-        asked: dict[str, Any] = {
-            "filter": scroll_filter,
-            "limit": limit,
-            "offset": None,
-            "with_payload": True if keys is None else list(keys),
-            "with_vector": with_vectors,
-        }
+        offset: Any = None
         while True:
-            page = self._request("POST", collection_path(collection, "/points/scroll"), asked)
-            yield [_held(record) for record in page["points"]]
-            asked["offset"] = page.get("next_page_offset")
-            if asked["offset"] is None:
+            records, offset = self._call(
+                lambda offset=offset: self._client.scroll(  # type: ignore[misc]
+                    collection,
+                    scroll_filter=scroll_filter,
+                    limit=limit,
+                    offset=offset,
+                    with_payload=True if keys is None else list(keys),
+                    with_vectors=with_vectors,
+                )
+            )
+            yield [_held(record) for record in records]
+            if offset is None:
                 return
 
-    def _upsert(self, collection: str, body: bytes) -> Mapping[str, Any]:
-        """`body`: `{"points": [...]}` as JSON."""
-        result: Mapping[str, Any] = self._request("PUT", collection_path(collection, "/points"), body, WAIT)
-        return result
+    def _upsert(self, collection: str, body: bytes) -> models.UpdateResult:
+        """`body`: a PointsList as JSON."""
+        answer = self._client.http.points_api.upsert_points(
+            collection,
+            wait=True,
+            point_insert_operations=body,  # type: ignore[arg-type]
+        )
+        assert answer.result is not None  # noqa: S101  (an answer without one is an error)
+        return answer.result
 
-    def _update(self, collection: str, body: bytes) -> Iterable[Mapping[str, Any]]:
-        """`body`: `{"operations": [...]}` as JSON, which write payloads."""
-        results: Iterable[Mapping[str, Any]]
-        results = self._request("POST", collection_path(collection, "/points/batch"), body, WAIT)
-        return results
+    def _update(self, collection: str, body: bytes) -> Iterable[models.UpdateResult]:
+        """`body`: UpdateOperations as JSON, which write payloads."""
+        try:
+            answer = self._client.http.points_api.batch_update(
+                collection,
+                wait=True,
+                update_operations=body,  # type: ignore[arg-type]
+            )
+        except UnexpectedResponse as error:
+            if error.status_code == 404:
+                raise PointsMissing(f"Qdrant refused (404): {reason_of(error)}") from error
+            raise
+        assert answer.result is not None  # noqa: S101  (an answer without one is an error)
+        return answer.result
 
-    def _delete(self, collection: str, selector: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`selector`: ids of points, or a filter."""
-        result: Mapping[str, Any]
-        result = self._request("POST", collection_path(collection, "/points/delete"), selector, WAIT)
-        return result
+
+_SLOT = models.FieldCondition(key=Key.SLOT, range=models.Range(gte=0, lt=SLOTS))
 
 
-_SLOT: Filter = {"key": Key.SLOT, "range": {"gte": 0, "lt": SLOTS}}
-
-
-def _slots(slots: tuple[int, int]) -> Filter:
-    return {"must": [{"key": Key.SLOT, "range": {"gte": slots[0], "lt": slots[1]}}]}
+def _slots(slots: tuple[int, int]) -> models.Filter:
+    return models.Filter(must=[models.FieldCondition(key=Key.SLOT, range=models.Range(gte=slots[0], lt=slots[1]))])
 
 
 def _identifier(text: str) -> int | str:
@@ -234,20 +280,23 @@ def _identifier(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def _held(record: Mapping[str, Any]) -> HeldPoint:
-    # Named vectors, which another program may have written, are a mapping.
-    vector = record.get("vector")
-    numbers = np.array(vector if isinstance(vector, list) else [], dtype=np.float32)
-    return HeldPoint(str(record["id"]), record.get("payload") or {}, numbers)
+def _held(record: models.Record) -> HeldPoint:
+    vector = record.vector if isinstance(record.vector, list) else []
+    return HeldPoint(str(record.id), record.payload or {}, np.array(vector, dtype=np.float32))
 
 
-def _vectors(points: Iterable[HeldPoint]) -> dict[str, NDArray[np.float32]]:
+def _vectors(records: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.float32]]:
     """By id; without points that have no vector."""
-    return {point.id: point.vector for point in points if len(point.vector)}
+    return {
+        str(record["id"]): np.array(vector, dtype=np.float32)
+        for record in records
+        if isinstance(vector := record.get("vector"), list) and vector
+    }
 
 
 def _bodies(key: str, records: Sequence[Mapping[str, Any]], max_bytes: int) -> Iterator[bytes]:
     """`{key: records}` as JSON, in parts of at most `max_bytes`, unless one record alone is larger."""
+    # Written once, and sent by the generated call: the methods above that call would validate every number again.
     body = to_json({key: records}, inf_nan_mode="null")
     if len(body) <= max_bytes or len(records) == 1:
         yield body

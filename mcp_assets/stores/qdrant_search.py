@@ -1,22 +1,20 @@
 """Qdrant searches: the entities nearest to a vector, and the nearest neighbours of points."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qdrant_client import models
 
 from mcp_assets.entities.conditions import Condition
 from mcp_assets.entities.points import Key
-from mcp_assets.stores.addresses import without_password
-from mcp_assets.stores.errors import StoreUnavailable
-from mcp_assets.stores.qdrant_conditions import Filter, filter_of, has, has_any
-from mcp_assets.stores.qdrant_connection import QdrantConnection, collection_path
+from mcp_assets.stores.errors import PointsMissing, StoreRefused
+from mcp_assets.stores.qdrant_conditions import filter_of
+from mcp_assets.stores.qdrant_connection import QdrantConnection, is_not_found
 
-T = TypeVar("T")
-
-_ENTITY_POINTS = {"must": [has(Key.KIND, "entity")]}
+_ENTITY_POINTS = {"must": [{"key": Key.KIND, "match": {"value": "entity"}}]}
 
 
 _POINTS_AN_ENTITY = 3
@@ -62,42 +60,45 @@ class QdrantSearches(QdrantConnection):
         meet all `conditions`. The payload of a hit has only the keys that say which point it is. Points of other
         programs are left out.
         """
-        wanted = filter_of(conditions, has(Key.ENTITY_TYPE, entity_type))
+        wanted = filter_of(
+            conditions, models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchValue(value=entity_type))
+        )
         points = max(_POINTS, _POINTS_AN_ENTITY * limit)
-        answer = self._query(
+        answer = self._post(
             collection,
-            "query",
+            "/query",
             {
                 "query": vector.tolist(),
-                "filter": wanted,
+                "filter": wanted.model_dump(mode="json", exclude_none=True),
                 "limit": points,
                 "with_payload": _PLACE_KEYS,
             },
-            lambda found: [_hit(hit) for hit in found["points"]],
+            lambda found: [(hit["score"], hit.get("payload") or {}) for hit in found["points"]],
         )
         best: dict[str, Hit] = {}
-        for hit in answer:
-            if Key.KIND in hit.payload:
-                best.setdefault(hit.payload[Key.ENTITY_ID], hit)
+        for score, payload in answer:
+            if Key.KIND in payload:
+                best.setdefault(payload[Key.ENTITY_ID], Hit(score, payload))
         if len(best) < limit and len(answer) == points:
             return self._search_groups(collection, vector, wanted, limit)
         return list(best.values())
 
-    def _search_groups(self, collection: str, vector: NDArray[np.float32], wanted: Filter, limit: int) -> list[Hit]:
+    def _search_groups(
+        self, collection: str, vector: NDArray[np.float32], wanted: models.Filter, limit: int
+    ) -> list[Hit]:
         """The same by Qdrant's groups, which cost three times as much, where a few entities have all nearest points."""
-        hits = self._query(
-            collection,
-            "query/groups",
-            {
-                "group_by": Key.ENTITY_ID,
-                "query": vector.tolist(),
-                "filter": wanted,
-                "limit": limit,
-                "group_size": 1,
-                "with_payload": _PLACE_KEYS,
-            },
-            lambda found: [_hit(hit) for group in found["groups"] for hit in group["hits"]],
+        found = self._call(
+            lambda: self._client.query_points_groups(
+                collection,
+                group_by=Key.ENTITY_ID,
+                query=vector.tolist(),
+                query_filter=wanted,
+                limit=limit,
+                group_size=1,
+                with_payload=_PLACE_KEYS,
+            )
         )
+        hits = (Hit(hit.score, hit.payload or {}) for group in found.groups for hit in group.hits)
         return [hit for hit in hits if Key.KIND in hit.payload]
 
     def nearest_entities(
@@ -113,18 +114,19 @@ class QdrantSearches(QdrantConnection):
 
         `floor`: cosine; entities that score lower are left out. The payload of a hit names its entity.
         """
-        return self._query(
-            collection,
-            "query",
-            {
-                "query": vector.tolist(),
-                "filter": {"must": [has(Key.KIND, "entity"), has_any(Key.ENTITY_TYPE, entity_types)]},
-                "limit": limit,
-                "score_threshold": floor,
-                "with_payload": _PLACE_KEYS,
-            },
-            lambda found: [_hit(hit) for hit in found["points"]],
+        own_points = models.FieldCondition(key=Key.KIND, match=models.MatchValue(value="entity"))
+        of_types = models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchAny(any=list(entity_types)))
+        found = self._call(
+            lambda: self._client.query_points(
+                collection,
+                query=vector.tolist(),
+                query_filter=models.Filter(must=[own_points, of_types]),
+                limit=limit,
+                score_threshold=floor,
+                with_payload=_PLACE_KEYS,
+            )
         )
+        return [Hit(hit.score, hit.payload or {}) for hit in found.points]
 
     def nearest(
         self, collection: str, queries: Sequence[QueryPoint], *, limit: int, floor: float, exact: bool
@@ -151,26 +153,14 @@ class QdrantSearches(QdrantConnection):
             else {**wanted, "query": one.point, "lookup_from": {"collection": one.collection}}
             for one in queries
         ]
-        return self._query(
-            collection,
-            "query/batch",
-            {"searches": searches},
-            lambda answer: [[(str(hit["id"]), hit["score"]) for hit in found["points"]] for found in answer],
-        )
-
-    def _query(self, collection: str, path: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
-        """What `read` makes of the result of a query, which is JSON."""
-        # Qdrant itself gives a query up after so many seconds.
-        params = {"timeout": str(int(self._timeout_s))}
-        result = self._request("POST", collection_path(collection, f"/points/{path}"), body, params)
         try:
-            return read(result)
-        except (KeyError, TypeError) as error:
-            raise StoreUnavailable(
-                f"Qdrant at {without_password(self._url)} answered a search with something else than points: "
-                "check that QDRANT_URL leads to Qdrant itself"
-            ) from error
-
-
-def _hit(hit: Mapping[str, Any]) -> Hit:
-    return Hit(hit["score"], hit.get("payload") or {})
+            return self._post(
+                collection,
+                "/query/batch",
+                {"searches": searches},
+                lambda answer: [[(str(hit["id"]), hit["score"]) for hit in found["points"]] for found in answer],
+            )
+        except StoreRefused as error:
+            if is_not_found(error):
+                raise PointsMissing(str(error)) from error
+            raise

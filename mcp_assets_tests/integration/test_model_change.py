@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException
 
 from mcp_assets.entities.points import Key, point_id
 from mcp_assets.entities.refs import EntityRef
@@ -404,21 +405,21 @@ def test_a_change_of_aliases_of_which_qdrant_saved_a_part_is_finished_by_the_fir
     other: Platform, saved: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real Qdrant saves the actions of one request one by one, so that a crash can leave some of them undone."""
-    real = Qdrant._change_aliases
+    real = QdrantClient.update_collection_aliases
     asked: list[int] = []
 
-    def partly(self: Qdrant, actions: Sequence[Mapping[str, Any]]) -> None:
-        asked.append(len(actions))
+    def partly(self: QdrantClient, operations: list[Any]) -> bool:
+        asked.append(len(operations))
         if saved:
-            real(self, actions[:saved])
-        raise StoreUnavailable("crashed")
+            real(self, operations[:saved])
+        raise ResponseHandlingException(ConnectionError("crashed"))
 
     sync_all(other)
-    monkeypatch.setattr(Qdrant, "_change_aliases", partly)
+    monkeypatch.setattr(QdrantClient, "update_collection_aliases", partly)
     with pytest.raises(StoreUnavailable):
         sync_all(other, "page")
     assert asked
-    monkeypatch.setattr(Qdrant, "_change_aliases", real)
+    monkeypatch.setattr(QdrantClient, "update_collection_aliases", real)
 
     assert search(other, TASKS["t07"], by="meaning").results[0].ref.id == "t07"
 

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.api.points_api import SyncPointsApi
 
 from mcp_assets.entities.points import Key
 from mcp_assets.platform import Platform
@@ -196,9 +197,12 @@ def test_a_write_that_is_only_acknowledged_does_not_count_as_done(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = ensure_collection(platform.qdrant, "things", platform.embedder.profile).name
-    answer = {"operation_id": 1, "status": "acknowledged"}
-    for kind, answered in (("_upsert", answer), ("_delete", answer), ("_update", [answer])):
-        monkeypatch.setattr(Qdrant, kind, lambda *_, answered=answered: answered)
+    answer = models.UpdateResult(operation_id=1, status=models.UpdateStatus.ACKNOWLEDGED)
+    answered = models.InlineResponse2008(result=answer)
+    monkeypatch.setattr(SyncPointsApi, "upsert_points", lambda *_, **__: answered)
+    monkeypatch.setattr(QdrantClient, "delete", lambda *_, **__: answer)
+    batch = models.InlineResponse20018(result=[answer])
+    monkeypatch.setattr(SyncPointsApi, "batch_update", lambda *_, **__: batch)
 
     for write in ({"upsert": [point(1)]}, {"delete": [uuid4()]}, {"payloads": {uuid4(): {"a": 1}}}):
         with pytest.raises(StoreUnavailable, match="has not applied it"):

@@ -9,7 +9,8 @@ from mcp_assets.entities.conditions import Condition, as_json
 from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
-from mcp_assets.stores.errors import PointsMissing, StoreRefused
+from mcp_assets.stores.errors import StoreRefused
+from mcp_assets.stores.qdrant_connection import is_not_found
 from mcp_assets.stores.qdrant_search import Hit
 from mcp_assets.sync.collections.serving import WriteTarget, searchable_collections
 
@@ -59,7 +60,9 @@ def rank_by_meaning(platform: Platform, asked: MeaningSearch) -> MeaningRanking:
     served = platform.companion(_Served)
     try:
         return _ranked(platform, served.read(), asked)
-    except PointsMissing:
+    except StoreRefused as error:
+        if not is_not_found(error):
+            raise
         # A collection was replaced and deleted between the two requests.
         return _ranked(platform, served.read(), asked)
 
@@ -114,7 +117,7 @@ def _near(
         return MeaningRanking([_place(hit) for hit in hits])
     except StoreRefused as error:
         # In strict mode, Qdrant filters only by keys that it indexes, and by each only with values of the index's kind.
-        if not conditions or isinstance(error, PointsMissing):
+        if not conditions or is_not_found(error):
             raise
         refused = str(error)
     hits = search(collection, vector, entity_type=entity_type, limit=_NEAREST_COMPARED)

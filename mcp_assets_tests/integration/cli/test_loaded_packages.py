@@ -11,10 +11,10 @@ from mcp_assets.platform import Platform
 from mcp_assets_tests.clients import environment_of
 
 HEAVY = {
-    "alembic", "dagster", "grpc", "igraph", "mcp", "nats", "openai", "pandas", "qdrant_client", "sqlalchemy",
-    "structlog", "tokenizers", "wordllama",
+    "alembic", "dagster", "igraph", "mcp", "nats", "openai", "pandas", "sqlalchemy", "structlog", "tokenizers",
+    "wordllama",
 }  # fmt: skip
-"""Packages that take long to load."""
+"""Packages that take long to load, without qdrant-client and its grpc, which every command that searches needs."""
 
 _SCRIPT = """
 import sys
