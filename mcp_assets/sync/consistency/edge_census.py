@@ -7,7 +7,6 @@ change. An entity is left out if it waits, or if the other end of a wrong edge d
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeVar
 
 from psycopg import sql
@@ -76,24 +75,20 @@ class EdgeCensus:
     def take(self) -> Iterator[Drift]:
         yield from self._orphans()
         yield from self._dangling()
+        rules = EdgeRules(self._platform)
         for part in pages(self._not_linked(), RELINKED_AT_ONCE):
-            yield from self._differing(part)
+            yield from self._differing(rules, part)
         for ids in self._deep_pages() if self._deep else [self._sample()]:
             for part in pages((EntityRef(self._type, entity_id) for entity_id in ids), RELINKED_AT_ONCE):
-                yield from self._differing(part)
+                yield from self._differing(rules, part)
 
     def count(self) -> int:
         with self._platform.postgres.transaction() as connection:
             return self._platform.relationships.count_from(connection, self._type, self._slots)
 
-    @cached_property
-    def _rules(self) -> "EdgeRules":
-        """Made when there is an entity to compare, because it asks Qdrant for all collections."""
-        return EdgeRules(self._platform)
-
-    def _differing(self, refs: Collection[EntityRef]) -> Iterator[Drift]:
+    def _differing(self, rules: "EdgeRules", refs: Collection[EntityRef]) -> Iterator[Drift]:
         # The deep vector census of the same partition reports wrong ledger rows.
-        return (drift for drift in self._rules.differing(refs) if not (self._deep and drift.kind in LIES))
+        return (drift for drift in rules.differing(refs) if not (self._deep and drift.kind in LIES))
 
     def _orphans(self) -> Iterator[Drift]:
         relationships = self._platform.relationships

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from mcp_assets.entities.refs import shard_of
 from mcp_assets.platform import Platform
@@ -68,9 +67,7 @@ def repair_drift(
     sparing = set() if allow_mass_delete else _types_to_spare(platform, censuses, done)
     for census in censuses:
         mark_waiting(platform, census.entity_type, census.slots)
-    for entity_type, shards in _ranges(platform, censuses):
-        _index_dirty(platform, entity_type, shards, done, allow_mass_delete=allow_mass_delete)
-    for census in censuses:
+        _index_dirty(platform, census, done, allow_mass_delete=allow_mass_delete)
         _repair_entities(platform, census, done, sparing=census.entity_type in sparing)
         _rewrite_words(platform, census, done)
         if foreign:
@@ -95,30 +92,16 @@ def repair_drift(
     return done
 
 
-def _ranges(platform: Platform, censuses: Sequence[LastCensus]) -> Iterator[tuple[str, range]]:
-    """The shards of the partitions, by type, in as few ranges as there can be: a full sync costs as much of one as of
-    all that stand together."""
-    total = platform.settings.shards
-    wanted: dict[str, set[int]] = {}
-    for census in censuses:
-        first, last = shard_of(census.slots[0], total), shard_of(census.slots[1] - 1, total)
-        wanted.setdefault(census.entity_type, set()).update(range(first, last + 1))
-    for entity_type, shards in wanted.items():
-        for _, group in groupby(enumerate(sorted(shards)), lambda one: one[1] - one[0]):
-            together = [shard for _, shard in group]
-            yield entity_type, range(together[0], together[-1] + 1)
-
-
-def _index_dirty(
-    platform: Platform, entity_type: str, shards: range, done: Repaired, *, allow_mass_delete: bool
-) -> None:
+def _index_dirty(platform: Platform, census: LastCensus, done: Repaired, *, allow_mass_delete: bool) -> None:
     """Index what is dirty. It is no drift, because its work is known; a repair that was killed leaves such entities."""
+    shards = platform.settings.shards
+    first, last = shard_of(census.slots[0], shards), shard_of(census.slots[1] - 1, shards)
     try:
         with closing(
             full_sync(
                 platform,
-                entity_type,
-                shards,
+                census.entity_type,
+                range(first, last + 1),
                 stages=Stages(ledger=False),
                 allow_mass_delete=allow_mass_delete,
             )

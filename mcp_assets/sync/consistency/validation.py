@@ -2,9 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import product
 
 from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import EntityRef
@@ -24,11 +22,7 @@ from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link.link_state import by_type_and_id
 from mcp_assets.sync.link.linker import link_until_done
-from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.resolve_ids import by_type, pages
-
-_CENSUSES_IN_FLIGHT = 2
-"""A census waits for PostgreSQL and Qdrant for half of its time; each one holds some tens of megabytes."""
 
 _NAMED = 5
 """Entities that a sentence names: it stays readable, and the number of all is in it."""
@@ -101,7 +95,11 @@ def validate(
         refs = sorted(set(entities))
         done = _validate_entities(platform, refs, repair=repair)
         return replace(done, given_up=_given_up(platform, refs))
-    taken = _take_censuses(platform, entity_types, deep=deep)
+    taken = [
+        take_census(platform, entity_type, shard, deep=deep)
+        for entity_type in entity_types
+        for shard in range(platform.settings.shards)
+    ]
     found = sum_of(taken)
     examples = tuple(drift for census in taken for drift in census.examples)
     checked = sum(census.checked for census in taken)
@@ -133,17 +131,6 @@ def validate(
         named,
         _given_up(platform, of_types=entity_types),
     )
-
-
-def _take_censuses(platform: Platform, entity_types: Sequence[str], *, deep: bool) -> list[Census]:
-    """The censuses of all partitions of the types: while one waits for a store, another one compares."""
-
-    def take(partition: tuple[str, int]) -> Census:
-        return take_census(platform, *partition, deep=deep)
-
-    partitions = product(entity_types, range(platform.settings.shards))
-    with closing(overlapped(partitions, take, in_flight=_CENSUSES_IN_FLIGHT)) as taken:
-        return [census for _, census in taken]
 
 
 def sum_of(censuses: Sequence[Census]) -> dict[str, int]:
