@@ -4,7 +4,8 @@ Questions of four kinds are made by rule from a workspace; see `search_questions
 weights (`--tune` prints a line for each pair of weights), and the figures are of the other half. `hit_1` and `hit_5`:
 share of questions with an answer among the first one or five results; `mrr`: mean of one over the rank of the first
 answer among 20. `p50_ms` and `p95_ms` are of one search in a process that has searched before.
-`sync_seconds`: the full sync before the questions; `words_seconds`: to make the words of all entities, a part of it.
+`sync_seconds`: the full sync before the questions, after which all is linked; `words_seconds`: to cut the words of all
+entities, a part of linking.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from mcp_assets.entities.words import words_of
 from mcp_assets.platform import Platform
 from mcp_assets.quality import RESULTS, Question, SearchFigures, rank_of, search_figures
 from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.search.search import By, search
 
 _WEIGHTS = (0.5, 1.0, 2.0, 3.0, 5.0)
@@ -90,6 +92,9 @@ def main() -> None:
                 for _ in full_sync(platform, entity_type, range(platform.settings.shards)):
                     pass
             sync_seconds = time.perf_counter() - began
+            # The linker cuts the words that a full sync leaves to it.
+            for _ in link_until_done(platform):
+                pass
             stack.settle()
             if arguments.tune:
                 tune(platform, ordered[::2])
