@@ -5,17 +5,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 
-def trusted(ca_file: Path | None, url: str) -> ssl.SSLContext | bool:
-    """`verify` of an httpx client for `url`: the authority in `ca_file` alone; without one, True, those of the machine.
+def trusted(ca_file: Path | None, url: str | None = None) -> ssl.SSLContext | bool:
+    """`verify` of an httpx client: the authority in `ca_file` alone; without one, True, those of the machine.
 
-    For an address without TLS, nothing is trusted: to load the machine's authorities takes 20 ms and 14 MB.
+    `url`: the only address of a client that follows no redirects. If it is one without TLS, nothing is trusted: to load
+    the machine's authorities takes 20 ms and 14 MB.
 
     Raises:
         ssl.SSLError: the file holds no certificate.
     """
     if ca_file is not None:
         return authority_in(ca_file)
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if urlsplit(url).scheme == "http" else True
+    without_tls = url is not None and urlsplit(url).scheme == "http"
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if without_tls else True
 
 
 def authority_in(ca_file: Path) -> ssl.SSLContext:

@@ -80,7 +80,8 @@ class OpenAICompatibleEmbedder:
                 timeout=openai.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
                 http_client=openai.DefaultHttpxClient(
                     trust_env=not (base_url and is_loopback(base_url)),
-                    verify=trusted(tls_ca_file, base_url or OPENAI_URL),
+                    # It follows redirects, which may lead from http to https.
+                    verify=trusted(tls_ca_file),
                 ),
             )
         except ImportError as error:
