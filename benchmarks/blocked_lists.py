@@ -14,27 +14,22 @@ that links in blocks; `qdrant_anon_mb`: that of the embedded Qdrant at the end.
 """
 
 import argparse
-import hashlib
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
-from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
 import psutil
 from harness import Bench, bench, in_fresh_process, load_entities, report, say
+from hash_embedder import clustered
+from usage import anonymous_mb, stores_of
 
 from mcp_assets.cli.load_entities import Line
-from mcp_assets.embedding.profiles import ModelProfile
-from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
@@ -59,43 +54,6 @@ NEVER, ALWAYS = {"block_start_s": 1e9}, {"ask_query_s": 1e9}
 """Tuning by which neighbours are never, or always, found in blocks."""
 
 
-class ClusterEmbedder:
-    """Vectors in clusters: a text says `@7/3` for the third member of the seventh."""
-
-    concurrency = 2
-
-    def __init__(self, dimension: int) -> None:
-        self.profile = ModelProfile("clusters", dimension, "Cosine", 0.5, 1_000_000, 4096, 1_000_000_000)
-
-    def embed(
-        self,
-        texts: Sequence[str],
-        *,
-        stopping: Event | None = None,  # noqa: ARG002
-        background: bool = False,  # noqa: ARG002
-    ) -> EmbeddingResult:
-        return EmbeddingResult([EmbeddingOutcome(self.embed_query(text), None) for text in texts], None)
-
-    def embed_query(self, text: str) -> Vector:
-        found = re.search(r"@(\d+)/(\d+)", text)
-        assert found is not None
-        dimension = self.profile.dimension
-        vector = _noise(f"centre {found[1]}", dimension) + _noise(f"{found[1]}/{found[2]}", dimension) * 0.8
-        return (vector / np.linalg.norm(vector)).astype(np.float32)
-
-    def stop(self) -> None:
-        """Nothing to stop."""
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-@lru_cache(maxsize=20_000)
-def _noise(name: str, dimension: int) -> Vector:
-    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
-    return np.random.default_rng(seed).standard_normal(dimension).astype(np.float32)
-
-
 def entities(count: int) -> Iterator[Line]:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     clusters = max(1, count // CLUSTER)
@@ -116,7 +74,7 @@ def entities(count: int) -> Iterator[Line]:
 def platform_with(settings: Settings, dimension: int, **link: float) -> Iterator[Platform]:
     tuning = Tuning()
     tuning = replace(tuning, link=replace(tuning.link, **link))  # type: ignore[arg-type]
-    with closing(Platform(settings, embedder=ClusterEmbedder(dimension), tuning=tuning)) as platform:
+    with closing(Platform(settings, embedder=clustered(dimension), tuning=tuning)) as platform:
         yield platform
 
 
@@ -175,20 +133,6 @@ def most_anonymous() -> Iterator[Callable[[], float]]:
         watcher.join()
 
 
-def anonymous_mb(process: int | str) -> float:
-    found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024 / 1e6
-
-
-def qdrant_of(stack: Bench) -> psutil.Process:
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if "mcp_assets.embedded.qdrant" in line and str(stack.folder) in line:
-            return process
-    raise RuntimeError("the embedded Qdrant is not found among the processes")
-
-
 def cpu_of(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
@@ -225,7 +169,7 @@ def main() -> None:
         say(f"{count} entities are loaded and embedded")
         load_entities(stack, entities(count))
         in_fresh_process(index, settings, dimension)
-        qdrant = qdrant_of(stack)
+        qdrant = stores_of(stack)["qdrant"]
         for name, some, in_blocks in (("blocks", refs, True), ("asking", asked, False)):
             say(f"neighbours: {name}")
             before = cpu_of(qdrant)

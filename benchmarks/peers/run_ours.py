@@ -3,15 +3,13 @@
 The search words of many texts are left to the linker: its part that writes them is a run of its own here.
 """
 
-from collections.abc import Sequence
+import sys
 from contextlib import closing
-from threading import Event
+from pathlib import Path
 
 from pydantic import SecretStr
-from stub import DIMENSION, Job, Stub, TextRefused, main
+from stub import DIMENSION, Job, Stub, main
 
-from mcp_assets.embedding.profiles import ModelProfile
-from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Refusal, Vector, only_vector
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
@@ -20,43 +18,13 @@ from mcp_assets.sync.index.full_sync import full_sync
 from mcp_assets.sync.index.search_words import write_pending_words
 from mcp_assets.sync.link.linker import link_until_done
 
+# The folder of the benchmarks: the other systems' environments have nothing of it.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from hash_embedder import HashEmbedder
+
 WORDS_AT_ONCE = 1_000
 """Entities whose words are written in one transaction."""
-
-
-class Embedder:
-    """The stub as a provider of ours: a request that is refused is halved until the text at fault stands alone."""
-
-    concurrency = 2
-
-    def __init__(self, stub: Stub) -> None:
-        self._stub = stub
-        self.profile = ModelProfile("stub", DIMENSION, "Cosine", 0.7, 1_000_000, 4096, 1_000_000_000)
-
-    def embed(
-        self,
-        texts: Sequence[str],
-        *,
-        stopping: Event | None = None,  # noqa: ARG002
-        background: bool = False,  # noqa: ARG002
-    ) -> EmbeddingResult:
-        try:
-            return EmbeddingResult([EmbeddingOutcome(vector, None) for vector in self._stub.embed(texts)], None)
-        except TextRefused as refused:
-            if len(texts) == 1:
-                refusal = Refusal("input_refused", str(refused))
-                return EmbeddingResult([EmbeddingOutcome(None, refusal)], None)
-        half = len(texts) // 2
-        return EmbeddingResult([*self.embed(texts[:half]).outcomes, *self.embed(texts[half:]).outcomes], None)
-
-    def embed_query(self, text: str) -> Vector:
-        return only_vector(self.embed([text]))
-
-    def stop(self) -> None:
-        """Nothing to stop."""
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def settings_of(job: Job) -> Settings:
@@ -72,7 +40,7 @@ def settings_of(job: Job) -> Settings:
 
 
 def sync(job: Job, stub: Stub) -> None:
-    with closing(Platform(settings_of(job), embedder=Embedder(stub))) as platform:
+    with closing(Platform(settings_of(job), embedder=HashEmbedder(DIMENSION, stub.embed))) as platform:
         entity_types = list(platform.settings.entity_types)
         if job.task == "mend":
             validate(platform, entity_types=entity_types, repair=True)
