@@ -17,7 +17,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -47,10 +47,12 @@ WORKSPACE = CHECKOUT.parent / "shared" / "data" / "workspace.jsonl.gz"
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came of a function in a process of its own. `seconds` are of the function, not of the process's start."""
+    """What came of a function in a process of its own. `seconds` and `cpu_s`, of that process and of processes that it
+    started, are of the function, not of the process's start."""
 
     result: Any
     seconds: float
+    cpu_s: float
     peak_rss_mb: float
 
 
@@ -113,15 +115,17 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
-    """The embedded stack, source tables and schema made, in a folder that is removed at the end."""
+def bench(keep: Path | None = None) -> Iterator[Bench]:
+    """The embedded stack, source tables and schema made, in a folder that is removed at the end, or in `keep`."""
     # Being ended is no different from Ctrl-C: what was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in Settings.model_fields:
         os.environ.pop(variable_of(name), None)
     with (
         # PostgreSQL's socket needs a short path.
-        tempfile.TemporaryDirectory(prefix="bench", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        nullcontext(keep.resolve())
+        if keep is not None
+        else tempfile.TemporaryDirectory(prefix="bench", dir="/tmp", ignore_cleanup_errors=True) as folder,
         stack.running(list(stack.Part), Path(folder) / ".mcp") as addresses,
     ):
         made = Bench(Path(folder), addresses)
@@ -170,10 +174,15 @@ def _measure(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
     # As in a run of the warm launcher: what is loaded is not looked through for garbage.
     gc.collect()
     gc.freeze()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), _own_cpu_s()
     result = function(*args, **kwargs)
     seconds = time.perf_counter() - began
-    return Measured(result, seconds, peak_rss_mb())
+    return Measured(result, seconds, _own_cpu_s() - cpu, peak_rss_mb())
+
+
+def _own_cpu_s() -> float:
+    """CPU seconds of this process, and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 _UNFINISHED_RUNS = """

@@ -1,193 +1,321 @@
-"""Scale: full syncs and updates of 10,000, 100,000 and 1,000,000 synthetic entities.
+"""Scale: up to 1,000,000 synthetic entities, each phase of their life with its seconds, CPU seconds and memory.
 
-The embedder is a hash of the text, 64 dimensions: it costs next to nothing, and vectors this short keep the embedded
-Qdrant engine out of the way, so that what is measured is the platform. For each size: `us_per_entity` of a full sync
-into empty stores; `unchanged_s`, a full sync that finds nothing to do; `update_s`, 1 % of the entities updated, by
-their events; `update_ratio`, the cost of an updated entity over that of one in the full sync, less `start_s`, what an
-update of one entity takes; `peak_rss_mb`, of the process that did the full sync, with Dagster loaded as in a
-run. `flatness`: the largest `us_per_entity` over the smallest. Up to --link-up-to entities, also `link_us_per_entity`
-and `link_peak_rss_mb` of linking all of them, which compares each with each and so is quadratic. With --index,
-`index_s`: what building Qdrant's index takes, with the stack stopped.
+A third of the entities are tasks, pages and memories each. CLUSTER of them share words and are near each other, so that
+each has as many neighbours as a list holds, at every size. Each has a topic that some hundred share, and one of twenty
+areas that makes no candidates; each tenth names another task by its id, and each tenth a page by its title. The
+embedder costs next to nothing (`hash_embedder`). So what is measured is the platform with its stores.
+
+Phases, each in a process of its own with Dagster loaded, as a run has:
+
+- `sync`: a full sync into empty stores; `unchanged`: a full sync that finds nothing to do;
+- `lists`: the semantic lists of all entities are found as the linker would find them, and written nowhere;
+- `link`: everything is linked from nothing. Its CPU seconds less those of `lists` are those of writing;
+- `census`: all partitions are compared; `deep`: with every text and every edge;
+- `changes`: --changed entities get other texts, by events: applied, embedded and linked;
+- `events`: --events messages about entities that are spread over all, applied and embedded.
+
+Of each phase: `s` and `cpu_s` (of the process and the stores together), `us` (CPU microseconds an entity that is
+worked on), CPU of `ours`, `postgres` and `qdrant` apart, and the most anonymous memory in MB of one process of each.
+`linear_in_changes`: CPU seconds a changed entity at the largest size over those at the smallest. `events_spread`: the
+same of an event. `files_mb`: the files of PostgreSQL and Qdrant at the end.
+
+With --keep the stores stay in a folder, so that a long run may be cut into parts: name the same folder, one size, and
+the phases that are still to be done.
 """
 
 import argparse
-import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
-from harness import Bench, bench, in_fresh_process, publish, report, say
+from harness import Bench, Measured, bench, in_fresh_process, publish, report, say
+from hash_embedder import clustered
+from usage import OURS, watched
 
-from mcp_assets.embedded import stack
-from mcp_assets.embedded.qdrant.storage import Storage
-from mcp_assets.embedded.state import StateDir
-from mcp_assets.embedding.profiles import ModelProfile
-from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector
+from mcp_assets.entities.points import point_id
+from mcp_assets.entities.refs import EntityRef
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
+from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.link.blocked_lists import BlockedLists, list_costs
 from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 
-DIMENSION = 64
-ENTITY_TYPE = "task"
+TYPES = ("task", "page", "memory")
 
-# Some 600 characters each, all different.
+CLUSTER = 24
+"""Entities that are near each other: a few more than the 20 that a list holds."""
+
+TOPIC_HOLDERS = 100
+"""Entities of a topic: fewer than the 200 up to which a tag makes candidates."""
+
+PHASES = ("sync", "unchanged", "lists", "link", "census", "deep", "changes", "events")
+
+_REQUESTS_IN_FLIGHT = 2
+"""As in `sync.link.prefetch`."""
+
+_SAY_EVERY_S = 10.0
+
+_EVENTS = {
+    "task": ("mcp.task.updated", "taskId"),
+    "page": ("mcp.wiki.page.updated", "pageId"),
+    "memory": ("mcp.memory.node.updated", "memoryId"),
+}
+"""Subject of the event of each type, and the key of the id in it."""
+
+_TEXTS = (("tasks", "description"), ("wiki_pages", "content"), ("memory_nodes", "content"))
+"""Source table of each type, and the column of its text."""
+
+_TABLES = tuple(f"{table} (id, title, {text}, tags)" for table, text in _TEXTS)
+
+# Some 550 characters each: 40 words that the cluster shares, and 25 of its own. Members of a cluster are {clusters}
+# apart, so that they are of all types and in all partitions.
 _INSERT = """
-INSERT INTO tasks (id, title, description, status, tags)
-SELECT 'task-' || n, 'Task ' || n, repeat(md5(n::text) || ' ', 18), 'open', ARRAY['tag-' || n % 1000]
-FROM generate_series(1, %s) AS n
+INSERT INTO {target}
+SELECT '{type}-' || n, 'About subject ' || n % {clusters} || ', piece ' || n,
+       '@' || n % {clusters} || '/' || n / {clusters}
+       || (SELECT string_agg(' ' || substr(md5(n % {clusters} || '-' || word), 1, 7), '')
+           FROM generate_series(1, 40) AS word)
+       || (SELECT string_agg(' ' || substr(md5(n || ' ' || word), 1, 7), '') FROM generate_series(1, 25) AS word)
+       || CASE n % 10 WHEN 3 THEN '. It depends on task:task-' || (n + {clusters}) % {total} / 3 * 3 || '.'
+                      WHEN 7 THEN '. See [[About subject ' || (n / 3 * 3 + 1) % {clusters} || ', piece '
+                                  || n / 3 * 3 + 1 || ']].'
+                      ELSE '.' END,
+       ARRAY['topic-' || n % {clusters} % {topics}, 'area-' || n % 20]
+FROM generate_series({remainder}, {total} - 1, 3) AS n
 """
-_UPDATE = """
-UPDATE tasks SET description = description || ' again', updated_at = now()
-WHERE id IN (SELECT 'task-' || n FROM generate_series(1, %s, 100) AS n)
-"""
 
 
-class HashEmbedder:
-    """Deterministic vectors at the cost of one hash a text."""
-
-    concurrency = 2
-
-    def __init__(self) -> None:
-        self.profile = ModelProfile("hash", DIMENSION, "Cosine", 0.7, 1_000_000, 4096, 1_000_000_000)
-
-    def embed(
-        self,
-        texts: Sequence[str],
-        *,
-        stopping: Event | None = None,  # noqa: ARG002
-        background: bool = False,  # noqa: ARG002
-    ) -> EmbeddingResult:
-        return EmbeddingResult([EmbeddingOutcome(_vector(text), None) for text in texts], None)
-
-    def embed_query(self, text: str) -> Vector:
-        return _vector(text)
-
-    def stop(self) -> None:
-        """Nothing to stop."""
-
-    def close(self) -> None:
-        """Nothing to close."""
+def insert(stores: Bench, entities: int) -> None:
+    """The source rows of so many entities."""
+    clusters = max(1, entities // CLUSTER)
+    # A multiple of the number of types would put a cluster into one type.
+    clusters += clusters % len(TYPES) == 0
+    values = {"clusters": clusters, "total": entities, "topics": max(1, entities // TOPIC_HOLDERS)}
+    for remainder, target in enumerate(_TABLES):
+        stores.query(_INSERT.format(target=target, type=TYPES[remainder], remainder=remainder, **values))
+    stores.settle()
 
 
-def _vector(text: str) -> Vector:
-    digest = hashlib.blake2b(text.encode(), digest_size=DIMENSION).digest()
-    return np.frombuffer(digest, dtype=np.uint8).astype(np.float32) - 127.5
+def spread(entities: int, count: int, offset: int) -> list[int]:
+    """So many numbers of entities, spread over all of them. Calls with other offsets give others."""
+    step = max(1, entities // count)
+    return [(number * step + offset) % entities for number in range(min(count, entities))]
 
 
-def fill(settings: Settings) -> int:
+def change(stores: Bench, numbers: Sequence[int]) -> None:
+    """Give entities other texts, and publish the events that say so."""
+    listed = ", ".join(map(str, numbers))
+    for remainder, (table, text) in enumerate(_TEXTS):
+        stores.query(
+            f"UPDATE {table} SET {text} = {text} || ' again {time.time_ns()}', updated_at = now()"
+            f" WHERE id IN (SELECT '{TYPES[remainder]}-' || n FROM unnest(ARRAY[{listed}]) AS n)"
+        )
+    stores.settle()
+    events = []
+    for number in numbers:
+        entity_type = TYPES[number % len(TYPES)]
+        subject, key = _EVENTS[entity_type]
+        events.append((subject, f'{{"{key}": "{entity_type}-{number}"}}'.encode()))
+    publish(stores, events)
+
+
+def sync(settings: Settings, dimension: int) -> int:
     """A full sync; the number of entities embedded."""
-    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
-        news = full_sync(platform, ENTITY_TYPE, range(settings.shards))
-        return sum(told.counts.embedded for told in news if told.complete)
-
-
-def take_in_and_drain(settings: Settings) -> tuple[int, float]:
-    """The events in the stream applied; the number of entities embedded, and the seconds until the last of them."""
-    began = ended = time.perf_counter()
     embedded = 0
-    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=clustered(dimension))) as platform:
+        for entity_type in TYPES:
+            with closing(full_sync(platform, entity_type, range(settings.shards))) as news:
+                embedded += sum(one.counts.embedded for one in news if one.complete)
+    return embedded
+
+
+def find_lists(settings: Settings, dimension: int, numbers: Sequence[int]) -> int:
+    """Find the semantic lists of entities, as the linker would for all; how many were found in blocks."""
+    with closing(Platform(settings, embedder=clustered(dimension))) as platform:
+        semantic = SemanticNeighbours(platform)
+        held = list(semantic.points_held.values())
+        costs = list_costs(sum(held), held, dimension, platform.tuning.link)
+        in_blocks = costs.blocks_are_better(platform.tuning.link.exact_for_s)
+        blocks = BlockedLists(platform.qdrant, semantic.collections, dimension, Event()) if in_blocks else None
+        points = {ref: str(point_id(ref)) for ref in map(_ref, numbers)}
+        with ThreadPoolExecutor(_REQUESTS_IN_FLIGHT) as executor:
+            # No answer is kept, as the linker keeps none.
+            found = sum(executor.map(lambda part: len(semantic.answer(part, blocks)), semantic.requests(points)))
+        assert found == len(numbers), f"{found} of {len(numbers)} lists were found"
+        return found if in_blocks else 0
+
+
+def link_all(settings: Settings, dimension: int) -> int:
+    """Link all that is marked; the number of edges made."""
+    edges = linked = 0
+    said = time.monotonic()
+    with closing(Platform(settings, embedder=clustered(dimension))) as platform:
+        for one in link_until_done(platform):
+            total = one.total()
+            edges += total.added.total()
+            linked += total.relinked
+            if time.monotonic() - said > _SAY_EVERY_S:
+                said = time.monotonic()
+                say(f"  {linked:,} entities are linked, {edges:,} edges are made")
+    return edges
+
+
+def take_in_and_drain(settings: Settings, dimension: int) -> int:
+    """Apply the events in the stream; the number of entities embedded."""
+    embedded = 0
+    with closing(Platform(settings, embedder=clustered(dimension))) as platform:
         while intake(platform, wait_s=0.0).more:
             pass
-        for batch in drain(platform, ENTITY_TYPE, "benchmark"):
-            embedded += sum(counts.embedded for counts in batch.report.shards.values())
-            # The drain itself then waits for more.
-            ended = time.perf_counter()
-    return embedded, ended - began
+        for entity_type in TYPES:
+            for batch in drain(platform, entity_type, "benchmark"):
+                embedded += sum(counts.embedded for counts in batch.report.shards.values())
+    return embedded
 
 
-def link_all(settings: Settings) -> int:
-    """All marks worked off; the number of edges made."""
-    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
-        return sum(linked.total().added.total() for linked in link_until_done(platform))
+def apply_and_link(settings: Settings, dimension: int) -> int:
+    """Apply the events in the stream, and link; the number of entities embedded."""
+    embedded = take_in_and_drain(settings, dimension)
+    link_all(settings, dimension)
+    return embedded
 
 
-def build_index(directory: Path) -> float:
-    """Seconds of the engine's optimizing of all collections in `directory`, of which no server is open."""
-    storage = Storage.open(directory)
-    began = time.perf_counter()
-    for collection in storage.collections():
-        collection.optimize()
-    seconds = time.perf_counter() - began
-    storage.close()
-    return seconds
+def take_census(settings: Settings, dimension: int, *, deep: bool) -> int:
+    """Compare everything; the number of entities compared."""
+    with closing(Platform(settings, embedder=clustered(dimension))) as platform:
+        report = validate(platform, entity_types=TYPES, deep=deep)
+        assert not report.found, f"the census found drift: {report.found}"
+        return report.checked
+
+
+def _ref(number: int) -> EntityRef:
+    entity_type = TYPES[number % len(TYPES)]
+    return EntityRef(entity_type, f"{entity_type}-{number}")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One size of the benchmark."""
+
+    stores: Bench
+    entities: int
+    options: argparse.Namespace
+
+    def measure(self) -> dict[str, Any]:
+        """The figures of the phases that are asked for, in their order."""
+        figures: dict[str, Any] = {"entities": self.entities}
+        if "sync" in self.options.phases:
+            insert(self.stores, self.entities)
+            self.stores.forget_index()
+            say(f"{self.entities:,} entities are in the source tables")
+        for name in PHASES:
+            if name in self.options.phases:
+                figures[name] = getattr(self, f"_{name}")()
+                say(f"{self.entities:,} entities, {name}: {figures[name]}")
+        figures["files_mb"] = _files_mb(self.stores.folder)
+        return figures
+
+    def _sync(self) -> dict[str, Any]:
+        figures, embedded = self._phase(sync, self.entities)
+        assert embedded == self.entities, f"{embedded} of {self.entities} entities were embedded"
+        self.stores.settle()
+        return figures
+
+    def _unchanged(self) -> dict[str, Any]:
+        figures, embedded = self._phase(sync, self.entities)
+        assert embedded == 0, f"{embedded} unchanged entities were embedded again"
+        return figures
+
+    def _lists(self) -> dict[str, Any]:
+        numbers = spread(self.entities, self.options.lists or self.entities, 0)
+        figures, in_blocks = self._phase(partial(find_lists, numbers=numbers), len(numbers))
+        return figures | {"lists": len(numbers), "lists_in_blocks": in_blocks}
+
+    def _link(self) -> dict[str, Any]:
+        figures, edges = self._phase(link_all, self.entities)
+        assert edges, "no edge was made"
+        self.stores.settle()
+        return figures | {"edges": edges}
+
+    def _census(self) -> dict[str, Any]:
+        return self._phase(partial(take_census, deep=False), self.entities)[0]
+
+    def _deep(self) -> dict[str, Any]:
+        return self._phase(partial(take_census, deep=True), self.entities)[0]
+
+    def _changes(self) -> dict[str, Any]:
+        return self._by_events(apply_and_link, self.options.changed, 1)
+
+    def _events(self) -> dict[str, Any]:
+        return self._by_events(take_in_and_drain, self.options.events, 2)
+
+    def _by_events(self, work: Callable[[Settings, int], int], count: int, offset: int) -> dict[str, Any]:
+        numbers = spread(self.entities, count, offset)
+        change(self.stores, numbers)
+        figures, embedded = self._phase(work, len(numbers))
+        assert embedded == len(numbers), f"{embedded} of {len(numbers)} changed entities were embedded"
+        return figures
+
+    def _phase(self, work: Callable[..., int], worked_on: int) -> tuple[dict[str, Any], int]:
+        """`work` in a process of its own; the figures of it, and its result."""
+        settings = self.stores.settings(drain_linger_s=0)
+        with watched(self.stores) as usage:
+            done: Measured = in_fresh_process(work, settings, self.options.dimension)
+        cpu = {OURS: done.cpu_s, **usage.cpu_s}
+        figures: dict[str, Any] = {
+            "s": done.seconds,
+            "cpu_s": sum(cpu.values()),
+            "us": sum(cpu.values()) / worked_on * 1e6,
+            **{f"{part}_cpu_s": cpu[part] for part in (OURS, "postgres", "qdrant")},
+            **{f"{part}_anon_mb": usage.anonymous_mb[part] for part in (OURS, "postgres", "qdrant")},
+        }
+        return {name: round(value, 2) for name, value in figures.items()}, done.result
+
+
+def _files_mb(folder: Path) -> float:
+    """What the files of the stores take."""
+    return round(sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file()) / 1e6)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--entities", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--link-up-to", type=int, default=100_000, help="link no more entities than these")
-    parser.add_argument("--index", action="store_true", help="also build Qdrant's index, which may take long")
-    arguments = parser.parse_args()
+    parser.add_argument("--entities", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--dimension", type=int, default=256)
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=[name for name in PHASES if name != "deep"])
+    parser.add_argument("--lists", type=int, help="in the phase lists: find so many only, spread over all")
+    parser.add_argument("--changed", type=int, default=400, help="entities of the phase changes")
+    parser.add_argument("--events", type=int, default=1_000, help="messages of the phase events")
+    parser.add_argument("--keep", type=Path, help="a folder for the stores, which stays; its path has to be short")
+    options = parser.parse_args()
+    if options.keep and len(options.entities) > 1:
+        parser.error("--keep goes with one size")
+    if not options.keep and "sync" not in options.phases:
+        parser.error("the phase sync may be left out only with --keep, in a folder in which it was done")
     sizes = []
-    for entities in arguments.entities:
-        with bench() as stores:
-            figures = measure(stores, entities)
-            if entities <= arguments.link_up_to:
-                figures |= measure_linking(stores, entities)
-            if arguments.index:
-                stack.stop(stores.state_dir)
-                figures["index_s"] = in_fresh_process(
-                    build_index, StateDir(stores.state_dir).directory_of(stack.Part.QDRANT)
-                ).result
-        say(f"{figures}")
-        sizes.append({name: round(value, 3) for name, value in figures.items()})
-    costs = [figures["us_per_entity"] for figures in sizes]
-    report(
-        sizes=sizes,
-        flatness=max(costs) / min(costs),
-        peak_rss_mb=max(figures[name] for figures in sizes for name in figures if name.endswith("peak_rss_mb")),
-        update_ratio=max(figures["update_ratio"] for figures in sizes),
-    )
+    for entities in options.entities:
+        with bench(options.keep) as stores:
+            sizes.append(Run(stores, entities, options).measure())
+    report(dimension=options.dimension, sizes=sizes, **_growth(sizes))
 
 
-def measure_linking(stores: Bench, entities: int) -> dict[str, Any]:
-    stores.settle()
-    linked = in_fresh_process(link_all, stores.settings())
-    assert linked.result, "no edge was made"
-    say(f"linking: {linked.seconds:.1f} s, {linked.result} edges")
+def _growth(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What a change and an event cost at the largest size, over the smallest."""
+    least, most = (pick(sizes, key=itemgetter("entities")) for pick in (min, max))
+    names = {"changes": "linear_in_changes", "events": "events_spread"}
     return {
-        "link_s": linked.seconds,
-        "link_us_per_entity": linked.seconds / entities * 1e6,
-        "link_peak_rss_mb": linked.peak_rss_mb,
-    }
-
-
-def measure(stores: Bench, entities: int) -> dict[str, Any]:
-    settings = stores.settings(drain_linger_s=0)
-    stores.query(_INSERT.replace("%s", str(entities)))
-    stores.forget_index()
-    say(f"{entities} entities are in the source table")
-    filled = in_fresh_process(fill, settings)
-    assert filled.result == entities, f"{filled.result} of {entities} entities were embedded"
-    say(f"full sync: {filled.seconds:.1f} s")
-    unchanged = in_fresh_process(fill, settings)
-    assert unchanged.result == 0, f"{unchanged.result} unchanged entities were embedded again"
-    stores.query(_UPDATE.replace("%s", str(entities)))
-    stores.settle()
-    changed = [f"task-{number}" for number in range(1, entities + 1, 100)]
-    took = []
-    for ids in (changed[:1], changed[1:]):
-        publish(stores, [("mcp.task.updated", f'{{"taskId": "{entity_id}"}}'.encode()) for entity_id in ids])
-        embedded, seconds = in_fresh_process(take_in_and_drain, settings).result
-        assert embedded == len(ids), f"{embedded} of {len(ids)} updates were embedded"
-        took.append(seconds)
-    start_s, update_s = took
-    return {
-        "entities": entities,
-        "seconds": filled.seconds,
-        "us_per_entity": filled.seconds / entities * 1e6,
-        "unchanged_s": unchanged.seconds,
-        "update_s": update_s,
-        "start_s": start_s,
-        "update_ratio": ((update_s - start_s) / (len(changed) - 2)) / (filled.seconds / entities),
-        "peak_rss_mb": filled.peak_rss_mb,
+        name: most[phase]["us"] / least[phase]["us"]
+        for phase, name in names.items()
+        if len(sizes) > 1 and phase in least
     }
 
 

@@ -53,7 +53,7 @@ def validate(
         raise typer.BadParameter(f"--export writes .csv or .parquet, not {export.name}")
     with connected() as platform:
         named = types_named(platform, types or ())
-        with err.status("comparing the stores" + (" and mending what differs" if repair else "")):
+        with err.status("comparing the stores" + (" and mending what differs" if repair else "")) as status:
             report = validate_stores(
                 platform,
                 entity_types=named,
@@ -62,6 +62,7 @@ def validate(
                 allow_mass_delete=allow_mass_delete,
                 foreign=foreign,
                 foreign_edges=foreign_edges,
+                on_census=lambda progress: status.update(progress.line),
             )
         if export is not None:
             _export(platform, export)

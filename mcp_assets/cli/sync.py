@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
     from mcp_assets.events import SyncTarget
     from mcp_assets.platform import Platform
+    from mcp_assets.sync.index.progress import IndexProgress
+    from mcp_assets.sync.link.progress import LinkProgress
     from mcp_assets.sync.requests.full_sync_requests import FullSync, PartitionProgress
 
 _LOOK_EVERY_S = 0.5
 """How often `--watch` reads the progress: a bar that moves twice a second looks alive, at one query each time."""
+
+_SAY_EVERY_S = 10.0
+"""Seconds between two lines about a full sync in this process, where no bars are shown."""
 
 
 def sync(
@@ -135,12 +140,23 @@ def _full(platform: "Platform", types: list[str], *, force: bool, watch: bool, j
 def _full_here(
     platform: "Platform", types: list[str], *, force: bool, allow_mass_delete: bool, watch: bool, json: bool
 ) -> None:
+    from mcp_assets.sync.pace import Every
     from mcp_assets.sync.requests import full_sync_requests
     from mcp_assets.sync.requests.full_sync_requests import PartitionProgress
 
     done: dict[tuple[str, int], PartitionProgress] = {}
+    every = Every(_SAY_EVERY_S, time.monotonic())
+
+    def on_progress(work: "IndexProgress | LinkProgress") -> None:
+        if watch:
+            bars.work(work)
+        elif not json and every.is_due(time.monotonic()):
+            say_progress(work.line)
+
     with _bars(platform, types, quiet=json or not watch) as bars:
-        for news in full_sync_requests.run_here(platform, types, force=force, allow_mass_delete=allow_mass_delete):
+        for news in full_sync_requests.run_here(
+            platform, types, force=force, allow_mass_delete=allow_mass_delete, on_progress=on_progress
+        ):
             part = done.setdefault((news.entity_type, news.shard), PartitionProgress(news.entity_type, news.shard))
             full_sync_requests.add_progress(part, news)
             bars.show([part])
@@ -181,11 +197,19 @@ def _watch(platform: "Platform", sync_: "FullSync", types: list[str], *, quiet: 
 
 
 class _Bars:
-    """A bar a partition."""
+    """A bar a partition, and a line below them about the work that is under way."""
 
-    def __init__(self, progress: "Progress", tasks: "dict[tuple[str, int], TaskID]") -> None:
+    def __init__(self, progress: "Progress", tasks: "dict[tuple[str, int], TaskID]", below: "TaskID") -> None:
         self._progress = progress
         self._tasks = tasks
+        self._below = below
+
+    def work(self, work: "IndexProgress | LinkProgress") -> None:
+        seen = work.seen
+        self._progress.update(
+            self._below, total=max(seen.total, 1), completed=seen.done, description=work.name,
+            state=f"{seen.rate}, {seen.rest}", visible=True,
+        )  # fmt: skip
 
     def show(self, parts: "Iterable[PartitionProgress]") -> None:
         for part in parts:
@@ -212,7 +236,7 @@ def _bars(platform: "Platform", types: list[str], *, quiet: bool) -> Iterator[_B
             for entity_type in types
             for shard in range(platform.settings.shards)
         }
-        yield _Bars(progress, tasks)
+        yield _Bars(progress, tasks, progress.add_task("", total=None, state="", visible=False))
 
 
 def _state(part: "PartitionProgress") -> str:

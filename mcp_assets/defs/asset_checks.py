@@ -12,6 +12,7 @@ from mcp_assets.defs.keys import CENSUS, EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.links import docs_link
 from mcp_assets.defs.metadata import CHANGES, finding_metadata
 from mcp_assets.defs.partitions import ranges_of
+from mcp_assets.defs.progress_lines import ProgressLines
 from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
@@ -19,6 +20,7 @@ from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnav
 from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.consistency.checks import CHECKS, evaluate
 from mcp_assets.sync.consistency.drift import Severity
+from mcp_assets.sync.consistency.progress import CensusProgress
 
 _SEVERITIES = {
     Severity.ERROR: dg.AssetCheckSeverity.ERROR,
@@ -125,9 +127,12 @@ def _take_outdated_censuses(context: dg.AssetCheckExecutionContext, platform: Pl
         if any(figures[name].value for name in CHANGES if name in figures):
             changed.add(event.partition)
     try:
-        for shard_range in ranges_of(sorted(changed)):
-            for shard in shard_range.shards:
-                retrying(platform.settings)(take_census, platform, shard_range.entity_type, shard)
+        partitions = [(one.entity_type, shard) for one in ranges_of(sorted(changed)) for shard in one.shards]
+        progress, lines = CensusProgress(platform, partitions), ProgressLines(context.log, platform)
+        for entity_type, shard in partitions:
+            retrying(platform.settings)(take_census, platform, entity_type, shard)
+            progress.add(entity_type, shard)
+            lines.say(progress)
     except (StoreUnavailable, StoreRefused, CollectionMismatch) as error:
         # The checks say the same of the store, or name the age of the censuses by which they judge.
         context.log.warning(f"no census of what this run has changed could be taken: {error}")

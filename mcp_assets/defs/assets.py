@@ -11,12 +11,14 @@ from mcp_assets.defs.index_run import created_s_ago, run_drain, run_full_sync
 from mcp_assets.defs.keys import CENSUS, DRAIN_TAG, EDGES, EMBEDDINGS, ENTITIES
 from mcp_assets.defs.metadata import census_metadata
 from mcp_assets.defs.partitions import partitions_named, partitions_of, ranges_of
+from mcp_assets.defs.progress_lines import ProgressLines
 from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.defs.shards import check_shards, tags_of
 from mcp_assets.defs.totals import census_totals
 from mcp_assets.entities.refs import partition_key
 from mcp_assets.settings import Settings
 from mcp_assets.sync.consistency.census import take_census
+from mcp_assets.sync.consistency.progress import CensusProgress
 
 NO_PARTITION = (
     "the run names no partition, so that there is nothing to do: choose some. On the page of the asset entities, "
@@ -113,11 +115,14 @@ def build_census_asset(settings: Settings) -> dg.AssetsDefinition:
         opened = platform.get()
         named = partitions_named(context)
         taken: dict[str, Mapping[str, dg.MetadataValue]] = {}
-        for shard_range in ranges_of(named if named is not None else every_partition.get_partition_keys()):
-            for shard in shard_range.shards:
-                census = take_census(opened, shard_range.entity_type, shard, deep=config.deep)
-                key = partition_key(shard_range.entity_type, shard, settings.shards)
-                taken[key] = census_metadata(census)
+        ranges = ranges_of(named if named is not None else every_partition.get_partition_keys())
+        partitions = [(one.entity_type, shard) for one in ranges for shard in one.shards]
+        progress, lines = CensusProgress(opened, partitions), ProgressLines(context.log, opened)
+        for entity_type, shard in partitions:
+            census = take_census(opened, entity_type, shard, deep=config.deep)
+            taken[partition_key(entity_type, shard, settings.shards)] = census_metadata(census)
+            progress.add(entity_type, shard)
+            lines.say(progress)
         totals = census_totals(opened)
         for key, metadata in taken.items():
             context.log_event(dg.AssetMaterialization(CENSUS, partition=key, metadata={**totals, **metadata}))

@@ -12,6 +12,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 from mcp_assets.defs.keys import EDGES, EMBEDDINGS, ENTITIES, FULL_SYNC_ID_TAG
 from mcp_assets.defs.metadata import edges_metadata, embeddings_metadata, ledger_metadata
 from mcp_assets.defs.partitions import shard_of_key
+from mcp_assets.defs.progress_lines import LongWork, ProgressLines
 from mcp_assets.defs.totals import Totals
 from mcp_assets.embedding.request_log import RequestingEmbedder
 from mcp_assets.entities.refs import partition_key
@@ -67,6 +68,7 @@ class EventLog:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="events")
         self._written: Future[None] | None = None
         self._began = self._last_reported = time.monotonic()
+        self._lines = ProgressLines(context.log, platform)
 
     def begins_to_compare(self) -> None:
         """Note that the run of a backfill compares. Requests that come from now on need another backfill."""
@@ -74,6 +76,11 @@ class EventLog:
 
     def selects(self, asset: dg.AssetKey) -> bool:
         return asset in self._context.selected_asset_keys
+
+    def say(self, work: LongWork) -> None:
+        """Write to the run's log how far `work` is, if this is due."""
+        with self._lock:
+            self._lines.say(work)
 
     def touched(self, entity_type: str, shard: int, counts: Counts) -> None:
         """A drain has committed a batch: the partition is as new as its last batch."""

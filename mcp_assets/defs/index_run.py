@@ -23,10 +23,12 @@ from mcp_assets.sync.inbox.drained import Drained, TracedEvent
 from mcp_assets.sync.inbox.outbox import publish_waiting
 from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion
+from mcp_assets.sync.index.progress import IndexProgress
 from mcp_assets.sync.index.synced_partitions import LinkingPartitions
 from mcp_assets.sync.link.counts import LinkCounts, LinkReport
 from mcp_assets.sync.link.linker import link, link_until_done
 from mcp_assets.sync.link.marks import mark_shards
+from mcp_assets.sync.link.progress import LinkProgress
 from mcp_assets.traces import record
 
 # In a burst that lasts longer than this, entities are linked before the burst has ended.
@@ -183,11 +185,13 @@ def _raise_error_of(work: "Future[Any] | None") -> None:
 
 def _link(platform: Platform, log: EventLog, reports: Iterable[LinkReport], *, materialize: bool) -> int:
     """Report what the linker does, and answer the requests that asked for it. Returns the number of entities linked."""
-    total = LinkCounts()
+    total, progress = LinkCounts(), LinkProgress(platform)
     for report in reports:
         total.add(report.total())
+        progress.add(report)
         for (entity_type, shard), counts in report.partitions.items():
             log.linked(entity_type, shard, counts, materialize=materialize)
+        log.say(progress)
     answered = answer_relinked(platform)
     if total.relinked and not answered:
         announce_links(platform, total)
@@ -211,13 +215,16 @@ def run_full_sync(
             force=force,
             allow_mass_delete=allow_mass_delete,
         )
+        indexing = IndexProgress(shard_range.entity_type)
         try:
             with closing(progress):
                 for news in progress:
+                    indexing.add(news)
                     if news.complete:
                         log.complete(shard_range.entity_type, news.shard, news.counts)
                     else:
                         log.progressed(shard_range.entity_type, news.shard, news.counts, news.differing)
+                    log.say(indexing)
         except MassDeletion as refusal:
             # What is new or changed is done; other types go on, and all of it is linked.
             held[shard_range.entity_type] = refusal

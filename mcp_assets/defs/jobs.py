@@ -28,6 +28,7 @@ from mcp_assets.defs.keys import (
 )
 from mcp_assets.defs.metadata import drift_table
 from mcp_assets.defs.old_runs import delete_observations, delete_runs
+from mcp_assets.defs.progress_lines import ProgressLines
 from mcp_assets.defs.request_report import RequestReport, answer_line
 from mcp_assets.defs.resources import PlatformResource, embedding_until_interrupted
 from mcp_assets.events import MessageKind
@@ -148,9 +149,11 @@ def build_repair_job() -> dg.JobDefinition:
         types = opened.settings.entity_types
         if unknown := [name for name in config.types if name not in types]:
             raise dg.Failure(f"no entity type {unknown[0]!r}: one of {', '.join(types)}", allow_retries=False)
+        lines = ProgressLines(context.log, opened)
         with embedding_until_interrupted(opened):
             report = validate(
                 opened,
+                on_census=lines.say,
                 entity_types=config.types or list(types),
                 repair=True,
                 deep=config.deep,

@@ -10,5 +10,5 @@ A room imports only from rooms on lower floors, which `make check` enforces:
     link                   edges
     index                  ledger and vectors
     collections            which Qdrant collection is read and written
-    pipeline, resolve_ids, sums  used by several rooms
+    pace, pipeline, resolve_ids, sums  used by several rooms
 """

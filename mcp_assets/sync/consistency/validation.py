@@ -1,7 +1,7 @@
 """Validation: compares partitions or named entities, repairs them if asked, and reports what was found and done."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mcp_assets.entities.points import Key
@@ -14,6 +14,7 @@ from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind, Severity
 from mcp_assets.sync.consistency.edge_census import RELINKED_AT_ONCE, EdgeRules, orphaned_edges
 from mcp_assets.sync.consistency.edge_repair import link_again, remove_orphaned_edges
 from mcp_assets.sync.consistency.entity_repair import repair_entities
+from mcp_assets.sync.consistency.progress import CensusProgress
 from mcp_assets.sync.consistency.recheck import ENTITIES_AT_ONCE, recheck_entities
 from mcp_assets.sync.consistency.repair import repair_drift
 from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, Census, last_censuses
@@ -81,12 +82,13 @@ def validate(
     allow_mass_delete: bool = False,
     foreign: bool = False,
     foreign_edges: bool = False,
+    on_census: Callable[[CensusProgress], object] = lambda _: None,
 ) -> Validation:
     """Compare the stores for `entity_types`, or only for `entities` if there are any, and repair what differs if asked.
 
     `deep`: every text, payload and edge is compared, not a sample. `foreign`: a repair removes points that other
     programs wrote too; `foreign_edges`: and their rows of `relationships` that lack a living end. `allow_mass_delete`:
-    a repair removes what is gone, however much it is.
+    a repair removes what is gone, however much it is. `on_census` is called after the census of each partition.
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was repaired stays repaired.
@@ -95,11 +97,13 @@ def validate(
         refs = sorted(set(entities))
         done = _validate_entities(platform, refs, repair=repair)
         return replace(done, given_up=_given_up(platform, refs))
-    taken = [
-        take_census(platform, entity_type, shard, deep=deep)
-        for entity_type in entity_types
-        for shard in range(platform.settings.shards)
-    ]
+    partitions = [(entity_type, shard) for entity_type in entity_types for shard in range(platform.settings.shards)]
+    progress = CensusProgress(platform, partitions)
+    taken = []
+    for entity_type, shard in partitions:
+        taken.append(take_census(platform, entity_type, shard, deep=deep))
+        progress.add(entity_type, shard)
+        on_census(progress)
     found = sum_of(taken)
     examples = tuple(drift for census in taken for drift in census.examples)
     checked = sum(census.checked for census in taken)

@@ -53,6 +53,8 @@ class Progress:
     complete: bool
     differing: int
     """Entities of the shard that were found to differ."""
+    differing_in_all: int
+    """The same of all shards of the full sync."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class _Shards:
             counts.add(part)
         self._done[batch.shard].add(counts)
         self._outstanding[batch.shard] -= len(batch.wanted)
-        return Progress(batch.shard, counts, complete=False, differing=self._differing.get(batch.shard, 0))
+        return self._progress(batch.shard, counts, complete=False)
 
     def completed(self) -> Iterator[Progress]:
         """The shards that are complete since the last call, in order; to be taken at once: the next batch may fail."""
@@ -185,7 +187,16 @@ class _Shards:
         counts.unchanged = max(
             0, counts.scanned - counts.embedded - counts.updated - counts.empty - counts.deleted - counts.failed
         )
-        return Progress(shard, counts, complete=True, differing=self._differing.get(shard, 0))
+        return self._progress(shard, counts, complete=True)
+
+    def _progress(self, shard: int, counts: Counts, *, complete: bool) -> Progress:
+        return Progress(
+            shard,
+            counts,
+            complete=complete,
+            differing=self._differing.get(shard, 0),
+            differing_in_all=sum(self._differing.values()),
+        )
 
 
 def count_differing(platform: Platform) -> int:

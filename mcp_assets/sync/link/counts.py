@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from heapq import nlargest
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -79,10 +80,18 @@ class LinkCounts:
         self.strongest = _strongest(self.strongest)
 
 
+class LinkStage(Enum):
+    """The two kinds of the linker's transactions. An entity that has a mark for both is linked in one of each."""
+
+    CHANGES = "changes"
+    LISTS = "lists"
+
+
 @dataclass(slots=True)
 class LinkReport:
     """What one transaction of the linker did, by entity type and shard."""
 
+    stage: LinkStage = LinkStage.CHANGES
     partitions: dict[tuple[str, int], LinkCounts] = field(default_factory=dict)
 
     def total(self) -> LinkCounts:

@@ -35,7 +35,7 @@ from mcp_assets.sync.feed.edge_entries import EdgeCauses, begin_rebuild
 from mcp_assets.sync.feed.edition import ChangeFeed
 from mcp_assets.sync.index.search_words import write_pending_words
 from mcp_assets.sync.link.changes import SEMANTIC, TOPICAL, ChangeLinker, any_change_outside_rebuild
-from mcp_assets.sync.link.counts import LinkReport
+from mcp_assets.sync.link.counts import LinkReport, LinkStage
 from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
 from mcp_assets.sync.link.edge_writer import EdgeWriter
 from mcp_assets.sync.link.link_state import read_link_states
@@ -298,6 +298,7 @@ class _Linker:
             if not is_sole_linker(self._platform, connection, self._session):
                 raise _Superseded
             writer = EdgeWriter(self._platform, connection)
+            writer.report.stage = LinkStage.LISTS
             claimed = [
                 EntityRef(*row)
                 for row in connection.execute(self._platform.postgres.query("claim_lists"), {"marks": marks})

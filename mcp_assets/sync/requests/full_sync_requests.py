@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
@@ -17,9 +17,11 @@ from mcp_assets.sync.inbox.outbox import ResultMessage, keep, publish_waiting
 from mcp_assets.sync.index.batch_report import Counts
 from mcp_assets.sync.index.full_sync import Progress, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion
+from mcp_assets.sync.index.progress import IndexProgress
 from mcp_assets.sync.index.synced_partitions import LinkingPartitions
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import mark_shards
+from mcp_assets.sync.link.progress import LinkProgress
 from mcp_assets.sync.sums import add_fields
 from mcp_assets.traces import distinct
 
@@ -279,9 +281,16 @@ def last_full_sync(platform: Platform) -> FullSync | None:
 
 
 def run_here(
-    platform: Platform, entity_types: Sequence[str], *, force: bool, allow_mass_delete: bool = False
+    platform: Platform,
+    entity_types: Sequence[str],
+    *,
+    force: bool,
+    allow_mass_delete: bool = False,
+    on_progress: Callable[[IndexProgress | LinkProgress], object] = lambda _: None,
 ) -> Iterator[PartitionProgress]:
     """Do a full sync in this process; yields the progress of a partition since its last item, not the sum.
+
+    `on_progress` is called after each batch, of indexing and then of linking.
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was committed stays.
@@ -291,6 +300,7 @@ def run_here(
     held: dict[str, MassDeletion] = {}
     for entity_type in entity_types:
         begun: set[int] = set()
+        indexing = IndexProgress(entity_type)
         try:
             with closing(
                 full_sync(platform, entity_type, shards, force=force, allow_mass_delete=allow_mass_delete)
@@ -298,13 +308,17 @@ def run_here(
                 for news in progress:
                     yield progress_of(entity_type, news, first=news.shard not in begun)
                     begun.add(news.shard)
+                    indexing.add(news)
+                    on_progress(indexing)
         except MassDeletion as refusal:
             held[entity_type] = refusal
     linking = LinkingPartitions(platform, ((entity_type, shard) for entity_type in entity_types for shard in shards))
     for entity_type in entity_types:
         mark_shards(platform, entity_type, shards, force=force)
-    for _ in link_until_done(platform):
-        pass
+    links = LinkProgress(platform)
+    for report in link_until_done(platform):
+        links.add(report)
+        on_progress(links)
     linking.record_linked()
     for entity_type in entity_types:
         for shard in shards:
@@ -316,16 +330,25 @@ def run_here(
 
 def progress_of(entity_type: str, news: Progress, *, first: bool) -> PartitionProgress:
     """The progress that one item of a full sync means: of a batch, or that a partition is indexed."""
-    progress = PartitionProgress(
-        entity_type, news.shard, differing=news.differing if first else 0, indexed=news.complete
-    )
     if news.complete:
-        progress.scanned = news.counts.scanned
+        progress = PartitionProgress(entity_type, news.shard, scanned=news.counts.scanned, indexed=True)
     else:
-        counts = news.counts
-        progress.done, progress.embedded, progress.updated = counts.scanned, counts.embedded, counts.updated
-        progress.deleted, progress.failed = counts.deleted, counts.failed
+        progress = _batch_of(entity_type, news.shard, news.counts)
+    progress.differing = news.differing if first else 0
     return progress
+
+
+def _batch_of(entity_type: str, shard: int, counts: Counts) -> PartitionProgress:
+    """The progress that a batch means, whatever differs in all."""
+    return PartitionProgress(
+        entity_type,
+        shard,
+        done=counts.scanned,
+        embedded=counts.embedded,
+        updated=counts.updated,
+        deleted=counts.deleted,
+        failed=counts.failed,
+    )
 
 
 class ProgressWriter:
@@ -346,8 +369,9 @@ class ProgressWriter:
     def worked(self, entity_type: str, shard: int, counts: Counts, differing: int) -> None:
         """A batch is committed."""
         key = (entity_type, shard)
-        news = Progress(shard, counts, complete=False, differing=differing)
-        self._add(progress_of(entity_type, news, first=key not in self._begun))
+        news = _batch_of(entity_type, shard, counts)
+        news.differing = 0 if key in self._begun else differing
+        self._add(news)
         self._begun.add(key)
 
     def indexed(self, entity_type: str, shard: int, counts: Counts) -> None:

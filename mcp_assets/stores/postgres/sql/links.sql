@@ -341,6 +341,12 @@ WHERE deleted_at IS NULL
 -- One row: how many entities have a mark.
 SELECT count(DISTINCT (entity_type, entity_id)) FROM {schema}.relink_marks
 
+-- name: count_marks
+-- One row: how many entities are marked for changes, and how many for lists.
+SELECT count(DISTINCT (entity_type, entity_id)) FILTER (WHERE reason <> 'lists') AS changes,
+       count(*) FILTER (WHERE reason = 'lists') AS lists
+FROM {schema}.relink_marks
+
 -- name: has_tag_weights
 -- A row if weights were ever computed.
 SELECT FROM {schema}.tag_weights LIMIT 1
