@@ -141,8 +141,8 @@ def _full_here(
     platform: "Platform", types: list[str], *, force: bool, allow_mass_delete: bool, watch: bool, json: bool
 ) -> None:
     from mcp_assets.sync.pace import Every
-    from mcp_assets.sync.requests import full_sync_requests
-    from mcp_assets.sync.requests.full_sync_requests import PartitionProgress
+    from mcp_assets.sync.requests.full_sync_here import run_here
+    from mcp_assets.sync.requests.full_sync_requests import PartitionProgress, add_progress
 
     done: dict[tuple[str, int], PartitionProgress] = {}
     every = Every(_SAY_EVERY_S, time.monotonic())
@@ -154,11 +154,11 @@ def _full_here(
             say_progress(work.line)
 
     with _bars(platform, types, quiet=json or not watch) as bars:
-        for news in full_sync_requests.run_here(
+        for news in run_here(
             platform, types, force=force, allow_mass_delete=allow_mass_delete, on_progress=on_progress
         ):
             part = done.setdefault((news.entity_type, news.shard), PartitionProgress(news.entity_type, news.shard))
-            full_sync_requests.add_progress(part, news)
+            add_progress(part, news)
             bars.show([part])
     names = ("scanned", "embedded", "updated", "deleted", "failed")
     counts = {name: sum(getattr(part, name) for part in done.values()) for name in names}

@@ -224,7 +224,7 @@ def run_full_sync(
                         log.complete(shard_range.entity_type, news.shard, news.counts)
                     else:
                         log.progressed(shard_range.entity_type, news.shard, news.counts, news.differing)
-                    log.say(indexing)
+                        log.say(indexing)
         except MassDeletion as refusal:
             # What is new or changed is done; other types go on, and all of it is linked.
             held[shard_range.entity_type] = refusal

@@ -10,7 +10,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.validation import validate
 from mcp_assets.sync.index.full_sync import Progress, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion
-from mcp_assets.sync.requests import full_sync_requests
+from mcp_assets.sync.requests.full_sync_here import run_here
 from mcp_assets_tests.observing import entity_points, ledger, put, put_tasks, remove, rows, sync_all
 
 
@@ -70,7 +70,7 @@ def test_what_is_new_or_changed_does_not_wait_behind_deletions_that_are_held_bac
     put_tasks(platform, {**tasks(60, 160), "t50": "another title"})
     progress: list[Any] = []
     with pytest.raises(MassDeletion, match="40 of 60 entities of the type task"):
-        progress.extend(full_sync_requests.run_here(platform, ["task", "page"], force=False))
+        progress.extend(run_here(platform, ["task", "page"], force=False))
     assert living(platform) == set(tasks(0, 160))
     assert ledger(platform)["t50"]["title"] == "another title"
     assert living(platform, "page") == {"P"}, "another type goes on"

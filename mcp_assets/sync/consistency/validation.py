@@ -97,13 +97,7 @@ def validate(
         refs = sorted(set(entities))
         done = _validate_entities(platform, refs, repair=repair)
         return replace(done, given_up=_given_up(platform, refs))
-    partitions = [(entity_type, shard) for entity_type in entity_types for shard in range(platform.settings.shards)]
-    progress = CensusProgress(platform, partitions)
-    taken = []
-    for entity_type, shard in partitions:
-        taken.append(take_census(platform, entity_type, shard, deep=deep))
-        progress.add(entity_type, shard)
-        on_census(progress)
+    taken = _censuses(platform, entity_types, deep=deep, on_census=on_census)
     found = sum_of(taken)
     examples = tuple(drift for census in taken for drift in census.examples)
     checked = sum(census.checked for census in taken)
@@ -135,6 +129,20 @@ def validate(
         named,
         _given_up(platform, of_types=entity_types),
     )
+
+
+def _censuses(
+    platform: Platform, entity_types: Sequence[str], *, deep: bool, on_census: Callable[[CensusProgress], object]
+) -> list[Census]:
+    """A census of each partition of the types, one after the other."""
+    partitions = [(entity_type, shard) for entity_type in entity_types for shard in range(platform.settings.shards)]
+    progress = CensusProgress(platform, partitions)
+    taken = []
+    for entity_type, shard in partitions:
+        taken.append(take_census(platform, entity_type, shard, deep=deep))
+        progress.add(entity_type, shard)
+        on_census(progress)
+    return taken
 
 
 def sum_of(censuses: Sequence[Census]) -> dict[str, int]:

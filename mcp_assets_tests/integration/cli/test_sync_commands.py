@@ -104,6 +104,7 @@ def test_a_full_sync_without_a_daemon_is_done_at_once_with_a_bar_for_each_partit
     assert "no Dagster daemon runs" in done.stderr
     assert "task-03" in done.stderr
     assert "memory-00" in done.stderr
+    assert "linking lists of neighbours" in done.stderr
     assert_points_are(platform, {f"t{number}": f"text {number}" for number in range(30)})
     assert json.loads(call("sync", "--full", "--json").stdout)["counts"]["embedded"] == 0
     forced = json.loads(call("sync", "--full", "--force", "--yes", "--type", "task", "--json").stdout)

@@ -96,6 +96,8 @@ class Ran:
     observed: list[Logged]
     metadata: dict[Logged, dict[str, Any]]
     """Of the materializations."""
+    lines: list[str]
+    """What it wrote to the run's log by itself."""
 
 
 @pytest.fixture
@@ -125,9 +127,11 @@ def told_by(instance: dg.DagsterInstance, run_id: str) -> Ran:
     """What the event log holds of a run."""
     found = instance.get_run_by_id(run_id)
     assert found is not None
-    ran = Ran(found.is_success, [], [], {})
+    ran = Ran(found.is_success, [], [], {}, [])
     for entry in instance.all_logs(run_id):
         event = entry.dagster_event
+        if event is None:
+            ran.lines.append(entry.user_message)
         if event is None or event.asset_key is None or event.partition is None:
             continue
         logged = (event.asset_key.to_user_string(), event.partition)

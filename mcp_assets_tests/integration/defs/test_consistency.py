@@ -15,7 +15,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.checks import CHECKS, evaluate
 from mcp_assets.sync.consistency.drift import Severity
 from mcp_assets.sync.inbox.intake import intake
-from mcp_assets.sync.requests.full_sync_requests import run_here
+from mcp_assets.sync.requests.full_sync_here import run_here
 from mcp_assets_tests.hashing import TASKS, HashEmbedder, fill, qdrant, task_point
 from mcp_assets_tests.integration.defs.conftest import resource_of
 

@@ -183,6 +183,22 @@ def test_a_full_run_observes_its_progress_and_materializes_nothing_before_it_is_
     assert ran.materialized == both(["task-00"])
 
 
+@pytest.mark.tuning(Tuning(defs=DefsTuning(events_every_s=0.0)))
+def test_the_log_of_a_full_run_says_how_far_indexing_and_linking_are(write: Write, run: Run) -> None:
+    write("task", {f"t{n}": f"text of task {n}" for n in range(60)})
+
+    ran = run("task-00", "task-03", assets=[*ASSETS, "relationship_edges"])
+
+    assert ran.success
+    parts = [line.partition(": ") for line in ran.lines]
+    last = {what: figures for what, _, figures in parts}
+    # In the order in which they were first said.
+    assert list(last) == ["indexing task", "linking changes", "linking lists of neighbours"]
+    assert all(figures.startswith("60 of 60, ") for figures in last.values()), last
+    assert all(" 0 seconds left" in figures for figures in last.values()), last
+    assert "; then 60 lists of neighbours" in next(figures for what, _, figures in parts if what == "linking changes")
+
+
 def test_a_run_of_the_entities_alone_leaves_points_to_a_run_of_the_embeddings_alone(
     platform: Platform, write: Write, run: Run, stub: OpenAIStub
 ) -> None:
