@@ -19,11 +19,13 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent, TextResourceContents
 
+from mcp_assets.entities.refs import EntityRef
 from mcp_assets.mcp_server.answers import MOST_CHARACTERS
 from mcp_assets.mcp_server.server import make_server
 from mcp_assets.platform import Platform
 from mcp_assets.sync.consistency.census import take_census
 from mcp_assets.sync.link.linker import link_until_done
+from mcp_assets.sync.link.marks import Reason, mark
 from mcp_assets_tests.clients import environment_of
 from mcp_assets_tests.nats_servers import free_port
 from mcp_assets_tests.observing import drain_all, put, put_tasks, rows, send, sync_all
@@ -166,6 +168,11 @@ def test_answers_say_how_fresh_the_index_is(filled: Platform) -> None:
     assert "up to date with the stream" in status["freshness"]
     assert "no drift" in status["freshness"]
     assert {one["entity_type"]: one["living"] for one in status["types"]} == {"task": 3, "page": 1}
+    assert "to be linked" not in status["freshness"]
+
+    with filled.postgres.transaction() as connection:
+        mark(filled, connection, [EntityRef("task", "CHK-104")], Reason.CHANGED)
+    assert "1 entity waits to be linked" in call(filled, "index_status")["freshness"]
 
 
 @pytest.mark.parametrize(

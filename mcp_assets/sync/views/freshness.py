@@ -29,6 +29,8 @@ class Freshness:
     """What that census found and nothing has repaired since."""
     unindexed: int | None
     """Entities whose present state is not in Qdrant yet."""
+    unlinked: int | None
+    """Entities that wait for the linker, which writes their edges, and the search words of large batches."""
     unavailable: tuple[str, ...]
     """Stores that do not answer, a sentence each."""
 
@@ -42,7 +44,12 @@ class Freshness:
         else:
             parts.append("up to date with the stream")
         if self.unindexed:
-            parts.append(f"{self.unindexed:,} entities wait to be indexed")
+            parts.append(f"{_waits(self.unindexed)} to be indexed")
+        if self.unlinked:
+            parts.append(
+                f"{_waits(self.unlinked)} to be linked, and until then relationships, and the words by which texts are "
+                "found, may be those of earlier texts"
+            )
         if self.sources_compared_s is not None:
             parts.append(f"sources compared {_span(self.sources_compared_s)} ago")
         if self.stores_compared_s is None:
@@ -91,12 +98,17 @@ def read_freshness(platform: Platform, waiting: Pending) -> Freshness:
         stores_compared_s=compared,
         drift=drift,
         unindexed=sum(dirty for _, dirty in waiting.entities.values()) if waiting.entities else None,
+        unlinked=waiting.unlinked if waiting.entities else None,
         unavailable=tuple(dict.fromkeys(unavailable)),
     )
 
 
 def _sources_compared_s(waiting: Pending) -> float | None:
     return max((one.age_s for one in waiting.sweeps), default=None)
+
+
+def _waits(entities: int) -> str:
+    return "1 entity waits" if entities == 1 else f"{entities:,} entities wait"
 
 
 def _span(seconds: float) -> str:
