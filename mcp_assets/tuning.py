@@ -97,10 +97,6 @@ class LinkTuning:
     """Hits that a query for a list asks for. The list holds 20. It needs one more, because the last hit may tie with
     points that are left out; a few more make up for hits whose entity is gone."""
 
-    exact_up_to: int = 100_000
-    """Points in a collection up to which Qdrant searches it exactly: there, incremental equals rebuild strictly. Above
-    it, Qdrant searches by its index."""
-
     exact_for_s: float = 7_200.0
     """Estimated seconds up to which a rebuild finds exact lists in blocks, although Qdrant would answer by its index in
     less: those of some 1,000,000 entities of 256 dimensions, which two cores find in an hour."""
@@ -135,6 +131,23 @@ class LinkTuning:
 
     entities_kept: int = 100_000
     """Points whose entities are cached, at most: some twenty megabytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistencyTuning:
+    """Of `sync.consistency`: how much of the recall of similarity edges a census measures."""
+
+    recall_lists: int = 200
+    """Lists of an entity type that the censuses of all its partitions compare with exact ones, together: some 4,000
+    neighbours, so that a recall of 0.95 is known within 0.01."""
+
+    recall_lists_a_request: int = 10
+    """Lists of the sample that one request asks for: a real Qdrant of two cores answers them in a second or two if a
+    collection holds a million points of 256 dimensions."""
+
+    recall_s: float = 15.0
+    """Seconds after which a census asks for no further list of its sample. Exact searches take all cores of Qdrant, and
+    searches of people wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +235,7 @@ class Tuning:
     collections: CollectionTuning = field(default_factory=CollectionTuning)
     index: IndexTuning = field(default_factory=IndexTuning)
     link: LinkTuning = field(default_factory=LinkTuning)
+    consistency: ConsistencyTuning = field(default_factory=ConsistencyTuning)
     inbox: InboxTuning = field(default_factory=InboxTuning)
     requests: RequestTuning = field(default_factory=RequestTuning)
     views: ViewTuning = field(default_factory=ViewTuning)

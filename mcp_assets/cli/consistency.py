@@ -82,6 +82,7 @@ def _as_json(report: "Validation") -> dict[str, Any]:
         "found": report.found,
         "mended": report.mended,
         "left": report.left,
+        "recall": {name: {"lists": one.lists, "recall": one.share} for name, one in report.recall.items()},
         "live_by_events": report.by_events,
         "live_by_events_examples": [str(ref) for ref in report.by_events_examples],
         "given_up": [str(ref) for ref in report.given_up],
@@ -137,6 +138,8 @@ def _export(platform: "Platform", path: Path) -> None:
 
 def _show(report: "Validation", *, repair: bool) -> None:
     say(f"{report.checked} entities compared")
+    for name, recall in report.recall.items():
+        say(f"similarity edges of {name}, recall: {recall}")
     if report.by_events:
         named = ", ".join(map(str, report.by_events_examples[:_EXAMPLES_SHOWN]))
         say(

@@ -38,6 +38,8 @@ class CensusStatus:
     oldest_s_ago: float
     partitions: int
     drift: int
+    recall: Mapping[str, float]
+    """By entity type, the recall of similarity edges; without types whose edges are exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +143,17 @@ def _types(waiting: "Pending", collections: Mapping[str, tuple[str, str, int]]) 
 
 
 def _census(platform: "Platform") -> CensusStatus | None:
-    from mcp_assets.sync.consistency.stored_censuses import drift_counts, last_censuses
+    from mcp_assets.sync.consistency.stored_censuses import drift_counts, last_censuses, recall_by_type
 
     last = last_censuses(platform)
     if not last:
         return None
     drift = drift_counts(platform, [census.id for census in last])
     return CensusStatus(
-        max(census.age_s for census in last), len(last), sum(counts.total() for counts in drift.values())
+        max(census.age_s for census in last),
+        len(last),
+        sum(counts.total() for counts in drift.values()),
+        {name: round(one.share, 4) for name, one in recall_by_type(last).items() if one.share is not None},
     )
 
 
@@ -243,6 +248,9 @@ def _last(found: Status) -> list[str]:
     else:
         drift = f"{census.drift} differences: `mcp-assets validate --repair`" if census.drift else "no drift"
         lines.append(f"census of {census.partitions} partitions: {age(census.oldest_s_ago)} ago at most, {drift}")
+        if census.recall:
+            told = ", ".join(f"{share:.3f} of {name}" for name, share in census.recall.items())
+            lines.append(f"similarity edges are approximate, with a recall of {told}")
     if (last := found.full_sync) is not None:
         ended = f" {age(last.finished_s_ago)} ago" if last.finished_s_ago is not None else ""
         why = f": {last.error}" if last.error else ""

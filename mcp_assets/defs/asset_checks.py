@@ -39,6 +39,7 @@ CHECKED_ASSETS: Mapping[str, dg.AssetKey] = {
     "no_orphaned_relationships": EDGES,
     "no_dangling_references": EDGES,
     "edges_match_rules": EDGES,
+    "similarity_recall_suffices": EDGES,
     "no_dead_letters": ENTITIES,
     "intake_is_current": ENTITIES,
     "provider_answers": EMBEDDINGS,

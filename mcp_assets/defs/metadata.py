@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from mcp_assets.graph import EdgeType
-from mcp_assets.sync.consistency.checks import CheckOutcome
+from mcp_assets.sync.consistency.check_outcome import CheckOutcome
 from mcp_assets.sync.consistency.drift import Drift, DriftKind
 from mcp_assets.sync.consistency.stored_censuses import Census
 from mcp_assets.sync.index.batch_report import Counts
@@ -125,7 +125,10 @@ OFFENDERS_SHOWN = 20
 
 
 def census_metadata(census: Census) -> Mapping[str, dg.MetadataValue]:
-    """Of `consistency_census`: how much of each kind of drift, as numbers to plot, and some of it."""
+    """Of `consistency_census`: how much of each kind of drift, as numbers to plot, and some of it.
+
+    `recall`: of the similarity lists of a sample of `recall_lists`; absent where all searches are exact.
+    """
     entries: dict[str, dg.MetadataValue] = {
         "checked": dg.MetadataValue.int(census.checked),
         "points": dg.MetadataValue.int(census.points),
@@ -136,6 +139,9 @@ def census_metadata(census: Census) -> Mapping[str, dg.MetadataValue]:
         "drift": dg.MetadataValue.int(census.counts.total()),
         **{f"drift/{kind}": dg.MetadataValue.int(census.counts[kind]) for kind in DriftKind},
     }
+    if census.recall is not None and census.recall.share is not None:
+        entries["recall"] = dg.MetadataValue.float(round(census.recall.share, 4))
+        entries["recall_lists"] = dg.MetadataValue.int(census.recall.lists)
     if census.examples:
         entries["offenders"] = drift_table(census.examples)
     return entries

@@ -34,6 +34,20 @@ class EntityFields(BaseSettings):
         validation_alias="SIMILARITY_THRESHOLD",
         description="Cosine; default: the model's own.",
     )
+    exact_up_to: PositiveInt = Field(
+        default=100_000,
+        validation_alias="MCP_ASSETS_EXACT_UP_TO",
+        description="Points in a collection up to which similarity edges are exact; beyond it Qdrant answers by its "
+        "index, faster, and each census measures the recall; docs/explanation/linking.md.",
+    )
+    least_recall: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        validation_alias="MCP_ASSETS_LEAST_RECALL",
+        description="Share of the exact neighbours that must have a similarity edge, of collections beyond "
+        "`MCP_ASSETS_EXACT_UP_TO`; below it the check `similarity_recall_suffices` warns.",
+    )
     topical_threshold: float = Field(
         default=0.3,
         ge=0,

@@ -23,7 +23,7 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.collections.gates import awaited_decision
 from mcp_assets.sync.consistency.drift import DriftKind
-from mcp_assets.sync.consistency.stored_censuses import drift_counts, last_censuses
+from mcp_assets.sync.consistency.stored_censuses import drift_counts, last_censuses, recall_by_type
 from mcp_assets.sync.counters import LAG_BUCKETS_S, SUM, Count, Counter, bucket_name
 from mcp_assets.sync.inbox.drain_lock import heartbeats
 from mcp_assets.sync.inbox.table_counts import dead_letter_counts, inbox_counts, ledger_counts, wanted_full_syncs
@@ -96,6 +96,11 @@ METRICS: Mapping[str, Definition] = {
     "mcp_assets_drift": Definition("gauge", ("kind", "severity"), "Differences that the last censuses have found."),
     "mcp_assets_census_age_seconds": Definition(
         "gauge", ("entity_type",), "Age of the oldest of the last censuses of the type's partitions."
+    ),
+    "mcp_assets_similarity_recall": Definition(
+        "gauge",
+        ("entity_type",),
+        "Share of the exact neighbours of a sample that have a similarity edge; absent: all searches are exact.",
     ),
     "mcp_assets_linker_backlog": Definition("gauge", (), "Entities that are marked to be linked."),
     "mcp_assets_linker_oldest_seconds": Definition("gauge", (), "Age of the oldest such mark; 0: there is none."),
@@ -291,6 +296,9 @@ def _read_upkeep(found: _Families, platform: Platform) -> None:
         oldest[census.entity_type] = max(census.age_s, oldest.get(census.entity_type, 0.0))
     for name, age_s in oldest.items():
         found.add("mcp_assets_census_age_seconds", (name,), age_s)
+    for name, recall in recall_by_type(censuses).items():
+        if recall.share is not None:
+            found.add("mcp_assets_similarity_recall", (name,), recall.share)
     if censuses:
         drift = dict.fromkeys(DriftKind, 0)
         for counts in drift_counts(platform, [census.id for census in censuses]).values():

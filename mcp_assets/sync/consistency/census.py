@@ -72,3 +72,4 @@ def _take_edges(platform: Platform, census: Census, slots: tuple[int, int], log:
     for drift in edges.take():
         log.add(drift)
     census.edges = edges.count()
+    census.recall = edges.recall()

@@ -6,55 +6,33 @@ use, the check takes one first. Its summary names the age of the oldest census.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mcp_assets.entities.refs import slot_range
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
 from mcp_assets.sync.collections.gates import HOW_TO_DECIDE, awaited_decision, last_gate
 from mcp_assets.sync.collections.journal import types_of_alias
 from mcp_assets.sync.collections.model_change import built_for_settings
-from mcp_assets.sync.collections.serving import mismatch, serving_and_foreign, serving_collection
-from mcp_assets.sync.consistency.census import take_census
+from mcp_assets.sync.collections.serving import mismatch, serving_and_foreign
+from mcp_assets.sync.consistency.check_outcome import CheckOutcome
 from mcp_assets.sync.consistency.drift import OF_LINKS, DriftKind, Severity
+from mcp_assets.sync.consistency.recall_check import recall_suffices
+from mcp_assets.sync.consistency.recent_censuses import recent_censuses
 from mcp_assets.sync.consistency.removed_types import removed_types
-from mcp_assets.sync.consistency.stored_censuses import (
-    EXAMPLES,
-    LastCensus,
-    drift_counts,
-    drift_examples,
-    last_censuses,
-)
+from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, drift_counts, drift_examples
 from mcp_assets.sync.inbox.stream_limits import stream_backlog
 from mcp_assets.sync.inbox.table_counts import dead_letter_counts, inbox_counts, ledger_counts, wanted_full_syncs
 from mcp_assets.sync.index.mass_delete import is_mass, sentence
 from mcp_assets.sync.index.provider_outage import provider_outages
 from mcp_assets.sync.index.sweep import last_passes
 
-RECENT_S = 3_900.0
-"""Age in seconds from which a census no longer counts as the present state: censuses are hourly, and this is a little
-more than an hour."""
-
 INTAKE_LAG_S = 300.0
 """Seconds that a message may wait in stream or inbox: a run takes seconds to start, so that minutes mean a fault."""
 
 _ERROR_SHOWN = 300
 """Characters of an error that a check shows: `mcp-assets dlq show` shows all of it."""
-
-
-@dataclass(slots=True)
-class CheckOutcome:
-    """The result of one check. `rows`: at most EXAMPLES of what is wrong, all with the same keys."""
-
-    passed: bool
-    summary: str
-    count: int = 0
-    severity: Severity = Severity.ERROR
-    rows: Sequence[Mapping[str, str]] = ()
-    advice: str = ""
-    figures: Mapping[str, int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +53,6 @@ def evaluate(platform: Platform, name: str) -> CheckOutcome:
             f"it could not be checked: {error}",
             advice="Remove the cause that the reason names, and check again.",
         )
-
-
-def recent_censuses(platform: Platform) -> list[LastCensus]:
-    """The last census of every partition. If it is old, or of another collection than the one in use, one is taken."""
-    known = _by_partition(platform)
-    settings = platform.settings
-    censuses = []
-    for entity_type in settings.entity_types:
-        collection, _ = serving_collection(platform, entity_type)
-        for shard in range(settings.shards):
-            slots = slot_range(shard, settings.shards)
-            last = known.get((entity_type, slots))
-            is_current = last is not None and (collection is None or collection.name == last.collection)
-            if last is None or not is_current or last.age_s > RECENT_S:
-                take_census(platform, entity_type, shard)
-                last = _by_partition(platform)[entity_type, slots]
-            censuses.append(last)
-    return censuses
-
-
-def _by_partition(platform: Platform) -> dict[tuple[str, tuple[int, int]], LastCensus]:
-    return {(last.entity_type, last.slots): last for last in last_censuses(platform)}
 
 
 def _drift(*kinds: DriftKind) -> Callable[[Platform], CheckOutcome]:
@@ -374,6 +330,11 @@ CHECKS: Mapping[str, Check] = {
     "edges_match_rules": Check(
         "The edges of a sample of entities, or by a deep census of all, are those that the rules make.",
         _drift(*sorted(OF_LINKS), DriftKind.UNUSABLE_TABLE, DriftKind.REMOVED_TYPE),
+    ),
+    "similarity_recall_suffices": Check(
+        "Where a collection holds more points than MCP_ASSETS_EXACT_UP_TO, the similarity edges of a sample hold at "
+        "least MCP_ASSETS_LEAST_RECALL of the exact neighbours.",
+        recall_suffices,
     ),
     "no_dead_letters": Check("No entity was given up; of messages that were, a warning.", _dead_letters),
     "intake_is_current": Check(

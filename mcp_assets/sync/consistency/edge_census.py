@@ -7,13 +7,14 @@ change. An entity is left out if it waits, or if the other end of a wrong edge d
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
 
 from psycopg import sql
 from psycopg.rows import kwargs_row
 
 from mcp_assets.entities.refs import EntityRef
-from mcp_assets.graph import Edge, EdgeType, diff
+from mcp_assets.graph import KEPT, Edge, EdgeKey, EdgeType, Ranking, diff, ranked
 from mcp_assets.platform import Platform
 from mcp_assets.stores.orphan_edges import Orphan, orphans_among, orphans_of_partition
 from mcp_assets.stores.postgres import Connection
@@ -21,10 +22,18 @@ from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind
 from mcp_assets.sync.consistency.ledger_hashes import EntityText
+from mcp_assets.sync.consistency.list_recall import ListRecall, measure_recall
 from mcp_assets.sync.consistency.recheck import LIE, lies
+from mcp_assets.sync.consistency.waiting import entities_that_wait
 from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
 from mcp_assets.sync.link.link_rules import rules_fingerprint
-from mcp_assets.sync.link.link_state import by_type_and_id, read_link_states, reference_edges, stale_link_states
+from mcp_assets.sync.link.link_state import (
+    LinkState,
+    by_type_and_id,
+    read_link_states,
+    reference_edges,
+    stale_link_states,
+)
 from mcp_assets.sync.link.locks import exclusive
 from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
@@ -71,24 +80,28 @@ class EdgeCensus:
         self._deep = deep
         self._seed = seed
         self._types = list(platform.settings.entity_types)
+        self._rules = EdgeRules(platform)
 
     def take(self) -> Iterator[Drift]:
         yield from self._orphans()
         yield from self._dangling()
-        rules = EdgeRules(self._platform)
         for part in pages(self._not_linked(), RELINKED_AT_ONCE):
-            yield from self._differing(rules, part)
+            yield from self._differing(part)
         for ids in self._deep_pages() if self._deep else [self._sample()]:
             for part in pages((EntityRef(self._type, entity_id) for entity_id in ids), RELINKED_AT_ONCE):
-                yield from self._differing(rules, part)
+                yield from self._differing(part)
 
     def count(self) -> int:
         with self._platform.postgres.transaction() as connection:
             return self._platform.relationships.count_from(connection, self._type, self._slots)
 
-    def _differing(self, rules: "EdgeRules", refs: Collection[EntityRef]) -> Iterator[Drift]:
+    def recall(self) -> ListRecall | None:
+        """Of the similarity lists of a sample; None: all searches are exact."""
+        return measure_recall(self._platform, self._rules.semantic, self._type, self._slots, self._seed)
+
+    def _differing(self, refs: Collection[EntityRef]) -> Iterator[Drift]:
         # The deep vector census of the same partition reports wrong ledger rows.
-        return (drift for drift in rules.differing(refs) if not (self._deep and drift.kind in LIES))
+        return (drift for drift in self._rules.differing(refs) if not (self._deep and drift.kind in LIES))
 
     def _orphans(self) -> Iterator[Drift]:
         relationships = self._platform.relationships
@@ -162,7 +175,7 @@ def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
     with exclusive(platform) as connection:
         found = orphans_among(platform.relationships, connection, platform.postgres.schema, ids, types)
         # The edges of a source that waits are written again. In a rebuild they lose a target that is gone only then.
-        waiting = _waiting(platform, connection, {end for orphan in found for end in _ends(orphan, types)})
+        waiting = entities_that_wait(platform, connection, {end for orphan in found for end in _ends(orphan, types)})
         # An end without a ledger row may have a source row, of which no event has come yet.
         alive = _in_source(platform, connection, {end for orphan in found for end in _lacking(orphan, types)})
     drift = []
@@ -230,15 +243,27 @@ class _EdgeDrift:
         return [ref for ref in (self.drift.ref, self.other) if ref is not None]
 
 
+_Stored = Mapping[EdgeKey, tuple[UUID, Edge]]
+"""Edges of `relationships`, each with its row's id."""
+
+
+class _Near(NamedTuple):
+    """Semantic lists by the rules."""
+
+    lists: Mapping[EntityRef, Ranking]
+    of_duplicates: Mapping[EntityRef, Ranking]
+    """The lists that the duplicates follow from. A rejected edge is not stored, and still makes a duplicate."""
+
+
 class EdgeRules:
     """Compares the edges that the rules make with those that are stored. Collections are looked up once."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._semantic = SemanticNeighbours(platform)
+        self.semantic = SemanticNeighbours(platform)
         self._topical = TopicalNeighbours(platform)
         self._duplicates = Duplicates(platform)
-        self._linked_by = rules_fingerprint(platform, self._semantic.profile)
+        self._linked_by = rules_fingerprint(platform, self.semantic.profile)
 
     def differing(self, refs: Collection[EntityRef]) -> list[Drift]:
         """The drift of the edges of `refs` that two comparisons find.
@@ -254,13 +279,13 @@ class EdgeRules:
         with exclusive(self._platform) as locked:
             found = self._compare(locked, suspects)
             involved = {ref for one in found for ref in one.involved}
-            waiting = _waiting(self._platform, locked, involved)
+            waiting = entities_that_wait(self._platform, locked, involved)
             states = read_link_states(self._platform, locked, involved)
             points = {ref: row.point for ref, row in states.items() if row.point}
             lying = lying_rows(self._platform, locked, {one.drift.ref for one in found if one.drift.ref is not None})
         moving = {one.drift.ref for one in found if waiting.intersection(one.involved)}
         # A lost point is reported as a missing vector; the lists that had it are right again once it is back.
-        lost = self._semantic.missing(points)
+        lost = self.semantic.missing(points)
         lacking = {one.drift.ref for one in found if one.semantic and lost.intersection(one.involved)}
         # Linking an entity by a wrong ledger row would remove edges that are right.
         reported = [drift for ref, drift in lying.items() if ref not in moving]
@@ -276,7 +301,7 @@ class EdgeRules:
         platform = self._platform
         relationships = platform.relationships
         stored = relationships.of_sources(connection, refs, tuple(EdgeType))
-        wanted = relationships.storable(connection, self._wanted(connection, refs))
+        wanted = relationships.storable(connection, self._wanted(connection, refs, stored))
         found = diff((edge for _, edge in stored.values()), wanted)
         drift: list[_EdgeDrift] = []
         for kind, edges in (
@@ -285,38 +310,56 @@ class EdgeRules:
             (DriftKind.SURPLUS_EDGE, found.removed),
         ):
             for edge in edges:
-                if kind is not DriftKind.WRONG_EDGE and self._is_approximate(edge):
-                    continue
                 row_id, held = stored.get(edge.key, ("", edge))
                 instead = f": {held.strength}" if held.strength != edge.strength else ""
                 detail = f"{edge.source} → {edge.target} ({edge.type}, {edge.strength}){instead}"
                 semantic = edge.type in _OF_SEMANTIC_LISTS
                 drift.append(_EdgeDrift(Drift(kind, edge.source, detail, str(row_id)), edge.target, semantic))
-        collections = self._semantic.collections
+        collections = self.semantic.collections
         drift += (
             _EdgeDrift(Drift(DriftKind.STALE_LINK, ref, "the linker last saw it otherwise than it is"))
             for ref in sorted(stale_link_states(platform, connection, refs, collections, self._linked_by))
         )
         return drift
 
-    def _wanted(self, connection: Connection, refs: Collection[EntityRef]) -> Iterable[Edge]:
+    def _wanted(self, connection: Connection, refs: Collection[EntityRef], stored: _Stored) -> Iterable[Edge]:
         platform = self._platform
         living = read_link_states(platform, connection, refs)
-        points = {ref: row.point for ref, row in living.items() if row.point}
-        near = {ref: found.ranking for ref, found in self._semantic.lists(connection, points).items()}
+        near = self._near(connection, living, stored)
         topical = self._topical.edges_of(connection, {ref: row.tags for ref, row in living.items()})
         verdicts = read_verdicts(platform, connection, refs)
         made = [
-            *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in self._semantic.edges(near)),
-            *(edge.of_type(DUPLICATE) for edge in self._duplicates.compared(connection, near).edges()),
+            *(edge.of_type(EdgeType.SEMANTIC_SIMILARITY) for edge in self.semantic.edges(near.lists)),
+            *(edge.of_type(DUPLICATE) for edge in self._duplicates.compared(connection, near.of_duplicates).edges()),
             *(edge.of_type(EdgeType.TOPICAL_RELEVANCE) for edge in topical),
             *reference_edges(platform, connection, refs),
         ]
         return verdicts.judged(refs, tuple(EdgeType), made)
 
-    def _is_approximate(self, edge: Edge) -> bool:
-        """The search of a large collection is approximate, so that a second answer may differ a little."""
-        return edge.type in _OF_SEMANTIC_LISTS and not self._semantic.exact
+    def _near(self, connection: Connection, living: Mapping[EntityRef, LinkState], stored: _Stored) -> "_Near":
+        """The semantic lists by the rules.
+
+        Where a collection is beyond the bound of exact searches, two searches may differ a little. There the lists are
+        those that are stored, scored again: an edge whose strength is not that of the vectors, or that is below the
+        threshold, is drift. How many neighbours the lists lack is measured by `sync.consistency.list_recall`.
+        """
+        if self.semantic.exact:
+            points = {ref: row.point for ref, row in living.items() if row.point}
+            lists = {ref: found.ranking for ref, found in self.semantic.lists(connection, points).items()}
+            return _Near(lists, lists)
+        listed: dict[EntityRef, set[EntityRef]] = {}
+        named: dict[EntityRef, set[EntityRef]] = {}
+        for key, (_, edge) in stored.items():
+            # An edge that only a verdict keeps is no edge of the list.
+            if key.type in _OF_SEMANTIC_LISTS and key.source in living and KEPT not in edge.metadata:
+                named.setdefault(key.source, set()).add(key.target)
+                if key.type is EdgeType.SEMANTIC_SIMILARITY:
+                    listed.setdefault(key.source, set()).add(key.target)
+        scored = self.semantic.scored_again(named)
+        return _Near(
+            {ref: ranked(one for one in scored[ref] if one.ref in others) for ref, others in listed.items()},
+            {ref: ranked(near, len(near)) for ref, near in scored.items()},
+        )
 
 
 def _entity_id(entity_id: str) -> str:
@@ -341,13 +384,6 @@ def _lacking(orphan: Orphan, types: Sequence[str]) -> list[EntityRef]:
 
 def _named(entity_type: str | None, entity_id: str, types: Sequence[str]) -> list[EntityRef]:
     return [EntityRef(name, entity_id) for name in ([entity_type] if entity_type is not None else types)]
-
-
-def _waiting(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> set[EntityRef]:
-    if not refs:
-        return set()
-    rows = connection.execute(platform.postgres.query("waiting_for_links"), by_type_and_id(refs))
-    return {EntityRef(*row) for row in rows}
 
 
 def _in_source(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> set[EntityRef]:

@@ -13,7 +13,10 @@ FORMATS = (".csv", ".parquet")
 
 
 def report_table(platform: Platform) -> pd.DataFrame:
-    """The last censuses: a row for each partition and kind of drift, also for kinds that were not found (count 0)."""
+    """The last censuses: a row for each partition and kind of drift, also for kinds that were not found (count 0).
+
+    `recall`: of the partition's similarity lists; NaN: not measured, because all searches are exact.
+    """
     censuses = last_censuses(platform)
     counts = drift_counts(platform, [last.id for last in censuses])
     rows = [
@@ -27,6 +30,7 @@ def report_table(platform: Platform) -> pd.DataFrame:
             last.checked,
             last.points,
             last.edges,
+            last.recall.share if last.recall else None,
             kind.value,
             kind.severity.value,
             counts[last.id][kind],
@@ -35,8 +39,9 @@ def report_table(platform: Platform) -> pd.DataFrame:
         for kind in DriftKind
     ]
     columns = ["entity_type", "first_slot", "end_slot", "collection", "deep", "ended_at", "checked", "points", "edges"]
-    frame = pd.DataFrame.from_records(rows, columns=[*columns, "kind", "severity", "count"])
-    return frame.astype({"entity_type": "string", "collection": "string", "kind": "string", "severity": "string"})
+    frame = pd.DataFrame.from_records(rows, columns=[*columns, "recall", "kind", "severity", "count"])
+    texts = dict.fromkeys(("entity_type", "collection", "kind", "severity"), "string")
+    return frame.astype({**texts, "recall": "float64"})
 
 
 def export_report(platform: Platform, path: Path) -> int:

@@ -17,6 +17,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.locks import Lock, hold, lock_name
 from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.consistency.drift import Drift, DriftKind
+from mcp_assets.sync.consistency.list_recall import ListRecall, sum_of_recalls
 
 EXAMPLES = 20
 """Drift of each kind that a census carries, for a person who reads it; the table `drift` has all."""
@@ -50,6 +51,8 @@ class Census:
     """Entities that live by events alone though their type has a source table: no drift."""
     by_events_examples: list[EntityRef] = field(default_factory=list)
     """At most EXAMPLES."""
+    recall: ListRecall | None = None
+    """Of the similarity lists of a sample; None: they are exact, or the collection is not in use."""
     seconds: float = 0.0
 
     @property
@@ -115,8 +118,19 @@ def running_census(
             session.execute(query("delete_older_censuses"), {**partition, "census": census.id, "in_use": in_use})
             session.execute(
                 query("end_census"),
-                {"census": census.id, "checked": census.checked, "points": census.points, "edges": census.edges},
+                {
+                    "census": census.id,
+                    "checked": census.checked,
+                    "points": census.points,
+                    "edges": census.edges,
+                    **_recall_columns(census.recall),
+                },
             )
+
+
+def _recall_columns(recall: ListRecall | None) -> dict[str, int | None]:
+    names = ("lists_compared", "exact_neighbours", "neighbours_found")
+    return dict(zip(names, recall or (None, None, None), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +147,17 @@ class LastCensus:
     points: int
     edges: int
     ended_at: datetime
+    lists_compared: int | None
+    exact_neighbours: int | None
+    neighbours_found: int | None
     age_s: float
+
+    @property
+    def recall(self) -> ListRecall | None:
+        """Of the similarity lists of a sample; None: all searches were exact."""
+        if self.lists_compared is None or self.exact_neighbours is None or self.neighbours_found is None:
+            return None
+        return ListRecall(self.lists_compared, self.exact_neighbours, self.neighbours_found)
 
     @property
     def slots(self) -> tuple[int, int]:
@@ -167,6 +191,15 @@ def last_censuses(platform: Platform) -> list[LastCensus]:
     """The last census of each partition that ever had one."""
     with platform.postgres.transaction() as connection:
         return platform.postgres.rows(connection, "last_censuses", LastCensus)
+
+
+def recall_by_type(censuses: Iterable[LastCensus | Census]) -> dict[str, ListRecall]:
+    """The recall of the similarity lists of each entity type, by the censuses that measured one."""
+    by_type: dict[str, list[ListRecall]] = {}
+    for census in censuses:
+        if census.recall is not None:
+            by_type.setdefault(census.entity_type, []).append(census.recall)
+    return {name: sum_of_recalls(recalls) for name, recalls in by_type.items()}
 
 
 def drift_examples(platform: Platform, censuses: Sequence[int], kinds: Iterable[DriftKind], limit: int) -> list[Drift]:

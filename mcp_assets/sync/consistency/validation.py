@@ -14,10 +14,11 @@ from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind, Severity
 from mcp_assets.sync.consistency.edge_census import RELINKED_AT_ONCE, EdgeRules, orphaned_edges
 from mcp_assets.sync.consistency.edge_repair import link_again, remove_orphaned_edges
 from mcp_assets.sync.consistency.entity_repair import repair_entities
+from mcp_assets.sync.consistency.list_recall import ListRecall
 from mcp_assets.sync.consistency.progress import CensusProgress
 from mcp_assets.sync.consistency.recheck import ENTITIES_AT_ONCE, recheck_entities
 from mcp_assets.sync.consistency.repair import repair_drift
-from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, Census, last_censuses
+from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, Census, last_censuses, recall_by_type
 from mcp_assets.sync.consistency.word_census import drift_of_words_of, rewrite_words
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
@@ -48,6 +49,8 @@ class Validation:
     by_events: int = 0
     """Entities that live by events alone though their type has a source table: no drift. A person may end them."""
     by_events_examples: Sequence[EntityRef] = ()
+    recall: Mapping[str, ListRecall] = field(default_factory=dict)
+    """By entity type, that of the similarity lists of a sample, before any repair; empty: all searches are exact."""
     given_up: Sequence[EntityRef] = ()
     """Entities whose present state is not indexed, because a store or the model refuses it: see their dead letters."""
 
@@ -98,36 +101,28 @@ def validate(
         done = _validate_entities(platform, refs, repair=repair)
         return replace(done, given_up=_given_up(platform, refs))
     taken = _censuses(platform, entity_types, deep=deep, on_census=on_census)
-    found = sum_of(taken)
-    examples = tuple(drift for census in taken for drift in census.examples)
-    checked = sum(census.checked for census in taken)
-    by_events = sum(census.by_events for census in taken)
-    named = [ref for census in taken for ref in census.by_events_examples]
+    seen = Validation(
+        checked=sum(census.checked for census in taken),
+        found=sum_of(taken),
+        examples=tuple(drift for census in taken for drift in census.examples),
+        by_events=sum(census.by_events for census in taken),
+        by_events_examples=[ref for census in taken for ref in census.by_events_examples],
+        recall=recall_by_type(taken),
+    )
     if not repair:
-        return Validation(
-            checked,
-            found,
-            examples=examples,
-            by_events=by_events,
-            by_events_examples=named,
-            given_up=_given_up(platform, of_types=entity_types),
-        )
+        return replace(seen, given_up=_given_up(platform, of_types=entity_types))
     # Censuses without drift, too: what an earlier, killed repair left dirty is no drift, and has to be indexed.
     ids = {census.id for census in taken}
     last = [one for one in last_censuses(platform) if one.id in ids]
     repaired = repair_drift(
         platform, last, allow_mass_delete=allow_mass_delete, foreign=foreign, foreign_edges=foreign_edges
     )
-    return Validation(
-        checked,
-        found,
-        _named(repaired.mended),
-        examples,
-        "; ".join(repaired.refused) or None,
-        repaired.embedded,
-        by_events,
-        named,
-        _given_up(platform, of_types=entity_types),
+    return replace(
+        seen,
+        mended=_named(repaired.mended),
+        refused="; ".join(repaired.refused) or None,
+        embedded=repaired.embedded,
+        given_up=_given_up(platform, of_types=entity_types),
     )
 
 

@@ -39,10 +39,10 @@ class ListCosts(NamedTuple):
         return self.blocks_s < (self.asking_s if self.asking_is_exact else max(self.asking_s, exact_for_s))
 
 
-def list_costs(lists: int, points: Collection[int], dimension: int, tuning: LinkTuning) -> ListCosts:
-    """The costs of `lists` lists. `points`: of each collection that is searched."""
+def list_costs(lists: int, points: Collection[int], dimension: int, tuning: LinkTuning, exact_up_to: int) -> ListCosts:
+    """The costs of `lists` lists. `points`: of each collection that is searched; beyond `exact_up_to` by its index."""
     # A search by Qdrant's index compares far fewer vectors than this, and costs more a vector.
-    asked = sum(min(count, tuning.exact_up_to) for count in points) * dimension
+    asked = sum(min(count, exact_up_to) for count in points) * dimension
     compared = sum(points) * dimension
     asking = lists * (len(points) * tuning.ask_query_s + asked * tuning.ask_number_s)
     blocks = (
@@ -50,7 +50,7 @@ def list_costs(lists: int, points: Collection[int], dimension: int, tuning: Link
         + compared * tuning.read_number_s
         + lists * (tuning.block_query_s + compared * tuning.block_number_s)
     )
-    return ListCosts(asking, blocks, max(points, default=0) <= tuning.exact_up_to)
+    return ListCosts(asking, blocks, max(points, default=0) <= exact_up_to)
 
 
 class _Vectors:

@@ -215,7 +215,9 @@ class Prefetch:
         """Find the neighbours for so many lists in blocks if this is better than to ask Qdrant."""
         self._way_is_chosen = True
         points = retrying(self._platform.settings)(lambda: self._semantic.points_held)
-        costs = list_costs(lists, list(points.values()), self._semantic.profile.dimension, self._tuning)
+        exact_up_to = self._platform.settings.exact_up_to
+        dimension = self._semantic.profile.dimension
+        costs = list_costs(lists, list(points.values()), dimension, self._tuning, exact_up_to)
         in_blocks = costs.blocks_are_better(self._tuning.exact_for_s)
         logger.info(
             "neighbours are %s: an estimate of %.0f CPU seconds in blocks, %.0f by asking Qdrant",

@@ -78,7 +78,8 @@ def merged(answers: Iterable[Answers]) -> Answers:
 class SemanticNeighbours:
     """Neighbours by cosine, over all collections of the model that serves. Thread-safe."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, *, always_exact: bool = False) -> None:
+        """`always_exact`: collections are searched exactly however many points they hold, at the cost of that."""
         self._platform = platform
         self._tuning = platform.tuning.link
         served = serving_collections(platform)
@@ -86,6 +87,7 @@ class SemanticNeighbours:
         self.profile = profile
         """The model that serves."""
         self._threshold = profile.similarity_threshold
+        self._exact_up_to = math.inf if always_exact else platform.settings.exact_up_to
         self._of_type: dict[str, str] = {}
         types = platform.settings.entity_types
         self._collection_of = {name: entity_type.collection_name for name, entity_type in types.items()}
@@ -104,6 +106,18 @@ class SemanticNeighbours:
     def exact(self) -> bool:
         """All collections are searched exactly, so that a list asked for twice is the same list."""
         return all(self._exact.values())
+
+    def scored_again(self, listed: Mapping[EntityRef, Collection[EntityRef]]) -> dict[EntityRef, list[Neighbour]]:
+        """The entities that each list names, with their scores by the vectors that Qdrant holds now; no search.
+
+        Entities below the threshold are left out, and those that have no point.
+        """
+        cosines = self.cosines([(ref, other) for ref, others in listed.items() for other in others])
+        found: dict[EntityRef, list[Neighbour]] = {ref: [] for ref in listed}
+        for (ref, other), score in cosines.items():
+            if score >= self._threshold:
+                found[ref].append(Neighbour(other, score))
+        return found
 
     def missing(self, points: Mapping[EntityRef, str]) -> set[EntityRef]:
         """The entities of `points` whose point is not in their collection."""
@@ -363,4 +377,4 @@ class SemanticNeighbours:
 
     @property
     def _exact(self) -> Mapping[str, bool]:
-        return {name: points <= self._tuning.exact_up_to for name, points in self.points_held.items()}
+        return {name: points <= self._exact_up_to for name, points in self.points_held.items()}

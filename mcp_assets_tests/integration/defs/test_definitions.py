@@ -173,7 +173,9 @@ def test_every_check_stands_on_the_asset_that_it_judges(bare_environment: None) 
             "no_foreign_points", "collections_match_model", "model_change_is_decided", "provider_answers",
         },
         "quality": {"quality_is_enough"},
-        "relationship_edges": {"no_orphaned_relationships", "no_dangling_references", "edges_match_rules"},
+        "relationship_edges": {
+            "no_orphaned_relationships", "no_dangling_references", "edges_match_rules", "similarity_recall_suffices",
+        },
     }  # fmt: skip
 
 

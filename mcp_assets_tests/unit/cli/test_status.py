@@ -26,13 +26,15 @@ def test_a_time_span_is_in_the_largest_unit_that_fits(seconds: float, words: str
 
 
 def test_all_applied_is_said_with_the_age_of_the_last_census() -> None:
-    found = Status(Pending(unread={"MCP": 0}), TICKING, edges=2_300, census=CensusStatus(2_100, 12, 0))
+    census = CensusStatus(2_100, 12, 0, {"task": 0.98234, "page": 1.0})
+    found = Status(Pending(unread={"MCP": 0}), TICKING, edges=2_300, census=census)
     assert sentences(found) == [
         "relationships: about 2,300 edges",
         "all applied: every message that was published is applied, indexed and linked",
         "stream MCP: 0 messages unread",
         "sensors: one ticked 2 s ago",
         "census of 12 partitions: 35 minutes ago at most, no drift",
+        "similarity edges are approximate, with a recall of 0.982 of task, 1.000 of page",
     ]
 
 
@@ -53,7 +55,7 @@ def test_sensors_that_do_not_tick_are_said_to_apply_nothing(sensors_s_ago: float
 
 
 def test_drift_is_said_with_the_command_that_mends_it() -> None:
-    said = sentences(Status(Pending(), TICKING, census=CensusStatus(10, 4, 17)))
+    said = sentences(Status(Pending(), TICKING, census=CensusStatus(10, 4, 17, {})))
     assert "census of 4 partitions: 10 s ago at most, 17 differences: `mcp-assets validate --repair`" in said
 
 

@@ -16,7 +16,8 @@ COPY {schema}.drift (census, kind, entity_type, entity_id, subject, detail) FROM
 -- name: end_census
 -- Records that a census has ended, and its numbers.
 UPDATE {schema}.censuses
-SET ended_at = clock_timestamp(), checked = %(checked)s, points = %(points)s, edges = %(edges)s
+SET ended_at = clock_timestamp(), checked = %(checked)s, points = %(points)s, edges = %(edges)s,
+    lists_compared = %(lists_compared)s, exact_neighbours = %(exact_neighbours)s, neighbours_found = %(neighbours_found)s
 WHERE id = %(census)s
 
 -- name: delete_older_censuses
@@ -168,6 +169,7 @@ WHERE ledger.entity_id IS NULL OR linked.entity_id IS NULL
 -- name: last_censuses
 -- The censuses that have ended, with their age in seconds.
 SELECT id, entity_type, collection, low, high, deep, checked, points, edges, ended_at,
+       lists_compared, exact_neighbours, neighbours_found,
        extract(epoch FROM clock_timestamp() - ended_at)::float8 AS age_s
 FROM {schema}.censuses WHERE ended_at IS NOT NULL ORDER BY entity_type, low
 

@@ -56,4 +56,4 @@ def test_above_the_bound_of_exact_searches_a_rebuild_stays_exact_as_long_as_that
 
 def in_blocks(lists: int, points: int) -> bool:
     tuning = LinkTuning()
-    return list_costs(lists, [points], 256, tuning).blocks_are_better(tuning.exact_for_s)
+    return list_costs(lists, [points], 256, tuning, 100_000).blocks_are_better(tuning.exact_for_s)

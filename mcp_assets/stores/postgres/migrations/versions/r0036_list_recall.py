@@ -1,0 +1,32 @@
+"""The recall of similarity edges, which a census measures where searches are approximate."""
+
+from alembic import context, op
+
+revision = "0036"
+down_revision = "0034"
+branch_labels = None
+depends_on = None
+
+_COLUMNS = """
+ALTER TABLE censuses
+    ADD COLUMN lists_compared integer, ADD COLUMN exact_neighbours integer, ADD COLUMN neighbours_found integer;
+COMMENT ON COLUMN censuses.lists_compared IS
+    'Similarity lists of a sample that were compared with exact ones; NULL: all searches are exact, so that none were.';
+COMMENT ON COLUMN censuses.exact_neighbours IS 'Neighbours in the exact lists of the sample.';
+COMMENT ON COLUMN censuses.neighbours_found IS
+    'Those of them that have a similarity edge; divided by exact_neighbours it is the recall.';
+"""
+
+
+def upgrade() -> None:
+    schema = context.config.attributes["schema"]
+    op.execute(f'SET LOCAL search_path TO "{schema}"')
+    op.execute(_COLUMNS)
+
+
+def downgrade() -> None:
+    schema = context.config.attributes["schema"]
+    op.execute(f'SET LOCAL search_path TO "{schema}"')
+    op.execute(
+        "ALTER TABLE censuses DROP COLUMN lists_compared, DROP COLUMN exact_neighbours, DROP COLUMN neighbours_found"
+    )
