@@ -97,6 +97,10 @@ class LinkTuning:
     """Hits that a query for a list asks for. The list holds 20. It needs one more, because the last hit may tie with
     points that are left out; a few more make up for hits whose entity is gone."""
 
+    index_wait_s: float = 120.0
+    """Seconds for which a linker with many questions waits for Qdrant's index: some 100,000 points are indexed within
+    it. A collection that is written to all the time may never be done."""
+
     exact_for_s: float = 7_200.0
     """Estimated seconds up to which a rebuild finds exact lists in blocks, although Qdrant would answer by its index in
     less: those of some 1,000,000 entities of 256 dimensions, which two cores find in an hour."""

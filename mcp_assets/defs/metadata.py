@@ -90,6 +90,8 @@ def edges_metadata(
     entries["relinked"] = dg.MetadataValue.int(counts.relinked)
     entries["lists_in_blocks"] = dg.MetadataValue.int(counts.lists_in_blocks)
     entries["lists_asked"] = dg.MetadataValue.int(counts.lists_asked)
+    if counts.index_wait:
+        entries["index_wait"] = dg.MetadataValue.text(counts.index_wait)
     changes = {"added": counts.added, "changed": counts.changed, "removed": counts.removed}
     entries |= {name: dg.MetadataValue.int(by_type.total()) for name, by_type in changes.items()}
     for name, by_type in changes.items():

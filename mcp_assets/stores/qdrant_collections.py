@@ -76,6 +76,13 @@ class QdrantCollections(QdrantConnection):
                     raise
         self.create_indexes(name)
 
+    def is_optimized_now(self, name: str) -> bool:
+        """Qdrant rebuilds segments of the collection `name` at this time: its status is yellow.
+
+        Grey, which means that it would but waits for the next write, does not count: waiting would not end it.
+        """
+        return self._call(lambda: self._client.get_collection(name)).status is models.CollectionStatus.YELLOW
+
     def drop_collection(self, name: str) -> None:
         """Delete the physical collection `name`, if it is there, and with it all that leads to it."""
         self._call(lambda: self._client.delete_collection(name))

@@ -1,6 +1,7 @@
 """Beyond the bound of exact searches: what is exact all the same, what is measured, and what a census reports."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -9,15 +10,17 @@ import pytest
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.cli.status import read_status, sentences
-from mcp_assets.defs.metadata import census_metadata
+from mcp_assets.defs.metadata import census_metadata, edges_metadata
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
+from mcp_assets.stores.qdrant_collections import QdrantCollections
 from mcp_assets.stores.qdrant_search import QdrantSearches, QueryPoint
 from mcp_assets.sync.consistency.checks import evaluate
 from mcp_assets.sync.consistency.list_recall import ListRecall
 from mcp_assets.sync.consistency.stored_censuses import recall_by_type
 from mcp_assets.sync.consistency.validation import validate
+from mcp_assets.sync.link.counts import LinkCounts
 from mcp_assets.sync.link.marks import mark_shards
 from mcp_assets.sync.metrics import PlatformCollector
 from mcp_assets.tuning import ConsistencyTuning, LinkTuning, Tuning
@@ -212,3 +215,60 @@ def test_up_to_the_bound_nothing_is_measured(beyond: Platform, make_platform: Ca
     status = read_status(within)
     assert status.census is not None
     assert json.loads(json.dumps(asdict(status.census)))["recall"] == {}
+
+
+def optimizing(monkeypatch: pytest.MonkeyPatch, looks: int) -> list[str]:
+    """A Qdrant that works on its index for the next `looks` looks at it; returns the collections looked at."""
+    seen: list[str] = []
+
+    def is_optimized_now(_: QdrantCollections, name: str) -> bool:
+        seen.append(name)
+        return name.startswith("task_points") and sum(one.startswith("task_points") for one in seen) <= looks
+
+    monkeypatch.setattr(QdrantCollections, "is_optimized_now", is_optimized_now)
+    return seen
+
+
+def link_all_again(platform: Platform, **tuning: Any) -> LinkCounts:
+    link = replace(TUNING.link, rebuild_from=20, lists_at_once=20, **tuning)
+    platform.tuning = replace(TUNING, link=link)
+    mark_shards(platform, "task", range(platform.settings.shards), force=True)
+    return relink(platform)
+
+
+def test_a_linker_with_many_questions_waits_for_the_index_of_qdrant_and_its_run_says_how_long(
+    beyond: Platform, make_platform: Callable[..., Platform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = graph(beyond)
+    optimizing(monkeypatch, looks=2)
+    waited = edges_metadata(link_all_again(beyond), None)["index_wait"].value
+    assert re.fullmatch(r"waited [1-9]\d* s for Qdrant's index of task_points\S*", str(waited))
+
+    # Beyond the bound of time the linker goes on, and its run says that the index was not done.
+    optimizing(monkeypatch, looks=1_000_000)
+    counts = link_all_again(beyond, index_wait_s=0.1)
+    assert counts.index_wait.endswith("; went on while it was still yellow, so that searches took longer")
+    assert graph(beyond) == before
+
+    # The index is not used for few questions, for lists found in blocks, and where searches are exact.
+    seen = optimizing(monkeypatch, looks=1_000_000)
+    write(beyond, 5, 20)
+    index(beyond, task(5))
+    assert "index_wait" not in edges_metadata(relink(beyond), None)
+    assert link_all_again(beyond, block_start_s=0.0, exact_for_s=7_200.0).lists_in_blocks
+    within = make_platform(embedder=AngleEmbedder(), tuning=TUNING, types=TYPES)
+    assert "index_wait" not in edges_metadata(link_all_again(within), None)
+    assert seen == []
+
+
+def test_many_changes_wait_for_the_index_too(beyond: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    beyond.tuning = replace(TUNING, link=replace(TUNING.link, rebuild_from=5, rebuild_share=1.0, index_wait_s=0.1))
+    seen = optimizing(monkeypatch, looks=1_000_000)
+    for number in range(8):
+        write(beyond, number, number * 4 + 1)
+    index(beyond, *map(task, range(8)))
+    assert relink(beyond).index_wait.startswith("waited 0 s for Qdrant's index of task_points")
+    assert seen
+    beyond.tuning = TUNING
+    changed = graph(beyond)
+    assert rebuild(beyond) == changed

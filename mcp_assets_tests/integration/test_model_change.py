@@ -24,6 +24,7 @@ from mcp_assets.sync.index.full_sync import count_differing, full_sync
 from mcp_assets.sync.index.indexer import Indexer
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link import linker as linker_module
+from mcp_assets.sync.link.index_wait import IndexWait
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.locks import sole_linker
 from mcp_assets.sync.link.marks import pending_links
@@ -156,9 +157,10 @@ def test_a_linker_that_looked_up_the_old_collections_removes_no_mark_of_the_move
     """Its edges would be the old model's, and the marks gone."""
     list(link_until_done(other))
     journal, semantic = read_journal(other), SemanticNeighbours(other)
+    index = IndexWait(other, semantic, lambda: False)
     with sole_linker(other) as session, Prefetch(other, semantic) as prefetch:
         assert session is not None
-        before = linker_module._Linker(other, session, journal, semantic, prefetch)
+        before = linker_module._Linker(other, session, journal, semantic, prefetch, index)
         sync_everything(other)
         marks = pending_links(other, up_to=1_000)
 

@@ -30,6 +30,8 @@ class LinkCounts:
     """Semantic lists that were found in blocks, from vectors that were read once (`sync.link.blocked_lists`)."""
     lists_asked: int = 0
     """Semantic lists that Qdrant was asked for."""
+    index_wait: str = ""
+    """How long the linker waited for Qdrant's index, a sentence (`sync.link.index_wait`); empty: it did not."""
     added: Counter[EdgeType] = field(default_factory=Counter)
     changed: Counter[EdgeType] = field(default_factory=Counter)
     removed: Counter[EdgeType] = field(default_factory=Counter)
@@ -42,6 +44,7 @@ class LinkCounts:
         self.relinked += other.relinked
         self.lists_in_blocks += other.lists_in_blocks
         self.lists_asked += other.lists_asked
+        self.index_wait = other.index_wait or self.index_wait
         self.added += other.added
         self.changed += other.changed
         self.removed += other.removed
@@ -93,6 +96,11 @@ class LinkReport:
 
     stage: LinkStage = LinkStage.CHANGES
     partitions: dict[tuple[str, int], LinkCounts] = field(default_factory=dict)
+
+    def tell_wait(self, told: str) -> None:
+        """Say in all partitions how long the linker waited for Qdrant's index."""
+        for counts in self.partitions.values():
+            counts.index_wait = told
 
     def total(self) -> LinkCounts:
         total = LinkCounts()

@@ -38,6 +38,7 @@ from mcp_assets.sync.link.changes import SEMANTIC, TOPICAL, ChangeLinker, any_ch
 from mcp_assets.sync.link.counts import LinkReport, LinkStage
 from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
 from mcp_assets.sync.link.edge_writer import EdgeWriter
+from mcp_assets.sync.link.index_wait import IndexWait
 from mcp_assets.sync.link.link_state import read_link_states
 from mcp_assets.sync.link.locks import by_index, exclusive, is_sole_linker, require_usable_edges, sole_linker
 from mcp_assets.sync.link.marks import MarksMadeBefore, Reason, mark, pending_links
@@ -98,8 +99,9 @@ def _link_marked(platform: Platform, session: int, enough: Callable[[], bool]) -
     semantic = SemanticNeighbours(platform)
     analyzed = weighed = False
     rebuild_from = platform.tuning.link.rebuild_from
-    with collected_seldom(), Prefetch(platform, semantic) as prefetch:
-        linker = _Linker(platform, session, journal, semantic, prefetch)
+    index = IndexWait(platform, semantic, enough)
+    with collected_seldom(), Prefetch(platform, semantic, index.wait) as prefetch:
+        linker = _Linker(platform, session, journal, semantic, prefetch, index)
         while not enough() and (marks := pending_links(platform, up_to=rebuild_from)):
             if marks >= rebuild_from and not analyzed:
                 # If the table was last analysed when all marks were for lists, the planner reads the whole table for
@@ -176,6 +178,9 @@ class _ChangesDone:
     """A rebuild covers all changes that were marked: prefetched answers stay valid."""
     began_rebuild: bool = False
     """The transaction marked all entities for lists, and did nothing else."""
+    many_searches: bool = False
+    """The transaction did nothing, because so many changes are to be searched for that Qdrant's index is worth a
+    wait."""
 
 
 class _Superseded(Exception):
@@ -186,7 +191,13 @@ class _Linker:
     """Links marked entities. It looks collections up once, so it is used for one call of `link` or until they move."""
 
     def __init__(
-        self, platform: Platform, session: int, journal: Journal, semantic: SemanticNeighbours, prefetch: Prefetch
+        self,
+        platform: Platform,
+        session: int,
+        journal: Journal,
+        semantic: SemanticNeighbours,
+        prefetch: Prefetch,
+        index: IndexWait,
     ) -> None:
         self._platform = platform
         self._tuning = platform.tuning.link
@@ -194,6 +205,7 @@ class _Linker:
         self._journal = journal
         self._semantic = semantic
         self._prefetch = prefetch
+        self._index = index
         self._entities: Entities = {}
         self._topical = TopicalNeighbours(platform)
         self._duplicates = Duplicates(platform)
@@ -204,9 +216,13 @@ class _Linker:
         self._entities = {}
         while True:
             done = retrying(self._platform.settings)(self._changes_or_invalidate)
+            if done.many_searches:
+                self._index.wait()
+                continue
             if done.in_rebuild:
                 self._prefetch.fill()
             if not done.began_rebuild:
+                done.report.tell_wait(self._index.told)
                 return done.report
 
     def lists(self) -> Iterator[LinkReport]:
@@ -216,6 +232,7 @@ class _Linker:
             in_blocks = batch.found_in_blocks()
             report = retrying(self._platform.settings)(self._lists_batch, batch.marks, answers, in_blocks=in_blocks)
             if report.partitions:
+                report.tell_wait(self._index.told)
                 yield report
 
     def _changes_or_invalidate(self) -> _ChangesDone:
@@ -232,10 +249,13 @@ class _Linker:
             self._hold_collections(connection)
             writer = EdgeWriter(self._platform, connection)
             in_rebuild = not any_change_outside_rebuild(self._platform, connection)
-            if not in_rebuild and self._begin_rebuild_if_cheaper(connection):
+            many = not in_rebuild and self._are_changes(connection, self._tuning.rebuild_from)
+            if many and self._begin_rebuild_if_cheaper(connection):
                 # The new marks for lists are read at once, so that Qdrant is asked while the changes are linked.
                 self._prefetch.invalidate()
                 return _ChangesDone(writer.report, in_rebuild=True, began_rebuild=True)
+            if many and not self._index.is_over:
+                return _ChangesDone(writer.report, in_rebuild=False, many_searches=True)
             limit = self._tuning.changes_in_rebuild_at_once if in_rebuild else self._tuning.changes_at_once
             rows = connection.execute(self._platform.postgres.query("claim_changes"), {"limit": limit})
             reasons: dict[EntityRef, set[Reason]] = {}
@@ -269,23 +289,22 @@ class _Linker:
             raise _Superseded
 
     def _begin_rebuild_if_cheaper(self, connection: Connection) -> bool:
-        """Mark all living entities for lists if so many have changed that this is cheaper; returns whether it is."""
+        """Mark all living entities for lists if enough of them have changed; returns whether it has."""
         query, rebuild_from = self._platform.postgres.query, self._tuning.rebuild_from
-
-        def changed(up_to: int) -> int:
-            # An entity has some marks, one for each reason.
-            limit = up_to * len(Reason)
-            return _first(connection.execute(query("changes_up_to"), {"limit": limit}).fetchone())
-
-        if changed(rebuild_from) < rebuild_from:
-            return False
         share = int(self._tuning.rebuild_share * _first(connection.execute(query("count_all_living")).fetchone()))
-        if share <= rebuild_from or changed(share) >= share:
+        if share <= rebuild_from or self._are_changes(connection, share):
             connection.execute(query("cover_changes_by_rebuild"))
             connection.execute(query("mark_all_for_lists"))
             begin_rebuild(self._platform, connection)
             return True
         return False
+
+    def _are_changes(self, connection: Connection, entities: int) -> bool:
+        """Whether so many entities have changed that no rebuild covers."""
+        # An entity has some marks, one for each reason.
+        parameters = {"limit": entities * len(Reason)}
+        counted = connection.execute(self._platform.postgres.query("changes_up_to"), parameters)
+        return _first(counted.fetchone()) >= entities
 
     def _lists_batch(self, marks: Sequence[int], answers: Answers, *, in_blocks: bool) -> LinkReport:
         """Write the lists of one batch; an empty report if other transactions claimed all of its marks.

@@ -10,7 +10,7 @@ miss that change, and nothing would mark the entity again.
 
 import logging
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import nsmallest
 from threading import Event
@@ -84,7 +84,11 @@ class Prefetch:
     Used by one thread, the one that links changes and so knows when to invalidate.
     """
 
-    def __init__(self, platform: Platform, semantic: SemanticNeighbours) -> None:
+    def __init__(
+        self, platform: Platform, semantic: SemanticNeighbours, before_asking: Callable[[], None] = lambda: None
+    ) -> None:
+        """`before_asking` is called before Qdrant is asked for many lists."""
+        self._before_asking = before_asking
         self._platform = platform
         self._tuning = platform.tuning.link
         self._semantic = semantic
@@ -228,6 +232,8 @@ class Prefetch:
         )
         if in_blocks:
             self._blocks = self._executor.submit(self._read)
+        else:
+            self._before_asking()
 
     def _read(self) -> BlockedLists | None:
         platform, semantic = self._platform, self._semantic

@@ -105,7 +105,12 @@ class SemanticNeighbours:
     @property
     def exact(self) -> bool:
         """All collections are searched exactly, so that a list asked for twice is the same list."""
-        return all(self._exact.values())
+        return not self.approximate
+
+    @property
+    def approximate(self) -> list[str]:
+        """The collections that are searched by Qdrant's index, because they hold too many points."""
+        return [name for name, exact in self._exact.items() if not exact]
 
     def scored_again(self, listed: Mapping[EntityRef, Collection[EntityRef]]) -> dict[EntityRef, list[Neighbour]]:
         """The entities that each list names, with their scores by the vectors that Qdrant holds now; no search.
