@@ -207,9 +207,14 @@ def update_link_states(
             changes.referring |= {ref, *_reverse_targets(uses_before), *_reverse_targets(uses_after)}
         if (was is None) != (now is None):
             changes.referring.add(ref)
+    used = _used(platform, connection, changed_keys)
+    found_before = _holders(platform, connection, used)
     _write_linked(platform, connection, changes, before, rewritten, linked_by)
     _write_uses(platform, connection, stale_uses, new_uses)
-    changes.referring |= _users(platform, connection, changed_keys)
+    found_now = _holders(platform, connection, used)
+    # A title that many share means the first of them: its users are not concerned when another one comes or goes.
+    moved = {key for key in used if found_before.get(key) != found_now.get(key)}
+    changes.referring |= _users_or_marks(platform, connection, moved)
     return changes
 
 
@@ -298,14 +303,29 @@ def _ref_of(key: str) -> EntityRef:
     return EntityRef(entity_type, entity_id)
 
 
-def _users(platform: Platform, connection: Connection, keys: Collection[ReferenceKey]) -> set[EntityRef]:
+def _used(platform: Platform, connection: Connection, keys: Collection[ReferenceKey]) -> set[ReferenceKey]:
+    """Those of `keys` that an entity refers to."""
     if not keys:
         return set()
-    rows = connection.execute(
-        platform.postgres.query("users_of_keys"),
-        {"kinds": [key.kind.value for key in keys], "keys": [key.key for key in keys]},
-    )
+    rows = connection.execute(platform.postgres.query("used_keys"), _kinds_and_keys(keys))
+    return {ReferenceKey(ReferenceKind(kind), key) for kind, key in rows}
+
+
+def _users_or_marks(platform: Platform, connection: Connection, keys: Collection[ReferenceKey]) -> set[EntityRef]:
+    """The entities that refer to one of `keys`. If they are too many for one transaction, none: they are marked."""
+    if not keys:
+        return set()
+    named = _kinds_and_keys(keys)
+    at_once = platform.tuning.link.referring_at_once
+    rows = connection.execute(platform.postgres.query("users_of_keys"), {**named, "limit": at_once + 1}).fetchall()
+    if len(rows) > at_once:
+        connection.execute(platform.postgres.query("mark_users_of_keys"), named)
+        return set()
     return {EntityRef(*row) for row in rows}
+
+
+def _kinds_and_keys(keys: Collection[ReferenceKey]) -> dict[str, list[str]]:
+    return {"kinds": [key.kind.value for key in keys], "keys": [key.key for key in keys]}
 
 
 def _read_uses(

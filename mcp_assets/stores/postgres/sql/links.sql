@@ -1,7 +1,8 @@
 -- name: mark
--- Returns nothing. An entity has at most one mark for lists, so that a second one is not added.
-INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason)
-SELECT entity_type, entity_id, %(reason)s
+-- Returns nothing. An entity has at most one mark for lists, so that a second one is not added. References are not
+-- compared with the lists of others, so that their marks count as covered by a rebuild.
+INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason, in_rebuild)
+SELECT entity_type, entity_id, %(reason)s, %(reason)s = 'references'
 FROM unnest(%(types)s::text[], %(ids)s::text[]) AS marked (entity_type, entity_id)
 ON CONFLICT DO NOTHING
 
@@ -256,9 +257,24 @@ SELECT source_type, source_id, kind, key, within, relation, strength, rule, reve
        written, place, places, form, context
 FROM {schema}.reference_uses WHERE reverse AND kind = 'id' AND key = ANY(%(keys)s)
 
+-- name: used_keys
+-- Those of the keys that an entity refers to.
+SELECT kind, key FROM unnest(%(kinds)s::text[], %(keys)s::text[]) AS changed (kind, key)
+WHERE EXISTS (
+    SELECT FROM {schema}.reference_uses AS used WHERE used.key = changed.key AND used.kind = changed.kind
+)
+
 -- name: users_of_keys
--- The entities that refer to one of the keys: their references are resolved again when the key comes or goes.
+-- The entities that refer to one of the keys, at most `limit`: their references are resolved again when the key comes
+-- or goes.
 SELECT DISTINCT source_type, source_id
+FROM {schema}.reference_uses JOIN unnest(%(kinds)s::text[], %(keys)s::text[]) AS changed (kind, key) USING (kind, key)
+LIMIT %(limit)s
+
+-- name: mark_users_of_keys
+-- Returns nothing. Marks all entities that refer to one of the keys: a million may, and none of them is read.
+INSERT INTO {schema}.relink_marks (entity_type, entity_id, reason, in_rebuild)
+SELECT DISTINCT source_type, source_id, 'references', true
 FROM {schema}.reference_uses JOIN unnest(%(kinds)s::text[], %(keys)s::text[]) AS changed (kind, key) USING (kind, key)
 
 -- name: delete_uses

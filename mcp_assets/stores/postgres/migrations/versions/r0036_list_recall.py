@@ -1,4 +1,4 @@
-"""The recall of similarity edges, which a census measures where searches are approximate."""
+"""The recall of similarity edges, which a census measures where searches are approximate; marks for references."""
 
 from alembic import context, op
 
@@ -15,6 +15,15 @@ COMMENT ON COLUMN censuses.lists_compared IS
 COMMENT ON COLUMN censuses.exact_neighbours IS 'Neighbours in the exact lists of the sample.';
 COMMENT ON COLUMN censuses.neighbours_found IS
     'Those of them that have a similarity edge; divided by exact_neighbours it is the recall.';
+COMMENT ON COLUMN relink_marks.in_rebuild IS
+    'The change is not compared with the lists of others: a rebuild covers it, because all living entities were marked '
+    'for lists after it, or only references are resolved again.';
+"""
+
+_COMMENT_BEFORE = """
+COMMENT ON COLUMN relink_marks.in_rebuild IS
+    'A rebuild covers the change: all living entities were marked for lists after it, so that the change is '
+    'not compared with the lists of others.';
 """
 
 
@@ -30,3 +39,4 @@ def downgrade() -> None:
     op.execute(
         "ALTER TABLE censuses DROP COLUMN lists_compared, DROP COLUMN exact_neighbours, DROP COLUMN neighbours_found"
     )
+    op.execute(_COMMENT_BEFORE)
