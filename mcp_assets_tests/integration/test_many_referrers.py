@@ -1,4 +1,4 @@
-"""An entity that very many refer to, and a title that many share: what a rename links again, and what it leaves."""
+"""An entity that very many name, a title or a tag that many share: what a change links again, and what it leaves."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.sync.link.counts import LinkCounts
+from mcp_assets.sync.link.tag_weights import refresh_tag_weights
 from mcp_assets.tuning import LinkTuning, Tuning
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, graph, index, rebuild, relink, sync_all, write_source
 
@@ -78,3 +79,32 @@ def test_of_entities_that_share_a_title_only_the_first_one_concerns_those_that_n
     assert named(world, new) == REFERRING
     linked = graph(world)
     assert rebuild(world) == linked
+
+
+def test_a_tag_that_comes_to_too_many_holders_makes_no_candidates_from_then_on(
+    make_platform: Callable[..., Platform],
+) -> None:
+    platform = make_platform(embedder=AngleEmbedder(), types=TYPES, tag_candidates=6)
+    create_source_tables(platform)
+    for number in range(24):
+        write_tagged(platform, number, "few" if number < 4 else f"own-{number}")
+    sync_all(platform)
+    relink(platform)
+    # Four hold the new tag, then eight, in transactions of their own.
+    for first, edges in ((4, 12 + 12), (8, 12)):
+        for number in range(first, first + 4):
+            write_tagged(platform, number, "fresh")
+        index(platform, *(EntityRef("task", f"t{number:02}") for number in range(first, first + 4)))
+        relink(platform)
+        assert len(graph(platform, [EdgeType.TOPICAL_RELEVANCE])) == edges
+    linked = graph(platform)
+    assert rebuild(platform) == linked
+    # The nightly count changes its weight, and nothing else.
+    assert refresh_tag_weights(platform).tags == 2 + 12
+    relink(platform)
+    assert graph(platform) == linked
+
+
+def write_tagged(platform: Platform, number: int, tag: str) -> None:
+    metadata: dict[str, object] = {"tags": [tag]}
+    write_source(platform, EntityRef("task", f"t{number:02}"), f"Task {number}", f"@{number * 15}", metadata)

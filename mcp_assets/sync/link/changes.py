@@ -25,6 +25,7 @@ from mcp_assets.sync.link.prefetch import Prefetch
 from mcp_assets.sync.link.reach import Reach
 from mcp_assets.sync.link.semantic_neighbours import SemanticNeighbours
 from mcp_assets.sync.link.stored_lists import StoredLists, record_move, write_cut_offs_and_reserves
+from mcp_assets.sync.link.tag_weights import weigh_crowded
 from mcp_assets.sync.link.topical_neighbours import TopicalNeighbours
 from mcp_assets.sync.link.verdicts import read_verdicts
 
@@ -68,6 +69,7 @@ class ChangeLinker:
         changes = update_link_states(
             self._platform, connection, changed, vectors, self._semantic.collections, self._rules
         )
+        self._weigh_crowded(connection, changes, outside_rebuild)
         referring = changes.referring | {ref for ref, marked in reasons.items() if Reason.REFERENCES in marked}
         at_once = self._platform.tuning.link.referring_at_once
         now = sorted(referring, key=lambda ref: (ref not in reasons, ref))[:at_once]
@@ -83,6 +85,16 @@ class ChangeLinker:
         self._update_semantic_lists(connection, writer, changes, outside_rebuild, verdicts)
         self._update_topical_lists(connection, writer, changes, tags, outside_rebuild, verdicts)
         writer.count_relinked(reasons)
+
+    def _weigh_crowded(
+        self, connection: Connection, changes: StateChanges, outside_rebuild: Collection[EntityRef]
+    ) -> None:
+        tags = {tag for ref in changes.retagged if (row := changes.living.get(ref)) for tag in row.tags}
+        # A first linking counts all tags before it makes lists; see `sync.link.linker`.
+        if tags and (
+            outside_rebuild or connection.execute(self._platform.postgres.query("has_tag_weights")).fetchone()
+        ):
+            weigh_crowded(self._platform, connection, tags, mark_holders=bool(outside_rebuild))
 
     def _mark_judged(
         self, connection: Connection, changed: Collection[EntityRef], now: Collection[EntityRef], verdicts: Verdicts

@@ -320,6 +320,8 @@ def _users_or_marks(platform: Platform, connection: Connection, keys: Collection
     rows = connection.execute(platform.postgres.query("users_of_keys"), {**named, "limit": at_once + 1}).fetchall()
     if len(rows) > at_once:
         connection.execute(platform.postgres.query("mark_users_of_keys"), named)
+        # The planner would read the whole table for each batch of these marks if it took them for few.
+        connection.execute(platform.postgres.query("analyze_relink_marks"))
         return set()
     return {EntityRef(*row) for row in rows}
 

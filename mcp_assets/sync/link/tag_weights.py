@@ -1,14 +1,16 @@
 """Tag weights: the table `tag_weights`, counted again from `linked`; entities whose tags changed weight are marked.
 
 Weights are an input of the topical rule. They change only here, so that one new entity does not change the weight of a
-tag, and with it the edges of all other holders.
+tag, and with it the edges of all other holders. Between two counts only a tag that comes to too many holders gets one.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from mcp_assets.graph import UNKNOWN_TAG, TagWeight, weight_of
 from mcp_assets.platform import Platform
+from mcp_assets.stores.postgres import Connection
 from mcp_assets.sync.link.locks import exclusive
 
 
@@ -66,6 +68,35 @@ def refresh_tag_weights(platform: Platform) -> TagWeightRefresh:
         if changed and connection.execute(query("linked_not_marked_for_lists")).fetchone() is not None:
             marked = connection.execute(query("mark_tag_holders"), {"tags": changed}).rowcount
     return TagWeightRefresh(len(wanted), len(changed), marked)
+
+
+def weigh_crowded(platform: Platform, connection: Connection, tags: Collection[str], *, mark_holders: bool) -> None:
+    """Let those of `tags` make no candidates from now on that have come to more holders than `tag_candidates` says.
+
+    The nightly count would be too late: until then each holder would be compared with all others, and the cost of a tag
+    that very many get in one day would grow with their square. Its weight is that of one holder too many, until the
+    next count.
+
+    `mark_holders`: have the lists of all holders made again; not necessary if a rebuild makes them.
+    """
+    query = platform.postgres.query
+    limit = platform.settings.tag_candidates
+    rows = connection.execute(query("crowded_tags"), {"tags": sorted(tags), "limit": limit}).fetchall()
+    crowded = sorted(row[0] for row in rows)
+    if not crowded:
+        return
+    weight = weight_of(limit + 1, limit)
+    connection.execute(
+        query("write_tag_weights"),
+        {
+            "tags": crowded,
+            "holders": [limit + 1] * len(crowded),
+            "weights": [weight.weight] * len(crowded),
+            "makes": [weight.makes_candidates] * len(crowded),
+        },
+    )
+    if mark_holders:
+        connection.execute(query("mark_tag_holders"), {"tags": crowded})
 
 
 _UNKNOWN = (0, UNKNOWN_TAG)

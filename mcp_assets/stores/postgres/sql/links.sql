@@ -312,6 +312,16 @@ SELECT tag, weight, makes_candidates FROM {schema}.tag_weights WHERE tag = ANY(%
 -- Each tag, and how many entities have it.
 SELECT tag, count(*) FROM {schema}.linked, unnest(tags) AS tag GROUP BY tag
 
+-- name: crowded_tags
+-- Those of `tags` that more than `limit` entities hold, although they make candidates by their weight or have none.
+SELECT tag FROM unnest(%(tags)s::text[]) AS held (tag)
+WHERE NOT EXISTS (SELECT FROM {schema}.tag_weights AS known WHERE known.tag = held.tag AND NOT known.makes_candidates)
+  AND %(limit)s < (
+      SELECT count(*) FROM (
+          SELECT FROM {schema}.linked WHERE linked.tags @> ARRAY[held.tag] LIMIT %(limit)s + 1
+      ) AS few
+  )
+
 -- name: read_all_tag_weights
 -- All weights, to be compared with the counts.
 SELECT tag, holders, weight, makes_candidates FROM {schema}.tag_weights

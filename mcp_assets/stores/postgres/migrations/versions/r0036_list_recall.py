@@ -1,4 +1,4 @@
-"""The recall of similarity edges, which a census measures where searches are approximate; marks for references."""
+"""The recall of similarity edges, which a census measures where searches are approximate; comments on marks and weights."""
 
 from alembic import context, op
 
@@ -18,9 +18,16 @@ COMMENT ON COLUMN censuses.neighbours_found IS
 COMMENT ON COLUMN relink_marks.in_rebuild IS
     'The change is not compared with the lists of others: a rebuild covers it, because all living entities were marked '
     'for lists after it, or only references are resolved again.';
+COMMENT ON TABLE tag_weights IS
+    'The weight of each tag: an input of the topical rule. Only the refresh of tag weights changes it, so that one new '
+    'entity does not change the edges of all other holders; but a tag that comes to too many holders between two '
+    'refreshes makes no candidates from then on.';
 """
 
-_COMMENT_BEFORE = """
+_COMMENTS_BEFORE = """
+COMMENT ON TABLE tag_weights IS
+    'The weight of each tag: an input of the topical rule. Only the refresh of tag weights changes it, so that '
+    'one new entity does not change the edges of all other holders.';
 COMMENT ON COLUMN relink_marks.in_rebuild IS
     'A rebuild covers the change: all living entities were marked for lists after it, so that the change is '
     'not compared with the lists of others.';
@@ -39,4 +46,4 @@ def downgrade() -> None:
     op.execute(
         "ALTER TABLE censuses DROP COLUMN lists_compared, DROP COLUMN exact_neighbours, DROP COLUMN neighbours_found"
     )
-    op.execute(_COMMENT_BEFORE)
+    op.execute(_COMMENTS_BEFORE)
