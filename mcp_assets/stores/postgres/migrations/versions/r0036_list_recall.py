@@ -1,4 +1,4 @@
-"""The recall of similarity edges, which a census measures where searches are approximate; comments on marks and weights."""
+"""The recall of similarity edges, which a census measures where searches are approximate; comments on two tables."""
 
 from alembic import context, op
 
