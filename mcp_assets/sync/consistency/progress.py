@@ -16,7 +16,7 @@ class CensusProgress:
         """Raises StoreUnavailable."""
         with platform.postgres.transaction() as connection:
             rows = connection.execute(
-                platform.postgres.query("living_by_partition"), {"shards": platform.settings.shards}
+                platform.postgres.query("partition_counts"), {"shards": platform.settings.shards}
             ).fetchall()
         living = {(entity_type, shard): count for entity_type, shard, count in rows}
         self._sizes = {partition: living.get(partition, 0) for partition in partitions}

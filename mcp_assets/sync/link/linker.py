@@ -210,6 +210,9 @@ class _Linker:
         self._topical = TopicalNeighbours(platform)
         self._duplicates = Duplicates(platform)
         self._change_linker = ChangeLinker(platform, semantic, self._topical, prefetch)
+        self._living: int | None = None
+        """The living entities, once they are counted: the count reads all ledger rows, and batches of changes are
+        many. A count that is out of date only makes a rebuild begin somewhat early or late."""
 
     def changes(self) -> LinkReport:
         """Link one batch of changes; an empty report if no change is marked."""
@@ -291,7 +294,9 @@ class _Linker:
     def _begin_rebuild_if_cheaper(self, connection: Connection) -> bool:
         """Mark all living entities for lists if enough of them have changed; returns whether it has."""
         query, rebuild_from = self._platform.postgres.query, self._tuning.rebuild_from
-        share = int(self._tuning.rebuild_share * _first(connection.execute(query("count_all_living")).fetchone()))
+        if self._living is None:
+            self._living = _first(connection.execute(query("count_all_living")).fetchone())
+        share = int(self._tuning.rebuild_share * self._living)
         if share <= rebuild_from or self._are_changes(connection, share):
             connection.execute(query("cover_changes_by_rebuild"))
             connection.execute(query("mark_all_for_lists"))

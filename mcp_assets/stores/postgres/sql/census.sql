@@ -1,8 +1,3 @@
--- name: living_by_partition
--- How many living entities each partition has; no row of a partition without any.
-SELECT entity_type, slot * %(shards)s >> 16 AS shard, count(*)
-FROM {schema}.entities WHERE deleted_at IS NULL GROUP BY 1, 2
-
 -- name: begin_census
 -- Inserts a census that is under way, and returns its id. A census counts once end_census has set its end.
 INSERT INTO {schema}.censuses (entity_type, collection, low, high, deep)
