@@ -27,7 +27,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -257,7 +257,10 @@ class Run:
         return self._by_events(apply_and_link, self.options.changed, 1)
 
     def _events(self) -> dict[str, Any]:
-        return self._by_events(take_in_and_drain, self.options.events, 2)
+        figures = self._by_events(take_in_and_drain, self.options.events, 2)
+        # Otherwise a later phase in a folder that is kept would link what this one has marked.
+        in_fresh_process(link_all, self.stores.settings(), self.options.dimension)
+        return figures
 
     def _by_events(self, work: Callable[[Settings, int], int], count: int, offset: int) -> dict[str, Any]:
         numbers = spread(self.entities, count, offset)
@@ -284,7 +287,12 @@ class Run:
 
 def _files_mb(folder: Path) -> float:
     """What the files of the stores take."""
-    return round(sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file()) / 1e6)
+    taken = 0
+    for file in folder.rglob("*"):
+        # The stores are at work: a temporary file may be gone by now.
+        with suppress(FileNotFoundError):
+            taken += file.lstat().st_blocks * 512
+    return round(taken / 1e6)
 
 
 def main() -> None:
