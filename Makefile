@@ -53,6 +53,8 @@ check: $(VENV)/.installed-dev  ## lint, types, layers
 
 bench: $(VENV)/.installed-dev  ## every benchmark in its short form, a JSON line each; takes some 20 minutes
 	$(BIN)/python benchmarks/cold_fill.py --rounds 1 --entities 2000
+	$(BIN)/python benchmarks/parts.py --rounds 1 --entities 2000
+	$(BIN)/python benchmarks/remote_fill.py --rounds 1 --entities 2000
 	$(BIN)/python benchmarks/burst.py --events 1000
 	$(BIN)/python benchmarks/freshness.py --idle-events 5 --rest 5 10 --seconds 10
 	$(BIN)/python benchmarks/scale.py --entities 10000

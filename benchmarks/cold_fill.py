@@ -22,7 +22,7 @@ from uuid import UUID
 
 import numpy as np
 from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, read_workspace, report, say
-from rate_limited_provider import TEXTS_PER_S, provider
+from rate_limited_provider import FAST, provider
 
 from mcp_assets.embedders import make_embedder
 from mcp_assets.embedding.profiles import ModelProfile
@@ -78,19 +78,20 @@ class Recorder:
 def fill(settings: Settings) -> int:
     """A full sync of everything; the number of texts embedded."""
     with closing(Platform(settings)) as platform:
-        return _fill(platform)
+        return fill_all(platform)
 
 
 def record(settings: Settings, batches_file: Path) -> int:
     """A full sync with an embedder that costs nothing, its batches kept in `batches_file`."""
     recorder = Recorder(settings.profile)
     with closing(Platform(settings, embedder=recorder)) as platform:
-        texts = _fill(platform)
+        texts = fill_all(platform)
     batches_file.write_bytes(pickle.dumps(recorder.batches))
     return texts
 
 
-def _fill(platform: Platform) -> int:
+def fill_all(platform: Platform) -> int:
+    """A full sync of everything; the number of texts embedded."""
     texts = 0
     for entity_type in platform.settings.entity_types:
         for news in full_sync(platform, entity_type, range(platform.settings.shards)):
@@ -165,8 +166,8 @@ def measure(stores: Bench, rounds: int) -> None:
         assert abs(run.result - texts) <= texts * _TEXTS_APART, f"{run.result} texts embedded, {texts} expected"
     report(
         ratio_local=statistics.median(a.seconds / f.seconds for a, f in zip(alone, filled, strict=True)),
-        ratio_remote=statistics.median(texts / run.seconds / TEXTS_PER_S for run in remote_filled),
-        ratio_remote_alone=statistics.median(texts / run.seconds / TEXTS_PER_S for run in remote_alone),
+        ratio_remote=statistics.median(texts / run.seconds / FAST.allowed_per_s for run in remote_filled),
+        ratio_remote_alone=statistics.median(texts / run.seconds / FAST.allowed_per_s for run in remote_alone),
         texts=texts,
         seconds=statistics.median(run.seconds for run in filled),
         seconds_without_embedder=recorded.seconds,

@@ -1,4 +1,4 @@
-"""An embedding provider with limits and nothing else: 256 texts after 200 ms, 8 requests at once, OpenAI's protocol.
+"""An embedding provider with limits and nothing else, which speaks OpenAI's protocol.
 
 It costs next to no CPU, so that what is measured is its client: vectors are made once and do not depend on the text.
 """
@@ -8,8 +8,10 @@ import base64
 import json
 import multiprocessing
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -19,21 +21,39 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-TEXTS_A_BATCH = 256
-BATCH_S = 0.2
-AT_ONCE = 8
 
-TEXTS_PER_S = TEXTS_A_BATCH * AT_ONCE / BATCH_S
-"""What the limits allow: 10,240."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How soon, how many and how fast. A request above a limit waits, and is not refused."""
+
+    request_s: float = 0.2
+    """Seconds of a request of at most `texts_a_request`; more texts take that much longer, fewer take no less."""
+    at_once: int = 8
+    """Requests that are worked on at once."""
+    texts_a_request: int = 256
+    texts_per_s: float | None = None
+    """Of all requests together; None: as many as the other limits allow."""
+
+    @property
+    def allowed_per_s(self) -> float:
+        """Texts a second that the limits allow together."""
+        fastest = self.texts_a_request * self.at_once / self.request_s
+        return fastest if self.texts_per_s is None else min(fastest, self.texts_per_s)
+
+
+FAST = Limits()
+"""More than any provider gives, 10,240 texts a second: what is measured is the client."""
 
 _DISTINCT = 2048
 
 
 @contextmanager
-def provider(dimension: int) -> Iterator[str]:
+def provider(dimension: int, limits: Limits = FAST) -> Iterator[str]:
     """The provider in a process of its own; its base URL."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        process = multiprocessing.get_context("fork").Process(target=_serve, args=(listening, dimension), daemon=True)
+        process = multiprocessing.get_context("fork").Process(
+            target=_serve, args=(listening, dimension, limits), daemon=True
+        )
         process.start()
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
@@ -42,10 +62,12 @@ def provider(dimension: int) -> Iterator[str]:
             process.join()
 
 
-def _serve(listening: socket.socket, dimension: int) -> None:
+def _serve(listening: socket.socket, dimension: int, limits: Limits) -> None:
     rows = np.random.default_rng(0).standard_normal((_DISTINCT, dimension), dtype=np.float32)
     vectors = [base64.b64encode(row.tobytes()).decode() for row in rows]
-    turn = asyncio.Semaphore(AT_ONCE)
+    turn = asyncio.Semaphore(limits.at_once)
+    allowed_from = 0.0
+    """When the texts that were accepted so far are used up, by the rate; monotonic seconds."""
 
     @cache
     def answer(inputs: int) -> bytes:
@@ -56,11 +78,17 @@ def _serve(listening: socket.socket, dimension: int) -> None:
         return json.dumps({"object": "list", "data": results, "model": "stub", "usage": usage}).encode()
 
     async def embeddings(request: Request) -> Response:
+        nonlocal allowed_from
         body = json.loads(await request.body())
         inputs = 1 if isinstance(body["input"], str) else len(body["input"])
         async with turn:
-            # More than a batch is that much more work; less than a batch is none the quicker.
-            await asyncio.sleep(BATCH_S * max(1.0, inputs / TEXTS_A_BATCH))
+            began = time.monotonic()
+            ready = began + limits.request_s * max(1.0, inputs / limits.texts_a_request)
+            if limits.texts_per_s is not None:
+                # No text is answered before the rate allows it, the first ones included: a burst gains nothing.
+                allowed_from = max(began, allowed_from) + inputs / limits.texts_per_s
+                ready = max(ready, allowed_from)
+            await asyncio.sleep(ready - began)
         return Response(answer(inputs), media_type="application/json")
 
     app = Starlette(routes=[Route("/v1/embeddings", embeddings, methods=["POST"])])

@@ -17,7 +17,7 @@ from mcp_assets.defs.shards import check_shards, tags_of
 from mcp_assets.defs.totals import census_totals
 from mcp_assets.entities.refs import partition_key
 from mcp_assets.settings import Settings
-from mcp_assets.sync.consistency.census import take_census
+from mcp_assets.sync.consistency.census import several_censuses, take_census
 from mcp_assets.sync.consistency.progress import CensusProgress
 
 NO_PARTITION = (
@@ -118,11 +118,12 @@ def build_census_asset(settings: Settings) -> dg.AssetsDefinition:
         ranges = ranges_of(named if named is not None else every_partition.get_partition_keys())
         partitions = [(one.entity_type, shard) for one in ranges for shard in one.shards]
         progress, lines = CensusProgress(opened, partitions), ProgressLines(context.log, opened)
-        for entity_type, shard in partitions:
-            census = take_census(opened, entity_type, shard, deep=config.deep)
-            taken[partition_key(entity_type, shard, settings.shards)] = census_metadata(census)
-            progress.add(entity_type, shard)
-            lines.say(progress)
+        with several_censuses(opened) as shared:
+            for entity_type, shard in partitions:
+                census = take_census(opened, entity_type, shard, deep=config.deep, shared=shared)
+                taken[partition_key(entity_type, shard, settings.shards)] = census_metadata(census)
+                progress.add(entity_type, shard)
+                lines.say(progress)
         totals = census_totals(opened)
         for key, metadata in taken.items():
             context.log_event(dg.AssetMaterialization(CENSUS, partition=key, metadata={**totals, **metadata}))

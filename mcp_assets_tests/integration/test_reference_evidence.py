@@ -11,7 +11,7 @@ from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import EdgeKey, EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
-from mcp_assets.sync.consistency.edge_census import EdgeCensus
+from mcp_assets.sync.consistency.edge_census import EdgeCensus, RulesInService
 from mcp_assets.sync.views.graph import related
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, evidence, graph, index, rebuild, relink, write_source
 from mcp_assets_tests.migrating import downgrade, upgrade
@@ -34,8 +34,10 @@ def put(platform: Platform, ref: EntityRef, title: str, content: str = "", **met
 
 
 def dangling(platform: Platform, entity_type: str) -> list[str]:
-    census = EdgeCensus(platform, entity_type, (0, 1 << 16), deep=False, seed=0)
-    return [drift.detail for drift in census._dangling()]
+    rules = RulesInService(platform)
+    census = EdgeCensus(platform, entity_type, (0, 1 << 16), rules, entities=0, deep=False, seed=0)
+    with platform.postgres.transaction() as connection:
+        return [drift.detail for drift in census._dangling(connection)]
 
 
 def test_an_edge_of_a_list_names_the_collection_and_the_score(world: Platform) -> None:

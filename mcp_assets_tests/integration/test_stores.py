@@ -76,7 +76,7 @@ def test_connections_that_a_restart_of_the_server_broke_are_replaced_unseen(plat
     rows(platform, "SELECT 1")
     with platform.postgres.session() as session:
         session.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 10_000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
 

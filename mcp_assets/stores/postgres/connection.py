@@ -2,7 +2,9 @@
 
 import hashlib
 import secrets
+import select
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import NoneType
@@ -32,6 +34,8 @@ class MarkedConnection(PatientConnection):
     """A connection that knows which database it leads to."""
 
     mark: str | None = None
+    answered_at: float = 0.0
+    """Monotonic seconds of the last time that the server was asked whether it is there."""
 
 
 _MARK = """
@@ -57,6 +61,9 @@ _REASON_S = 5
 
 _IDLE_S = 60.0
 """Seconds after which a connection that is not used is closed: the pool shrinks between bursts of work."""
+
+_ASKED_EVERY_S = 5.0
+"""Seconds for which a connection that has answered, and whose socket is silent, is taken for a living one."""
 
 _NO_WRITES = (
     "PostgreSQL takes no writes: check whether DATABASE_URL leads to a standby, whether its disk is full, and "
@@ -311,6 +318,19 @@ def configure_marked(connection: MarkedConnection, read_mark: Callable[[Connecti
     connection.commit()
 
 
+def check_connection(connection: MarkedConnection) -> None:
+    """Raise OperationalError if the connection is dead: a server that was restarted leaves such ones in the pool.
+
+    The end of a connection can be read at once from its socket, so that a living one is asked only now and then, which
+    notices also a machine that went away without a word. To ask each time doubled the statements of short transactions.
+    """
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0) or time.monotonic() - connection.answered_at > _ASKED_EVERY_S:
+        ConnectionPool.check_connection(connection)
+        connection.answered_at = time.monotonic()
+
+
 def marked_pool(
     url: str,
     configure: Callable[[MarkedConnection], None],
@@ -327,8 +347,7 @@ def marked_pool(
         timeout=timeout_s,
         max_idle=_IDLE_S,
         configure=configure,
-        # A server that was restarted leaves dead connections in the pool.
-        check=ConnectionPool.check_connection,
+        check=check_connection,
         open=False,
         kwargs=dict(options),
     )

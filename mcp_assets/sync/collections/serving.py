@@ -6,6 +6,7 @@ serves, and the one that is being built (see `journal`).
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from mcp_assets.stores.qdrant_collections import Collection, MadeFor
 from mcp_assets.sync.collections.adoption import check_ours
 from mcp_assets.sync.collections.gates import is_abandoned
 from mcp_assets.sync.collections.journal import Journal, exclusive, types_of_alias
+from mcp_assets.sync.collections.lookup import Lookup
 from mcp_assets.sync.collections.model_collections import (
     check_distance,
     ensure_collection,
@@ -86,7 +88,12 @@ def serving_and_foreign(platform: Platform) -> tuple[dict[str, WriteTarget], dic
     Raises:
         CollectionMismatch: as `serving_collections`.
     """
-    read_journal(platform)
+    read_at = time.monotonic()
+    journal = read_journal(platform)
+    lookup: Lookup[tuple[dict[str, WriteTarget], dict[str, CollectionNotOurs]]] = platform.companion(Lookup)
+    known = lookup.recall(journal)
+    if known is not None:
+        return known
     aliases = platform.qdrant.aliases()
     found: dict[str, WriteTarget] = {}
     foreign: dict[str, CollectionNotOurs] = {}
@@ -98,6 +105,9 @@ def serving_and_foreign(platform: Platform) -> tuple[dict[str, WriteTarget], dic
             continue
         if target is not None:
             found[alias] = target
+    if len(found) + len(foreign) == len(platform.settings.entity_types.collections()):
+        # A collection that is absent is asked for each time, because another process may make it at any moment.
+        lookup.keep(journal, (found, foreign), read_at=read_at)
     return found, foreign
 
 

@@ -7,7 +7,7 @@ change. An entity is left out if it waits, or if the other end of a wrong edge d
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from psycopg import sql
@@ -20,16 +20,15 @@ from mcp_assets.stores.orphan_edges import Orphan, orphans_among, orphans_of_par
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 from mcp_assets.stores.postgres.rows import keyset_pages
+from mcp_assets.sync.collections.serving import WriteTarget, serving_collections
 from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind
-from mcp_assets.sync.consistency.ledger_hashes import EntityText
 from mcp_assets.sync.consistency.list_recall import ListRecall, measure_recall
-from mcp_assets.sync.consistency.recheck import LIE, lies
+from mcp_assets.sync.consistency.lying_rows import lying_rows
 from mcp_assets.sync.consistency.waiting import entities_that_wait
 from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
 from mcp_assets.sync.link.link_rules import rules_fingerprint
 from mcp_assets.sync.link.link_state import (
     LinkState,
-    by_type_and_id,
     read_link_states,
     reference_edges,
     stale_link_states,
@@ -42,9 +41,15 @@ from mcp_assets.sync.resolve_ids import by_type, pages
 
 Row = TypeVar("Row")
 
-EDGES_SAMPLED = 200
-"""Entities of a partition whose edges are recomputed by a census that is not deep: others each time.
-The cost of the sample does not grow with the partition."""
+EDGES_SAMPLED_AT_MOST = 200
+"""Entities of a partition whose edges are recomputed by a census that is not deep: others each time. The cost of the
+sample does not grow with a large partition."""
+
+EDGES_SAMPLED_AT_LEAST = 50
+"""The same of a small partition."""
+
+SAMPLED_SHARE = 20
+"""Between both, one entity in so many: as many as of which a census prepares the texts again."""
 
 RELINKED_AT_ONCE = 250
 """Entities whose edges are recomputed at once: the link lock is held meanwhile, and linkers wait for it."""
@@ -73,20 +78,36 @@ class _DanglingReference:
 class EdgeCensus:
     """The census of the edges whose source is in one partition."""
 
-    def __init__(self, platform: Platform, entity_type: str, slots: tuple[int, int], *, deep: bool, seed: int) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        entity_type: str,
+        slots: tuple[int, int],
+        rules: "RulesInService",
+        *,
+        entities: int,
+        deep: bool,
+        seed: int,
+    ) -> None:
+        """`entities`: how many the partition has; a sample of them is compared, or all if `deep`."""
         self._platform = platform
+        self._rules = rules
+        self._sampled = min(EDGES_SAMPLED_AT_MOST, max(EDGES_SAMPLED_AT_LEAST, entities // SAMPLED_SHARE))
         self._type = entity_type
         self._slots = slots
         self._deep = deep
         self._seed = seed
         self._types = list(platform.settings.entity_types)
-        self._rules = EdgeRules(platform)
 
     def take(self) -> Iterator[Drift]:
-        yield from self._orphans()
-        yield from self._dangling()
-        for part in pages(self._not_linked(), RELINKED_AT_ONCE):
-            yield from self._differing(part)
+        with self._platform.postgres.transaction() as connection:
+            # Every row of the tables is read. PostgreSQL may expect few rows and look them up one by one through an
+            # index, which takes a hundred times as long.
+            connection.execute("SET LOCAL enable_nestloop = off")
+            yield from self._orphans(connection)
+            yield from self._dangling(connection)
+            for part in pages(self._not_linked(connection), RELINKED_AT_ONCE):
+                yield from self._differing(part)
         for ids in self._deep_pages() if self._deep else [self._sample()]:
             for part in pages((EntityRef(self._type, entity_id) for entity_id in ids), RELINKED_AT_ONCE):
                 yield from self._differing(part)
@@ -97,23 +118,23 @@ class EdgeCensus:
 
     def recall(self) -> ListRecall | None:
         """Of the similarity lists of a sample; None: all searches are exact."""
-        return measure_recall(self._platform, self._rules.semantic, self._type, self._slots, self._seed)
+        return measure_recall(self._platform, self._rules.now().semantic, self._type, self._slots, self._seed)
 
     def _differing(self, refs: Collection[EntityRef]) -> Iterator[Drift]:
         # The deep vector census of the same partition reports wrong ledger rows.
-        return (drift for drift in self._rules.differing(refs) if not (self._deep and drift.kind in LIES))
+        return (drift for drift in self._rules.now().differing(refs) if not (self._deep and drift.kind in LIES))
 
-    def _orphans(self) -> Iterator[Drift]:
+    def _orphans(self, connection: Connection) -> Iterator[Drift]:
         relationships = self._platform.relationships
         statement = orphans_of_partition(
             relationships, self._platform.postgres.schema, self._type, self._slots, self._types
         )
-        for part in pages((orphan.id for orphan in self._stream(statement, Orphan)), _SUSPECTS_AT_ONCE):
+        for part in pages((orphan.id for orphan in self._stream(connection, statement, Orphan)), _SUSPECTS_AT_ONCE):
             yield from orphaned_edges(self._platform, part)
 
-    def _dangling(self) -> Iterator[Drift]:
+    def _dangling(self, connection: Connection) -> Iterator[Drift]:
         waits: bool | None = None
-        for found in self._stream(self._platform.postgres.query("dangling_references"), _DanglingReference):
+        for found in self._stream(connection, self._platform.postgres.query("dangling_references"), _DanglingReference):
             if waits is None:
                 waits = self._any_change_waits()
             if waits:
@@ -128,27 +149,23 @@ class EdgeCensus:
             row = connection.execute(self._platform.postgres.query("any_change_waits")).fetchone()
         return bool(row and row[0])
 
-    def _not_linked(self) -> Iterator[EntityRef]:
+    def _not_linked(self, connection: Connection) -> Iterator[EntityRef]:
         statement = self._platform.postgres.query("living_not_linked")
-        return (EntityRef(self._type, entity_id) for entity_id in self._stream(statement, _entity_id))
+        return (EntityRef(self._type, entity_id) for entity_id in self._stream(connection, statement, _entity_id))
 
-    def _stream(self, statement: sql.SQL | sql.Composed, make: Callable[..., Row]) -> Iterator[Row]:
+    def _stream(
+        self, connection: Connection, statement: sql.SQL | sql.Composed, make: Callable[..., Row]
+    ) -> Iterator[Row]:
         """The rows of a query over the whole partition, each made by `make`; memory does not grow with them."""
         low, high = self._slots
-        with (
-            self._platform.postgres.transaction() as connection,
-            connection.cursor(name="census", row_factory=kwargs_row(make)) as cursor,
-        ):
-            # Every row of both tables is read. PostgreSQL may expect few rows and look them up one by one through an
-            # index, which takes a hundred times as long.
-            connection.execute("SET LOCAL enable_nestloop = off")
+        with connection.cursor(name="census", row_factory=kwargs_row(make)) as cursor:
             cursor.itersize = _ROWS_A_PAGE
             parameters = {"entity_type": self._type, "low": low, "high": high}
             cursor.execute(statement, parameters if isinstance(statement, sql.SQL) else None)
             yield from cursor
 
     def _sample(self) -> list[str]:
-        return self._ids("sample_of_living", seed=str(self._seed), limit=EDGES_SAMPLED)
+        return self._ids("sample_of_living", seed=str(self._seed), limit=self._sampled)
 
     def _deep_pages(self) -> Iterator[list[str]]:
         def read(after: str) -> list[str]:
@@ -201,35 +218,6 @@ def orphaned_edges(platform: Platform, ids: Sequence[str]) -> list[Drift]:
 
 
 @dataclass(frozen=True, slots=True)
-class _HashedText:
-    """A living ledger row: the columns that hashes are made of, and the hashes."""
-
-    entity_type: str
-    entity_id: str
-    origin: str
-    prepared_by: str
-    text_hash: str
-    state_hash: str
-    title: str | None
-    content: str
-    metadata: Mapping[str, Any]
-
-
-def lying_rows(platform: Platform, connection: Connection, refs: Collection[EntityRef]) -> dict[EntityRef, Drift]:
-    """The drift of entities among `refs` whose ledger row has hashes that were not made of its own columns."""
-    found: dict[EntityRef, Drift] = {}
-    if not refs:
-        return found
-    for row in platform.postgres.rows(connection, "texts_with_hashes", _HashedText, by_type_and_id(refs)):
-        text = EntityText(row.title, row.content, row.metadata)
-        if lies(platform, row.entity_type, row.prepared_by, (row.text_hash, row.state_hash), text):
-            ref = EntityRef(row.entity_type, row.entity_id)
-            kind = DriftKind.LYING_LEDGER if row.origin == "source" else DriftKind.DAMAGED_ROW
-            found[ref] = Drift(kind, ref, LIE)
-    return found
-
-
-@dataclass(frozen=True, slots=True)
 class _EdgeDrift:
     """Drift of an entity's edges."""
 
@@ -258,9 +246,10 @@ class _Near(NamedTuple):
 class EdgeRules:
     """Compares the edges that the rules make with those that are stored. Collections are looked up once."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, served: Mapping[str, WriteTarget] | None = None) -> None:
+        """`served`: what `serving_collections` returned; read if it is not given."""
         self._platform = platform
-        self.semantic = SemanticNeighbours(platform)
+        self.semantic = SemanticNeighbours(platform, served)
         self._topical = TopicalNeighbours(platform)
         self._duplicates = Duplicates(platform)
         self._linked_by = rules_fingerprint(platform, self.semantic.profile)
@@ -360,6 +349,20 @@ class EdgeRules:
             {ref: ranked(one for one in scored[ref] if one.ref in others) for ref, others in listed.items()},
             {ref: ranked(near, len(near)) for ref, near in scored.items()},
         )
+
+
+class RulesInService:
+    """The rules by the collections in service, made when they are first needed, and again after a move of an alias."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._made: tuple[Mapping[str, WriteTarget], EdgeRules] | None = None
+
+    def now(self) -> EdgeRules:
+        served = serving_collections(self._platform)
+        if self._made is None or self._made[0] != served:
+            self._made = served, EdgeRules(self._platform, served)
+        return self._made[1]
 
 
 def _entity_id(entity_id: str) -> str:

@@ -7,9 +7,11 @@ has done stays, and the next one does the rest.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 
 from mcp_assets.entities.refs import shard_of
 from mcp_assets.platform import Platform
@@ -64,15 +66,20 @@ def repair_drift(
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was repaired stays repaired.
     """
     done = Repaired()
-    sparing = set() if allow_mass_delete else _types_to_spare(platform, censuses, done)
-    for census in censuses:
-        mark_waiting(platform, census.entity_type, census.slots)
-        _index_dirty(platform, census, done, allow_mass_delete=allow_mass_delete)
-        _repair_entities(platform, census, done, sparing=census.entity_type in sparing)
+    # A census whose drift of a kind is none gets none later, so that there is nothing to read of it.
+    found = drift_counts(platform, [census.id for census in censuses])
+    with_drift = [census for census in censuses if found[census.id]]
+    sparing = set() if allow_mass_delete else _types_to_spare(platform, censuses, found, done)
+    for entity_type, slots in _ranges(censuses):
+        mark_waiting(platform, entity_type, slots)
+        _index_dirty(platform, entity_type, slots, done, allow_mass_delete=allow_mass_delete)
+    for census in with_drift:
+        if not found[census.id].keys().isdisjoint(OF_ENTITIES):
+            _repair_entities(platform, census, done, sparing=census.entity_type in sparing)
         _rewrite_words(platform, census, done)
         if foreign:
             _remove_foreign_points(platform, census, done)
-    removed = list(_of_removed_types(platform, censuses))
+    removed = list(_of_removed_types(platform, with_drift))
     if removed:
         clean_up_removed_types(platform)
     # A broken vector made edges of its neighbours wrong. Linking corrects them, so that they need no repair below.
@@ -80,10 +87,10 @@ def repair_drift(
         pass
     left = {one.name for one in removed_types(platform)} if removed else set()
     done.mended += delete_drift(platform, [row_id for row_id, drift in removed if drift.subject not in left])
-    for census in censuses:
+    for census in with_drift:
         _delete_drift_of_removed_edges(platform, census, done)
     sparing = set() if allow_mass_delete else _types_to_spare_edges(platform, censuses, done)
-    for census in censuses:
+    for census in with_drift:
         if census.entity_type not in sparing:
             _remove_orphaned_edges(platform, census, DriftKind.ORPHANED_EDGE, done)
         if foreign_edges:
@@ -92,15 +99,37 @@ def repair_drift(
     return done
 
 
-def _index_dirty(platform: Platform, census: LastCensus, done: Repaired, *, allow_mass_delete: bool) -> None:
+def _ranges(censuses: Iterable[LastCensus]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The slots of the partitions, by type, in as few ranges as there are.
+
+    A full sync that finds nothing costs as much for one partition as for all that stand together.
+    """
+    for entity_type, of_type in groupby(sorted(censuses, key=_place), key=attrgetter("entity_type")):
+        begin = end = 0
+        for census in of_type:
+            if census.low > end and end > begin:
+                yield entity_type, (begin, end)
+            if census.low > end or end == begin:
+                begin = census.low
+            end = max(end, census.high)
+        yield entity_type, (begin, end)
+
+
+def _place(census: LastCensus) -> tuple[str, int]:
+    return census.entity_type, census.low
+
+
+def _index_dirty(
+    platform: Platform, entity_type: str, slots: tuple[int, int], done: Repaired, *, allow_mass_delete: bool
+) -> None:
     """Index what is dirty. It is no drift, because its work is known; a repair that was killed leaves such entities."""
     shards = platform.settings.shards
-    first, last = shard_of(census.slots[0], shards), shard_of(census.slots[1] - 1, shards)
+    first, last = shard_of(slots[0], shards), shard_of(slots[1] - 1, shards)
     try:
         with closing(
             full_sync(
                 platform,
-                census.entity_type,
+                entity_type,
                 range(first, last + 1),
                 stages=Stages(ledger=False),
                 allow_mass_delete=allow_mass_delete,
@@ -114,17 +143,24 @@ def _index_dirty(platform: Platform, census: LastCensus, done: Repaired, *, allo
             done.refused.append(str(refusal))
 
 
-def _types_to_spare(platform: Platform, censuses: Sequence[LastCensus], done: Repaired) -> set[str]:
-    """The entity types of which a repair would remove so many entities that a person has to allow it first."""
+def _types_to_spare(
+    platform: Platform, censuses: Sequence[LastCensus], found: Mapping[int, Counter[DriftKind]], done: Repaired
+) -> set[str]:
+    """The entity types of which a repair would remove so many entities that a person has to allow it first.
+
+    `found`: how much drift of each kind each census (by id) found.
+    """
     going: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for census in censuses:
-        with platform.postgres.transaction() as connection:
-            row = connection.execute(
-                platform.postgres.query("entities_going"),
-                {"census": census.id, "kinds": [kind.value for kind in DELETING]},
-            ).fetchone()
-        entities, vanished = row or (0, 0)
+        entities, vanished = 0, 0
+        if not found[census.id].keys().isdisjoint(DELETING):
+            with platform.postgres.transaction() as connection:
+                row = connection.execute(
+                    platform.postgres.query("entities_going"),
+                    {"census": census.id, "kinds": [kind.value for kind in DELETING]},
+                ).fetchone()
+            entities, vanished = row or (0, 0)
         going[census.entity_type] += entities
         total[census.entity_type] += census.checked + entities - vanished
     return _spared(platform, "entities", going, total, done)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mcp_assets.entities.refs import EntityRef, ref_or_none
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.postgres.locks import Lock, hold, lock_name
+from mcp_assets.stores.postgres.locks import Lock, hold, lock_name, release
 from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.consistency.drift import Drift, DriftKind
 from mcp_assets.sync.consistency.list_recall import ListRecall, sum_of_recalls
@@ -91,12 +91,13 @@ class DriftLog:
 
 @contextmanager
 def running_census(
-    platform: Platform, census: Census, slots: tuple[int, int], *, in_use: bool
-) -> Iterator[tuple[Connection, DriftLog]]:
+    platform: Platform, census: Census, slots: tuple[int, int], session: Connection, *, in_use: bool
+) -> Iterator[DriftLog]:
     """A census that runs while the block does; a second one of the same partition waits.
 
-    When the block ends without an error, the census takes the place of the one before it. `in_use`: its collection is
-    the one that serves; otherwise only an older census of the same collection is replaced.
+    When the block ends without an error, the census takes the place of the one before it. `session`: a connection in
+    autocommit; after an error it is closed, which releases the lock. `in_use`: the collection of the census is the one
+    that serves; otherwise only an older census of the same collection is replaced.
     """
     query = platform.postgres.query
     partition = {
@@ -106,26 +107,26 @@ def running_census(
         "high": slots[1],
     }
     lock = lock_name(platform.postgres, Lock.CENSUS, census.entity_type, census.collection, f"{slots[0]}-{slots[1]}")
-    with platform.postgres.session() as session:
-        hold(session, lock)
-        row = session.execute(query("begin_census"), {**partition, "deep": census.deep}).fetchone()
-        assert row is not None  # noqa: S101  (an insert returns its row)
-        census.id = row[0]
-        log = DriftLog(platform, session, census)
-        yield session, log
-        log.flush()
-        with session.transaction():
-            session.execute(query("delete_older_censuses"), {**partition, "census": census.id, "in_use": in_use})
-            session.execute(
-                query("end_census"),
-                {
-                    "census": census.id,
-                    "checked": census.checked,
-                    "points": census.points,
-                    "edges": census.edges,
-                    **_recall_columns(census.recall),
-                },
-            )
+    hold(session, lock)
+    row = session.execute(query("begin_census"), {**partition, "deep": census.deep}).fetchone()
+    assert row is not None  # noqa: S101  (an insert returns its row)
+    census.id = row[0]
+    log = DriftLog(platform, session, census)
+    yield log
+    log.flush()
+    with session.transaction():
+        session.execute(query("delete_older_censuses"), {**partition, "census": census.id, "in_use": in_use})
+        session.execute(
+            query("end_census"),
+            {
+                "census": census.id,
+                "checked": census.checked,
+                "points": census.points,
+                "edges": census.edges,
+                **_recall_columns(census.recall),
+            },
+        )
+    release(session, lock)
 
 
 def _recall_columns(recall: ListRecall | None) -> dict[str, int | None]:

@@ -1,15 +1,16 @@
 """Validation: compares partitions or named entities, repairs them if asked, and reports what was found and done."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mcp_assets.entities.points import Key
-from mcp_assets.entities.refs import EntityRef
+from mcp_assets.entities.refs import EntityRef, slot_range
 from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
+from mcp_assets.sync.collections.lookup import looked_up_once
 from mcp_assets.sync.collections.serving import serving_collection
-from mcp_assets.sync.consistency.census import take_census
+from mcp_assets.sync.consistency.census import several_censuses, take_census
 from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind, Severity
 from mcp_assets.sync.consistency.edge_census import RELINKED_AT_ONCE, EdgeRules, orphaned_edges
 from mcp_assets.sync.consistency.edge_repair import link_again, remove_orphaned_edges
@@ -18,13 +19,17 @@ from mcp_assets.sync.consistency.list_recall import ListRecall
 from mcp_assets.sync.consistency.progress import CensusProgress
 from mcp_assets.sync.consistency.recheck import ENTITIES_AT_ONCE, recheck_entities
 from mcp_assets.sync.consistency.repair import repair_drift
-from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, Census, last_censuses, recall_by_type
+from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, Census, LastCensus, last_censuses, recall_by_type
 from mcp_assets.sync.consistency.word_census import drift_of_words_of, rewrite_words
 from mcp_assets.sync.index.indexer import Indexer, index_until_current
 from mcp_assets.sync.index.ledger import Wanted
 from mcp_assets.sync.link.link_state import by_type_and_id
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.resolve_ids import by_type, pages
+
+_ROUNDS = 5
+"""Times that a validation compares what others leave without a census. Each time means that another one ended at that
+moment; a hole that stays is left to their repair, or to the next one."""
 
 _NAMED = 5
 """Entities that a sentence names: it stays readable, and the number of all is in it."""
@@ -111,12 +116,15 @@ def validate(
     )
     if not repair:
         return replace(seen, given_up=_given_up(platform, of_types=entity_types))
-    # Censuses without drift, too: what an earlier, killed repair left dirty is no drift, and has to be indexed.
-    ids = {census.id for census in taken}
-    last = [one for one in last_censuses(platform) if one.id in ids]
-    repaired = repair_drift(
-        platform, last, allow_mass_delete=allow_mass_delete, foreign=foreign, foreign_edges=foreign_edges
-    )
+    with looked_up_once(platform):
+        # Censuses without drift, too: what an earlier, killed repair left dirty is no drift, and has to be indexed.
+        repaired = repair_drift(
+            platform,
+            _standing(platform, taken, deep=deep),
+            allow_mass_delete=allow_mass_delete,
+            foreign=foreign,
+            foreign_edges=foreign_edges,
+        )
     return replace(
         seen,
         mended=_named(repaired.mended),
@@ -133,11 +141,52 @@ def _censuses(
     partitions = [(entity_type, shard) for entity_type in entity_types for shard in range(platform.settings.shards)]
     progress = CensusProgress(platform, partitions)
     taken = []
-    for entity_type, shard in partitions:
-        taken.append(take_census(platform, entity_type, shard, deep=deep))
-        progress.add(entity_type, shard)
-        on_census(progress)
+    with several_censuses(platform) as shared:
+        for entity_type, shard in partitions:
+            taken.append(take_census(platform, entity_type, shard, deep=deep, shared=shared))
+            progress.add(entity_type, shard)
+            on_census(progress)
     return taken
+
+
+def _standing(platform: Platform, taken: Sequence[Census], *, deep: bool) -> list[LastCensus]:
+    """The censuses to repair by: those `taken`, and those of others that have replaced some of them.
+
+    Two validations at once may have other numbers of shards. A census replaces each that it overlaps, so that slots may
+    be left without one: it has been replaced by a census that was replaced in turn by one of other slots. Their
+    partitions are compared again.
+    """
+    shards = platform.settings.shards
+    partitions = [(census.entity_type, census.shard) for census in taken]
+    own = {census.id for census in taken}
+    # A census of a collection that is being built says nothing about the one in service.
+    compared = {(census.entity_type, census.collection) for census in taken}
+    standing: list[LastCensus] = []
+    for _ in range(_ROUNDS):
+        standing = [
+            one
+            for one in last_censuses(platform)
+            if one.id in own or ((one.entity_type, one.collection) in compared and (one.deep or not deep))
+        ]
+        absent = [
+            (entity_type, shard)
+            for entity_type, shard in partitions
+            if not _covers([one.slots for one in standing if one.entity_type == entity_type], slot_range(shard, shards))
+        ]
+        if not absent:
+            break
+        with several_censuses(platform) as shared:
+            own |= {take_census(platform, *partition, deep=deep, shared=shared).id for partition in absent}
+    return standing
+
+
+def _covers(ranges: Iterable[tuple[int, int]], wanted: tuple[int, int]) -> bool:
+    """Each slot from `wanted[0]` to before `wanted[1]` is in one of `ranges`."""
+    reached, end = wanted
+    for low, high in sorted(ranges):
+        if low <= reached < high:
+            reached = high
+    return reached >= end
 
 
 def sum_of(censuses: Sequence[Census]) -> dict[str, int]:

@@ -158,11 +158,12 @@ class VectorCensus:
         with self._session.transaction():
             # PostgreSQL has no statistics of the temporary table, and would look up each row through an index.
             self._session.execute("SET LOCAL enable_nestloop = off")
-            self._session.execute(
+            made = self._session.execute(
                 self._platform.postgres.query("census_rows"),
                 {"entity_type": self._type, "low": low, "high": high, "collection": self._census.collection},
             )
-        self._session.execute("CREATE UNIQUE INDEX census_rows_n ON census_rows (n)")
+        if made.rowcount > _ROWS_A_PAGE:
+            self._session.execute("CREATE UNIQUE INDEX census_rows_n ON census_rows (n)")
 
     def _rows(self) -> Iterator[_CensusRow]:
         query = self._platform.postgres.query("census_page")

@@ -36,7 +36,7 @@ from mcp_assets.platform import Platform
 from mcp_assets.stores.errors import PointsMissing
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.qdrant_search import QueryPoint
-from mcp_assets.sync.collections.serving import serving_collections, serving_profile
+from mcp_assets.sync.collections.serving import WriteTarget, serving_collections, serving_profile
 from mcp_assets.sync.link.blocked_lists import BlockedLists
 from mcp_assets.sync.link.reach import Reach, complete_list
 from mcp_assets.sync.link.settling import Answers, Hits, Place, doubtful_places, settle
@@ -49,6 +49,9 @@ is read."""
 
 _REACH_IN_FLIGHT = 4
 """Requests at once; twice as many answers are held in memory."""
+
+_TRIES = 3
+"""Times that a question is asked whose points are removed and written again meanwhile, as a repair does."""
 
 _BEST_HITS = LIST_AND_RESERVES + 5
 """Hits of an entity that are settled before it is known which entities they are: those of a list, one more to tell
@@ -78,11 +81,15 @@ def merged(answers: Iterable[Answers]) -> Answers:
 class SemanticNeighbours:
     """Neighbours by cosine, over all collections of the model that serves. Thread-safe."""
 
-    def __init__(self, platform: Platform, *, always_exact: bool = False) -> None:
-        """`always_exact`: collections are searched exactly however many points they hold, at the cost of that."""
+    def __init__(
+        self, platform: Platform, served: Mapping[str, WriteTarget] | None = None, *, always_exact: bool = False
+    ) -> None:
+        """`served`: what `serving_collections` returned; read if it is not given. `always_exact`: collections are
+        searched exactly however many points they hold, at the cost of that.
+        """
         self._platform = platform
         self._tuning = platform.tuning.link
-        served = serving_collections(platform)
+        served = serving_collections(platform) if served is None else served
         profile = serving_profile(platform, served)
         self.profile = profile
         """The model that serves."""
@@ -345,7 +352,7 @@ class SemanticNeighbours:
     def _ask(self, collection: str, asking: Sequence[QueryPoint], limit: int, *, exact: bool) -> list[Hits]:
         qdrant = self._platform.qdrant
         lowest = search_threshold(self._threshold)
-        while True:
+        for tries_left in reversed(range(_TRIES)):
             try:
                 return qdrant.nearest(collection, asking, limit=limit, floor=lowest, exact=exact)
             except PointsMissing:
@@ -357,9 +364,13 @@ class SemanticNeighbours:
                 }
                 left = [one for one in asking if (one.collection, one.point) in there]
                 if len(left) == len(asking):
-                    raise
+                    if not tries_left:
+                        raise
+                    # All points are there: the one that was missing has been written again between both requests.
+                    continue
                 answers = iter(self._ask(collection, left, limit, exact=exact) if left else [])
                 return [next(answers) if (one.collection, one.point) in there else [] for one in asking]
+        raise AssertionError("the last try returns or raises")
 
     def _resolve(self, connection: Connection, points: Collection[str]) -> dict[str, tuple[EntityRef, float | None]]:
         """The entity of each point, and the cut-off of its list; without points that are in no row of `linked`."""
