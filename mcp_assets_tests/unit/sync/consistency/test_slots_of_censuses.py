@@ -38,4 +38,4 @@ def test_no_census_makes_no_range() -> None:
 
 
 def _census(entity_type: str, low: int, high: int) -> LastCensus:
-    return LastCensus(1, entity_type, "held", low, high, False, 0, 0, 0, datetime.now(UTC), 0.0)
+    return LastCensus(1, entity_type, "held", low, high, False, 0, 0, 0, datetime.now(UTC), None, None, None, 0.0)
