@@ -245,7 +245,7 @@ def test_a_repair_killed_anywhere_is_resumed_and_embeds_nothing_twice_but_the_ba
         "MCP_ASSETS_SHARDS": "1",
     }
     killed = 0
-    for calls in (15, 45, 75, 110):
+    for calls in (8, 20, 35, 50):
         ended = subprocess.run(
             [sys.executable, "-c", _DIES_AT, str(calls), str(embedded_texts)],
             env=environment,
