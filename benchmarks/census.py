@@ -1,6 +1,6 @@
 """Census: comparing 100,000 synthetic tasks with their ledger rows and points, all of them clean; mending lost vectors.
 
-The embedder is the one of `scale.py`, 64 dimensions. `points_per_s`: points of all partitions over the seconds of
+The embedder is a hash of the text, 64 dimensions. `points_per_s`: points of all partitions over the seconds of
 their censuses, one partition after the other; `deep_points_per_s`: the same with every text prepared anew and every
 payload compared whole. Edges are left out: what recomputing them costs, `linking.py` measures. `peak_rss_mb`: of the
 process that took them, with Dagster loaded as in a run. `found`: what they found, which should be nothing.
@@ -17,7 +17,7 @@ from contextlib import closing
 
 from harness import Bench, bench, in_fresh_process, report, say
 from qdrant_client import models
-from scale import _INSERT, ENTITY_TYPE, HashEmbedder, fill, link_all
+from synthetic_tasks import ENTITY_TYPE, embedder, fill, insert, link_all
 
 from mcp_assets.entities.points import point_id
 from mcp_assets.entities.refs import EntityRef
@@ -33,7 +33,7 @@ def census(settings: Settings, *, deep: bool) -> tuple[int, dict[str, int], floa
     found: Counter[str] = Counter()
     points = 0
     seconds = 0.0
-    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=embedder())) as platform:
         alias = settings.entity_types[ENTITY_TYPE].collection_name
         collection = find_collection(platform.qdrant, alias, platform.embedder.profile)
         for shard in range(settings.shards):
@@ -47,14 +47,14 @@ def census(settings: Settings, *, deep: bool) -> tuple[int, dict[str, int], floa
 def mend(settings: Settings) -> tuple[Validation, float]:
     """A validation with repair of all types, and its CPU seconds."""
     began = time.process_time()
-    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=embedder())) as platform:
         done = validate(platform, entity_types=list(settings.entity_types), repair=True)
     return done, time.process_time() - began
 
 
 def measure_mending(stores: Bench, entities: int, lost: int) -> dict[str, float]:
     settings = stores.settings()
-    stores.query(_INSERT.replace("%s", str(entities)))
+    insert(stores, entities)
     stores.forget_index()
     say(f"full sync and linking of {entities}")
     in_fresh_process(fill, settings)
@@ -84,7 +84,7 @@ def main() -> None:
     with bench() as stores:
         mending = measure_mending(stores, arguments.mended, arguments.lost) if arguments.mended else {}
         settings = stores.settings()
-        stores.query(_INSERT.replace("%s", str(arguments.entities)))
+        insert(stores, arguments.entities)
         stores.forget_index()
         say(f"full sync of {arguments.entities}")
         in_fresh_process(fill, settings)

@@ -1,6 +1,6 @@
 """Plan: what `mcp-assets plan` takes for 100,000 synthetic tasks, before the first full sync and after it.
 
-The embedder is the one of `scale.py`, which the plan does not call. `seconds_first`: nothing is indexed, so that each
+The embedder is a hash of the text, which the plan does not call. `seconds_first`: nothing is indexed, so that each
 row is read and prepared; `seconds_unchanged`: everything is indexed, so that rows are only compared; `seconds_forced`:
 the plan of a sync with `--force`. `peak_rss_mb`: of the process of the first. `distinct_texts`: what the first said.
 """
@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 
 from harness import bench, in_fresh_process, report, say
-from scale import _INSERT, ENTITY_TYPE, HashEmbedder, fill
+from synthetic_tasks import ENTITY_TYPE, embedder, fill, insert
 
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
@@ -19,7 +19,7 @@ from mcp_assets.sync.views.plan import make_plan
 
 def plan(settings: Settings, *, force: bool = False) -> tuple[float, int]:
     """Seconds of the plan, and the distinct texts that it found."""
-    with closing(Platform(settings, embedder=HashEmbedder(), reads_only=True)) as platform:
+    with closing(Platform(settings, embedder=embedder(), reads_only=True)) as platform:
         began = time.perf_counter()
         made = make_plan(platform, {ENTITY_TYPE: range(settings.shards)}, force=force)
         return time.perf_counter() - began, sum(model.distinct_texts for model in made.models)
@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with bench() as stores:
         settings = stores.settings()
-        stores.query(_INSERT.replace("%s", str(arguments.entities)))
+        insert(stores, arguments.entities)
         stores.forget_index()
         say(f"plan of {arguments.entities}")
         first = in_fresh_process(plan, settings)

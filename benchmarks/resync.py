@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from harness import Bench, bench, in_fresh_process, report, say
 from pydantic import SecretStr
-from scale import ENTITY_TYPE, HashEmbedder
+from synthetic_tasks import ENTITY_TYPE, embedder
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedded.servers.postgres import DATABASE
@@ -39,14 +39,14 @@ FROM tasks
 
 def resync(settings: Settings) -> tuple[int, int]:
     """A full sync; how many entities there are, and how many were looked at."""
-    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=embedder())) as platform:
         complete = [told for told in full_sync(platform, ENTITY_TYPE, range(settings.shards)) if told.complete]
     return sum(told.counts.scanned for told in complete), sum(told.differing for told in complete)
 
 
 def fill(stores: Bench, settings: Settings, rows: int) -> None:
     """The source table and a ledger that agrees with it."""
-    with closing(Platform(settings, embedder=HashEmbedder())) as platform:
+    with closing(Platform(settings, embedder=embedder())) as platform:
         for _ in full_sync(platform, ENTITY_TYPE, range(settings.shards)):
             pass  # makes the collection
         reader = platform.source(ENTITY_TYPE)
