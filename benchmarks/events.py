@@ -1,0 +1,234 @@
+"""Events: some thousands of them through intake and drain, with an embedder that costs nothing; what each costs in CPU.
+
+The rows are short tasks, and each event carries its whole task, as servers publish it. Intake and one drain are called
+in a process of their own, without Dagster between them. `entities_per_s`: of that process, by the clock.
+`process_us`, `postgres_us`, `qdrant_us`, `nats_us`: CPU microseconds an event, user and system; `cpu_us`: of process,
+PostgreSQL and Qdrant together. Figures are medians of the rounds.
+
+`--against PATH` names another checkout with an environment of its own in `.venv`. It has a stack of its own, the same
+rows and events, and a turn in each round. `ratio`: its `cpu_us` over ours; `ratio_seconds`: its seconds over ours.
+CPU seconds hold on a busy machine too; seconds need an idle one.
+
+`--full-sync` measures a full sync of the same rows in place of their events.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import psutil
+from harness import Bench, bench, in_fresh_process, load_entities, publish, report, say
+from peers.rows import Row, short_rows
+from peers.stub import DIMENSION, vector_of
+
+from mcp_assets.cli.load_entities import Line
+from mcp_assets.embedded import stack
+from mcp_assets.embedded.stack import Part
+from mcp_assets.embedding.profiles import ModelProfile
+from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector
+from mcp_assets.platform import Platform
+from mcp_assets.settings import Settings
+from mcp_assets.sync.inbox.drain import drain
+from mcp_assets.sync.inbox.intake import intake
+from mcp_assets.sync.index.full_sync import full_sync
+
+Figures = dict[str, float]
+
+
+class FreeEmbedder:
+    """The embedder of the comparison with other systems: one hash a text."""
+
+    concurrency = 2
+
+    def __init__(self) -> None:
+        self.profile = ModelProfile("stub", DIMENSION, "Cosine", 0.7, 1_000_000, 4096, 1_000_000_000)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        stopping: Event | None = None,  # noqa: ARG002
+        background: bool = False,  # noqa: ARG002
+    ) -> EmbeddingResult:
+        return EmbeddingResult([EmbeddingOutcome(vector_of(text), None) for text in texts], None)
+
+    def embed_query(self, text: str) -> Vector:
+        return vector_of(text)
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def take_in_and_drain(settings: Settings, count: int) -> float:
+    """What the sensor and its run do with `count` events, without Dagster between them; CPU seconds of this process."""
+    before = _cpu_s(psutil.Process())
+    with closing(Platform(settings, embedder=FreeEmbedder())) as platform:
+        while intake(platform, wait_s=0.0).more:
+            pass
+        done = sum(drained.messages for drained in drain(platform, "task", "benchmark"))
+    assert done == count, f"{done} events were applied, {count} expected"
+    return _cpu_s(psutil.Process()) - before
+
+
+def sync_all(settings: Settings, count: int) -> float:
+    """A full sync of `count` tasks; CPU seconds of this process."""
+    before = _cpu_s(psutil.Process())
+    with closing(Platform(settings, embedder=FreeEmbedder())) as platform:
+        news = full_sync(platform, "task", range(settings.shards))
+        done = sum(progress.counts.embedded for progress in news if progress.complete)
+    assert done == count, f"{done} entities were embedded, {count} expected"
+    return _cpu_s(psutil.Process()) - before
+
+
+def event_of(row: Row) -> tuple[str, bytes]:
+    """The event of a new task, in the dialect of the servers that send the whole entity."""
+    body = {
+        "messageId": f"message-{row.entity_id}",
+        "timestamp": "2026-01-01T00:00:00Z",
+        "source": "kanban",
+        "version": "1",
+        "type": "task.created",
+        "data": {"taskId": row.entity_id, "title": row.title, "description": row.content, **row.metadata},
+    }
+    return "mcp.kanban.task.created", json.dumps(body).encode()
+
+
+def measure(stores: Bench, count: int, *, events: bool) -> Figures:
+    """One round on stores whose own tables and collections are empty: seconds, and CPU seconds of each part."""
+    stores.forget_index()
+    before = _servers_cpu_s(stores)
+    settings = stores.settings(drain_linger_s=0)
+    measured = in_fresh_process(take_in_and_drain if events else sync_all, settings, count)
+    after = _servers_cpu_s(stores)
+    return {
+        "seconds": measured.seconds,
+        "process": measured.result,
+        **{name: after[name] - before[name] for name in after},
+    }
+
+
+def _servers_cpu_s(stores: Bench) -> Figures:
+    parts = stack.status(stores.state_dir).parts
+    return {
+        part.value: sum(_cpu_s(one) for one in _tree(parts[part].pid))
+        for part in (Part.POSTGRES, Part.QDRANT, Part.NATS)
+    }
+
+
+def _tree(pid: int | None) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """CPU seconds of a process and of its children that have ended."""
+    try:
+        used = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(used.user + used.system + used.children_user + used.children_system)
+
+
+def serve(count: int, *, events: bool) -> None:
+    """One side: a stack with rows and events; a line of figures for each line of standard input."""
+    rows = short_rows(count)
+    with bench() as stores:
+        load_entities(stores, (Line(row.entity_type, row.entity_id, row.title, row.content, row.metadata, None, None) for row in rows))
+        if events:
+            publish(stores, [event_of(row) for row in rows])
+        print(json.dumps({}), flush=True)
+        for _ in sys.stdin:
+            print(json.dumps(measure(stores, count, events=events)), flush=True)
+
+
+class Side:
+    """A checkout whose code is measured, in a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.rounds: list[Figures] = []
+
+    def answer(self) -> Figures:
+        """Its next line. Raises RuntimeError if it has ended."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("a side has ended: its last lines say why")
+        figures: Figures = json.loads(line)
+        return figures
+
+    def take_turn(self, *, counts: bool) -> None:
+        """One round; with `counts` false it only warms files and caches."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        figures = self.answer()
+        say(" ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+        if counts:
+            self.rounds.append(figures)
+
+    def median(self, *names: str) -> float:
+        return statistics.median(sum(figures[name] for name in names) for figures in self.rounds)
+
+
+@contextmanager
+def side(interpreter: Path, arguments: Sequence[str]) -> Iterator[Side]:
+    """This script as one side, with the code of the checkout that `interpreter` belongs to."""
+    command = [interpreter, Path(__file__), "--serve", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        started = Side(process)
+        started.answer()
+        yield started
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def figures_of(one: Side, count: int) -> dict[str, Any]:
+    microseconds = {name: 1e6 * one.median(name) / count for name in ("process", "postgres", "qdrant", "nats")}
+    return {
+        "entities_per_s": count / one.median("seconds"),
+        "cpu_us": 1e6 * one.median("process", "postgres", "qdrant") / count,
+        **{f"{name}_us": value for name, value in microseconds.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=3_000, help="how many events, or rows of a full sync")
+    parser.add_argument("--full-sync", action="store_true", help="a full sync of the rows, without events")
+    parser.add_argument("--against", type=Path, metavar="PATH", help="another checkout, which takes turns")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.events, events=not arguments.full_sync)
+        return
+    passed = ["--events", str(arguments.events), *(["--full-sync"] if arguments.full_sync else [])]
+    interpreters = [Path(sys.executable)]
+    if arguments.against is not None:
+        interpreters.append(arguments.against.resolve() / ".venv" / "bin" / "python")
+    with ExitStack() as running:
+        sides = [running.enter_context(side(one, passed)) for one in interpreters]
+        for number in range(arguments.rounds + 1):
+            for one in sides:
+                one.take_turn(counts=number > 0)
+    ours, *others = (figures_of(one, arguments.events) for one in sides)
+    for other in others:
+        ours |= {f"against_{name}": value for name, value in other.items()}
+        ours["ratio"] = other["cpu_us"] / ours["cpu_us"]
+        ours["ratio_seconds"] = ours["entities_per_s"] / other["entities_per_s"]
+    report(events=arguments.events, **ours)
+
+
+if __name__ == "__main__":
+    main()
