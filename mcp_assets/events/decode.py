@@ -99,6 +99,9 @@ def _mend(container: dict[str, JsonValue] | list[JsonValue], path: Path, depth: 
             oddities.add((path, key), _bad_text(f"A key of {render(path)} holds"))
             del container[key]
         for key, value in container.items():
+            # Most values, here rather than by a call for each.
+            if value is None or (isinstance(value, str) and not _UNSTORABLE.search(value)):
+                continue
             mended = _mended(value, (path, key), depth, oddities)
             if mended is not value:
                 container[key] = mended

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 
 from mcp_assets.entities.refs import id_excess
 from mcp_assets.events.model import ErrorKind, JsonValue
@@ -17,9 +18,23 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 """The borders of words in a camelCase name, also behind an abbreviation (`pageIDName`)."""
 
 
+_KEYS_KNOWN = 2_000
+"""Keys whose snake_case names are remembered: those of all publishers of a site."""
+
+_LONGEST_KEY_KNOWN = 50
+"""Characters of a key that is remembered, so that odd messages cannot fill the memory."""
+
+
 def snake_case(key: str) -> str:
     """`boardId` -> `board_id`, `parentPageID` -> `parent_page_id`; any other key stays as it is."""
+    return _known_snake_case(key) if len(key) <= _LONGEST_KEY_KNOWN else _snake_case(key)
+
+
+def _snake_case(key: str) -> str:
     return _HUMP.sub("_", key).lower() if _CAMEL_CASE.fullmatch(key) else key
+
+
+_known_snake_case = lru_cache(_KEYS_KNOWN)(_snake_case)
 
 
 class Fields:
@@ -94,11 +109,13 @@ class Fields:
 
     def words(self, name: str) -> str | None:
         """The field as text, a number included; any other value is noted and left out."""
-        return words(self._values.get(name), self.path(name), self._oddities)
+        value = self._values.get(name)
+        return value if value is None or isinstance(value, str) else words(value, self.path(name), self._oddities)
 
     def labels(self, name: str) -> list[str] | None:
         """As the function `labels`."""
-        return labels(self._values.get(name), self.path(name), self._oddities)
+        value = self._values.get(name)
+        return None if value is None else labels(value, self.path(name), self._oddities)
 
     def object(self, name: str) -> "Fields | None":
         value = self._values.get(name)

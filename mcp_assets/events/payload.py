@@ -7,13 +7,18 @@ from typing import Any
 
 from mcp_assets.events.model import Carried, Changed, Event
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
 
 def payload_of(event: Event) -> str | None:
     """The payload of `event`; None for a thin event."""
     if event.changed is not None:
-        return json.dumps({"changed": asdict(event.changed)}, ensure_ascii=False)
-    content = event.carried or event.request
-    return None if content is None else json.dumps(asdict(content), ensure_ascii=False)
+        return _ENCODER.encode({"changed": {"fields": event.changed.fields, "alive": event.changed.alive}})
+    if event.carried is not None:
+        # Written out, because `asdict` copies all metadata.
+        carried = event.carried
+        return _ENCODER.encode({"title": carried.title, "content": carried.content, "metadata": carried.metadata})
+    return None if event.request is None else _ENCODER.encode(asdict(event.request))
 
 
 def read_payload(payload: Mapping[str, Any] | None) -> tuple[Carried | None, Changed | None]:

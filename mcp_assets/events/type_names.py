@@ -15,6 +15,7 @@ class TypeNames:
 
     _type_of_name: Mapping[str, str]
     _type_of_id_key: Mapping[str, str]
+    _id_keys_of_type: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def of(
@@ -40,7 +41,11 @@ class TypeNames:
                 raise ValueError(f"id_keys names the entity type {entity_type!r}, which is not among {[*aliases]}")
             for key in keys:
                 _claim(type_of_id_key, key, entity_type)
-        return cls(MappingProxyType(type_of_name), MappingProxyType(type_of_id_key))
+        id_keys_of_type = {
+            entity_type: tuple(key for key, owner in type_of_id_key.items() if owner == entity_type)
+            for entity_type in aliases
+        }
+        return cls(*map(MappingProxyType, (type_of_name, type_of_id_key, id_keys_of_type)))
 
     def canonical(self, name: str) -> str | None:
         """The entity type of the name or alias `name`, in any case; None if there is none."""
@@ -52,7 +57,7 @@ class TypeNames:
 
     def id_keys(self, entity_type: str) -> tuple[str, ...]:
         """The snake_case keys that hold an id of `entity_type`; its own, `<type>_id`, comes first."""
-        return tuple(key for key, owner in self._type_of_id_key.items() if owner == entity_type)
+        return self._id_keys_of_type.get(entity_type, ())
 
     def known(self) -> tuple[str, ...]:
         """The registered entity types, in the order they were given."""

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from nats.aio.client import Client
@@ -19,7 +19,7 @@ from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
 from mcp_assets.stores.nats_access import PLAIN, NatsAccess
 from mcp_assets.stores.nats_denials import Denials
 from mcp_assets.stores.nats_publishing import NatsPublisher
-from mcp_assets.stores.nats_pull import Pulled
+from mcp_assets.stores.nats_pull import Deliveries, Pulled
 from mcp_assets.stores.streams import (
     MAX_DELETED,
     Message,
@@ -47,6 +47,9 @@ _LOOK_EVERY_S = 0.5
 _FOREIGN = 50_000
 """Foreign messages of one subject that are read, at most, so that a position can move past them."""
 
+_SUBJECTS_KNOWN = 10_000
+"""Subjects of which it is remembered whether they are ours: some 1 MB."""
+
 _PLAIN_SUBJECT = re.compile(r"[!-)+-=?-~]+")
 """A subject of printable ASCII without wildcards, which a consumer takes as a filter."""
 
@@ -69,6 +72,8 @@ class NatsStreams(NatsPublisher):
     ) -> None:
         super().__init__(url, results, access=access, timeout_s=timeout_s, verify=verify)
         self._subjects = list(subjects)
+        # A stream has few subjects and many messages.
+        self._is_ours = lru_cache(_SUBJECTS_KNOWN)(partial(covers, self._subjects))
 
     def ensure_stream(self, name: str) -> None:
         """Make the stream `name` on exactly our subjects, file storage, limits retention, if it is absent.
@@ -221,13 +226,18 @@ class NatsStreams(NatsPublisher):
     ) -> Read | None:
         """Read by a pull consumer: fast. None: a message came, but nats-py took it for one of the server's.
 
-        A publisher can send what nats-py cannot take: a `Status` header makes it drop the message, a subject that is
-        not UTF-8 or a header without an end breaks its connection. So each pull has a connection of its own, and a
+        A publisher can send what nats-py cannot take: a subject that is not UTF-8 or a header without an end breaks
+        its connection. So each pull has a connection of its own, and a
         message that is missing in the consumer's count ends the read before it.
         """
         await self._connected()
         denials = Denials()
-        client = await self._connect(denials, allow_reconnect=False)
+        changed = asyncio.Event()
+
+        async def wake() -> None:
+            changed.set()
+
+        client = await self._connect(denials, allow_reconnect=False, closed_cb=wake)
         config = api.ConsumerConfig(
             deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=max(start_seq, 1),
@@ -238,7 +248,7 @@ class NatsStreams(NatsPublisher):
         )
         try:
             return await denials.unless_denied(
-                "", self._pull_on(client, state.name, config, after_seq, limit, max_bytes, end)
+                "", self._pull_on(client, changed, state.name, config, after_seq, limit, max_bytes, end)
             )
         finally:
             await client.close()
@@ -246,6 +256,7 @@ class NatsStreams(NatsPublisher):
     async def _pull_on(
         self,
         client: Client,
+        changed: asyncio.Event,
         stream: str,
         config: api.ConsumerConfig,
         after_seq: int,
@@ -257,9 +268,10 @@ class NatsStreams(NatsPublisher):
         shared = await self._jetstream()
         consumer = await js.add_consumer(stream, config)
         try:
-            subscription = await js.pull_subscribe_bind(consumer.name, stream=stream)
-            pulled = Pulled(after_seq, limit, max_bytes, partial(covers, self._subjects))
-            await pulled.collect(subscription, end)
+            deliveries = Deliveries(client, stream, consumer.name, changed)
+            await deliveries.open()
+            pulled = Pulled(after_seq, limit, max_bytes, self._is_ours)
+            await pulled.collect(deliveries, end)
             if pulled.messages:
                 return pulled.read()
             delivered = (await shared.consumer_info(stream, consumer.name)).delivered
@@ -318,7 +330,7 @@ class NatsStreams(NatsPublisher):
             message["subject"],
             base64.b64decode(message.get("data", "")),
             instant(message["time"]),
-            ours=covers(self._subjects, message["subject"]),
+            ours=self._is_ours(message["subject"]),
         )
 
     async def _deleted_between(self, name: str, after_seq: int, up_to_seq: int) -> int | None:

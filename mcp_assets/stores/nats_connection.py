@@ -159,7 +159,14 @@ class NatsConnection:
         """For one server, so that a silent one leaves time for the next."""
         return max(2, int(self._timeout_s / max(1, len(self._servers))))
 
-    async def _connect(self, denials: Denials, *, allow_reconnect: bool) -> VerifiedClient:
+    async def _connect(
+        self,
+        denials: Denials,
+        *,
+        allow_reconnect: bool,
+        closed_cb: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> VerifiedClient:
+        """`closed_cb` is called when the connection is closed for good."""
         client = VerifiedClient(self._verify, demands_tls=self._access.demands_tls(self._servers))
         await client.connect(
             self._servers,
@@ -174,6 +181,7 @@ class NatsConnection:
             ping_interval=20,
             max_outstanding_pings=2,
             error_cb=denials.heard,
+            closed_cb=closed_cb,
         )
         return client
 
