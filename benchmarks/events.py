@@ -1,9 +1,9 @@
 """Events: some thousands of them through intake and drain, with an embedder that costs nothing; what each costs in CPU.
 
 The rows are short tasks, and each event carries its whole task, as servers publish it. Intake and one drain are called
-in a process of their own, without Dagster between them. `entities_per_s`: of that process, by the clock.
-`process_us`, `postgres_us`, `qdrant_us`, `nats_us`: CPU microseconds an event, user and system; `cpu_us`: of process,
-PostgreSQL and Qdrant together. Figures are medians of the rounds.
+in a process of their own, without Dagster between them; the collection exists and is empty. `entities_per_s`: of that
+process, by the clock. `process_us`, `postgres_us`, `qdrant_us`, `nats_us`: CPU microseconds an event, user and system;
+`cpu_us`: of process, PostgreSQL and Qdrant together. Figures are medians of the rounds.
 
 `--against PATH` names another checkout with an environment of its own in `.venv`. It has a stack of its own, the same
 rows and events, and a turn in each round. `ratio`: its `cpu_us` over ours; `ratio_seconds`: its seconds over ours.
@@ -20,59 +20,32 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import psutil
 from harness import Bench, bench, in_fresh_process, load_entities, publish, report, say
+from hash_embedder import scattered
 from peers.rows import Row, short_rows
-from peers.stub import DIMENSION, vector_of
+from usage import watched
 
 from mcp_assets.cli.load_entities import Line
-from mcp_assets.embedded import stack
-from mcp_assets.embedded.stack import Part
-from mcp_assets.embedding.profiles import ModelProfile
-from mcp_assets.embedding.protocol import EmbeddingOutcome, EmbeddingResult, Vector
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.inbox.drain import drain
 from mcp_assets.sync.inbox.intake import intake
 from mcp_assets.sync.index.full_sync import full_sync
+from mcp_assets.sync.index.indexer import Indexer
+
+DIMENSION = 384
+"""Of the vectors: that of the comparison with other systems."""
 
 Figures = dict[str, float]
-
-
-class FreeEmbedder:
-    """The embedder of the comparison with other systems: one hash a text."""
-
-    concurrency = 2
-
-    def __init__(self) -> None:
-        self.profile = ModelProfile("stub", DIMENSION, "Cosine", 0.7, 1_000_000, 4096, 1_000_000_000)
-
-    def embed(
-        self,
-        texts: Sequence[str],
-        *,
-        stopping: Event | None = None,  # noqa: ARG002
-        background: bool = False,  # noqa: ARG002
-    ) -> EmbeddingResult:
-        return EmbeddingResult([EmbeddingOutcome(vector_of(text), None) for text in texts], None)
-
-    def embed_query(self, text: str) -> Vector:
-        return vector_of(text)
-
-    def stop(self) -> None:
-        """Nothing to stop."""
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def take_in_and_drain(settings: Settings, count: int) -> float:
     """What the sensor and its run do with `count` events, without Dagster between them; CPU seconds of this process."""
     before = _cpu_s(psutil.Process())
-    with closing(Platform(settings, embedder=FreeEmbedder())) as platform:
+    with closing(Platform(settings, embedder=scattered(DIMENSION))) as platform:
         while intake(platform, wait_s=0.0).more:
             pass
         done = sum(drained.messages for drained in drain(platform, "task", "benchmark"))
@@ -83,7 +56,7 @@ def take_in_and_drain(settings: Settings, count: int) -> float:
 def sync_all(settings: Settings, count: int) -> float:
     """A full sync of `count` tasks; CPU seconds of this process."""
     before = _cpu_s(psutil.Process())
-    with closing(Platform(settings, embedder=FreeEmbedder())) as platform:
+    with closing(Platform(settings, embedder=scattered(DIMENSION))) as platform:
         news = full_sync(platform, "task", range(settings.shards))
         done = sum(progress.counts.embedded for progress in news if progress.complete)
     assert done == count, f"{done} entities were embedded, {count} expected"
@@ -103,39 +76,29 @@ def event_of(row: Row) -> tuple[str, bytes]:
     return "mcp.kanban.task.created", json.dumps(body).encode()
 
 
+def make_collections(settings: Settings) -> None:
+    """What the first run of a platform does once."""
+    with closing(Platform(settings, embedder=scattered(DIMENSION))) as platform:
+        Indexer(platform, "task").ensure_collection()
+
+
+def _line(row: Row) -> Line:
+    return Line(row.entity_type, row.entity_id, row.title, row.content, row.metadata, None, None)
+
+
 def measure(stores: Bench, count: int, *, events: bool) -> Figures:
-    """One round on stores whose own tables and collections are empty: seconds, and CPU seconds of each part."""
+    """One round on an empty ledger and an empty collection: seconds, and CPU seconds of each part."""
     stores.forget_index()
-    before = _servers_cpu_s(stores)
     settings = stores.settings(drain_linger_s=0)
-    measured = in_fresh_process(take_in_and_drain if events else sync_all, settings, count)
-    after = _servers_cpu_s(stores)
-    return {
-        "seconds": measured.seconds,
-        "process": measured.result,
-        **{name: after[name] - before[name] for name in after},
-    }
-
-
-def _servers_cpu_s(stores: Bench) -> Figures:
-    parts = stack.status(stores.state_dir).parts
-    return {
-        part.value: sum(_cpu_s(one) for one in _tree(parts[part].pid))
-        for part in (Part.POSTGRES, Part.QDRANT, Part.NATS)
-    }
-
-
-def _tree(pid: int | None) -> list[psutil.Process]:
-    root = psutil.Process(pid)
-    return [root, *root.children(recursive=True)]
+    in_fresh_process(make_collections, settings)
+    with watched(stores) as usage:
+        measured = in_fresh_process(take_in_and_drain if events else sync_all, settings, count)
+    return {"seconds": measured.seconds, "process": measured.result, **usage.cpu_s}
 
 
 def _cpu_s(process: psutil.Process) -> float:
     """CPU seconds of a process and of its children that have ended."""
-    try:
-        used = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
+    used = process.cpu_times()
     return float(used.user + used.system + used.children_user + used.children_system)
 
 
@@ -143,7 +106,7 @@ def serve(count: int, *, events: bool) -> None:
     """One side: a stack with rows and events; a line of figures for each line of standard input."""
     rows = short_rows(count)
     with bench() as stores:
-        load_entities(stores, (Line(row.entity_type, row.entity_id, row.title, row.content, row.metadata, None, None) for row in rows))
+        load_entities(stores, map(_line, rows))
         if events:
             publish(stores, [event_of(row) for row in rows])
         print(json.dumps({}), flush=True)
@@ -184,7 +147,7 @@ class Side:
 @contextmanager
 def side(interpreter: Path, arguments: Sequence[str]) -> Iterator[Side]:
     """This script as one side, with the code of the checkout that `interpreter` belongs to."""
-    command = [interpreter, Path(__file__), "--serve", *arguments]
+    command = [str(interpreter), __file__, "--serve", *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         started = Side(process)
         started.answer()

@@ -42,8 +42,8 @@ class Deliveries:
         self._inbox = client.new_inbox()
         self._messages: list[Msg] = []
         self._wanted = 0
-        self._status: Msg | None = None
-        """What ended the pull request."""
+        self._statuses: list[Msg] = []
+        """The server's news of the pull request that is under way: the first of them ends it."""
         self._is_answered = False
         self._changed = changed
 
@@ -59,7 +59,7 @@ class Deliveries:
             self._is_answered = True
             return
         else:
-            self._status = message
+            self._statuses.append(message)
         self._changed.set()
 
     async def fetch(self, number: int, timeout_s: float) -> list[Msg]:
@@ -82,7 +82,8 @@ class Deliveries:
 
     async def _pulled(self, request: dict[str, int], number: int, end: float) -> list[Msg]:
         """What a pull request brings until `number` messages are there, the server ends it, or `end` is reached."""
-        self._wanted, self._status = number, None
+        self._wanted = number
+        self._statuses.clear()
         self._changed.clear()
         await self._client.publish(self._subject, json.dumps(request).encode(), self._inbox)
         try:
@@ -95,10 +96,10 @@ class Deliveries:
             return found
         if self._client.is_closed:
             raise ConnectionClosedError
-        if self._status is not None:
-            status = (self._status.headers or {}).get(Header.STATUS)
+        for message in self._statuses:
+            status = (message.headers or {}).get(Header.STATUS)
             if status not in (StatusCode.NO_MESSAGES, StatusCode.CONFLICT, StatusCode.REQUEST_TIMEOUT):
-                APIError.from_msg(self._status)
+                APIError.from_msg(message)
             self._is_answered = True
         return []
 

@@ -284,10 +284,14 @@ def no_writes(connection: Connection) -> str | None:
 
 
 class _ArrayDumper(ListDumper):
-    """Writes a list of texts, floats or booleans at once, as most parameters are; psycopg writes element by element."""
+    """Writes a list of texts, numbers or booleans at once, as most parameters are; psycopg writes each by itself."""
 
     def dump(self, obj: list[Any]) -> Buffer | None:
         kinds = {*map(type, obj)}
+        if kinds == {NoneType}:
+            return f"{{{','.join(['NULL'] * len(obj))}}}".encode()
+        if kinds == {int}:
+            return f"{{{','.join(map(str, obj))}}}".encode()
         if kinds == {str}:
             array = '{"' + '","'.join(obj) + '"}'
             # All quotes were added here, so that no element has to be escaped or refused.
@@ -295,6 +299,11 @@ class _ArrayDumper(ListDumper):
                 return array.encode()
         elif kinds == {float} or kinds == {float, NoneType}:
             return f"{{{','.join('NULL' if number is None else repr(number) for number in obj)}}}".encode()
+        elif kinds == {str, NoneType}:
+            given = [text for text in obj if text is not None]
+            array = "{" + ",".join("NULL" if text is None else f'"{text}"' for text in obj) + "}"
+            if array.count('"') == 2 * len(given) and "\\" not in array and "\0" not in array:
+                return array.encode()
         elif kinds == {bool}:
             return f"{{{','.join('t' if truth else 'f' for truth in obj)}}}".encode()
         return super().dump(obj)

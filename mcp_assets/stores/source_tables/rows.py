@@ -42,7 +42,8 @@ def read_metadata(text: str) -> tuple[dict[str, Any], str | None]:
         return {}, f"they are nested more than {MAX_DEPTH} levels deep"
     except ValueError as error:
         return {}, str(error)
-    if _deeper_than(MAX_DEPTH, metadata):
+    # Only a text with that many brackets can be so deep; the look at each value costs more than the parsing.
+    if text.count("{") + text.count("[") > MAX_DEPTH and _deeper_than(MAX_DEPTH, metadata):
         return {}, f"they are nested more than {MAX_DEPTH} levels deep"
     return {key: value for key, value in metadata.items() if value is not None}, None
 

@@ -70,6 +70,11 @@ class WritePlan:
     refusal: Refusal | None = None
     point_missing: bool = False
     """Qdrant lacks a point that is recorded. The entity has to be embedded again."""
+    removes: bool = field(init=False)
+    """The entity has no points: it is deleted, or has no text."""
+
+    def __post_init__(self) -> None:
+        self.removes = self.dirty.deleted or not self.dirty.prepared.text
 
     @property
     def id(self) -> str:
@@ -78,10 +83,6 @@ class WritePlan:
     @property
     def text_hash(self) -> str:
         return self.dirty.prepared.text_hash
-
-    @property
-    def removes(self) -> bool:
-        return self.dirty.deleted or not self.dirty.prepared.text
 
     @property
     def embeds(self) -> bool:
