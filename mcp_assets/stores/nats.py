@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from nats.aio.client import Client
@@ -47,9 +47,6 @@ _LOOK_EVERY_S = 0.5
 _FOREIGN = 50_000
 """Foreign messages of one subject that are read, at most, so that a position can move past them."""
 
-_SUBJECTS_KNOWN = 10_000
-"""Subjects of which it is remembered whether they are ours: some 1 MB."""
-
 _PLAIN_SUBJECT = re.compile(r"[!-)+-=?-~]+")
 """A subject of printable ASCII without wildcards, which a consumer takes as a filter."""
 
@@ -72,8 +69,7 @@ class NatsStreams(NatsPublisher):
     ) -> None:
         super().__init__(url, results, access=access, timeout_s=timeout_s, verify=verify)
         self._subjects = list(subjects)
-        # A stream has few subjects and many messages.
-        self._is_ours = lru_cache(_SUBJECTS_KNOWN)(partial(covers, self._subjects))
+        self._is_ours = partial(covers, self._subjects)
 
     def ensure_stream(self, name: str) -> None:
         """Make the stream `name` on exactly our subjects, file storage, limits retention, if it is absent.

@@ -8,10 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+
+_ANSWERS_KNOWN = 10_000
+"""Pairs of subjects of which it is remembered whether one covers the other, because each look at a stream and each
+message asks the same again: some 1 MB."""
 
 MAX_DELETED = 100_000
 """Deleted messages that a stream is asked to list, at most."""
@@ -123,11 +128,12 @@ class ResultsStream:
 
 def covers(subjects: Sequence[str], subject: str) -> bool:
     """Whether each subject that `subject` (a subject, or a pattern) stands for is one of `subjects`."""
-    tokens = subject.split(".")
-    return any(_covers(pattern.split("."), tokens) for pattern in subjects)
+    return any(_covers(pattern, subject) for pattern in subjects)
 
 
-def _covers(pattern: Sequence[str], tokens: Sequence[str]) -> bool:
+@lru_cache(_ANSWERS_KNOWN)
+def _covers(listed: str, subject: str) -> bool:
+    pattern, tokens = listed.split("."), subject.split(".")
     if pattern[-1] == ">":
         pattern, tokens = pattern[:-1], tokens[: len(pattern) - 1] if len(tokens) >= len(pattern) else ()
     return (
