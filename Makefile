@@ -56,6 +56,7 @@ bench: $(VENV)/.installed-dev  ## every benchmark in its short form, a JSON line
 	$(BIN)/python benchmarks/parts.py --rounds 1 --entities 2000
 	$(BIN)/python benchmarks/remote_fill.py --rounds 1 --entities 2000
 	$(BIN)/python benchmarks/burst.py --events 1000
+	$(BIN)/python benchmarks/events.py --rounds 1 --events 300
 	$(BIN)/python benchmarks/freshness.py --idle-events 5 --rest 5 10 --seconds 10
 	$(BIN)/python benchmarks/scale.py --entities 10000
 	$(BIN)/python benchmarks/extremes.py --entities 5000 --newly-tagged 200
