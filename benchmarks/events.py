@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from harness import Bench, bench, in_fresh_process, load_entities, publish, report, say
+from harness import CHECKOUT, Bench, bench, in_fresh_process, load_entities, publish, report, say
 from hash_embedder import scattered
 from peers.rows import Row, short_rows
 from usage import watched
@@ -145,10 +145,12 @@ class Side:
 
 
 @contextmanager
-def side(interpreter: Path, arguments: Sequence[str]) -> Iterator[Side]:
-    """This script as one side, with the code of the checkout that `interpreter` belongs to."""
-    command = [str(interpreter), __file__, "--serve", *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def side(checkout: Path, arguments: Sequence[str]) -> Iterator[Side]:
+    """This script as one side, with the code of `checkout`."""
+    interpreter = Path(sys.executable) if checkout == CHECKOUT else checkout / ".venv" / "bin" / "python"
+    command = [str(interpreter), str(Path(__file__).resolve()), "--serve", *arguments]
+    # In its folder, because what it starts by `python -m` loads the code that lies there.
+    with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         started = Side(process)
         started.answer()
         yield started
@@ -177,11 +179,11 @@ def main() -> None:
         serve(arguments.events, events=not arguments.full_sync)
         return
     passed = ["--events", str(arguments.events), *(["--full-sync"] if arguments.full_sync else [])]
-    interpreters = [Path(sys.executable)]
+    checkouts = [CHECKOUT]
     if arguments.against is not None:
-        interpreters.append(arguments.against.resolve() / ".venv" / "bin" / "python")
+        checkouts.append(arguments.against.resolve())
     with ExitStack() as running:
-        sides = [running.enter_context(side(one, passed)) for one in interpreters]
+        sides = [running.enter_context(side(one, passed)) for one in checkouts]
         for number in range(arguments.rounds + 1):
             for one in sides:
                 one.take_turn(counts=number > 0)
