@@ -45,9 +45,7 @@ class TypeNames:
             entity_type: tuple(key for key, owner in type_of_id_key.items() if owner == entity_type)
             for entity_type in aliases
         }
-        return cls(
-            MappingProxyType(type_of_name), MappingProxyType(type_of_id_key), MappingProxyType(id_keys_of_type)
-        )
+        return cls(MappingProxyType(type_of_name), MappingProxyType(type_of_id_key), MappingProxyType(id_keys_of_type))
 
     def canonical(self, name: str) -> str | None:
         """The entity type of the name or alias `name`, in any case; None if there is none."""
