@@ -135,7 +135,7 @@ def covers(subjects: Sequence[str], subject: str) -> bool:
 def _covers(listed: str, subject: str) -> bool:
     pattern, tokens = listed.split("."), subject.split(".")
     if pattern[-1] == ">":
-        pattern, tokens = pattern[:-1], tokens[: len(pattern) - 1] if len(tokens) >= len(pattern) else ()
+        pattern, tokens = pattern[:-1], tokens[: len(pattern) - 1] if len(tokens) >= len(pattern) else []
     return (
         len(tokens) == len(pattern)
         and ">" not in tokens
