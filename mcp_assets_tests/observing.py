@@ -258,7 +258,7 @@ def assert_points_are(
     for entity_id, text in texts.items():
         point = stored[str(point_id(EntityRef(entity_type, entity_id)))]
         assert is_vector_of(point, text), (
-            f"the vector of {entity_id} is not that of its text {text!r}, but {point.vector}; payload: {point.payload}"
+            f"the vector of {entity_id}, of {len(point.vector)} dimensions, is not that of {text!r}: {point.payload}"
         )
         assert point.payload[Key.TEXT_HASH] == known[entity_id]["text_hash"]
         assert point.payload[Key.STATE_HASH] == known[entity_id]["state_hash"]

@@ -1,6 +1,7 @@
 """Wrong input: whatever a command is given, it ends with a sentence that says what to do, never with a traceback."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from mcp_assets.embedded import stack
 from mcp_assets_tests.clients import key_of
 from mcp_assets_tests.command import Done, Place, bare_environment
+from mcp_assets_tests.conftest import settings_on
 
 COMMANDS = {
     "search": ["search", "a question"],
@@ -65,23 +67,25 @@ SILENT = {
 
 
 @pytest.fixture(scope="module")
-def place(addresses: stack.StackAddresses, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(addresses: stack.StackAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A folder without a stack of its own; its settings lead to that of the tests, and to the local model."""
-    made = Place(
-        tmp_path_factory.mktemp("place"),
-        bare_environment()
-        | {
-            "DATABASE_URL": addresses.database_url or "",
-            "NATS_URL": addresses.nats_url or "",
-            "QDRANT_URL": addresses.qdrant_url or "",
-            "QDRANT_API_KEY": key_of(addresses),
-            "MCP_ASSETS_SCHEMA": "wrong_input",
-            "MCP_ASSETS_RETRY_ATTEMPTS": "1",
-            "MCP_ASSETS_RETRY_DELAY_MS": "1",
-        },
-    )
-    assert made.answer("load", "/dev/null", "--create-tables") == {"loaded": 0, "published": 0}
-    return made
+    # The commands make collections of the local model, which the next test must not find.
+    with settings_on(addresses) as settings:
+        made = Place(
+            tmp_path_factory.mktemp("place"),
+            bare_environment()
+            | {
+                "DATABASE_URL": settings.require_database_url(),
+                "NATS_URL": settings.require_nats_url(),
+                "QDRANT_URL": settings.require_qdrant_url(),
+                "QDRANT_API_KEY": key_of(addresses),
+                "MCP_ASSETS_SCHEMA": "wrong_input",
+                "MCP_ASSETS_RETRY_ATTEMPTS": "1",
+                "MCP_ASSETS_RETRY_DELAY_MS": "1",
+            },
+        )
+        assert made.answer("load", "/dev/null", "--create-tables") == {"loaded": 0, "published": 0}
+        yield made
 
 
 @pytest.fixture
