@@ -35,7 +35,7 @@ def put(platform: Platform, ref: EntityRef, title: str, content: str = "", **met
 
 def dangling(platform: Platform, entity_type: str) -> list[str]:
     rules = RulesInService(platform)
-    census = EdgeCensus(platform, entity_type, (0, 1 << 16), rules, entities=0, deep=False, seed=0)
+    census = EdgeCensus(platform, entity_type, (0, 1 << 16), rules, deep=False, seed=0)
     with platform.postgres.transaction() as connection:
         return [drift.detail for drift in census._dangling(connection)]
 

@@ -101,9 +101,7 @@ def _take_edges(
         if is_first:
             log.add(Drift(DriftKind.UNUSABLE_TABLE, None, str(refusal), platform.relationships.name))
         return
-    edges = EdgeCensus(
-        platform, census.entity_type, slots, rules, entities=census.checked, deep=census.deep, seed=census.id
-    )
+    edges = EdgeCensus(platform, census.entity_type, slots, rules, deep=census.deep, seed=census.id)
     for drift in edges.take():
         log.add(drift)
     census.edges = edges.count()

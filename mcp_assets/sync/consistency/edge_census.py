@@ -41,15 +41,9 @@ from mcp_assets.sync.resolve_ids import by_type, pages
 
 Row = TypeVar("Row")
 
-EDGES_SAMPLED_AT_MOST = 200
+EDGES_SAMPLED = 200
 """Entities of a partition whose edges are recomputed by a census that is not deep: others each time. The cost of the
-sample does not grow with a large partition."""
-
-EDGES_SAMPLED_AT_LEAST = 50
-"""The same of a small partition."""
-
-SAMPLED_SHARE = 20
-"""Between both, one entity in so many: as many as of which a census prepares the texts again."""
+sample does not grow with the partition."""
 
 RELINKED_AT_ONCE = 250
 """Entities whose edges are recomputed at once: the link lock is held meanwhile, and linkers wait for it."""
@@ -85,14 +79,11 @@ class EdgeCensus:
         slots: tuple[int, int],
         rules: "RulesInService",
         *,
-        entities: int,
         deep: bool,
         seed: int,
     ) -> None:
-        """`entities`: how many the partition has; a sample of them is compared, or all if `deep`."""
         self._platform = platform
         self._rules = rules
-        self._sampled = min(EDGES_SAMPLED_AT_MOST, max(EDGES_SAMPLED_AT_LEAST, entities // SAMPLED_SHARE))
         self._type = entity_type
         self._slots = slots
         self._deep = deep
@@ -165,7 +156,7 @@ class EdgeCensus:
             yield from cursor
 
     def _sample(self) -> list[str]:
-        return self._ids("sample_of_living", seed=str(self._seed), limit=self._sampled)
+        return self._ids("sample_of_living", seed=str(self._seed), limit=EDGES_SAMPLED)
 
     def _deep_pages(self) -> Iterator[list[str]]:
         def read(after: str) -> list[str]:
