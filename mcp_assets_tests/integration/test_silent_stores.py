@@ -158,7 +158,21 @@ def test_status_names_each_store_that_is_away(platform: Platform, make_platform:
     assert [said.split()[0] for said in pending(without_any).unavailable] == ["PostgreSQL", "NATS", "Qdrant"]
 
 
-def test_an_outage_after_the_first_use_reports_why_no_connection_is_to_be_had(hasty: Postgres, relay: Relay) -> None:
+def test_a_connection_that_was_used_a_moment_ago_meets_an_outage_at_its_next_statement(
+    hasty: Postgres, relay: Relay
+) -> None:
+    assert read(hasty, "SELECT 1") == [(1,)]
+    relay.fall_silent()
+    with pytest.raises(StoreUnavailable, match="sent nothing for"):
+        read(hasty, "SELECT 1")
+    relay.resume()
+
+
+def test_an_outage_after_the_first_use_reports_why_no_connection_is_to_be_had(
+    hasty: Postgres, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if it were long since the connection was used.
+    monkeypatch.setattr("mcp_assets.stores.postgres.connection._ASKED_EVERY_S", 0.0)
     with hasty.transaction():
         pass
     relay.fall_silent()
