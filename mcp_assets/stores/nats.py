@@ -223,8 +223,8 @@ class NatsStreams(NatsPublisher):
         """Read by a pull consumer: fast. None: a message came, but nats-py took it for one of the server's.
 
         A publisher can send what nats-py cannot take: a subject that is not UTF-8 or a header without an end breaks
-        its connection. So each pull has a connection of its own, and a
-        message that is missing in the consumer's count ends the read before it.
+        its connection. So each pull has a connection of its own, and a message that is missing in the consumer's count
+        ends the read before it.
         """
         await self._connected()
         denials = Denials()

@@ -82,6 +82,10 @@ class Deliveries:
 
     async def _pulled(self, request: dict[str, int], number: int, end: float) -> list[Msg]:
         """What a pull request brings until `number` messages are there, the server ends it, or `end` is reached."""
+        if self._messages:
+            # They came after the wait for the request before had ended.
+            found, self._messages = self._messages, []
+            return found
         self._wanted = number
         self._statuses.clear()
         self._changed.clear()
