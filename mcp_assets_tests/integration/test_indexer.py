@@ -588,7 +588,7 @@ def test_a_claim_whose_connection_dies_while_texts_are_embedded_leaves_its_messa
     def kill_connections() -> None:
         with platform.postgres.session() as session:
             session.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "SELECT pg_terminate_backend(pid, 10_000) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
 

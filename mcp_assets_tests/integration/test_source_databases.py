@@ -186,7 +186,7 @@ def test_a_connection_lost_in_the_middle_of_the_stream_is_no_end_of_the_table(
             if number == 2:
                 write(
                     foreign.settings.require_database_url(),
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'tracker'",
+                    "SELECT pg_terminate_backend(pid, 10_000) FROM pg_stat_activity WHERE datname = 'tracker'",
                 )
             yield found
 
