@@ -9,7 +9,6 @@ of it written to Qdrant once more, in the same requests by one client, and nothi
 engine on a machine of few cores these two, not the embedder, are what a full sync takes.
 """
 
-import argparse
 import pickle
 import statistics
 import threading
@@ -21,7 +20,7 @@ from pathlib import Path
 from uuid import UUID
 
 import numpy as np
-from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, read_workspace, report, say
+from harness import Bench, bench, in_fresh_process, load_entities, read_workspace, report, say, workspace_parser
 from rate_limited_provider import FAST, provider
 
 from mcp_assets.embedders import make_embedder
@@ -126,11 +125,7 @@ def upsert_alone(settings: Settings) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, default=WORKSPACE, help="entities, JSON lines, gzipped")
-    parser.add_argument("--entities", type=int, help="only so many of them")
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = workspace_parser(__doc__).parse_args()
     with bench() as stores:
         loaded = load_entities(stores, read_workspace(arguments.file, arguments.entities))
         say(f"{loaded} entities are in the source tables")

@@ -7,14 +7,22 @@ tells of each edge. Of each, the seconds with the feed and without it, medians o
 `slowed_by`, the share by which it is slower, and `entries`, how many the feed has of one round.
 """
 
-import argparse
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 from burst import event_of, fill, take_in_and_drain
-from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, publish, read_workspace, report, slowdown
+from harness import (
+    Bench,
+    bench,
+    in_fresh_process,
+    load_entities,
+    publish,
+    read_workspace,
+    report,
+    slowdown,
+    workspace_parser,
+)
 
 from mcp_assets.cli.load_entities import Line
 from mcp_assets.platform import Platform
@@ -48,11 +56,7 @@ def measured(stack: Bench, rounds: int, name: str, work: Callable[[Settings], fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, default=WORKSPACE, help="entities, JSON lines, gzipped")
-    parser.add_argument("--entities", type=int, help="only so many of them")
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = workspace_parser(__doc__).parse_args()
     entities = list(read_workspace(arguments.file, arguments.entities))
     with bench() as stack:
 

@@ -1,5 +1,6 @@
 """What the benchmarks share: a stack in a temporary folder, Dagster on it, fresh processes to measure in."""
 
+import argparse
 import asyncio
 import gc
 import gzip
@@ -133,6 +134,15 @@ def bench(keep: Path | None = None) -> Iterator[Bench]:
             create_source_tables(platform)
             platform.nats.ensure_stream(platform.settings.streams[0])
         yield made
+
+
+def workspace_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of a benchmark on a workspace: `file`, `--entities`, `--rounds`. `description`: its docstring."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path, default=WORKSPACE, help="entities, JSON lines, gzipped")
+    parser.add_argument("--entities", type=int, help="only so many of them")
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser
 
 
 def read_workspace(file: Path, limit: int | None = None) -> Iterator[Line]:

@@ -22,8 +22,7 @@ and two entities of different clusters one of about 0."""
 
 
 class HashEmbedder:
-    """An `Embedder` whose vectors are `vectors_of(texts)`, each of shape (dimension,); two batches at
-    once.
+    """An `Embedder` whose vectors are `vectors_of(texts)`, each of shape (dimension,).
 
     `vectors_of` raises ValueError if it refuses one of the texts, and with it the request, as providers do. A refused
     request is halved until the text at fault stands alone.

@@ -15,7 +15,6 @@ QDRANT_URL (and QDRANT_API_KEY) name a Qdrant of this machine to measure with in
 be empty, because the benchmark deletes all collections there.
 """
 
-import argparse
 import os
 import pickle
 import statistics
@@ -29,7 +28,7 @@ from pathlib import Path
 
 import psutil
 from cold_fill import Batches, Recorder, fill_all
-from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, read_workspace, report, say
+from harness import Bench, bench, in_fresh_process, load_entities, read_workspace, report, say, workspace_parser
 from peers import stores
 
 from mcp_assets.embedders import make_embedder
@@ -174,11 +173,7 @@ def measure_round(own: Bench, served: Bench, settings: Settings) -> dict[str, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, default=WORKSPACE, help="entities, JSON lines, gzipped")
-    parser.add_argument("--entities", type=int, help="only so many of them")
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = workspace_parser(__doc__).parse_args()
     server = stores.named_server()
     if server is not None and (names := server.collections()):
         sys.exit(f"the Qdrant at {server.url} holds the collections {', '.join(names)}: set QDRANT_URL to an empty one")

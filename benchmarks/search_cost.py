@@ -6,13 +6,21 @@ it left to the linker. Of each, the seconds with and without the words of entiti
 metadata, medians of some rounds in which both take turns, and `slowed_by`, the share by which it is slower.
 """
 
-import argparse
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 from burst import event_of, fill, take_in_and_drain
-from harness import WORKSPACE, Bench, bench, in_fresh_process, load_entities, publish, read_workspace, report, slowdown
+from harness import (
+    Bench,
+    bench,
+    in_fresh_process,
+    load_entities,
+    publish,
+    read_workspace,
+    report,
+    slowdown,
+    workspace_parser,
+)
 
 from mcp_assets.entities.words import Words
 from mcp_assets.platform import Platform
@@ -61,11 +69,7 @@ def measured(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, default=WORKSPACE, help="entities, JSON lines, gzipped")
-    parser.add_argument("--entities", type=int, help="only so many of them")
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = workspace_parser(__doc__).parse_args()
     entities = list(read_workspace(arguments.file, arguments.entities))
     with bench() as stack:
         load_entities(stack, entities)
