@@ -85,6 +85,21 @@ def living_drain(platform: Platform, entity_type: str = "task", run_id: str = "l
     assert errors == []
 
 
+def test_a_claim_reads_no_more_messages_than_it_takes_however_many_wait(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    send_looks(platform, *(f"t{n:04}" for n in range(2000)))
+    take_in(platform)
+    with platform.postgres.transaction() as connection:
+        claimed = drain_batch_module.claim(make_platform(batch_size=250), connection, "task")
+        read = connection.execute(
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'inbox'"
+        ).fetchone()
+    assert [row.entity_id for row in claimed] == [f"t{n:04}" for n in range(250)]
+    assert read is not None
+    assert read[0] <= 250
+
+
 def test_a_drain_ends_with_an_empty_inbox_and_everything_indexed(platform: Platform) -> None:
     texts = {f"t{n}": f"Task {n}" for n in range(120)}
     put_tasks(platform, texts)

@@ -72,8 +72,7 @@ def drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drain
     postgres = platform.postgres
     began_at = time.monotonic()
     with postgres.transaction() as connection:
-        parameters = {"kinds": DRAINED_KINDS, "entity_type": entity_type, "limit": platform.settings.batch_size}
-        rows = postgres.rows(connection, "claim_inbox", InboxRow, parameters)
+        rows = claim(platform, connection, entity_type)
         if not rows:
             return Drained(entity_type, 0)
         by_entity = _by_entity(platform, connection, entity_type, rows)
@@ -86,6 +85,14 @@ def drain_batch(platform: Platform, entity_type: str, indexer: Indexer) -> Drain
         _trace(entity_type, by_entity, drained)
     log_batch(logger, "messages are applied", platform, entity_type, drained.report, began_at)
     return drained
+
+
+def claim(platform: Platform, connection: Connection, entity_type: str) -> list[InboxRow]:
+    """The oldest messages of a type that no other batch has claimed, at most a batch; locked until the commit."""
+    postgres = platform.postgres
+    connection.execute(postgres.query("plan_in_order"))
+    parameters = {"kinds": DRAINED_KINDS, "entity_type": entity_type, "limit": platform.settings.batch_size}
+    return postgres.rows(connection, "claim_inbox", InboxRow, parameters)
 
 
 def _trace(entity_type: str, by_entity: Mapping[EntityRef, _EntityMessages], drained: Drained) -> None:

@@ -82,10 +82,9 @@ GROUP BY entity_type ORDER BY entity_type
 -- Types with due messages whose drain lock no session holds, and for how many seconds the oldest has been due.
 SELECT waiting.entity_type, extract(epoch FROM now() - min(oldest.due_at))::float8
 FROM unnest(%(entity_types)s::text[]) AS waiting (entity_type)
-CROSS JOIN unnest(%(kinds)s::text[]) AS asked (kind)
 CROSS JOIN LATERAL (
     SELECT greatest(received_at, not_before) AS due_at FROM {schema}.inbox
-    WHERE inbox.kind = asked.kind AND inbox.entity_type = waiting.entity_type AND not_before <= now()
+    WHERE inbox.kind = ANY(%(kinds)s) AND inbox.entity_type = waiting.entity_type AND not_before <= now()
     ORDER BY event_order
     LIMIT 1
 ) AS oldest
@@ -105,6 +104,11 @@ FROM {schema}.inbox GROUP BY 1, 2 ORDER BY 1, 2
 -- name: inbox_of_stream
 -- The number of messages of one stream in the inbox, and when the oldest was stored.
 SELECT count(*) AS messages, min(stored_at) AS oldest_at FROM {schema}.inbox WHERE stream = %(stream)s
+
+-- name: plan_in_order
+-- Has the next statements of the transaction follow an index that gives their order. The number of waiting messages
+-- changes too fast for the planner's statistics: it would read and sort all of them for each batch.
+SELECT set_config('enable_sort', 'off', true)
 
 -- name: claim_inbox
 -- The oldest messages that no other batch has claimed; the row locks end with the transaction.

@@ -7,7 +7,7 @@ WHERE kind IN ('sync', 'validate') AND not_before <= now() ORDER BY kind
 -- The oldest request that is due and that no other transaction has locked.
 SELECT stream, epoch, seq, subject, message_id, traceparent, payload, stored_at, attempts
 FROM {schema}.inbox
-WHERE kind = %(kind)s AND not_before <= now()
+WHERE kind = %(kind)s AND kind IN ('sync', 'validate') AND not_before <= now()
 ORDER BY event_order
 LIMIT 1
 FOR UPDATE SKIP LOCKED
