@@ -120,15 +120,12 @@ class QdrantPoints(QdrantConnection):
         """
         found: list[HeldPoint] = []
         for part in _slices(ids):
-            records = self._call(
-                lambda part=part: self._client.retrieve(  # type: ignore[misc]
-                    collection,
-                    list(map(_identifier, part)),
-                    with_payload=True if keys is None else list(keys),
-                    with_vectors=vectors,
-                )
-            )
-            found += map(_held, records)
+            body = {
+                "ids": list(map(_identifier, part)),
+                "with_payload": True if keys is None else list(keys),
+                "with_vector": vectors,
+            }
+            found += self._post(collection, "", body, lambda records: list(map(_held, records)))
         return found
 
     def vectors(self, collection: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -226,20 +223,22 @@ class QdrantPoints(QdrantConnection):
         with_vectors: bool,
         limit: int = _POINTS_A_PAGE,
     ) -> Iterator[list[HeldPoint]]:
-        offset: Any = None
+        body: dict[str, Any] = {
+            "limit": limit,
+            "with_payload": True if keys is None else list(keys),
+            "with_vector": with_vectors,
+        }
+        if scroll_filter is not None:
+            body["filter"] = scroll_filter.model_dump(mode="json", exclude_none=True)
         while True:
-            records, offset = self._call(
-                lambda offset=offset: self._client.scroll(  # type: ignore[misc]
-                    collection,
-                    scroll_filter=scroll_filter,
-                    limit=limit,
-                    offset=offset,
-                    with_payload=True if keys is None else list(keys),
-                    with_vectors=with_vectors,
-                )
+            page, body["offset"] = self._post(
+                collection,
+                "/scroll",
+                body,
+                lambda found: (list(map(_held, found["points"])), found["next_page_offset"]),
             )
-            yield [_held(record) for record in records]
-            if offset is None:
+            yield page
+            if body["offset"] is None:
                 return
 
     def _upsert(self, collection: str, body: bytes) -> models.UpdateResult:
@@ -280,9 +279,10 @@ def _identifier(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def _held(record: models.Record) -> HeldPoint:
-    vector = record.vector if isinstance(record.vector, list) else []
-    return HeldPoint(str(record.id), record.payload or {}, np.array(vector, dtype=np.float32))
+def _held(record: Mapping[str, Any]) -> HeldPoint:
+    vector = record.get("vector")
+    numbers = np.array(vector if isinstance(vector, list) else [], dtype=np.float32)
+    return HeldPoint(str(record["id"]), record.get("payload") or {}, numbers)
 
 
 def _vectors(records: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.float32]]:
