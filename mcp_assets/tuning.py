@@ -139,7 +139,13 @@ class LinkTuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsistencyTuning:
-    """Of `sync.consistency`: how much of the recall of similarity edges a census measures."""
+    """Of `sync.consistency`: how much one pass compares, and how much of the recall of similarity edges."""
+
+    entities_a_pass: int = 100_000
+    """Living entities whose censuses one pass takes together, or those of one partition if these are more. Each pass
+    reads the edges of its type from end to end, so that few are cheap. But if one fails, all that it compared has to be
+    compared again, its snapshots keep PostgreSQL from removing dead rows, and progress is said only between two: a
+    hundred thousand take one to two minutes."""
 
     recall_lists: int = 200
     """Lists of an entity type that the censuses of all its partitions compare with exact ones, together: some 4,000

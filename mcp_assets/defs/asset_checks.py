@@ -17,7 +17,7 @@ from mcp_assets.defs.resources import PlatformResource
 from mcp_assets.platform import Platform
 from mcp_assets.retrying import retrying
 from mcp_assets.stores.errors import CollectionMismatch, StoreRefused, StoreUnavailable
-from mcp_assets.sync.consistency.census import take_census
+from mcp_assets.sync.consistency.census import take_censuses
 from mcp_assets.sync.consistency.checks import CHECKS, evaluate
 from mcp_assets.sync.consistency.drift import Severity
 from mcp_assets.sync.consistency.progress import CensusProgress
@@ -130,9 +130,9 @@ def _take_outdated_censuses(context: dg.AssetCheckExecutionContext, platform: Pl
     try:
         partitions = [(one.entity_type, shard) for one in ranges_of(sorted(changed)) for shard in one.shards]
         progress, lines = CensusProgress(platform, partitions), ProgressLines(context.log, platform)
-        for entity_type, shard in partitions:
-            retrying(platform.settings)(take_census, platform, entity_type, shard)
-            progress.add(entity_type, shard)
+        for one_pass in progress.passes:
+            retrying(platform.settings)(take_censuses, platform, one_pass)
+            progress.add(one_pass)
             lines.say(progress)
     except (StoreUnavailable, StoreRefused, CollectionMismatch) as error:
         # The checks say the same of the store, or name the age of the censuses by which they judge.

@@ -17,7 +17,7 @@ from mcp_assets.defs.shards import check_shards, tags_of
 from mcp_assets.defs.totals import census_totals
 from mcp_assets.entities.refs import partition_key
 from mcp_assets.settings import Settings
-from mcp_assets.sync.consistency.census import several_censuses, take_census
+from mcp_assets.sync.consistency.census import several_censuses, take_censuses
 from mcp_assets.sync.consistency.progress import CensusProgress
 
 NO_PARTITION = (
@@ -119,10 +119,10 @@ def build_census_asset(settings: Settings) -> dg.AssetsDefinition:
         partitions = [(one.entity_type, shard) for one in ranges for shard in one.shards]
         progress, lines = CensusProgress(opened, partitions), ProgressLines(context.log, opened)
         with several_censuses(opened) as shared:
-            for entity_type, shard in partitions:
-                census = take_census(opened, entity_type, shard, deep=config.deep, shared=shared)
-                taken[partition_key(entity_type, shard, settings.shards)] = census_metadata(census)
-                progress.add(entity_type, shard)
+            for one_pass in progress.passes:
+                for census in take_censuses(opened, one_pass, deep=config.deep, shared=shared):
+                    taken[partition_key(census.entity_type, census.shard, settings.shards)] = census_metadata(census)
+                progress.add(one_pass)
                 lines.say(progress)
         totals = census_totals(opened)
         for key, metadata in taken.items():

@@ -12,6 +12,7 @@ from mcp_assets.graph import EdgeKey, EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.sync.consistency.edge_census import EdgeCensus, RulesInService
+from mcp_assets.sync.consistency.stored_censuses import CensusPass
 from mcp_assets.sync.views.graph import related
 from mcp_assets_tests.linking import TYPES, AngleEmbedder, evidence, graph, index, rebuild, relink, write_source
 from mcp_assets_tests.migrating import downgrade, upgrade
@@ -34,8 +35,8 @@ def put(platform: Platform, ref: EntityRef, title: str, content: str = "", **met
 
 
 def dangling(platform: Platform, entity_type: str) -> list[str]:
-    rules = RulesInService(platform)
-    census = EdgeCensus(platform, entity_type, (0, 1 << 16), rules, deep=False, seed=0)
+    whole_type = CensusPass(entity_type, range(1), "", of=1, deep=False)
+    census = EdgeCensus(platform, whole_type, RulesInService(platform))
     with platform.postgres.transaction() as connection:
         return [drift.detail for drift in census._dangling(connection)]
 

@@ -4,6 +4,7 @@ PostgreSQL knows an advisory lock by a number. The number is a hash of the lock'
 that two platforms in one database do not meet. docs/explanation/architecture.md lists the locks and their holders.
 """
 
+from collections.abc import Sequence
 from enum import Enum
 
 from mcp_assets.stores.postgres.connection import Connection, Postgres
@@ -19,7 +20,8 @@ class Lock(Enum):
     LINKER = "linker"
     """Of the session of the run that links."""
     CENSUS = "census"
-    """One for each partition and collection: of the session that takes its census."""
+    """One for each partition and collection: of the session that takes its census. A session that takes the censuses of
+    several partitions holds all of their locks, taken in the order of their slots."""
     FINISH_COLLECTIONS = "finish-collections"
     """Of the session that ends a change of model."""
     COLLECTION = "collection"
@@ -47,6 +49,13 @@ def hold(session: Connection, name: str) -> None:
     session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
 
 
+def hold_all(session: Connection, names: Sequence[str]) -> None:
+    """As `hold`, of several locks, one after the other in their order; sessions that meet take them in one order."""
+    session.execute(
+        "SELECT pg_advisory_lock(hashtextextended(name, 0)) FROM unnest(%s::text[]) AS wanted (name)", (list(names),)
+    )
+
+
 def try_to_hold(session: Connection, name: str) -> bool:
     """Take the lock until the session ends. False: another session holds it."""
     row = session.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)).fetchone()
@@ -56,6 +65,13 @@ def try_to_hold(session: Connection, name: str) -> bool:
 def release(session: Connection, name: str) -> None:
     """Release the lock at once. When a session is closed, the server releases its locks only some time later."""
     session.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
+
+
+def release_all(session: Connection, names: Sequence[str]) -> None:
+    """As `release`, of several locks."""
+    session.execute(
+        "SELECT pg_advisory_unlock(hashtextextended(name, 0)) FROM unnest(%s::text[]) AS held (name)", (list(names),)
+    )
 
 
 def hold_in_transaction(connection: Connection, name: str) -> None:

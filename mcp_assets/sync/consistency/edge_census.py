@@ -16,14 +16,15 @@ from psycopg.rows import kwargs_row
 from mcp_assets.entities.refs import EntityRef
 from mcp_assets.graph import KEPT, Edge, EdgeKey, EdgeType, Ranking, diff, ranked
 from mcp_assets.platform import Platform
-from mcp_assets.stores.orphan_edges import Orphan, orphans_among, orphans_of_partition
+from mcp_assets.stores.orphan_edges import Orphan, orphans_among, orphans_of_slots
 from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.relationships_shape import ORIGIN
 from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.collections.serving import WriteTarget, serving_collections
 from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind
-from mcp_assets.sync.consistency.list_recall import ListRecall, measure_recall
+from mcp_assets.sync.consistency.list_recall import measure_recall
 from mcp_assets.sync.consistency.lying_rows import lying_rows
+from mcp_assets.sync.consistency.stored_censuses import CensusPass
 from mcp_assets.sync.consistency.waiting import entities_that_wait
 from mcp_assets.sync.link.duplicates import DUPLICATE, Duplicates
 from mcp_assets.sync.link.link_rules import rules_fingerprint
@@ -70,24 +71,13 @@ class _DanglingReference:
 
 
 class EdgeCensus:
-    """The census of the edges whose source is in one partition."""
+    """The census of the edges whose source is in one of the partitions of a pass."""
 
-    def __init__(
-        self,
-        platform: Platform,
-        entity_type: str,
-        slots: tuple[int, int],
-        rules: "RulesInService",
-        *,
-        deep: bool,
-        seed: int,
-    ) -> None:
+    def __init__(self, platform: Platform, taken: CensusPass, rules: "RulesInService") -> None:
         self._platform = platform
         self._rules = rules
-        self._type = entity_type
-        self._slots = slots
-        self._deep = deep
-        self._seed = seed
+        self._pass = taken
+        self._type = taken.entity_type
         self._types = list(platform.settings.entity_types)
 
     def take(self) -> Iterator[Drift]:
@@ -99,27 +89,31 @@ class EdgeCensus:
             yield from self._dangling(connection)
             for part in pages(self._not_linked(connection), RELINKED_AT_ONCE):
                 yield from self._differing(part)
-        for ids in self._deep_pages() if self._deep else [self._sample()]:
+        for ids in self._deep_pages() if self._pass.deep else [self._sample()]:
             for part in pages((EntityRef(self._type, entity_id) for entity_id in ids), RELINKED_AT_ONCE):
                 yield from self._differing(part)
 
-    def count(self) -> int:
+    def count(self) -> None:
+        """Write how many edges there are to the censuses."""
         with self._platform.postgres.transaction() as connection:
-            return self._platform.relationships.count_from(connection, self._type, self._slots)
+            counts = self._platform.relationships.counts_from(connection, self._type, self._pass.ranges)
+        for census, count in zip(self._pass.censuses, counts, strict=True):
+            census.edges = count
 
-    def recall(self) -> ListRecall | None:
-        """Of the similarity lists of a sample; None: all searches are exact."""
-        return measure_recall(self._platform, self._rules.now().semantic, self._type, self._slots, self._seed)
+    def measure_recall(self) -> None:
+        """Write the recall of the similarity lists of a sample to each census; None: all searches are exact."""
+        semantic = self._rules.now().semantic
+        for census, slots in zip(self._pass.censuses, self._pass.ranges, strict=True):
+            census.recall = measure_recall(self._platform, semantic, self._type, slots, self._pass.seed)
 
     def _differing(self, refs: Collection[EntityRef]) -> Iterator[Drift]:
-        # The deep vector census of the same partition reports wrong ledger rows.
-        return (drift for drift in self._rules.now().differing(refs) if not (self._deep and drift.kind in LIES))
+        # The deep vector census of the same partitions reports wrong ledger rows.
+        return (drift for drift in self._rules.now().differing(refs) if not (self._pass.deep and drift.kind in LIES))
 
     def _orphans(self, connection: Connection) -> Iterator[Drift]:
         relationships = self._platform.relationships
-        statement = orphans_of_partition(
-            relationships, self._platform.postgres.schema, self._type, self._slots, self._types
-        )
+        schema, slots = self._platform.postgres.schema, self._pass.slots
+        statement = orphans_of_slots(relationships, schema, self._type, slots, self._types)
         for part in pages((orphan.id for orphan in self._stream(connection, statement, Orphan)), _SUSPECTS_AT_ONCE):
             yield from orphaned_edges(self._platform, part)
 
@@ -147,8 +141,8 @@ class EdgeCensus:
     def _stream(
         self, connection: Connection, statement: sql.SQL | sql.Composed, make: Callable[..., Row]
     ) -> Iterator[Row]:
-        """The rows of a query over the whole partition, each made by `make`; memory does not grow with them."""
-        low, high = self._slots
+        """The rows of a query over all partitions, each made by `make`; memory does not grow with them."""
+        low, high = self._pass.slots
         with connection.cursor(name="census", row_factory=kwargs_row(make)) as cursor:
             cursor.itersize = _ROWS_A_PAGE
             parameters = {"entity_type": self._type, "low": low, "high": high}
@@ -156,20 +150,20 @@ class EdgeCensus:
             yield from cursor
 
     def _sample(self) -> list[str]:
-        return self._ids("sample_of_living", seed=str(self._seed), limit=EDGES_SAMPLED)
+        return self._ids("sample_of_living", **self._pass.bounds, seed=str(self._pass.seed), limit=EDGES_SAMPLED)
 
     def _deep_pages(self) -> Iterator[list[str]]:
+        low, high = self._pass.slots
+
         def read(after: str) -> list[str]:
-            return self._ids("linked_or_living", after=after, limit=_ROWS_A_PAGE)
+            return self._ids("linked_or_living", low=low, high=high, after=after, limit=_ROWS_A_PAGE)
 
         return keyset_pages(read, lambda entity_id: entity_id, "")
 
-    def _ids(self, query: str, **parameters: str | int) -> list[str]:
-        low, high = self._slots
+    def _ids(self, query: str, **parameters: str | int | list[int]) -> list[str]:
         with self._platform.postgres.transaction() as connection:
             rows = connection.execute(
-                self._platform.postgres.query(query),
-                {"entity_type": self._type, "low": low, "high": high, **parameters},
+                self._platform.postgres.query(query), {"entity_type": self._type, **parameters}
             ).fetchall()
         return [row[0] for row in rows]
 

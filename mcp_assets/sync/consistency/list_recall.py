@@ -80,7 +80,7 @@ def measure_recall(
 
 def _sample(platform: Platform, entity_type: str, slots: tuple[int, int], seed: int, lists: int) -> list[EntityRef]:
     low, high = slots
-    parameters = {"entity_type": entity_type, "low": low, "high": high, "seed": str(seed), "limit": lists}
+    parameters = {"entity_type": entity_type, "lows": [low], "highs": [high], "seed": str(seed), "limit": lists}
     with platform.postgres.transaction() as connection:
         rows = connection.execute(platform.postgres.query("sample_of_living"), parameters).fetchall()
     return [EntityRef(entity_type, row[0]) for row in rows]

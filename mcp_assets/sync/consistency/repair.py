@@ -7,7 +7,7 @@ has done stays, and the next one does the rest.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,6 +21,7 @@ from mcp_assets.sync.consistency.edge_repair import link_again, remove_orphaned_
 from mcp_assets.sync.consistency.entity_repair import repair_entities
 from mcp_assets.sync.consistency.removed_types import clean_up_removed_types, removed_types
 from mcp_assets.sync.consistency.stored_censuses import (
+    DriftingEntity,
     LastCensus,
     StoredDrift,
     delete_drift,
@@ -35,6 +36,9 @@ from mcp_assets.sync.index.full_sync import Stages, full_sync
 from mcp_assets.sync.index.mass_delete import MassDeletion, is_mass, sentence
 from mcp_assets.sync.link.linker import link_until_done
 from mcp_assets.sync.link.marks import mark_waiting
+
+_DRIFT_TOGETHER = 5_000
+"""Rows of drift of several censuses that are repaired together: for each page, all rows that are left are read."""
 
 
 @dataclass(slots=True)
@@ -68,18 +72,17 @@ def repair_drift(
     done = Repaired()
     # A census whose drift of a kind is none gets none later, so that there is nothing to read of it.
     found = drift_counts(platform, [census.id for census in censuses])
-    with_drift = [census for census in censuses if found[census.id]]
+    together = list(_together(censuses, found))
     sparing = set() if allow_mass_delete else _types_to_spare(platform, censuses, found, done)
     for entity_type, slots in _ranges(censuses):
         mark_waiting(platform, entity_type, slots)
         _index_dirty(platform, entity_type, slots, done, allow_mass_delete=allow_mass_delete)
-    for census in with_drift:
-        if not found[census.id].keys().isdisjoint(OF_ENTITIES):
-            _repair_entities(platform, census, done, sparing=census.entity_type in sparing)
-        _rewrite_words(platform, census, done)
+    for group in together:
+        _repair_entities(platform, group, done, sparing=group.entity_type in sparing)
+        _rewrite_words(platform, group, done)
         if foreign:
-            _remove_foreign_points(platform, census, done)
-    removed = list(_of_removed_types(platform, with_drift))
+            _remove_foreign_points(platform, group, done)
+    removed = [row for group in together for rows in group.pages(platform, DriftKind.REMOVED_TYPE) for row in rows]
     if removed:
         clean_up_removed_types(platform)
     # A broken vector made edges of its neighbours wrong. Linking corrects them, so that they need no repair below.
@@ -87,16 +90,59 @@ def repair_drift(
         pass
     left = {one.name for one in removed_types(platform)} if removed else set()
     done.mended += delete_drift(platform, [row_id for row_id, drift in removed if drift.subject not in left])
-    for census in with_drift:
-        _delete_drift_of_removed_edges(platform, census, done)
+    for group in together:
+        _delete_drift_of_removed_edges(platform, group, done)
     sparing = set() if allow_mass_delete else _types_to_spare_edges(platform, censuses, done)
-    for census in with_drift:
-        if census.entity_type not in sparing:
-            _remove_orphaned_edges(platform, census, DriftKind.ORPHANED_EDGE, done)
+    for group in together:
+        if group.entity_type not in sparing:
+            _remove_orphaned_edges(platform, group, DriftKind.ORPHANED_EDGE, done)
         if foreign_edges:
-            _remove_orphaned_edges(platform, census, DriftKind.FOREIGN_EDGE, done)
-        _link_again(platform, census, done)
+            _remove_orphaned_edges(platform, group, DriftKind.FOREIGN_EDGE, done)
+        _link_again(platform, group, done)
     return done
+
+
+@dataclass(slots=True)
+class _Together:
+    """Censuses of one type and collection whose drift is repaired together: a few entities of each are one batch."""
+
+    entity_type: str
+    collection: str
+    ids: list[int] = field(default_factory=list)
+    counts: Counter[DriftKind] = field(default_factory=Counter)
+    """How much drift of each kind they found."""
+
+    def has(self, kinds: Collection[DriftKind]) -> bool:
+        return not self.counts.keys().isdisjoint(kinds)
+
+    def entities(self, platform: Platform, kinds: Collection[DriftKind]) -> Iterator[list[DriftingEntity]]:
+        """The entities with drift of `kinds`, a page at a time."""
+        return drifting_entities(platform, self.ids, kinds) if self.has(kinds) else iter(())
+
+    def pages(self, platform: Platform, *kinds: DriftKind) -> Iterator[list[StoredDrift]]:
+        """The drift of `kinds`, a page at a time."""
+        return drift_pages(platform, self.ids, kinds) if self.has(kinds) else iter(())
+
+
+def _together(censuses: Iterable[LastCensus], found: Mapping[int, Counter[DriftKind]]) -> Iterator[_Together]:
+    """The censuses that found drift, in as few groups as _DRIFT_TOGETHER allows."""
+    group: _Together | None = None
+    for census in sorted(censuses, key=_place):
+        counts = found[census.id]
+        if not counts:
+            continue
+        if (
+            group is None
+            or (group.entity_type, group.collection) != (census.entity_type, census.collection)
+            or group.counts.total() + counts.total() > _DRIFT_TOGETHER
+        ):
+            if group is not None:
+                yield group
+            group = _Together(census.entity_type, census.collection)
+        group.ids.append(census.id)
+        group.counts += counts
+    if group is not None:
+        yield group
 
 
 def _ranges(censuses: Iterable[LastCensus]) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -185,44 +231,38 @@ def _spared(platform: Platform, what: str, going: Counter[str], total: Counter[s
     return spared
 
 
-def _repair_entities(platform: Platform, census: LastCensus, done: Repaired, *, sparing: bool) -> None:
-    for page in drifting_entities(platform, census.id, OF_ENTITIES):
-        clean, embedded = repair_entities(platform, census.entity_type, dict(page), sparing=sparing)
+def _repair_entities(platform: Platform, group: _Together, done: Repaired, *, sparing: bool) -> None:
+    for page in group.entities(platform, OF_ENTITIES):
+        clean, embedded = repair_entities(platform, group.entity_type, dict(page), sparing=sparing)
         done.embedded += embedded
-        done.mended += delete_drift_of_entities(platform, census.id, OF_ENTITIES, sorted(clean))
+        done.mended += delete_drift_of_entities(platform, group.ids, OF_ENTITIES, sorted(clean))
 
 
-def _rewrite_words(platform: Platform, census: LastCensus, done: Repaired) -> None:
-    for page in drifting_entities(platform, census.id, [DriftKind.WRONG_WORDS]):
+def _rewrite_words(platform: Platform, group: _Together, done: Repaired) -> None:
+    for page in group.entities(platform, [DriftKind.WRONG_WORDS]):
         ids = [entity_id for entity_id, _ in page]
-        rewrite_words(platform, census.entity_type, ids)
-        left = {drift.ref.id for drift in drift_of_words_of(platform, census.entity_type, ids) if drift.ref}
+        rewrite_words(platform, group.entity_type, ids)
+        left = {drift.ref.id for drift in drift_of_words_of(platform, group.entity_type, ids) if drift.ref}
         clean = [entity_id for entity_id in ids if entity_id not in left]
-        done.mended += delete_drift_of_entities(platform, census.id, [DriftKind.WRONG_WORDS], clean)
+        done.mended += delete_drift_of_entities(platform, group.ids, [DriftKind.WRONG_WORDS], clean)
 
 
-def _remove_foreign_points(platform: Platform, census: LastCensus, done: Repaired) -> None:
-    for rows in drift_pages(platform, census.id, [DriftKind.FOREIGN_POINT]):
-        held = platform.qdrant.points(census.collection, [drift.subject for _, drift in rows], vectors=False)
-        still_foreign = [point.id for point in held if not belongs(platform, census.entity_type, point)]
-        platform.qdrant.delete(census.collection, still_foreign)
+def _remove_foreign_points(platform: Platform, group: _Together, done: Repaired) -> None:
+    for rows in group.pages(platform, DriftKind.FOREIGN_POINT):
+        held = platform.qdrant.points(group.collection, [drift.subject for _, drift in rows], vectors=False)
+        still_foreign = [point.id for point in held if not belongs(platform, group.entity_type, point)]
+        platform.qdrant.delete(group.collection, still_foreign)
         done.mended += delete_drift(platform, [row_id for row_id, _ in rows])
 
 
-def _of_removed_types(platform: Platform, censuses: Sequence[LastCensus]) -> Iterator[StoredDrift]:
-    for census in censuses:
-        for rows in drift_pages(platform, census.id, [DriftKind.REMOVED_TYPE]):
-            yield from rows
-
-
-def _delete_drift_of_removed_edges(platform: Platform, census: LastCensus, done: Repaired) -> None:
+def _delete_drift_of_removed_edges(platform: Platform, group: _Together, done: Repaired) -> None:
     """Linking has removed some of the orphaned edges: they do not count when a person has to allow a removal."""
-    for rows in drift_pages(platform, census.id, [DriftKind.ORPHANED_EDGE]):
+    for rows in group.pages(platform, DriftKind.ORPHANED_EDGE):
         _delete_drift_without_orphan(platform, rows, done)
 
 
-def _remove_orphaned_edges(platform: Platform, census: LastCensus, kind: DriftKind, done: Repaired) -> None:
-    for rows in drift_pages(platform, census.id, [kind]):
+def _remove_orphaned_edges(platform: Platform, group: _Together, kind: DriftKind, done: Repaired) -> None:
+    for rows in group.pages(platform, kind):
         remove_orphaned_edges(platform, [drift.subject for _, drift in rows], kind)
         _delete_drift_without_orphan(platform, rows, done)
 
@@ -233,9 +273,9 @@ def _delete_drift_without_orphan(platform: Platform, rows: Sequence[StoredDrift]
     done.mended += delete_drift(platform, [row_id for row_id, drift in rows if drift.subject not in left])
 
 
-def _link_again(platform: Platform, census: LastCensus, done: Repaired) -> None:
+def _link_again(platform: Platform, group: _Together, done: Repaired) -> None:
     rules: EdgeRules | None = None
-    for rows in drift_pages(platform, census.id, OF_LINKS):
+    for rows in group.pages(platform, *OF_LINKS):
         rules = rules or EdgeRules(platform)
         refs = sorted({drift.ref for _, drift in rows if drift.ref is not None})
         clean = link_again(platform, refs, rules)

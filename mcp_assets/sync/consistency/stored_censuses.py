@@ -3,6 +3,7 @@
 A partition has one census that counts: the last one that ended. A repair deletes the drift that it has repaired.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,10 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from mcp_assets.entities.refs import EntityRef, ref_or_none
+from mcp_assets.entities.refs import EntityRef, ref_or_none, slot_of, slot_range
 from mcp_assets.platform import Platform
 from mcp_assets.stores.postgres import Connection
-from mcp_assets.stores.postgres.locks import Lock, hold, lock_name, release
+from mcp_assets.stores.postgres.locks import Lock, hold_all, lock_name, release_all
 from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.sync.consistency.drift import Drift, DriftKind
 from mcp_assets.sync.consistency.list_recall import ListRecall, sum_of_recalls
@@ -54,6 +55,7 @@ class Census:
     recall: ListRecall | None = None
     """Of the similarity lists of a sample; None: they are exact, or the collection is not in use."""
     seconds: float = 0.0
+    """Of the pass that took it, divided by the partitions of the pass."""
 
     @property
     def clean(self) -> bool:
@@ -61,21 +63,65 @@ class Census:
         return not any(count for kind, count in self.counts.items() if kind.severity == "error")
 
 
-class DriftLog:
-    """Takes the drift that a census finds: counts it, keeps examples, and writes all of it to the table in batches."""
+class CensusPass:
+    """The censuses of contiguous partitions of one entity type, which are taken together."""
 
-    def __init__(self, platform: Platform, session: Connection, census: Census) -> None:
+    def __init__(self, entity_type: str, shards: range, collection: str, *, of: int, deep: bool) -> None:
+        """`shards`: without a gap; `of`: how many shards a type has. `collection`: the physical one."""
+        self.entity_type = entity_type
+        self.collection = collection
+        self.deep = deep
+        self.censuses = [Census(entity_type, shard, collection, deep) for shard in shards]
+        """In the order of their slots."""
+        self.ranges = [slot_range(shard, of) for shard in shards]
+        """The slots of each census, half-open."""
+        self._lows = [low for low, _ in self.ranges]
+
+    @property
+    def slots(self) -> tuple[int, int]:
+        """Those of all partitions, half-open."""
+        return self.ranges[0][0], self.ranges[-1][1]
+
+    @property
+    def bounds(self) -> dict[str, list[int]]:
+        """The parameters of queries about several partitions: their first slots, and the slots behind their last."""
+        return {"lows": self._lows, "highs": [high for _, high in self.ranges]}
+
+    @property
+    def seed(self) -> int:
+        """Decides what the samples of the pass are.
+
+        Not the id itself: passes that alternate have ids with a common step, and would leave the same slots out for
+        ever.
+        """
+        return slot_of(str(self.censuses[0].id))
+
+    def of_slot(self, slot: int) -> Census:
+        """The census of the partition that `slot` is in; of a slot outside the pass, the nearest."""
+        return self.censuses[max(0, bisect_right(self._lows, slot) - 1)]
+
+
+class DriftLog:
+    """Takes the drift that a pass finds: counts it by partition, keeps examples, and writes all of it in batches."""
+
+    def __init__(self, platform: Platform, session: Connection, taken: CensusPass) -> None:
         self._platform = platform
         self._session = session
-        self._census = census
-        self._unwritten: list[Drift] = []
+        self._pass = taken
+        self._unwritten: list[tuple[int, Drift]] = []
 
-    def add(self, drift: Drift) -> None:
-        counts = self._census.counts
-        counts[drift.kind] += 1
-        if counts[drift.kind] <= EXAMPLES:
-            self._census.examples.append(drift)
-        self._unwritten.append(drift)
+    def add(self, drift: Drift, slot: int | None = None) -> None:
+        """The drift belongs to the partition of `slot`.
+
+        By default that is the slot of its entity, and for drift without an entity the first slot of the pass.
+        """
+        if slot is None:
+            slot = drift.ref.slot if drift.ref is not None else self._pass.slots[0]
+        census = self._pass.of_slot(slot)
+        census.counts[drift.kind] += 1
+        if census.counts[drift.kind] <= EXAMPLES:
+            census.examples.append(drift)
+        self._unwritten.append((census.id, drift))
         if len(self._unwritten) >= _DRIFT_AT_ONCE:
             self.flush()
 
@@ -83,55 +129,56 @@ class DriftLog:
         if not self._unwritten:
             return
         with self._session.cursor() as cursor, cursor.copy(self._platform.postgres.query("copy_drift")) as writer:
-            for one in self._unwritten:
+            for census, one in self._unwritten:
                 entity_type, entity_id = one.ref or (None, None)
-                writer.write_row((self._census.id, one.kind.value, entity_type, entity_id, one.subject, one.detail))
+                writer.write_row((census, one.kind.value, entity_type, entity_id, one.subject, one.detail))
         self._unwritten = []
 
 
 @contextmanager
-def running_census(
-    platform: Platform, census: Census, slots: tuple[int, int], session: Connection, *, in_use: bool
-) -> Iterator[DriftLog]:
-    """A census that runs while the block does; a second one of the same partition waits.
+def running_pass(platform: Platform, taken: CensusPass, session: Connection, *, in_use: bool) -> Iterator[DriftLog]:
+    """Censuses that run while the block does; a second census of one of the partitions waits.
 
-    When the block ends without an error, the census takes the place of the one before it. `session`: a connection in
-    autocommit; after an error it is closed, which releases the lock. `in_use`: the collection of the census is the one
-    that serves; otherwise only an older census of the same collection is replaced.
+    When the block ends without an error, each census takes the place of the one before it, all in one transaction.
+    `session`: a connection in autocommit; after an error it is closed, which releases the locks. `in_use`: the
+    collection of the censuses is the one that serves; otherwise only older censuses of the same collection are
+    replaced.
     """
     query = platform.postgres.query
-    partition = {
-        "entity_type": census.entity_type,
-        "collection": census.collection,
-        "low": slots[0],
-        "high": slots[1],
-    }
-    lock = lock_name(platform.postgres, Lock.CENSUS, census.entity_type, census.collection, f"{slots[0]}-{slots[1]}")
-    hold(session, lock)
-    row = session.execute(query("begin_census"), {**partition, "deep": census.deep}).fetchone()
-    assert row is not None  # noqa: S101  (an insert returns its row)
-    census.id = row[0]
-    log = DriftLog(platform, session, census)
+    parameters = {"entity_type": taken.entity_type, "collection": taken.collection, **taken.bounds}
+    # In the order of their slots, so that two passes over some of the same partitions do not wait for each other.
+    locks = [
+        lock_name(platform.postgres, Lock.CENSUS, taken.entity_type, taken.collection, f"{low}-{high}")
+        for low, high in taken.ranges
+    ]
+    hold_all(session, locks)
+    begun = session.execute(query("begin_censuses"), {**parameters, "deep": taken.deep}).fetchall()
+    ids: dict[int, int] = dict(begun)
+    for census, (low, _) in zip(taken.censuses, taken.ranges, strict=True):
+        census.id = ids[low]
+    log = DriftLog(platform, session, taken)
     yield log
     log.flush()
     with session.transaction():
-        session.execute(query("delete_older_censuses"), {**partition, "census": census.id, "in_use": in_use})
+        own = [census.id for census in taken.censuses]
+        session.execute(query("delete_older_censuses"), {**parameters, "censuses": own, "in_use": in_use})
         session.execute(
-            query("end_census"),
+            query("end_censuses"),
             {
-                "census": census.id,
-                "checked": census.checked,
-                "points": census.points,
-                "edges": census.edges,
-                **_recall_columns(census.recall),
+                "censuses": own,
+                "checked": [census.checked for census in taken.censuses],
+                "points": [census.points for census in taken.censuses],
+                "edges": [census.edges for census in taken.censuses],
+                **_recall_columns([census.recall for census in taken.censuses]),
             },
         )
-    release(session, lock)
+    release_all(session, locks)
 
 
-def _recall_columns(recall: ListRecall | None) -> dict[str, int | None]:
+def _recall_columns(recalls: Iterable[ListRecall | None]) -> dict[str, list[int | None]]:
     names = ("lists_compared", "exact_neighbours", "neighbours_found")
-    return dict(zip(names, recall or (None, None, None), strict=True))
+    columns = zip(*(recall or (None, None, None) for recall in recalls), strict=True)
+    return dict(zip(names, map(list, columns), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +267,11 @@ def drift_counts(platform: Platform, censuses: Sequence[int]) -> dict[int, Count
     return counts
 
 
-def drift_pages(platform: Platform, census: int, kinds: Collection[DriftKind]) -> Iterator[list[StoredDrift]]:
-    """The drift of `kinds` that the census (by id) found, a page at a time."""
-    parameters = {"census": census, "kinds": _values(kinds), "limit": _DRIFT_A_PAGE}
+def drift_pages(
+    platform: Platform, censuses: Sequence[int], kinds: Collection[DriftKind]
+) -> Iterator[list[StoredDrift]]:
+    """The drift of `kinds` that the censuses (by id) found, a page at a time."""
+    parameters = {"censuses": list(censuses), "kinds": _values(kinds), "limit": _DRIFT_A_PAGE}
 
     def read(after: int) -> list[StoredDrift]:
         with platform.postgres.transaction() as connection:
@@ -231,9 +280,11 @@ def drift_pages(platform: Platform, census: int, kinds: Collection[DriftKind]) -
     return keyset_pages(read, attrgetter("id"), 0)
 
 
-def drifting_entities(platform: Platform, census: int, kinds: Collection[DriftKind]) -> Iterator[list[DriftingEntity]]:
-    """The entities of which the census (by id) found drift of `kinds`, a page at a time."""
-    parameters = {"census": census, "kinds": _values(kinds), "limit": _DRIFT_A_PAGE}
+def drifting_entities(
+    platform: Platform, censuses: Sequence[int], kinds: Collection[DriftKind]
+) -> Iterator[list[DriftingEntity]]:
+    """The entities of which the censuses (by id), all of one type, found drift of `kinds`, a page at a time."""
+    parameters = {"censuses": list(censuses), "kinds": _values(kinds), "limit": _DRIFT_A_PAGE}
 
     def read(after: str) -> list[DriftingEntity]:
         with platform.postgres.transaction() as connection:
@@ -252,13 +303,13 @@ def delete_drift(platform: Platform, ids: Sequence[int]) -> Counter[DriftKind]:
 
 
 def delete_drift_of_entities(
-    platform: Platform, census: int, kinds: Collection[DriftKind], entity_ids: Sequence[str]
+    platform: Platform, censuses: Sequence[int], kinds: Collection[DriftKind], entity_ids: Sequence[str]
 ) -> Counter[DriftKind]:
-    """Delete the rows of `kinds` about some entities of a census (by id); returns how many of each kind."""
+    """Delete the rows of `kinds` about some entities of censuses (by id); returns how many of each kind."""
     with platform.postgres.transaction() as connection:
         rows = connection.execute(
             platform.postgres.query("delete_drift_of_entities"),
-            {"census": census, "kinds": _values(kinds), "ids": list(entity_ids)},
+            {"censuses": list(censuses), "kinds": _values(kinds), "ids": list(entity_ids)},
         )
         return Counter(DriftKind(row[0]) for row in rows)
 

@@ -10,7 +10,7 @@ from mcp_assets.graph import EdgeType
 from mcp_assets.platform import Platform
 from mcp_assets.sync.collections.lookup import looked_up_once
 from mcp_assets.sync.collections.serving import serving_collection
-from mcp_assets.sync.consistency.census import several_censuses, take_census
+from mcp_assets.sync.consistency.census import several_censuses, take_censuses
 from mcp_assets.sync.consistency.drift import LIES, Drift, DriftKind, Severity
 from mcp_assets.sync.consistency.edge_census import RELINKED_AT_ONCE, EdgeRules, orphaned_edges
 from mcp_assets.sync.consistency.edge_repair import link_again, remove_orphaned_edges
@@ -96,7 +96,7 @@ def validate(
 
     `deep`: every text, payload and edge is compared, not a sample. `foreign`: a repair removes points that other
     programs wrote too; `foreign_edges`: and their rows of `relationships` that lack a living end. `allow_mass_delete`:
-    a repair removes what is gone, however much it is. `on_census` is called after the census of each partition.
+    a repair removes what is gone, however much it is. `on_census` is called after the censuses of each pass.
 
     Raises:
         StoreUnavailable, StoreRefused, CollectionMismatch, EmbedderUnavailable: what was repaired stays repaired.
@@ -137,14 +137,23 @@ def validate(
 def _censuses(
     platform: Platform, entity_types: Sequence[str], *, deep: bool, on_census: Callable[[CensusProgress], object]
 ) -> list[Census]:
-    """A census of each partition of the types, one after the other."""
+    """A census of each partition of the types, in as few passes as their sizes allow."""
     partitions = [(entity_type, shard) for entity_type in entity_types for shard in range(platform.settings.shards)]
-    progress = CensusProgress(platform, partitions)
-    taken = []
+    return _take(platform, CensusProgress(platform, partitions), deep=deep, on_census=on_census)
+
+
+def _take(
+    platform: Platform,
+    progress: CensusProgress,
+    *,
+    deep: bool,
+    on_census: Callable[[CensusProgress], object] = lambda _: None,
+) -> list[Census]:
+    taken: list[Census] = []
     with several_censuses(platform) as shared:
-        for entity_type, shard in partitions:
-            taken.append(take_census(platform, entity_type, shard, deep=deep, shared=shared))
-            progress.add(entity_type, shard)
+        for partitions in progress.passes:
+            taken += take_censuses(platform, partitions, deep=deep, shared=shared)
+            progress.add(partitions)
             on_census(progress)
     return taken
 
@@ -175,8 +184,7 @@ def _standing(platform: Platform, taken: Sequence[Census], *, deep: bool) -> lis
         ]
         if not absent:
             break
-        with several_censuses(platform) as shared:
-            own |= {take_census(platform, *partition, deep=deep, shared=shared).id for partition in absent}
+        own |= {census.id for census in _take(platform, CensusProgress(platform, absent), deep=deep)}
     return standing
 
 

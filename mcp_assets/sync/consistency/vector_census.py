@@ -1,11 +1,12 @@
-"""Vector census: the ledger rows and points of one partition, compared with the source table and with each other.
+"""Vector census: the ledger rows and points of some partitions, compared with the source table and with each other.
 
 Both sides, the rows and the points, are read in the order of (slot, entity id) and merged, points a window of slots at
-a time: memory does not grow with the partition.
+a time: memory does not grow with the partitions.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter, itemgetter
 
@@ -19,6 +20,7 @@ from mcp_assets.stores.postgres import Connection
 from mcp_assets.stores.postgres.rows import keyset_pages
 from mcp_assets.stores.qdrant_points import HeldPoint
 from mcp_assets.stores.source_tables.ids import NAMELESS
+from mcp_assets.stores.source_tables.reader import SourceReader
 from mcp_assets.sync.collections.journal import types_of_alias
 from mcp_assets.sync.consistency.compare import (
     Expected,
@@ -38,12 +40,12 @@ from mcp_assets.sync.consistency.recheck import (
     expected_of,
     recheck_entities,
 )
-from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, Census, DriftLog
+from mcp_assets.sync.consistency.stored_censuses import EXAMPLES, CensusPass, DriftLog
 from mcp_assets.sync.pipeline import overlapped
 from mcp_assets.sync.resolve_ids import pages
 
 SLOTS_A_SAMPLE = 20
-"""A census that is not deep prepares the texts of one slot in so many again. The id of the census decides which, so
+"""A census that is not deep prepares the texts of one slot in so many again. The seed of its pass decides which, so
 that hourly censuses reach all slots within some days."""
 
 _POINTS_A_WINDOW = 1_000
@@ -92,78 +94,94 @@ class _CensusRow(LedgerHashes):
 class _PointWindow:
     """The points of a range of slots."""
 
-    total: int
+    totals: Mapping[int, int]
+    """How many points have each slot."""
     ours: Sequence[tuple[SlotAndId, FoundPoint]]
     """Those that name an entity of the type, in order."""
-    foreign: Sequence[HeldPoint]
-    """Those that name no entity of a type that lives in the collection."""
+    foreign: Sequence[tuple[int, HeldPoint]]
+    """Those that name no entity of a type that lives in the collection, with their slots."""
+
+
+@dataclass(slots=True)
+class _Suspect:
+    """An entity that looks wrong. `slot`: where it was found; a point may bear another slot than its entity has."""
+
+    slot: int
+    points: list[str] = field(default_factory=list)
+    """Ids of points that name it."""
 
 
 class VectorCensus:
-    """The census of the ledger rows and points of one partition."""
+    """The census of the ledger rows and points of the partitions of a pass."""
 
     def __init__(
         self,
         platform: Platform,
-        census: Census,
-        slots: tuple[int, int],
+        taken: CensusPass,
         session: Connection,
         log: DriftLog,
         profile: ModelProfile,
         *,
         exists: bool,
     ) -> None:
-        """`exists`: the collection `census.collection` is there."""
+        """`exists`: the collection of `taken` is there."""
         self._platform = platform
-        self._census = census
-        self._type = census.entity_type
-        self._slots = slots
+        self._pass = taken
+        self._type = taken.entity_type
         self._session = session
         self._log = log
-        self._collection = census.collection if exists else None
+        self._collection = taken.collection if exists else None
         self._profile = profile
         # Several types may share the collection: its foreign points are reported by the first of them.
         self._reports_foreign = self._type == _types_beside(platform, self._type)[0]
         self._has_source = platform.source(self._type) is not None
-        self._suspects: dict[str, list[str]] = {}
+        self._sampled_slots = taken.seed % SLOTS_A_SAMPLE
+        self._suspects: dict[str, _Suspect] = {}
 
     def take(self) -> None:
-        """Add what is wrong to the log, and the numbers of entities and points to the census."""
+        """Add what is wrong to the log, and the numbers of entities and points to the censuses."""
         self._prepare_rows()
         for batch in pages(side_by_side(self._rows(), self._points()), ENTITIES_AT_ONCE):
             self._compare(batch)
             if len(self._suspects) >= ENTITIES_AT_ONCE:
                 self._recheck()
         self._recheck()
-        if self._collection is not None and self._reports_foreign and self._slots[0] == 0:
+        if self._collection is not None and self._reports_foreign and self._pass.slots[0] == 0:
+            # They belong to the first partition.
             for page in self._platform.qdrant.scroll_without_slot(self._collection, keys=_KEYS):
-                self._census.points += len(page)
+                self._pass.of_slot(0).points += len(page)
                 for point in page:
                     if not belongs(self._platform, self._type, point):
-                        self._report_foreign(point)
+                        self._report_foreign(0, point)
 
     def _prepare_rows(self) -> None:
         """Make the temporary table `census_rows`: source table and ledger, joined and numbered."""
         reader = self._platform.source(self._type)
         self._session.execute("DROP TABLE IF EXISTS census_source, census_rows")
+        low, high = self._pass.slots
         if reader is not None:
-            faults = reader.id_faults(self._session, self._slots).sentences()
-            for entity_id, (_, sentence) in faults.items():
-                ref = EntityRef(self._type, entity_id) if entity_id != NAMELESS else None
-                self._log.add(Drift(DriftKind.UNUSABLE_ROW, ref, sentence, self._type if ref is None else ""))
-            reader.copy_living(self._session, self._slots)
+            if reader.id_faults(self._session, (low, high)).sentences():
+                self._report_id_faults(reader)
+            reader.copy_living(self._session, (low, high))
         else:
             self._session.execute('CREATE TEMPORARY TABLE census_source (id text COLLATE "C", slot integer, hash text)')
-        low, high = self._slots
         with self._session.transaction():
             # PostgreSQL has no statistics of the temporary table, and would look up each row through an index.
             self._session.execute("SET LOCAL enable_nestloop = off")
             made = self._session.execute(
                 self._platform.postgres.query("census_rows"),
-                {"entity_type": self._type, "low": low, "high": high, "collection": self._census.collection},
+                {"entity_type": self._type, "low": low, "high": high, "collection": self._pass.collection},
             )
         if made.rowcount > _ROWS_A_PAGE:
             self._session.execute("CREATE UNIQUE INDEX census_rows_n ON census_rows (n)")
+
+    def _report_id_faults(self, reader: SourceReader) -> None:
+        # Each partition by itself: one read names a bounded number of ids, and of a long id the beginning only.
+        for slots in self._pass.ranges:
+            for entity_id, (_, sentence) in reader.id_faults(self._session, slots).sentences().items():
+                ref = EntityRef(self._type, entity_id) if entity_id != NAMELESS else None
+                subject = self._type if ref is None else ""
+                self._log.add(Drift(DriftKind.UNUSABLE_ROW, ref, sentence, subject), slots[0])
 
     def _rows(self) -> Iterator[_CensusRow]:
         query = self._platform.postgres.query("census_page")
@@ -178,35 +196,42 @@ class VectorCensus:
         """The points that name entities of the type, in order; foreign points go to the log meanwhile."""
         if self._collection is None:
             return
-        low, high = self._slots
-        count = self._platform.qdrant.count(self._collection, self._slots)
+        low, high = self._pass.slots
+        count = self._platform.qdrant.count(self._collection, (low, high))
         width = max(1, (high - low) * _POINTS_A_WINDOW // max(count, 1))
         windows = ((start, min(start + width, high)) for start in range(low, high, width))
         for _, window in overlapped(windows, self._read_window, in_flight=_WINDOWS_IN_FLIGHT):
-            self._census.points += window.total
-            for point in window.foreign:
-                self._report_foreign(point)
+            for slot, points in window.totals.items():
+                self._pass.of_slot(slot).points += points
+            for slot, point in window.foreign:
+                self._report_foreign(slot, point)
             yield from window.ours
 
     def _read_window(self, slots: tuple[int, int]) -> _PointWindow:
         """The points of some slots. Their vectors are checked a page at a time, and not kept."""
         assert self._collection is not None  # noqa: S101  (there is no window without a collection)
-        total = 0
+        totals: Counter[int] = Counter()
         ours: list[tuple[SlotAndId, FoundPoint]] = []
-        foreign: list[HeldPoint] = []
-        keys = None if self._census.deep else _KEYS
-        for page in self._platform.qdrant.scroll_slots(self._collection, slots, keys=keys):
-            total += len(page)
-            for point in found_points(page, self._profile.dimension):
-                if point.ref.type == self._type:
-                    slot = point.payload.get(Key.SLOT)
-                    ours.append(((slot if isinstance(slot, int) else slots[0], point.ref.id), point))
-            if self._reports_foreign:
-                foreign += (point for point in page if not belongs(self._platform, self._type, point))
-        ours.sort(key=itemgetter(0))
-        return _PointWindow(total, ours, foreign)
+        foreign: list[tuple[int, HeldPoint]] = []
+        keys = None if self._pass.deep else _KEYS
 
-    def _report_foreign(self, point: HeldPoint) -> None:
+        for page in self._platform.qdrant.scroll_slots(self._collection, slots, keys=keys):
+            totals.update(_slot_of_point(point, slots[0]) for point in page)
+            ours += (
+                ((_slot_of_point(point, slots[0]), point.ref.id), point)
+                for point in found_points(page, self._profile.dimension)
+                if point.ref.type == self._type
+            )
+            if self._reports_foreign:
+                foreign += (
+                    (_slot_of_point(point, slots[0]), point)
+                    for point in page
+                    if not belongs(self._platform, self._type, point)
+                )
+        ours.sort(key=itemgetter(0))
+        return _PointWindow(totals, ours, foreign)
+
+    def _report_foreign(self, slot: int, point: HeldPoint) -> None:
         ref = claimed(point.payload)
         if ref is None:
             what = "it names no entity"
@@ -214,7 +239,7 @@ class VectorCensus:
             what = f"it names {ref} under an id that this platform does not make"
         else:
             what = f"it names {ref}, which does not belong in this collection"
-        self._log.add(Drift(DriftKind.FOREIGN_POINT, None, what, point.id))
+        self._log.add(Drift(DriftKind.FOREIGN_POINT, None, what, point.id), slot)
 
     def _compare(self, batch: Sequence[Pair[_CensusRow]]) -> None:
         """The first comparison, by hashes; an entity that looks wrong becomes a suspect."""
@@ -222,20 +247,28 @@ class VectorCensus:
         for pair in batch:
             row = pair.row
             if row is not None and (row.living or row.in_source):
-                self._census.checked += 1
+                self._pass.of_slot(row.slot).checked += 1
                 self._count_by_events(row)
             if row is None or row.entity_id in lying or self._is_suspect(row, pair.points, texts.get(row.entity_id)):
-                entity_id = row.entity_id if row is not None else pair.points[0].ref.id
-                self._suspects.setdefault(entity_id, []).extend(point.id for point in pair.points)
+                if row is not None:
+                    suspect = self._suspects.setdefault(row.entity_id, _Suspect(row.slot))
+                    # A point that bears another slot may have been found before.
+                    suspect.slot = row.slot
+                else:
+                    first = pair.points[0]
+                    found_at = _Suspect(_slot_of_point(first, first.ref.slot))
+                    suspect = self._suspects.setdefault(first.ref.id, found_at)
+                suspect.points += (point.id for point in pair.points)
 
     def _count_by_events(self, row: _CensusRow) -> None:
         if row.living and row.origin == "event" and not row.in_source and self._has_source:
-            self._census.by_events += 1
-            if len(self._census.by_events_examples) < EXAMPLES:
-                self._census.by_events_examples.append(EntityRef(self._type, row.entity_id))
+            census = self._pass.of_slot(row.slot)
+            census.by_events += 1
+            if len(census.by_events_examples) < EXAMPLES:
+                census.by_events_examples.append(EntityRef(self._type, row.entity_id))
 
     def _is_sampled(self, row: _CensusRow) -> bool:
-        sampled = self._census.deep or row.slot % SLOTS_A_SAMPLE == self._census.id % SLOTS_A_SAMPLE
+        sampled = self._pass.deep or row.slot % SLOTS_A_SAMPLE == self._sampled_slots
         return sampled and row.living and not row.dirty
 
     def _is_suspect(self, row: _CensusRow, points: Sequence[FoundPoint], text: Expected | None) -> bool:
@@ -288,7 +321,7 @@ class VectorCensus:
                     lying.add(row.entity_id)
             if text is not None:
                 expected = expected_of(self._platform, text)
-                if not self._census.deep:
+                if not self._pass.deep:
                     # Only the reserved keys of the payloads were read, so that metadata cannot be compared.
                     expected = Expected(expected.text_hash, expected.state_hash, expected.points)
                 prepared[row.entity_id] = expected
@@ -298,10 +331,17 @@ class VectorCensus:
         """Read the suspects again; what is wrong then is drift."""
         suspects, self._suspects = self._suspects, {}
         for part in pages(suspects.items(), ENTITIES_AT_ONCE):
-            rechecked = recheck_entities(self._platform, self._type, self._collection, self._profile, dict(part))
-            for one in rechecked.values():
+            points = {entity_id: suspect.points for entity_id, suspect in part}
+            rechecked = recheck_entities(self._platform, self._type, self._collection, self._profile, points)
+            for entity_id, one in rechecked.items():
                 for drift in one.drift:
-                    self._log.add(drift)
+                    self._log.add(drift, suspects[entity_id].slot)
+
+
+def _slot_of_point(point: HeldPoint | FoundPoint, otherwise: int) -> int:
+    """The slot in the payload of a point; `otherwise`, if that is no number of a slot."""
+    slot = point.payload.get(Key.SLOT)
+    return slot if isinstance(slot, int) else otherwise
 
 
 def belongs(platform: Platform, entity_type: str, point: HeldPoint) -> bool:

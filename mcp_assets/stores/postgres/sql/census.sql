@@ -1,29 +1,44 @@
--- name: begin_census
--- Inserts a census that is under way, and returns its id. A census counts once end_census has set its end.
+-- name: begin_censuses
+-- Inserts censuses that are under way, one a range of slots, and returns their ids by first slot. A census counts once
+-- end_censuses has set its end.
 INSERT INTO {schema}.censuses (entity_type, collection, low, high, deep)
-VALUES (%(entity_type)s, %(collection)s, %(low)s, %(high)s, %(deep)s)
-RETURNING id
+SELECT %(entity_type)s, %(collection)s, low, high, %(deep)s
+FROM unnest(%(lows)s::integer[], %(highs)s::integer[]) AS part (low, high) ORDER BY low
+RETURNING low, id
 
 -- name: copy_drift
 -- Writes the drift that a census found, in batches.
 COPY {schema}.drift (census, kind, entity_type, entity_id, subject, detail) FROM STDIN
 
--- name: end_census
--- Records that a census has ended, and its numbers.
-UPDATE {schema}.censuses
-SET ended_at = clock_timestamp(), checked = %(checked)s, points = %(points)s, edges = %(edges)s,
-    lists_compared = %(lists_compared)s, exact_neighbours = %(exact_neighbours)s, neighbours_found = %(neighbours_found)s
-WHERE id = %(census)s
+-- name: end_censuses
+-- Records that censuses have ended, and their numbers.
+UPDATE {schema}.censuses AS census
+SET ended_at = clock_timestamp(), checked = taken.checked, points = taken.points, edges = taken.edges,
+    lists_compared = taken.lists_compared, exact_neighbours = taken.exact_neighbours,
+    neighbours_found = taken.neighbours_found
+FROM unnest(
+    %(censuses)s::bigint[], %(checked)s::bigint[], %(points)s::bigint[], %(edges)s::bigint[],
+    %(lists_compared)s::integer[], %(exact_neighbours)s::integer[], %(neighbours_found)s::integer[]
+) AS taken (id, checked, points, edges, lists_compared, exact_neighbours, neighbours_found)
+WHERE census.id = taken.id
 
 -- name: delete_older_censuses
 -- A census of the collection in use replaces all older ones of the slots; a census of another collection, only those of
--- the same collection. One that has not ended is under way, as by another number of shards, unless it is of the same
--- partition, whose lock the caller holds, or old: then it was killed.
-DELETE FROM {schema}.censuses
-WHERE entity_type = %(entity_type)s AND (%(in_use)s OR collection = %(collection)s)
-  AND low < %(high)s AND high > %(low)s AND id <> %(census)s
-  AND (ended_at IS NOT NULL OR began_at < now() - interval '1 day'
-       OR (low, high, collection) = (%(low)s, %(high)s, %(collection)s))
+-- the same collection. One that has not ended is under way, as by another number of shards, unless it is of one of the
+-- partitions, whose locks the caller holds, or old: then it was killed. Rows are locked in the order of their ids,
+-- because another pass may delete some of them at the same time.
+WITH older AS (
+    SELECT id FROM {schema}.censuses
+    WHERE entity_type = %(entity_type)s AND (%(in_use)s OR collection = %(collection)s) AND id <> ALL(%(censuses)s)
+      AND EXISTS (
+          SELECT FROM unnest(%(lows)s::integer[], %(highs)s::integer[]) AS part (low, high)
+          WHERE censuses.low < part.high AND censuses.high > part.low
+            AND (ended_at IS NOT NULL OR began_at < now() - interval '1 day'
+                 OR (censuses.low, censuses.high, collection) = (part.low, part.high, %(collection)s))
+      )
+    ORDER BY id FOR UPDATE
+)
+DELETE FROM {schema}.censuses USING older WHERE censuses.id = older.id
 
 -- name: census_rows
 -- Source table and ledger of a range of slots, joined and numbered in the order of (slot, id). Deleted ledger rows without
@@ -141,10 +156,13 @@ SELECT entity_id FROM (
 ORDER BY entity_id LIMIT %(limit)s
 
 -- name: sample_of_living
--- Living entities of a range of slots, in an order that the seed decides.
-SELECT entity_id FROM {schema}.entities
-WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= %(low)s AND slot < %(high)s
-ORDER BY md5(entity_id || %(seed)s) LIMIT %(limit)s
+-- Living entities of some ranges of slots, so many of each, in an order that the seed decides.
+SELECT entity_id
+FROM unnest(%(lows)s::integer[], %(highs)s::integer[]) AS part (low, high) CROSS JOIN LATERAL (
+    SELECT entity_id FROM {schema}.entities
+    WHERE entity_type = %(entity_type)s AND deleted_at IS NULL AND slot >= part.low AND slot < part.high
+    ORDER BY md5(entity_id || %(seed)s) LIMIT %(limit)s
+) AS sample
 
 -- name: living_not_linked
 -- Living entities that the linker does not know, and linked ones that are not living.
@@ -178,19 +196,19 @@ SELECT kind, entity_type, entity_id, subject, detail FROM {schema}.drift
 WHERE census = ANY(%(censuses)s) AND kind = ANY(%(kinds)s) ORDER BY id LIMIT %(limit)s
 
 -- name: drift_page
--- A page of the drift that a census found, by id.
+-- A page of the drift that censuses found, by id.
 SELECT id, kind, entity_type, entity_id, subject, detail FROM {schema}.drift
-WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND id > %(after)s ORDER BY id LIMIT %(limit)s
+WHERE census = ANY(%(censuses)s) AND kind = ANY(%(kinds)s) AND id > %(after)s ORDER BY id LIMIT %(limit)s
 
 -- name: delete_drift
 -- Deletes drift by id, and returns the kind of each row.
 DELETE FROM {schema}.drift WHERE id = ANY(%(ids)s) RETURNING kind
 
 -- name: entities_in_drift
--- A page of the entities in the drift of a census, with the points that it names.
+-- A page of the entities in the drift of censuses of one type, with the points that it names.
 SELECT entity_id, coalesce(array_agg(DISTINCT subject) FILTER (WHERE subject <> ''), '{}') AS points
 FROM {schema}.drift
-WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id > %(after)s
+WHERE census = ANY(%(censuses)s) AND kind = ANY(%(kinds)s) AND entity_id > %(after)s
 GROUP BY entity_id ORDER BY entity_id LIMIT %(limit)s
 
 -- name: entities_going
@@ -199,9 +217,9 @@ SELECT count(DISTINCT entity_id), count(DISTINCT entity_id) FILTER (WHERE kind =
 FROM {schema}.drift WHERE census = %(census)s AND kind = ANY(%(kinds)s)
 
 -- name: delete_drift_of_entities
--- Deletes the drift of some kinds about some entities of a census, and returns the kind of each row.
+-- Deletes the drift of some kinds about some entities of censuses, and returns the kind of each row.
 DELETE FROM {schema}.drift
-WHERE census = %(census)s AND kind = ANY(%(kinds)s) AND entity_id = ANY(%(ids)s)
+WHERE census = ANY(%(censuses)s) AND kind = ANY(%(kinds)s) AND entity_id = ANY(%(ids)s)
 RETURNING kind
 
 -- name: mark_wrong
