@@ -98,8 +98,11 @@ def state_hash(prepared: Prepared, title: str | None, metadata: Mapping[str, Any
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _CANONICAL.encode(value)
 
 
 def _as_jsonb_gives(value: Any) -> Any:

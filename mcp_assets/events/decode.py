@@ -44,7 +44,8 @@ def decode(raw: bytes) -> tuple[dict[str, JsonValue], Oddities]:
     if not isinstance(document, dict):
         raise Rejection(ErrorKind.NOT_AN_OBJECT, f"The message is {json_type(document)}, and must be a JSON object.")
     oddities = Oddities()
-    _mend(document, ROOT, 1, oddities)
+    # UTF-8 and JSON let NUL and lone surrogates through as escapes alone.
+    _mend(document, ROOT, 1, oddities, escapes=b"\\u" in raw)
     return document, oddities
 
 
@@ -92,27 +93,35 @@ def _integer(digits: str) -> int:
 _DECODER = json.JSONDecoder(parse_int=_integer)
 
 
-def _mend(container: dict[str, JsonValue] | list[JsonValue], path: Path, depth: int, oddities: Oddities) -> None:
-    """Replace in `container` what cannot be stored; `depth`: how many containers enclose its items."""
+def _mend(
+    container: dict[str, JsonValue] | list[JsonValue], path: Path, depth: int, oddities: Oddities, *, escapes: bool
+) -> None:
+    """Replace in `container` what cannot be stored.
+
+    `depth`: how many containers enclose its items. `escapes`: a text may hold a character that cannot be stored.
+    """
     if isinstance(container, dict):
-        for key in [key for key in container if _UNSTORABLE.search(key)]:
-            oddities.add((path, key), _bad_text(f"A key of {render(path)} holds"))
-            del container[key]
+        if escapes:
+            for key in [key for key in container if _UNSTORABLE.search(key)]:
+                oddities.add((path, key), _bad_text(f"A key of {render(path)} holds"))
+                del container[key]
         for key, value in container.items():
             # Most values, here rather than by a call for each.
-            if value is None or (isinstance(value, str) and not _UNSTORABLE.search(value)):
+            if value is None or (isinstance(value, str) and not (escapes and _UNSTORABLE.search(value))):
                 continue
-            mended = _mended(value, (path, key), depth, oddities)
+            mended = _mended(value, (path, key), depth, oddities, escapes=escapes)
             if mended is not value:
                 container[key] = mended
     else:
         for index, value in enumerate(container):
-            mended = _mended(value, (path, index), depth, oddities)
+            if isinstance(value, str) and not escapes:
+                continue
+            mended = _mended(value, (path, index), depth, oddities, escapes=escapes)
             if mended is not value:
                 container[index] = mended
 
 
-def _mended(value: JsonValue, path: Path, depth: int, oddities: Oddities) -> JsonValue:
+def _mended(value: JsonValue, path: Path, depth: int, oddities: Oddities, *, escapes: bool) -> JsonValue:
     """`value` as it can be stored; null if it cannot."""
     if isinstance(value, str):
         if not _UNSTORABLE.search(value):
@@ -121,7 +130,7 @@ def _mended(value: JsonValue, path: Path, depth: int, oddities: Oddities) -> Jso
         return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, dict | list):
         if depth < MAX_DEPTH:
-            _mend(value, path, depth + 1, oddities)
+            _mend(value, path, depth + 1, oddities, escapes=escapes)
             return value
         oddities.add(
             path, Rejection(ErrorKind.TOO_DEEP, f"{render(path)} is nested more than {MAX_DEPTH} levels deep.")

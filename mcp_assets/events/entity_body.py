@@ -15,6 +15,7 @@ _NEUTRAL_ID_KEYS = ("entity_id", "id")
 _NOT_METADATA = frozenset({"entity_type", "title", "content", "metadata", *_NEUTRAL_ID_KEYS})
 _LABEL_KEYS = ("tags", "concepts")
 """Metadata that are lists of labels."""
+_LABELS = frozenset(_LABEL_KEYS)
 
 _OBSERVATIONS = "observations"
 """The text of an entity of the reference MCP memory server, `{name, entityType, observations}`: its name is its id."""
@@ -28,7 +29,7 @@ def identify(body: Fields, routed: Route, types: TypeNames) -> EntityRef:
 
     Raises Rejection (unknown_type, wrong_type, ambiguous, missing_id, bad_id).
     """
-    typed_keys = {entity_type: key for key in body if (entity_type := types.type_of_id_key(key))}
+    typed_keys = types.types_of_id_keys(body)
     entity_type, named_by = _entity_type(body, routed, types, typed_keys)
     own_key, *further_keys = types.id_keys(entity_type)
     if entity_type not in typed_keys and not any(key in body for key in _NEUTRAL_ID_KEYS) and len(typed_keys) == 1:
@@ -115,7 +116,8 @@ def carried_state(body: Fields, not_state: AbstractSet[str], types: TypeNames, o
     observed = _observed(body)
     titles = [title]
     for name, fields in (("metadata", metadata), ("context", context)):
-        titles.append(words((fields or {}).get("title"), (body.path(name), "title"), oddities))
+        if fields:
+            titles.append(words(fields.get("title"), (body.path(name), "title"), oddities))
     thin = title is None and content is None and description is None and observed is None and not metadata
     left_out = {"title", "content"}
     if not content:
@@ -139,7 +141,7 @@ def changed_fields(
     if not with_context:
         own |= {"context"}
     merged = _inner(body.as_sent("metadata") or {}, body.path("metadata"), oddities)
-    merged |= body.all_but(own | {*_LABEL_KEYS})
+    merged |= body.all_but(own | _LABELS)
     for key in _LABEL_KEYS:
         if key not in own and (labelled := body.labels(key)) is not None:
             merged[key] = [*labelled]
@@ -154,6 +156,8 @@ def changed_fields(
 
 def _inner(fields: dict[str, JsonValue], path: Path, oddities: Oddities) -> dict[str, JsonValue]:
     """The sender's own metadata, under the sender's keys."""
+    if not fields:
+        return {}
     found = {key: value for key, value in fields.items() if key != "title" and key not in _LABEL_KEYS}
     for key in _LABEL_KEYS:
         labelled = labels(fields.get(key), (path, key), oddities)

@@ -99,7 +99,7 @@ class Fields:
 
     def mended(self, name: str) -> Rejection | None:
         """The oddity that decoding has found in the field; None if there is none."""
-        return self._oddities.at(self.path(name))
+        return None if self._oddities.are_none else self._oddities.at(self.path(name))
 
     def text(self, name: str) -> str | None:
         value = self._values.get(name)

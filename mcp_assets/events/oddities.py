@@ -27,6 +27,10 @@ class Oddities:
         """`oddity`: the rejection that it would be in a message whose every field counts."""
         self._found.setdefault(path, oddity)
 
+    @property
+    def are_none(self) -> bool:
+        return not self._found
+
     def at(self, path: Path) -> Rejection | None:
         return self._found.get(path)
 
@@ -35,6 +39,8 @@ class Oddities:
 
     def kept(self) -> tuple[Oddity, ...]:
         """The first MAX_KEPT as warnings, one of each kind and place; all items of a list are one place."""
+        if not self._found:
+            return ()
         kept: dict[tuple[str, ErrorKind], Oddity] = {}
         for path, rejection in self._found.items():
             place = _INDEX.sub("[]", render(path))

@@ -35,6 +35,11 @@ _TIMESTAMP = re.compile(
 """RFC 3339. The offset may lack its colon (strftime's %z) or be missing (Python's datetime.utcnow().isoformat()): no
 event is ordered by it."""
 
+_USUAL_TIMESTAMP = re.compile(
+    r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|\+00:00)?", re.ASCII
+)
+"""Timestamps that need no further look: of a day that each month has, and without a leap second."""
+
 _LAST_EPOCH_MS = 253_402_300_799_999
 """9999-12-31T23:59:59.999Z"""
 
@@ -146,6 +151,8 @@ def _check_timestamp(envelope: Fields) -> None:
 
 
 def _is_rfc_3339(text: str) -> bool:
+    if _USUAL_TIMESTAMP.fullmatch(text) and not text.startswith("0000"):
+        return True
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
         return False

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from mcp_assets.events.model import Changed, ErrorKind, MessageKind, Verb
@@ -55,6 +56,12 @@ CHANGES: Mapping[str, Changed] = MappingProxyType(
 _TOKEN = r"[^.*>\s\x00\ud800-\udfff]+"  # noqa: S105 - a subject token
 """A token of a NATS subject: no dots, wildcards or white space. NUL and lone surrogates could not be stored."""
 
+_SUBJECTS_KNOWN = 1_000
+"""Subjects whose meaning is remembered: those of all publishers of a site."""
+
+_LONGEST_SUBJECT_KNOWN = 100
+"""Characters of a subject that is remembered, so that odd messages cannot fill the memory."""
+
 _ENTITY_EVENT = re.compile(rf"mcp\.(?:{_TOKEN}\.)?(?P<type_name>{_TOKEN})\.(?P<verb>{_TOKEN})")
 
 
@@ -91,6 +98,10 @@ def feed_subject(kind: str, entity_type: str | None) -> str:
 
 def route(subject: str) -> Route:
     """Raises Rejection (unknown_subject, unknown_verb)."""
+    return _known_route(subject) if len(subject) <= _LONGEST_SUBJECT_KNOWN else _route(subject)
+
+
+def _route(subject: str) -> Route:
     kind = REQUESTS.get(subject)
     if kind is not None:
         return Route(kind, Verb.LOOK, None)
@@ -107,3 +118,6 @@ def route(subject: str) -> Route:
             ErrorKind.UNKNOWN_VERB, f"The verb {quote(match['verb'])} of the subject is none of {', '.join(VERBS)}."
         )
     return Route(MessageKind.ENTITY, verb, match["type_name"], CHANGES.get(match["verb"]))
+
+
+_known_route = lru_cache(_SUBJECTS_KNOWN)(_route)

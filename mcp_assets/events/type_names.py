@@ -51,9 +51,10 @@ class TypeNames:
         """The entity type of the name or alias `name`, in any case; None if there is none."""
         return self._type_of_name.get(name.lower())
 
-    def type_of_id_key(self, key: str) -> str | None:
-        """The entity type whose ids are under `key` (snake_case); None if there is none."""
-        return self._type_of_id_key.get(key)
+    def types_of_id_keys(self, keys: Iterable[str]) -> dict[str, str]:
+        """By entity type, that of `keys` (snake_case) which holds its ids; the last one if there are several."""
+        known = self._type_of_id_key
+        return {known[key]: key for key in keys if key in known}
 
     def id_keys(self, entity_type: str) -> tuple[str, ...]:
         """The snake_case keys that hold an id of `entity_type`; its own, `<type>_id`, comes first."""

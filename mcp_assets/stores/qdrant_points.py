@@ -15,14 +15,12 @@ from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import SLOTS
 from mcp_assets.stores.errors import PointsMissing
 from mcp_assets.stores.qdrant_connection import QdrantConnection, reason_of
+from mcp_assets.stores.vector_json import vectors_as_json
 
 T = TypeVar("T")
 
 _POINTS_A_REQUEST = 400
 """Points in one request: with 1,536 dimensions as JSON some 10 MB."""
-
-_DECIMALS = 8
-"""Decimals of a component of a unit vector, as it is sent."""
 
 _POINTS_A_PAGE = 1_000
 """Points in one page of a scroll: with 1,536 dimensions as JSON some 25 MB."""
@@ -68,17 +66,17 @@ class QdrantPoints(QdrantConnection):
             StoreUnavailable: Qdrant does not answer, or has not applied them in time.
         """
         for part in _slices(upsert):
-            # Half as many digits to write and to parse; scores are rounded to 4 decimals, so that none changes.
-            vectors = np.stack([point.vector for point in part]).astype(np.float64).round(_DECIMALS).tolist()
+            vectors = vectors_as_json(np.stack([point.vector for point in part]))
             records = [
-                {"id": str(point.id), "vector": vector, "payload": point.payload}
+                b'{"id":"%b","vector":%b,"payload":%b}'
+                % (str(point.id).encode(), vector, to_json(point.payload, inf_nan_mode="null"))
                 for point, vector in zip(part, vectors, strict=True)
             ]
             for body in _bodies("points", records, self._tuning.qdrant_bytes_a_request):
                 self._applied(lambda body=body: self._upsert(collection, body))  # type: ignore[misc]
         for entries in _slices(list((payloads or {}).items())):
             operations = [
-                {"overwrite_payload": {"payload": payload, "points": [str(identifier)]}}
+                to_json({"overwrite_payload": {"payload": payload, "points": [str(identifier)]}}, inf_nan_mode="null")
                 for identifier, payload in entries
             ]
             for body in _bodies("operations", operations, self._tuning.qdrant_bytes_a_request):
@@ -294,10 +292,10 @@ def _vectors(records: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.float
     }
 
 
-def _bodies(key: str, records: Sequence[Mapping[str, Any]], max_bytes: int) -> Iterator[bytes]:
-    """`{key: records}` as JSON, in parts of at most `max_bytes`, unless one record alone is larger."""
-    # Written once, and sent by the generated call: the methods above that call would validate every number again.
-    body = to_json({key: records}, inf_nan_mode="null")
+def _bodies(key: str, records: Sequence[bytes], max_bytes: int) -> Iterator[bytes]:
+    """`{key: records}` as JSON, in parts of at most `max_bytes`, unless one record alone is larger. `records`: JSON."""
+    # Sent by the generated call: the methods above that call would validate every number again.
+    body = b'{"%b":[%b]}' % (key.encode(), b",".join(records))
     if len(body) <= max_bytes or len(records) == 1:
         yield body
         return

@@ -9,12 +9,25 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import Params, QueryNoTemplate
-from psycopg.rows import kwargs_row
+from psycopg.rows import RowFactory, RowMaker, kwargs_row
 
 from mcp_assets.entities.refs import EntityRef
 
 Row = TypeVar("Row")
 Key = TypeVar("Key")
+
+
+def _rows_of(make: Callable[..., Row]) -> RowFactory[Row]:
+    """A row factory that gives `make` each column by its name."""
+
+    def maker(cursor: Any) -> RowMaker[Row]:
+        columns = cursor.description or ()
+        fields = getattr(make, "__match_args__", ())[: len(columns)]
+        if columns and tuple(column.name for column in columns) == fields:
+            return lambda values: make(*values)
+        return kwargs_row(make)(cursor)
+
+    return maker
 
 
 def fetch_rows(
@@ -25,9 +38,10 @@ def fetch_rows(
 ) -> list[Row]:
     """The rows of a statement, each made by `make`: a class with a field for each column, or a function.
 
-    It costs 1 µs a row of 4 columns, and 3 µs a row of 13, more than to unpack them by position.
+    Where columns and fields stand in the same order, the rows are made by position. Otherwise a row of 4 columns costs
+    1 µs more, and one of 13 costs 3 µs more.
     """
-    with connection.cursor(row_factory=kwargs_row(make)) as cursor:
+    with connection.cursor(row_factory=_rows_of(make)) as cursor:
         return cursor.execute(statement, parameters).fetchall()
 
 
@@ -45,9 +59,11 @@ def fetch_row(
 def by_id(make: Callable[..., Row]) -> Callable[..., tuple[str, Row]]:
     """Makes a pair, for `dict`: the column `entity_id`, and what `make` makes of the other columns."""
 
-    def pair(entity_id: str, **columns: Any) -> tuple[str, Row]:
-        return entity_id, make(**columns)
+    def pair(entity_id: str, *values: Any, **columns: Any) -> tuple[str, Row]:
+        return entity_id, make(*values, **columns)
 
+    # So that `fetch_rows` knows the order of the fields.
+    vars(pair)["__match_args__"] = ("entity_id", *getattr(make, "__match_args__", ()))
     return pair
 
 

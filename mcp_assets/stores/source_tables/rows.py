@@ -37,7 +37,7 @@ def read_metadata(text: str) -> tuple[dict[str, Any], str | None]:
     jsonb takes any nesting and numbers of any length.
     """
     try:
-        metadata = json.loads(text, parse_int=_integer, parse_float=_float)
+        metadata = _DECODER.decode(text)
     except RecursionError:
         return {}, f"they are nested more than {MAX_DEPTH} levels deep"
     except ValueError as error:
@@ -58,6 +58,9 @@ def _float(digits: str) -> float:
     if not math.isfinite(number):
         raise ValueError("they hold a number beyond 64-bit floats")
     return number
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float)
 
 
 def _deeper_than(depth: int, value: Any) -> bool:

@@ -312,7 +312,8 @@ def _insert_accepted(
                 event_order(at, stream, cursor.epoch, message.seq)
                 for at, (message, _) in zip(stored_at, accepted, strict=True)
             ],
-            "stored_at": stored_at,
+            # As texts, because psycopg writes a list of texts at once.
+            "stored_at": [at.isoformat() for at in stored_at],
             # A NULL in place of the array costs nothing, where no message belongs to a trace.
             "traceparent": traced if any(traced) else None,
         },

@@ -19,6 +19,8 @@ from mcp_assets.sync.index.event_rechecks import may_be_early
 from mcp_assets.sync.index.search_words import write_words
 from mcp_assets.sync.index.truth import LedgerRow, Truth, truth_of
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 _CUT_UNDER_LOCK = 200_000
 """Characters of long texts that one transaction cuts into chunks while it holds rows.
 
@@ -317,12 +319,12 @@ def _record(entity_id: str, truth: Truth, dirty: Dirty) -> dict[str, Any]:
         "origin": truth.origin,
         "title": truth.title,
         "content": truth.content,
-        "metadata": json.dumps(truth.metadata, ensure_ascii=False, allow_nan=False),
+        "metadata": _ENCODER.encode(truth.metadata),
         "source_hash": truth.source_hash,
         "text_hash": dirty.prepared.text_hash,
         "state_hash": dirty.state_hash,
         "event_order": truth.event_order,
-        "changes": None if truth.changes is None else json.dumps(truth.changes, ensure_ascii=False, allow_nan=False),
+        "changes": None if truth.changes is None else _ENCODER.encode(truth.changes),
         "deleted": truth.deleted,
         "chunks": len(dirty.prepared.chunks),
     }
@@ -358,7 +360,7 @@ def _write(platform: Platform, connection: Connection, entity_type: str, changes
         to_link |= worded.keys()
     if to_link:
         connection.execute(
-            postgres.query("mark"),
+            postgres.query("mark_changes"),
             {"types": [entity_type] * len(to_link), "ids": sorted(to_link), "reason": "changed"},
         )
     return again

@@ -200,7 +200,7 @@ class PointWriter:
         moved = sorted(plan.id for plan in plans if plan.removes or plan.vectors is not None)
         if moved and destination.serves:
             connection.execute(
-                postgres.query("mark"), {"types": [self._type] * len(moved), "ids": moved, "reason": "vector"}
+                postgres.query("mark_changes"), {"types": [self._type] * len(moved), "ids": moved, "reason": "vector"}
             )
 
     def _finish(
@@ -226,8 +226,8 @@ class PointWriter:
             }
             if self._platform.companion(ChangeFeed).is_on:
                 entries = [told(plan, locked[plan.id].fed_state) for plan in plans]
-                kinds = {"kind": [entry and entry[0] for entry in entries]}
-                reasons = {"reason": [entry and entry[1] for entry in entries]}
+                kinds = {"kind": [entry and entry[0].value for entry in entries]}
+                reasons = {"reason": [entry and entry[1].value for entry in entries]}
                 states = {"fed_state": [fed_state(plan) for plan in plans]}
                 connection.execute(postgres.query("mark_clean_and_tell"), clean | states | kinds | reasons)
             else:

@@ -51,7 +51,8 @@ class MarksLeft:
 def mark(platform: Platform, connection: Connection, refs: Collection[EntityRef], reason: Reason) -> None:
     """Have `refs` re-linked, once the caller's transaction is committed."""
     if refs:
-        connection.execute(platform.postgres.query("mark"), {**by_type_and_id(refs), "reason": reason.value})
+        name = "mark_for_lists" if reason is Reason.LISTS else "mark_changes"
+        connection.execute(platform.postgres.query(name), {**by_type_and_id(refs), "reason": reason.value})
 
 
 def mark_shards(platform: Platform, entity_type: str, shards: Iterable[int], *, force: bool) -> None:

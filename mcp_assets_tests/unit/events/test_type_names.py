@@ -28,11 +28,11 @@ def test_a_type_is_found_by_any_of_its_names_in_any_case(name: str, entity_type:
 
 def test_a_type_has_its_own_id_key_first_then_the_further_ones() -> None:
     assert DEFAULT_TYPE_NAMES.id_keys("memory") == ("memory_id", "node_id")
-    assert DEFAULT_TYPE_NAMES.type_of_id_key("node_id") == "memory"
+    assert DEFAULT_TYPE_NAMES.types_of_id_keys(["node_id"]) == {"memory": "node_id"}
 
 
 def test_an_alias_makes_no_id_key() -> None:
-    assert DEFAULT_TYPE_NAMES.type_of_id_key("wiki_id") is None
+    assert DEFAULT_TYPE_NAMES.types_of_id_keys(["wiki_id"]) == {}
 
 
 def test_a_hyphenated_type_has_an_id_key_that_a_message_can_spell() -> None:
