@@ -145,7 +145,7 @@ def find_lists(settings: Settings, dimension: int, numbers: Sequence[int]) -> in
     with closing(Platform(settings, embedder=clustered(dimension))) as platform:
         semantic = SemanticNeighbours(platform)
         held = list(semantic.points_held.values())
-        costs = list_costs(sum(held), held, dimension, platform.tuning.link)
+        costs = list_costs(sum(held), held, dimension, platform.tuning.link, settings.exact_up_to)
         in_blocks = costs.blocks_are_better(platform.tuning.link.exact_for_s)
         blocks = BlockedLists(platform.qdrant, semantic.collections, dimension, Event()) if in_blocks else None
         points = {ref: str(point_id(ref)) for ref in map(_ref, numbers)}
@@ -258,6 +258,7 @@ class Run:
 
     def _events(self) -> dict[str, Any]:
         figures = self._by_events(take_in_and_drain, self.options.events, 2)
+        say(f"  before they are linked: {figures}")
         # Otherwise a later phase in a folder that is kept would link what this one has marked.
         in_fresh_process(link_all, self.stores.settings(), self.options.dimension)
         return figures
