@@ -97,7 +97,8 @@ def find_all(settings: Settings, dimension: int, refs: list[EntityRef], *, in_bl
             say(f"all vectors are read after {time.perf_counter() - began:.1f} s")
         with ThreadPoolExecutor(IN_FLIGHT) as executor:
             # No answer is kept, as the linker keeps none.
-            found = sum(executor.map(lambda part: len(semantic.answer(part, blocks)), semantic.requests(points)))
+            parts = semantic.requests(points, in_blocks=in_blocks)
+            found = sum(executor.map(lambda part: len(semantic.answer(part, blocks)), parts))
         assert found == len(refs)
         return time.perf_counter() - began, time.process_time() - cpu
 

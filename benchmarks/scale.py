@@ -151,7 +151,8 @@ def find_lists(settings: Settings, dimension: int, numbers: Sequence[int]) -> in
         points = {ref: str(point_id(ref)) for ref in map(_ref, numbers)}
         with ThreadPoolExecutor(_REQUESTS_IN_FLIGHT) as executor:
             # No answer is kept, as the linker keeps none.
-            found = sum(executor.map(lambda part: len(semantic.answer(part, blocks)), semantic.requests(points)))
+            parts = semantic.requests(points, in_blocks=blocks is not None)
+            found = sum(executor.map(lambda part: len(semantic.answer(part, blocks)), parts))
         assert found == len(numbers), f"{found} of {len(numbers)} lists were found"
         return found if in_blocks else 0
 

@@ -102,8 +102,8 @@ class LinkTuning:
     it. A collection that is written to all the time may never be done."""
 
     exact_for_s: float = 7_200.0
-    """Estimated seconds up to which a rebuild finds exact lists in blocks, although Qdrant would answer by its index in
-    less: those of some 1,000,000 entities of 256 dimensions, which two cores find in an hour."""
+    """Estimated CPU seconds up to which a rebuild finds exact lists in blocks, although Qdrant would answer by its
+    index in less: those of some 1,000,000 entities of 256 dimensions, which two cores find in an hour."""
 
     ask_query_s: float = 2e-4
     """CPU seconds of a question for a list to one collection, beside the comparison of vectors. These are estimates by

@@ -6,10 +6,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
 
 from mcp_assets.cli.load_entities import create_source_tables
 from mcp_assets.embedding.profiles import profile_for
@@ -207,6 +209,23 @@ def test_without_room_for_the_vectors_qdrant_is_asked_and_a_warning_says_so(
 
 def link(platform: Platform) -> None:
     relink(platform)
+
+
+def test_products_use_one_thread_each_while_vectors_are_in_blocks_and_as_many_as_before_afterwards(
+    world: Platform,
+) -> None:
+    before = blas_threads()
+    for _ in range(2):
+        blocks = BlockedLists(world.qdrant, SemanticNeighbours(world).collections, DIMENSION, Event())
+        assert blas_threads() == [1] * len(before)
+        blocks.close()
+        assert blas_threads() == before
+
+
+def blas_threads() -> list[int]:
+    found = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    assert found
+    return found
 
 
 @pytest.mark.tuning(Tuning(link=replace(IN_BLOCKS, lists_at_once=5)))

@@ -201,7 +201,7 @@ class Prefetch:
         return PrefetchedBatch([mark.seq for mark in marks], answers, self._blocks)
 
     def _submit(self, points: Mapping[EntityRef, str]) -> Iterator[tuple[Mapping[EntityRef, str], Future[Answers]]]:
-        for part in self._semantic.requests(points):
+        for part in self._semantic.requests(points, in_blocks=self._blocks is not None):
             yield part, self._executor.submit(self._answer, part, self._blocks)
 
     def _answer(self, points: Mapping[EntityRef, str], blocks: Blocks | None) -> Answers:
