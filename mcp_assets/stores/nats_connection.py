@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -69,8 +70,9 @@ class NatsConnection:
             return
         client, self._client = self._client, None
         if client is not None:
-            # A connection that is already broken needs no closing.
-            with suppress(OSError):
+            # A connection that is already broken needs no closing, and one that is just being made again is given up:
+            # nats-py then cancels its own closing with its attempt to connect.
+            with suppress(OSError, CancelledError):
                 asyncio.run_coroutine_threadsafe(client.close(), loop).result(self._timeout_s)
         loop.call_soon_threadsafe(loop.stop)
 

@@ -47,10 +47,6 @@ QUERIES_A_REQUEST = 250
 """Queries for lists in one request: its answer has some 6,000 hits for each collection, and the next is asked while it
 is read."""
 
-QUERIES_A_SEARCH = 500
-"""Queries for lists that are searched in blocks at once: products of larger matrices are faster by a third, and 500
-are a whole batch of the linker."""
-
 _REACH_IN_FLIGHT = 4
 """Requests at once; twice as many answers are held in memory."""
 
@@ -172,11 +168,8 @@ class SemanticNeighbours:
     def requests(
         self, points: Mapping[EntityRef, str], *, in_blocks: bool = False
     ) -> Iterator[Mapping[EntityRef, str]]:
-        """Parts of `points`, whose entities are asked about at once; each is an argument of `answer`.
-
-        `in_blocks`: they are searched in blocks, and not asked of Qdrant.
-        """
-        return map(dict, pages(sorted(points.items()), QUERIES_A_SEARCH if in_blocks else QUERIES_A_REQUEST))
+        """Parts of `points`, asked about at once, for `answer`; `in_blocks`: larger ones, whose products are faster."""
+        return map(dict, pages(sorted(points.items()), self._tuning.lists_at_once if in_blocks else QUERIES_A_REQUEST))
 
     def answer(self, points: Mapping[EntityRef, str], blocks: BlockedLists | None = None) -> Answers:
         """The hits that the lists of entities are made of, given their points, from `blocks` or from Qdrant."""
