@@ -16,17 +16,15 @@ leaves out the censuses of --entities. Its figures begin with `against_`.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-from events import Side
 from harness import CHECKOUT, Bench, bench, in_fresh_process, report, say
 from qdrant_client import models
 from synthetic_tasks import ENTITY_TYPE, embedder, fill, insert, link_all
+from turns import side
 from usage import watched
 
 from mcp_assets.entities.points import point_id
@@ -101,25 +99,12 @@ def serve(entities: int, lost: int) -> None:
             print(json.dumps(measure_mending(stores, entities, lost)), flush=True)
 
 
-@contextmanager
-def side(checkout: Path, arguments: Sequence[str]) -> Iterator[Side]:
-    """This script as one side, with the code of `checkout`."""
-    interpreter = Path(sys.executable) if checkout == CHECKOUT else checkout / ".venv" / "bin" / "python"
-    command = [str(interpreter), str(Path(__file__).resolve()), "--serve", *arguments]
-    with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        started = Side(process)
-        started.answer()
-        yield started
-        assert process.stdin is not None
-        process.stdin.close()
-
-
 def mending_in_turns(entities: int, lost: int, rounds: int, against: Path | None) -> dict[str, float]:
     """The medians of this checkout, and those of the other, if one is named."""
     checkouts = [CHECKOUT, *([against.resolve()] if against is not None else [])]
     passed = ["--mended", str(entities), "--lost", str(lost)]
     with ExitStack() as running:
-        sides = [running.enter_context(side(one, passed)) for one in checkouts]
+        sides = [running.enter_context(side(__file__, one, passed)) for one in checkouts]
         # A round before them finds the files of the stores cold.
         for number in range(rounds + 1):
             for one in sides:

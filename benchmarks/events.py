@@ -14,18 +14,16 @@ CPU seconds hold on a busy machine too; seconds need an idle one.
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import psutil
-from harness import CHECKOUT, Bench, bench, in_fresh_process, load_entities, publish, report, say
+from harness import CHECKOUT, Bench, bench, in_fresh_process, load_entities, publish, report
 from hash_embedder import scattered
 from peers.rows import Row, short_rows
+from turns import Figures, Side, side
 from usage import watched
 
 from mcp_assets.cli.load_entities import Line
@@ -38,8 +36,6 @@ from mcp_assets.sync.index.indexer import Indexer
 
 DIMENSION = 384
 """Of the vectors: that of the comparison with other systems."""
-
-Figures = dict[str, float]
 
 
 def take_in_and_drain(settings: Settings, count: int) -> float:
@@ -114,50 +110,6 @@ def serve(count: int, *, events: bool) -> None:
             print(json.dumps(measure(stores, count, events=events)), flush=True)
 
 
-class Side:
-    """A checkout whose code is measured, in a process of its own."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
-        self.rounds: list[Figures] = []
-
-    def answer(self) -> Figures:
-        """Its next line. Raises RuntimeError if it has ended."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("a side has ended: its last lines say why")
-        figures: Figures = json.loads(line)
-        return figures
-
-    def take_turn(self, *, counts: bool) -> None:
-        """One round; with `counts` false it only warms files and caches."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        figures = self.answer()
-        say(" ".join(f"{name} {value:.2f}" for name, value in figures.items()))
-        if counts:
-            self.rounds.append(figures)
-
-    def median(self, *names: str) -> float:
-        return statistics.median(sum(figures[name] for name in names) for figures in self.rounds)
-
-
-@contextmanager
-def side(checkout: Path, arguments: Sequence[str]) -> Iterator[Side]:
-    """This script as one side, with the code of `checkout`."""
-    interpreter = Path(sys.executable) if checkout == CHECKOUT else checkout / ".venv" / "bin" / "python"
-    command = [str(interpreter), str(Path(__file__).resolve()), "--serve", *arguments]
-    # In its folder, because what it starts by `python -m` loads the code that lies there.
-    with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        started = Side(process)
-        started.answer()
-        yield started
-        assert process.stdin is not None
-        process.stdin.close()
-
-
 def figures_of(one: Side, count: int) -> dict[str, Any]:
     microseconds = {name: 1e6 * one.median(name) / count for name in ("process", "postgres", "qdrant", "nats")}
     return {
@@ -183,7 +135,7 @@ def main() -> None:
     if arguments.against is not None:
         checkouts.append(arguments.against.resolve())
     with ExitStack() as running:
-        sides = [running.enter_context(side(one, passed)) for one in checkouts]
+        sides = [running.enter_context(side(__file__, one, passed)) for one in checkouts]
         for number in range(arguments.rounds + 1):
             for one in sides:
                 one.take_turn(counts=number > 0)

@@ -10,15 +10,16 @@ them. The files have no name, so that nothing is left of them when the process e
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from contextlib import ExitStack
 from threading import Event
 from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from mcp_assets.stores.qdrant import Qdrant
 from mcp_assets.stores.qdrant_search import QueryPoint
+from mcp_assets.sync.link.blas_threads import one_blas_thread
 from mcp_assets.sync.link.block_search import nearest_in_blocks
 from mcp_assets.sync.link.settling import Hits
 from mcp_assets.tuning import LinkTuning
@@ -131,9 +132,9 @@ class BlockedLists:
         self._qdrant = qdrant
         self._dimension = dimension
         self._vectors: dict[str, _Vectors] = {}
-        # Searches run in several threads already. Measured with two of them on two cores, 500 lists each: 147 GFLOP a
-        # second in place of 104.
-        self._one_blas_thread = ThreadpoolController().limit(limits=1, user_api="blas")
+        # Searches run in several threads already.
+        self._until_closed = ExitStack()
+        self._until_closed.enter_context(one_blas_thread())
 
         def pages(collection: str) -> Iterator[Mapping[str, NDArray[np.float32]]]:
             for page in qdrant.scroll_vectors(collection, dimension):
@@ -150,7 +151,7 @@ class BlockedLists:
 
     def close(self) -> None:
         """Free the files. A search that still runs keeps what it reads."""
-        self._one_blas_thread.restore_original_limits()
+        self._until_closed.close()
         for vectors in self._vectors.values():
             vectors.close()
 
