@@ -100,6 +100,12 @@ def test_with_two_daemons_each_run_is_executed_once_and_each_text_is_embedded_on
 ) -> None:
     live.start_daemon()
     second = live.start_a_daemon("second-daemon.log")
+    # A run of the test before may still wait for more messages, and would take ours with no run of its own for them.
+    until(
+        lambda: all(run.is_finished for run in instance.get_runs()),
+        "no run is at work",
+        within_s=PATIENCE_S,
+    )
     began, before = time.time(), live.embedded()
 
     def has_embedded(texts: int) -> bool:
