@@ -27,8 +27,10 @@ import pytest
 import sqlalchemy
 
 from mcp_assets.embedded import stack
+from mcp_assets.embedded.memory import memory_bytes
 from mcp_assets.embedded.ports import is_free
 from mcp_assets.embedded.servers.nats import USUAL_PORT as NATS_PORT
+from mcp_assets.embedded.servers.postgres import buffers_mb
 from mcp_assets.embedded.servers.qdrant import USUAL_PORT as QDRANT_PORT
 from mcp_assets.embedded.stack import Part, PartState, StackAddresses, StackError
 from mcp_assets_tests.clients import key_of
@@ -194,6 +196,13 @@ def test_postgres_has_vectors_and_trigrams_and_listens_on_no_port(shared_dir: Pa
     query(addresses, "CREATE EXTENSION vector")
     assert query(addresses, "SELECT '[1,2]'::vector <-> '[1,4]'::vector") == (2.0,)
     assert psutil.Process(pid_of(shared_dir, Part.POSTGRES)).net_connections("tcp") == []
+
+
+def test_the_buffers_of_postgres_follow_the_memory_of_the_machine(shared_dir: Path) -> None:
+    addresses = stack.addresses(shared_dir)
+    assert addresses is not None
+    (said,) = query(addresses, "SELECT pg_size_bytes(current_setting('shared_buffers')) / 1048576")
+    assert said == buffers_mb(memory_bytes())
 
 
 def test_postgres_never_runs_as_root_and_no_other_user_can_enter_the_state_directory(shared_dir: Path) -> None:

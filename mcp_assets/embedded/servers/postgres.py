@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
+from mcp_assets.embedded.memory import memory_bytes
 from mcp_assets.embedded.servers.base import ANSWER_TIMEOUT_S, Command, PreparationError, User
 
 DATABASE = "mcp"
@@ -44,7 +45,7 @@ SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "200",  # Dagster's storage opens a connection an operation
-    "shared_buffers": "128MB",
+    "max_wal_size": "2GB",  # with the default of 1GB a first sync spends its time in checkpoints
     "dynamic_shared_memory_type": "mmap",  # /dev/shm is 64 MB in containers, and keeps what a kill -9 leaves
     "wal_level": "minimal",
     "max_wal_senders": "0",
@@ -53,6 +54,15 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] ",
 }
 """Given on the command line, so that a change reaches databases that exist already. fsync stays on."""
+
+LEAST_BUFFERS_MB = 128
+MOST_BUFFERS_MB = 1024
+SHARE_OF_MEMORY = 16
+"""Of the machine's memory, one part in SHARE_OF_MEMORY is for PostgreSQL's buffers, within the two bounds.
+
+From some 100,000 entities on, the indexes of words and edges do not fit into 128 MB, and linking reads and writes
+their pages again and again.
+"""
 
 _LONGEST_SOCKET = 103
 """Bytes of a socket's path: 107 on Linux, 103 on macOS."""
@@ -120,7 +130,8 @@ class PostgresServer:
 
     def command(self) -> Command:
         seen = self._as_seen_by_server
-        settings = [argument for name, value in SETTINGS.items() for argument in ("-c", f"{name}={value}")]
+        buffers = {"shared_buffers": f"{buffers_mb(memory_bytes())}MB"}
+        settings = [argument for name, value in (SETTINGS | buffers).items() for argument in ("-c", f"{name}={value}")]
         sockets = seen if self._user is not None else self._socket_directory
         return self._run(
             "postgres", "-D", f"{seen}/{self._data.name}", "-k", str(sockets), "-p", str(PORT), *settings,
@@ -203,6 +214,11 @@ class PostgresServer:
             environment={"PATH": os.defpath, **{k: os.environ[k] for k in ("TZ",) if k in os.environ}},
             descriptors=() if self._descriptor is None else (self._descriptor,),
         )
+
+
+def buffers_mb(memory: int) -> int:
+    """Size of PostgreSQL's shared buffers in MB on a machine with `memory` bytes."""
+    return min(MOST_BUFFERS_MB, max(LEAST_BUFFERS_MB, memory // SHARE_OF_MEMORY // 2**20))
 
 
 def _unprivileged() -> User:
