@@ -1,5 +1,7 @@
 """Silence: a store that takes connections and sends nothing is an outage within a bound; a healthy one may be slow."""
 
+import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from mcp_assets.defs.storage import SettingsPostgresStorage
 from mcp_assets.platform import Platform
 from mcp_assets.settings import Settings
 from mcp_assets.stores.errors import StoreUnavailable
+from mcp_assets.stores.nats_connection import NatsConnection
 from mcp_assets.stores.postgres import Postgres
 from mcp_assets.stores.postgres.silence import SilenceLimits
 from mcp_assets.sync.views.pending import pending
+from mcp_assets_tests.nats_servers import Server
 from mcp_assets_tests.observing import put_tasks, sync_all
 from mcp_assets_tests.relay import Relay
 
@@ -191,3 +195,21 @@ def test_one_silent_nats_server_of_several_is_no_outage(
         servers = f"nats://127.0.0.1:{silent.port},{parts.geturl()}"
 
         assert make_platform(nats_url=SecretStr(servers)).nats.state(platform.settings.streams[0]) is not None
+
+
+def test_a_connection_to_nats_that_is_being_made_again_is_given_up_when_it_is_closed(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.start()
+    connection = NatsConnection(server.url, timeout_s=5)
+    assert connection.max_payload() > 0
+    server.stop(signal.SIGKILL)
+
+    with socket.create_server(("127.0.0.1", server.port)) as silent:
+        silent.settimeout(30)
+        reconnecting, _ = silent.accept()
+        with reconnecting:
+            connection.close()
+
+            # The client has given up, and has not been left at it in its thread.
+            reconnecting.settimeout(30)
+            assert reconnecting.recv(1) == b""
