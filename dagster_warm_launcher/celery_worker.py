@@ -14,6 +14,7 @@ from celery import Celery, Task
 from celery.signals import worker_init, worker_process_init
 from dagster import DagsterInstance, DagsterRunStatus
 
+from dagster_warm_launcher.before_fork import load_for_runs
 from dagster_warm_launcher.celery_launcher import EXECUTE_RUN, WORKER_TAG, WarmCeleryRunLauncher
 from dagster_warm_launcher.dagster_internals import (
     InstanceRef,
@@ -61,6 +62,7 @@ def preload(**_: Any) -> None:
         for target in loadable_targets_from_python_module(module, working_directory=None):
             # Only for what the definitions import: each run evaluates them again.
             repository_def_from_target_def(target.target_definition)
+    load_for_runs()
 
 
 @worker_process_init.connect

@@ -28,6 +28,8 @@ LATE_IMPORTS = (
     "dagster._core.execution.plan.active",
     "dagster._core.executor.in_process",
     "dagster._core.instance.factory",
+    "dagster._core.remote_representation.historical",
+    "dagster._core.system_config.composite_descent",
     "psycopg2.extras",
     "upath.implementations.local",
 )

@@ -19,6 +19,8 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import create_pg_connection, retry_pg_creation_fn
 
+from dagster_warm_launcher.made_storage import is_storage_made
+
 _MOST_CONNECTIONS = 20
 """Connections that one part of the storage may open beyond the one that it keeps; they are closed after use. More than
 the threads of a daemon (8 for sensors, one for each of its loops), because a thread without a connection waits."""
@@ -91,12 +93,13 @@ class WarmPostgresStorage(DagsterPostgresStorage):
         # SQLAlchemy 2.1 takes psycopg 3 for a plain URL, with which dagster-postgres does not work.
         url = sqlalchemy.make_url(cls.database_url()).set(drivername="postgresql+psycopg2")
         url = url.update_query_dict({name: str(value) for name, value in cls.connection_options().items()})
-        engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
-        retry_pg_creation_fn(lambda: _create_schema(engine, schema))
+        if not is_storage_made():
+            engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
+            retry_pg_creation_fn(lambda: _create_schema(engine, schema))
         in_schema = url.update_query_dict({"options": f"-csearch_path={schema}"})
         return cls(
             postgres_url=in_schema.render_as_string(hide_password=False),
-            should_autocreate_tables=True,
+            should_autocreate_tables=not is_storage_made(),
             inst_data=inst_data,
         )
 

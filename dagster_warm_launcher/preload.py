@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import psutil
 
+from dagster_warm_launcher.before_fork import load_for_runs
 from dagster_warm_launcher.dagster_internals import (
     LATE_IMPORTS,
     ConfigurableClassData,
@@ -51,7 +52,7 @@ class Preload:
 
 
 def load(preload: Preload, edited: list[str]) -> dict[str, Stamp]:
-    """Import all that a run of this location needs, down to what its definitions import.
+    """Import all that a run of this location needs: what its definitions import, and what they have asked for.
 
     Args:
         edited: files whose compiled code must not be trusted.
@@ -72,6 +73,7 @@ def load(preload: Preload, edited: list[str]) -> dict[str, Stamp]:
     origin = deserialize_value(preload.repository_origin, RepositoryPythonOrigin)
     # Only for what the definitions import: each run evaluates them again, as a run in a process of its own does.
     recon_repository_from_origin(origin).get_definition()
+    load_for_runs()
     _refuse_threads()
     _refuse_sockets(sockets_before)
     return loaded_project_files(began_ns)

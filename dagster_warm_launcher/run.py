@@ -21,6 +21,7 @@ from dagster_warm_launcher.dagster_internals import (
     serializable_error_info_from_exc_info,
 )
 from dagster_warm_launcher.frames import send_frame
+from dagster_warm_launcher.made_storage import storage_is_made
 from dagster_warm_launcher.run_process import RunProcess
 
 TERMINATION_GRACE_S = 10.0
@@ -33,6 +34,7 @@ def execute(instance_ref: str, run_id: str, answer: socket.socket) -> int:
     Returns:
         The process's exit code; 0 also for a run that failed, as long as the run says so itself.
     """
+    storage_is_made()
     with capture_interrupts(), ExitStack() as stack:
         terminated = end_when_terminated()
         with answer:

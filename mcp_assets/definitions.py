@@ -2,10 +2,13 @@
 
 import importlib
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from dagster_warm_launcher.before_fork import before_fork
 from mcp_assets.defs.alerts import build_alert_sensors
 from mcp_assets.defs.asset_checks import build_checks
 from mcp_assets.defs.assets import build_census_asset, build_index_assets
@@ -114,12 +117,30 @@ def component_defs(given: Mapping[str, Any]) -> dg.Definitions:
     return build_defs(settings, {"platform": platform_of(given)}, executor=None)
 
 
+_NEEDED_BY_RUNS = (
+    "encodings.idna",
+    "httpcore",
+    "importlib.readers",
+    "mcp_assets.stores.nats",
+    "numpy.ma",
+    "qdrant_client",
+)
+"""What runs load on first use, and most commands and the start of a code server do not. Loaded in a fork, it would be
+memory that each run has for itself."""
+
+_NEEDED_BY_REQUESTS = ("mcp_assets.embedding.openai_compatible", "httpcore2", "openai.resources.embeddings")
+"""The same, where texts are sent to a provider: the SDK loads the last two with its first client and first request."""
+
+
 def load_ahead(settings: Settings) -> None:
-    """Load what runs need and most commands do not: the warm launcher forks each run from a process that has it."""
-    importlib.import_module("mcp_assets.stores.nats")
-    # httpx loads it with its first client. Loaded in a fork, it doubles the pages that the run has for itself.
-    importlib.import_module("httpcore")
-    if settings.provider == "local":
+    """Have the process from which the warm launcher forks runs load what they need. Here nothing is loaded."""
+    before_fork(f"mcp_assets, {settings.provider}", partial(_load_for_runs, settings.provider))
+
+
+def _load_for_runs(provider: str) -> None:
+    for name in (*_NEEDED_BY_RUNS, *(_NEEDED_BY_REQUESTS if provider == "openai" else ())):
+        # A package may call its parts otherwise in its next version. A run would load them then, and is not refused.
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+    if provider == "local":
         load_model()
-    else:
-        importlib.import_module("mcp_assets.embedding.openai_compatible")

@@ -56,7 +56,11 @@ class StoreFields(BaseSettings):
     nats_tls_key_file: ReadableFile = Field(
         default=None, validation_alias="NATS_TLS_KEY_FILE", description="The private key of that certificate."
     )
-    qdrant_url: HttpUrl = Field(default=None, validation_alias="QDRANT_URL", description="Qdrant, REST.")
+    qdrant_url: HttpUrl = Field(
+        default=None,
+        validation_alias="QDRANT_URL",
+        description="Qdrant, REST. An address without a port means 6333; behind a proxy name its port, such as 443.",
+    )
     qdrant_api_key: SecretStr | None = Field(
         default=None, validation_alias="QDRANT_API_KEY", description="Key for Qdrant, if it requires one."
     )

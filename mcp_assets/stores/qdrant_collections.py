@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-
-from qdrant_client import models
+from typing import Any
 
 from mcp_assets.entities.points import INDEXED_KEYS
 from mcp_assets.stores.errors import CollectionNotOurs, StoreRefused
 from mcp_assets.stores.qdrant_conditions import payload_path
 from mcp_assets.stores.qdrant_connection import QdrantConnection
 from mcp_assets.stores.qdrant_identity import METADATA_KEY
+from mcp_assets.stores.qdrant_reads import path_of
 
 _POINTS_A_COPY = 100
 """Points in one request of a copy. Points of another program may hold several vectors and long payloads each."""
@@ -50,17 +50,19 @@ class QdrantCollections(QdrantConnection):
 
     def collections(self) -> list[str]:
         """The names of all physical collections; the cheapest question that shows that Qdrant answers."""
-        return [entry.name for entry in self._call(lambda: self._client.get_collections()).collections]
+        return self._reads.get("/collections", lambda found: [str(entry["name"]) for entry in found["collections"]])
 
     def exists(self, name: str) -> bool:
         """There is a collection, or an alias, of that name."""
-        return self._call(lambda: self._client.collection_exists(name))
+        return self._reads.get(f"{path_of(name)}/exists", lambda found: bool(found["exists"]))
 
     def create_collection(self, name: str, *, dimension: int, distance: str) -> None:
         """Make the physical collection `name`, of one unnamed vector, with its payload indexes, unless it is there.
 
         `distance`: as Qdrant spells it, such as `Cosine`.
         """
+        from qdrant_client import models
+
         if not self.exists(name):
             try:
                 self._call(
@@ -81,7 +83,7 @@ class QdrantCollections(QdrantConnection):
 
         Grey, which means that it would but waits for the next write, does not count: waiting would not end it.
         """
-        return self._call(lambda: self._client.get_collection(name)).status is models.CollectionStatus.YELLOW
+        return self._reads.get(path_of(name), lambda found: bool(found["status"] == "yellow"))
 
     def drop_collection(self, name: str) -> None:
         """Delete the physical collection `name`, if it is there, and with it all that leads to it."""
@@ -93,20 +95,21 @@ class QdrantCollections(QdrantConnection):
         Raises:
             CollectionNotOurs: it has named vectors, so that this platform cannot write to it.
         """
-        info = self._call(lambda: self._client.get_collection(target))
-        vectors = info.config.params.vectors
-        if not isinstance(vectors, models.VectorParams):
+        made = self._reads.get(path_of(target), lambda found: _made_for(alias, target, found))
+        if made is None:
             raise CollectionNotOurs(_named_vectors(target))
-        kinds = {key: index.data_type.value for key, index in info.payload_schema.items()}
-        return MadeFor(alias, target, vectors.size, vectors.distance.value, kinds)
+        return made
 
     def create_indexes(self, name: str, kinds: Mapping[str, str] = INDEXED_KEYS) -> None:
         """The payload indexes that the collection `name` lacks; `kinds`: by key, such as `keyword`."""
         for key, kind in kinds.items():
-            self._create_index(name, payload_path(key), models.PayloadSchemaType(kind))
+            self._create_index(name, payload_path(key), kind)
 
-    def _create_index(self, name: str, path: str, kind: models.PayloadSchemaType) -> None:
-        self._call(lambda: self._client.create_payload_index(name, path, field_schema=kind, wait=True))
+    def _create_index(self, name: str, path: str, kind: str) -> None:
+        from qdrant_client import models
+
+        schema = models.PayloadSchemaType(kind)
+        self._call(lambda: self._client.create_payload_index(name, path, field_schema=schema, wait=True))
 
     def drop_indexes(self, name: str, keys: Iterable[str]) -> None:
         """Remove the payload indexes of `keys`."""
@@ -115,8 +118,10 @@ class QdrantCollections(QdrantConnection):
 
     def aliases(self) -> dict[str, str]:
         """Every alias with the physical collection that it leads to."""
-        found = self._call(lambda: self._client.get_aliases()).aliases
-        return {entry.alias_name: entry.collection_name for entry in found}
+        return self._reads.get(
+            "/aliases",
+            lambda found: {str(entry["alias_name"]): str(entry["collection_name"]) for entry in found["aliases"]},
+        )
 
     def alias_target(self, alias: str) -> str | None:
         """The physical collection that `alias` leads to; None if there is no such alias."""
@@ -124,6 +129,8 @@ class QdrantCollections(QdrantConnection):
 
     def create_alias(self, alias: str, collection: str) -> None:
         """Make `alias` lead to `collection`. If another process has just done the same, that is no error."""
+        from qdrant_client import models
+
         operation = models.CreateAliasOperation(
             create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
         )
@@ -135,6 +142,8 @@ class QdrantCollections(QdrantConnection):
 
     def move_aliases(self, targets: Mapping[str, str]) -> None:
         """Make each alias lead to its collection, all in one call, so that no reader sees only some of them moved."""
+        from qdrant_client import models
+
         there = self.aliases()
         operations: list[models.AliasOperations] = []
         for alias, collection in targets.items():
@@ -155,6 +164,8 @@ class QdrantCollections(QdrantConnection):
         Raises:
             StoreRefused: `copy` is there and takes other vectors; what has been copied by then stays.
         """
+        from qdrant_client import models
+
         if not self.exists(copy):
             params = self._call(lambda: self._client.get_collection(source)).config.params
             self._call(
@@ -182,6 +193,17 @@ class QdrantCollections(QdrantConnection):
             on_progress(done)
             if offset is None:
                 return
+
+
+def _made_for(alias: str, target: str, found: Mapping[str, Any]) -> MadeFor | None:
+    """From Qdrant's description of a collection; None if it has named vectors."""
+    vectors = found["config"]["params"].get("vectors") or {}
+    dimension, distance = vectors.get("size"), vectors.get("distance")
+    # A named vector may be called `size`; its value is a description, too.
+    if not isinstance(dimension, int) or not isinstance(distance, str):
+        return None
+    kinds = {str(key): str(index["data_type"]) for key, index in found["payload_schema"].items()}
+    return MadeFor(alias, target, dimension, distance, kinds)
 
 
 def _named_vectors(collection: str) -> str:

@@ -1,27 +1,29 @@
 """Conditions of a search as a filter of Qdrant."""
 
-from collections.abc import Sequence
-
-from qdrant_client import models
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mcp_assets.entities.conditions import Condition
 
+Filter = dict[str, Any]
+"""A filter, or a condition of one, as JSON."""
 
-def filter_of(conditions: Sequence[Condition], *others: models.Condition) -> models.Filter:
+
+def filter_of(conditions: Sequence[Condition], *others: Filter) -> Filter:
     """A filter that each of `conditions` and `others` has to pass.
 
     A list in a payload passes a condition if one of its elements does, which is Qdrant's own rule.
     """
-    must: list[models.Condition] = list(others)
-    must_not: list[models.Condition] = []
+    must: list[Filter] = list(others)
+    must_not: list[Filter] = []
     for condition in conditions:
         if condition.comparison == "=":
-            must.append(models.Filter(should=_equal(condition)))
+            must.append({"should": _equal(condition)})
         elif condition.comparison == "!=":
             must_not += _equal(condition)
         else:
-            must.append(models.FieldCondition(key=payload_path(condition.key), range=_range(condition)))
-    return models.Filter(must=must, must_not=must_not or None)
+            must.append({"key": payload_path(condition.key), "range": _range(condition)})
+    return {"must": must, "must_not": must_not} if must_not else {"must": must}
 
 
 def payload_path(key: str) -> str:
@@ -29,11 +31,11 @@ def payload_path(key: str) -> str:
     return key if key.replace("_", "").isalnum() else f'"{key}"'
 
 
-def _equal(condition: Condition) -> list[models.Condition]:
+def _equal(condition: Condition) -> list[Filter]:
     return [
-        models.FieldCondition(key=payload_path(condition.key), range=models.Range(gte=value, lte=value))
+        {"key": payload_path(condition.key), "range": {"gte": value, "lte": value}}
         if isinstance(value, float)
-        else models.FieldCondition(key=payload_path(condition.key), match=models.MatchValue(value=value))
+        else {"key": payload_path(condition.key), "match": {"value": value}}
         for value in condition.any_of
     ]
 
@@ -41,8 +43,6 @@ def _equal(condition: Condition) -> list[models.Condition]:
 _BOUNDS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
-def _range(condition: Condition) -> models.Range | models.DatetimeRange:
+def _range(condition: Condition) -> Mapping[str, Any]:
     bound = _BOUNDS[condition.comparison]
-    if condition.moment is not None:
-        return models.DatetimeRange.model_validate({bound: condition.moment})
-    return models.Range.model_validate({bound: condition.number})
+    return {bound: condition.number if condition.moment is None else condition.moment.isoformat()}

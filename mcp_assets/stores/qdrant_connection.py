@@ -1,31 +1,28 @@
-"""Qdrant connection: one client, and the answers of Qdrant that are errors as the errors of this package."""
+"""Qdrant connection: one client, and the answers of Qdrant that are errors as the errors of this package.
 
-import json
+qdrant-client is loaded with the first request that needs it, because most commands make none.
+"""
+
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from pydantic_core import to_json
-from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-from qdrant_client.http.api_client import Send
-from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from mcp_assets.loopback import is_loopback, unusable_proxy
-from mcp_assets.stores.addresses import without_password
 from mcp_assets.stores.errors import StoreRefused, StoreUnavailable
-from mcp_assets.stores.qdrant_identity import KEY_REFUSED, key_header, text_of, verify_connections
+from mcp_assets.stores.qdrant_identity import Send, key_header, verify_connections
+from mcp_assets.stores.qdrant_reads import CONNECTIONS, QdrantReads, reason_in, refusal, silent, unlike_qdrant
 from mcp_assets.tls import trusted
 from mcp_assets.tuning import StoreTuning
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient, models
+    from qdrant_client.http.exceptions import UnexpectedResponse
 
-_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=3.0)
-"""Connections are kept for the next request, on loopback too, where qdrant-client would open one for each request:
-every new connection is verified, which takes a request or more. They are closed before a server closes them, which
-both the embedded server and a real Qdrant do after 5 s."""
+T = TypeVar("T")
 
 
 class QdrantConnection:
@@ -55,11 +52,14 @@ class QdrantConnection:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._made: QdrantClient | None = None
+        self._reads = QdrantReads(url, api_key, tls_ca_file=tls_ca_file, timeout_s=timeout_s, verify=verify)
 
     @property
-    def _client(self) -> QdrantClient:
+    def _client(self) -> "QdrantClient":
         with self._lock:
             if self._made is None:
+                from qdrant_client import QdrantClient
+
                 try:
                     self._made = QdrantClient(
                         url=self._url,
@@ -67,7 +67,7 @@ class QdrantConnection:
                         verify=trusted(self._tls_ca_file, self._url),
                         timeout=int(self._timeout_s),
                         check_compatibility=False,
-                        limits=_CONNECTIONS,
+                        limits=CONNECTIONS,
                         trust_env=not is_loopback(self._url),
                     )
                 except ImportError as error:
@@ -78,13 +78,16 @@ class QdrantConnection:
             return self._made
 
     def close(self) -> None:
+        self._reads.close()
         with self._lock:
             if self._made is not None:
                 self._made.close()
                 self._made = None
 
-    def _applied(self, call: Callable[[], models.UpdateResult | Iterable[models.UpdateResult]]) -> None:
+    def _applied(self, call: "Callable[[], models.UpdateResult | Iterable[models.UpdateResult]]") -> None:
         """Do `call`, which writes and waits; raises StoreUnavailable unless Qdrant has applied all of it."""
+        from qdrant_client import models
+
         answer = self._call(call)
         results = [answer] if isinstance(answer, models.UpdateResult) else list(answer)
         for result in results:
@@ -113,22 +116,17 @@ class QdrantConnection:
         try:
             return read(answer["result"])
         except (KeyError, TypeError) as error:
-            raise StoreUnavailable(
-                f"Qdrant at {without_password(self._url)} answered a request for points with something else: "
-                "check that QDRANT_URL leads to Qdrant itself"
-            ) from error
+            raise unlike_qdrant(self._url) from error
 
     def _call(self, call: Callable[[], T]) -> T:
         """The result of `call`. Raises StoreRefused or StoreUnavailable."""
+        from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+        from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+
         try:
             return call()
         except UnexpectedResponse as error:
-            if error.status_code in (401, 403):
-                raise StoreRefused(KEY_REFUSED.format(reason=text_of(error.content))) from error
-            reason = reason_of(error)
-            if error.status_code is not None and 400 <= error.status_code < 500 and error.status_code not in (408, 429):
-                raise StoreRefused(f"Qdrant refused ({error.status_code}): {reason}") from error
-            raise StoreUnavailable(f"Qdrant failed ({error.status_code}): {reason}") from error
+            raise refusal(error.status_code, error.content, error.reason_phrase, error.headers) from error
         except ResourceExhaustedResponse as error:
             # A 429 that names a time after which to try again; the client has an exception of its own for it.
             raise StoreUnavailable(f"Qdrant takes no more requests at the moment (429): {error}") from error
@@ -136,9 +134,7 @@ class QdrantConnection:
             source = error.source if isinstance(error, ResponseHandlingException) else None
             if isinstance(source, StoreUnavailable | StoreRefused):
                 raise source from error
-            raise StoreUnavailable(
-                f"Qdrant does not answer at {without_password(self._url)} ({error}): check QDRANT_URL and that it runs"
-            ) from error
+            raise silent(self._url, error) from error
 
 
 def freed_after_use(request: httpx.Request, send: Send) -> httpx.Response:
@@ -153,13 +149,16 @@ def freed_after_use(request: httpx.Request, send: Send) -> httpx.Response:
     return response
 
 
-def reason_of(error: UnexpectedResponse) -> str:
+def reason_of(error: "UnexpectedResponse") -> str:
     """The sentence in which Qdrant says why it refused."""
-    try:
-        return str(json.loads(error.content)["status"]["error"])[:500]
-    except (ValueError, KeyError, TypeError):
-        return error.reason_phrase
+    return reason_in(error.content, error.reason_phrase)
 
 
 def is_not_found(error: StoreRefused) -> bool:
-    return isinstance(error.__cause__, UnexpectedResponse) and error.__cause__.status_code == 404
+    """Qdrant has no such collection or point."""
+    from qdrant_client.http.exceptions import UnexpectedResponse
+
+    cause = error.__cause__
+    if isinstance(cause, httpx.HTTPStatusError):
+        return cause.response.status_code == 404
+    return isinstance(cause, UnexpectedResponse) and cause.status_code == 404

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
-from qdrant_client.http.api_client import Send
 
 from mcp_assets.loopback import is_loopback, unusable_proxy
 from mcp_assets.stores.addresses import without_password
@@ -21,6 +21,11 @@ KEY_REFUSED = (
     "Qdrant refuses the key of this platform ({reason}): set QDRANT_API_KEY (or QDRANT_READ_API_KEY, for commands that "
     "only read) to a key that may do this"
 )
+
+Send = Callable[[httpx.Request], httpx.Response]
+
+_PORT = 6333
+"""Where a Qdrant answers if the address names no port: qdrant-client takes it, too."""
 
 _TIMEOUT_S = 5.0
 """Seconds for one small read; a new connection waits for it before its first request."""
@@ -119,7 +124,7 @@ class IdentityReader:
         no_keeping = httpx.Limits(max_keepalive_connections=0)
         try:
             return httpx.Client(
-                base_url=self._url,
+                base_url=rest_address(self._url),
                 headers=key_header(self._api_key),
                 verify=trusted(self._tls_ca_file, self._url),
                 timeout=_TIMEOUT_S,
@@ -141,6 +146,12 @@ class IdentityReader:
             f"what answers at {without_password(self._url)}{path} is not Qdrant: check QDRANT_URL, and which program "
             "listens on that port"
         )
+
+
+def rest_address(url: str) -> str:
+    """`url` with a port: qdrant-client connects to 6333 if it names none, where httpx takes 80 or 443."""
+    parts = urlsplit(url)
+    return url if parts.port is not None else parts._replace(netloc=f"{parts.netloc}:{_PORT}").geturl()
 
 
 def text_of(content: bytes) -> str:

@@ -2,20 +2,22 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
-from qdrant_client import models
-from qdrant_client.http.exceptions import UnexpectedResponse
 
 from mcp_assets.entities.points import Key
 from mcp_assets.entities.refs import SLOTS
 from mcp_assets.stores.errors import PointsMissing
 from mcp_assets.stores.qdrant_connection import QdrantConnection, reason_of
+from mcp_assets.stores.qdrant_reads import path_of
 from mcp_assets.stores.vector_json import vectors_as_json
+
+if TYPE_CHECKING:
+    from qdrant_client import models
 
 T = TypeVar("T")
 
@@ -65,6 +67,8 @@ class QdrantPoints(QdrantConnection):
             StoreRefused: Qdrant refuses one of them; some may have been applied.
             StoreUnavailable: Qdrant does not answer, or has not applied them in time.
         """
+        from qdrant_client import models
+
         for part in _slices(upsert):
             vectors = vectors_as_json(np.stack([point.vector for point in part]))
             records = [
@@ -90,6 +94,8 @@ class QdrantPoints(QdrantConnection):
 
         `naming`: only those whose payload names one of these entity ids at that moment.
         """
+        from qdrant_client import models
+
         for part in _slices(ids):
             must: list[models.Condition] = [models.HasIdCondition(has_id=list(map(_identifier, part)))]
             if naming is not None:
@@ -140,7 +146,7 @@ class QdrantPoints(QdrantConnection):
         Points that are written meanwhile may be left out. `dimension`: that of the collection.
         """
         body: dict[str, Any] = {
-            "filter": {"must": [{"key": Key.KIND, "match": {"value": "entity"}}]},
+            "filter": _ENTITY_POINTS,
             "limit": max(_POINTS_A_REQUEST, _NUMBERS_A_PAGE // dimension),
             "with_payload": False,
             "with_vector": True,
@@ -167,16 +173,16 @@ class QdrantPoints(QdrantConnection):
 
         This platform wrote none of them.
         """
-        return self._scroll(collection, models.Filter(must_not=[_SLOT]), keys, with_vectors=False)
+        return self._scroll(collection, {"must_not": [_SLOT]}, keys, with_vectors=False)
 
     def naming(self, collection: str, entity_type: str, ids: Sequence[str]) -> Iterator[HeldPoint]:
         """The points whose payload names one of the entities; they come with the key `entity_id` alone."""
-        named = models.Filter(
-            must=[
-                models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchValue(value=entity_type)),
-                models.FieldCondition(key=Key.ENTITY_ID, match=models.MatchAny(any=list(ids))),
+        named = {
+            "must": [
+                {"key": Key.ENTITY_TYPE, "match": {"value": entity_type}},
+                {"key": Key.ENTITY_ID, "match": {"any": list(ids)}},
             ]
-        )
+        }
         for page in self._scroll(collection, named, [Key.ENTITY_ID], with_vectors=False):
             yield from page
 
@@ -186,36 +192,26 @@ class QdrantPoints(QdrantConnection):
 
     def count(self, collection: str, slots: tuple[int, int] | None = None) -> int:
         """The exact number of points; of those with a slot in `slots` (half-open), if that is given."""
-        count_filter = None if slots is None else _slots(slots)
-        return self._call(lambda: self._client.count(collection, count_filter=count_filter, exact=True)).count
+        return self._count(collection, None if slots is None else _slots(slots))
 
     def count_ours(self, collection: str) -> int:
         """The exact number of points that bear this platform's keys. `collection` is prepared."""
-        ours = models.FieldCondition(key=Key.KIND, match=models.MatchAny(any=["entity", "chunk"]))
-        return self._call(
-            lambda: self._client.count(collection, count_filter=models.Filter(must=[ours]), exact=True)
-        ).count
+        return self._count(collection, {"must": [{"key": Key.KIND, "match": {"any": ["entity", "chunk"]}}]})
+
+    def _count(self, collection: str, count_filter: Mapping[str, Any] | None) -> int:
+        body = {"exact": True} if count_filter is None else {"exact": True, "filter": count_filter}
+        return self._reads.post(f"{path_of(collection)}/points/count", body, lambda found: int(found["count"]))
 
     def model_in(self, collection: str) -> str | None:
         """The model that the points of `collection` bear; None if no point bears one."""
-        points, _ = self._call(
-            lambda: self._client.scroll(
-                collection,
-                scroll_filter=models.Filter(
-                    must=[models.FieldCondition(key=Key.KIND, match=models.MatchValue(value="entity"))]
-                ),
-                limit=1,
-                with_payload=[Key.MODEL],
-            )
-        )
-        return next(
-            (str(point.payload[Key.MODEL]) for point in points if point.payload and Key.MODEL in point.payload), None
-        )
+        body = {"filter": _ENTITY_POINTS, "limit": 1, "with_payload": [Key.MODEL]}
+        points = self._post(collection, "/scroll", body, lambda found: list(map(_held, found["points"])))
+        return next((str(point.payload[Key.MODEL]) for point in points if Key.MODEL in point.payload), None)
 
     def _scroll(
         self,
         collection: str,
-        scroll_filter: models.Filter | None,
+        scroll_filter: Mapping[str, Any] | None,
         keys: Sequence[str] | None,
         *,
         with_vectors: bool,
@@ -227,7 +223,7 @@ class QdrantPoints(QdrantConnection):
             "with_vector": with_vectors,
         }
         if scroll_filter is not None:
-            body["filter"] = scroll_filter.model_dump(mode="json", exclude_none=True)
+            body["filter"] = scroll_filter
         while True:
             page, body["offset"] = self._post(
                 collection,
@@ -239,7 +235,7 @@ class QdrantPoints(QdrantConnection):
             if body["offset"] is None:
                 return
 
-    def _upsert(self, collection: str, body: bytes) -> models.UpdateResult:
+    def _upsert(self, collection: str, body: bytes) -> "models.UpdateResult":
         """`body`: a PointsList as JSON."""
         answer = self._client.http.points_api.upsert_points(
             collection,
@@ -249,8 +245,10 @@ class QdrantPoints(QdrantConnection):
         assert answer.result is not None  # noqa: S101  (an answer without one is an error)
         return answer.result
 
-    def _update(self, collection: str, body: bytes) -> Iterable[models.UpdateResult]:
+    def _update(self, collection: str, body: bytes) -> "Iterable[models.UpdateResult]":
         """`body`: UpdateOperations as JSON, which write payloads."""
+        from qdrant_client.http.exceptions import UnexpectedResponse
+
         try:
             answer = self._client.http.points_api.batch_update(
                 collection,
@@ -265,11 +263,13 @@ class QdrantPoints(QdrantConnection):
         return answer.result
 
 
-_SLOT = models.FieldCondition(key=Key.SLOT, range=models.Range(gte=0, lt=SLOTS))
+_ENTITY_POINTS = {"must": [{"key": Key.KIND, "match": {"value": "entity"}}]}
+
+_SLOT = {"key": Key.SLOT, "range": {"gte": 0, "lt": SLOTS}}
 
 
-def _slots(slots: tuple[int, int]) -> models.Filter:
-    return models.Filter(must=[models.FieldCondition(key=Key.SLOT, range=models.Range(gte=slots[0], lt=slots[1]))])
+def _slots(slots: tuple[int, int]) -> dict[str, Any]:
+    return {"must": [{"key": Key.SLOT, "range": {"gte": slots[0], "lt": slots[1]}}]}
 
 
 def _identifier(text: str) -> int | str:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qdrant_client import models
 
 from mcp_assets.entities.conditions import Condition
 from mcp_assets.entities.points import Key
@@ -60,16 +59,14 @@ class QdrantSearches(QdrantConnection):
         meet all `conditions`. The payload of a hit has only the keys that say which point it is. Points of other
         programs are left out.
         """
-        wanted = filter_of(
-            conditions, models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchValue(value=entity_type))
-        )
+        wanted = filter_of(conditions, {"key": Key.ENTITY_TYPE, "match": {"value": entity_type}})
         points = max(_POINTS, _POINTS_AN_ENTITY * limit)
         answer = self._post(
             collection,
             "/query",
             {
                 "query": vector.tolist(),
-                "filter": wanted.model_dump(mode="json", exclude_none=True),
+                "filter": wanted,
                 "limit": points,
                 "with_payload": _PLACE_KEYS,
             },
@@ -84,21 +81,22 @@ class QdrantSearches(QdrantConnection):
         return list(best.values())
 
     def _search_groups(
-        self, collection: str, vector: NDArray[np.float32], wanted: models.Filter, limit: int
+        self, collection: str, vector: NDArray[np.float32], wanted: Mapping[str, Any], limit: int
     ) -> list[Hit]:
         """The same by Qdrant's groups, which cost three times as much, where a few entities have all nearest points."""
-        found = self._call(
-            lambda: self._client.query_points_groups(
-                collection,
-                group_by=Key.ENTITY_ID,
-                query=vector.tolist(),
-                query_filter=wanted,
-                limit=limit,
-                group_size=1,
-                with_payload=_PLACE_KEYS,
-            )
+        hits = self._post(
+            collection,
+            "/query/groups",
+            {
+                "query": vector.tolist(),
+                "group_by": Key.ENTITY_ID,
+                "filter": wanted,
+                "limit": limit,
+                "group_size": 1,
+                "with_payload": _PLACE_KEYS,
+            },
+            lambda found: [_hit(hit) for group in found["groups"] for hit in group["hits"]],
         )
-        hits = (Hit(hit.score, hit.payload or {}) for group in found.groups for hit in group.hits)
         return [hit for hit in hits if Key.KIND in hit.payload]
 
     def nearest_entities(
@@ -114,19 +112,20 @@ class QdrantSearches(QdrantConnection):
 
         `floor`: cosine; entities that score lower are left out. The payload of a hit names its entity.
         """
-        own_points = models.FieldCondition(key=Key.KIND, match=models.MatchValue(value="entity"))
-        of_types = models.FieldCondition(key=Key.ENTITY_TYPE, match=models.MatchAny(any=list(entity_types)))
-        found = self._call(
-            lambda: self._client.query_points(
-                collection,
-                query=vector.tolist(),
-                query_filter=models.Filter(must=[own_points, of_types]),
-                limit=limit,
-                score_threshold=floor,
-                with_payload=_PLACE_KEYS,
-            )
+        own_points = {"key": Key.KIND, "match": {"value": "entity"}}
+        of_types = {"key": Key.ENTITY_TYPE, "match": {"any": list(entity_types)}}
+        return self._post(
+            collection,
+            "/query",
+            {
+                "query": vector.tolist(),
+                "filter": {"must": [own_points, of_types]},
+                "limit": limit,
+                "score_threshold": floor,
+                "with_payload": _PLACE_KEYS,
+            },
+            lambda found: [_hit(hit) for hit in found["points"]],
         )
-        return [Hit(hit.score, hit.payload or {}) for hit in found.points]
 
     def nearest(
         self, collection: str, queries: Sequence[QueryPoint], *, limit: int, floor: float, exact: bool
@@ -164,3 +163,7 @@ class QdrantSearches(QdrantConnection):
             if is_not_found(error):
                 raise PointsMissing(str(error)) from error
             raise
+
+
+def _hit(answer: Mapping[str, Any]) -> Hit:
+    return Hit(float(answer["score"]), answer.get("payload") or {})

@@ -136,6 +136,65 @@ def test_a_location_that_cannot_be_forked_is_refused(make_location: MakeLocation
         location.launch()
 
 
+AHEAD = """
+    import json
+    from dagster_warm_launcher.before_fork import before_fork
+    from dagster_warm_launcher.made_storage import is_storage_made
+
+    loaded_in = []
+    before_fork("test", lambda: loaded_in.append(-1))
+    before_fork("test", lambda: loaded_in.append(os.getpid()))
+    (OUT / f"evaluated by {os.getpid()}").write_text(json.dumps([loaded_in, is_storage_made()]))
+
+    @dg.asset
+    def ahead(context):
+        (OUT / context.run_id).write_text(json.dumps([loaded_in, is_storage_made()]))
+
+    defs = dg.Definitions([ahead], jobs=[dg.define_asset_job("job")], executor=dg.in_process_executor)
+"""
+
+
+def test_what_a_location_has_loaded_before_the_fork_is_loaded_once_and_only_where_runs_are_forked(
+    make_location: MakeLocation,
+) -> None:
+    location = make_location(AHEAD)
+    runs = [location.succeed() for _ in range(2)]
+    (forkserver,) = forkservers_of(os.getpid())
+    assert location.trace(f"evaluated by {os.getpid()}")[0] == [], "the code server forks nothing"
+    # A run evaluates the definitions again, and the module is that of the forkserver.
+    assert [location.trace(run_id)[0] for run_id in runs] == [[forkserver.pid]] * 2
+
+
+def test_a_run_knows_that_its_storage_is_made_and_no_other_process_does(make_location: MakeLocation) -> None:
+    location = make_location(AHEAD)
+    assert location.trace(location.succeed())[1] is True
+    (forkserver,) = forkservers_of(os.getpid())
+    for pid in (os.getpid(), forkserver.pid):
+        assert location.trace(f"evaluated by {pid}")[1] is False
+
+
+FAILING_AHEAD = """
+    from dagster_warm_launcher.before_fork import before_fork
+
+    def fail():
+        raise OSError("the model's files are gone")
+
+    before_fork("test", fail)
+
+    @dg.asset
+    def never(context):
+        pass
+
+    defs = dg.Definitions([never], jobs=[dg.define_asset_job("job")], executor=dg.in_process_executor)
+"""
+
+
+def test_a_location_whose_loading_ahead_fails_fails_the_run_with_the_reason(make_location: MakeLocation) -> None:
+    location = make_location(FAILING_AHEAD)
+    with pytest.raises(LaunchRefused, match="the model's files are gone"):
+        location.launch()
+
+
 def test_a_reloaded_code_server_gets_a_new_forkserver(instance: DagsterInstance, make_location: MakeLocation) -> None:
     location = make_location(HELLO)
     target = ModuleTarget(location.name, None, str(location.file.parent), "served")
