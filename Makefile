@@ -71,6 +71,7 @@ bench: $(VENV)/.installed-dev  ## every benchmark in its short form, a JSON line
 	$(BIN)/python benchmarks/plan.py --entities 10000
 	$(BIN)/python benchmarks/census.py --entities 10000
 	$(BIN)/python benchmarks/resync.py --rows 100000
+	$(BIN)/python benchmarks/start.py --rounds 1
 	$(BIN)/python benchmarks/side_by_side.py --sizes 300
 
 bench-%: $(VENV)/.installed-dev  ## one benchmark at length, such as make bench-linking; ARGS are its own

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import gzip
+import importlib
 import json
 import multiprocessing
 import os
@@ -179,8 +180,9 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 def _measure(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Measured:
-    import mcp_assets.definitions  # noqa: F401  (Dagster and the definitions are part of the memory of a run)
-
+    # Dagster, the definitions and what the warm launcher loads before it forks are part of the memory of a run.
+    for name in ("mcp_assets.definitions", "mcp_assets.stores.nats", "httpcore", "qdrant_client"):
+        importlib.import_module(name)
     # As in a run of the warm launcher: what is loaded is not looked through for garbage.
     gc.collect()
     gc.freeze()
